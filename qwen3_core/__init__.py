@@ -1,0 +1,28 @@
+"""The Qwen3 embedding and reranking models, without any framework.
+
+`Embedder` turns texts into vectors, `Reranker` scores documents against a query. Both run on one
+packed forward pass (`qwen3_core.encoder`). Importing this package loads neither torch nor
+transformers; the first use of either class does.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qwen3_core.embedder import Embedder
+    from qwen3_core.reranker import Ranked, Reranker
+
+__version__ = "0.1.0"
+
+__all__ = ["Embedder", "Ranked", "Reranker", "__version__"]
+
+_HOMES = {"Embedder": "embedder", "Reranker": "reranker", "Ranked": "reranker"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public classes on first access, so that importing this package stays light."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"qwen3_core.{_HOMES[name]}"), name)
+    msg = f"module 'qwen3_core' has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,228 @@
+"""Loads a checkpoint of the Qwen3 retrieval family, or says why it is not one."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from qwen3_core.tokenizer import Qwen3Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Qwen3Model
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["embedding", "reranker"]
+Dtype = Literal["auto", "bfloat16", "float32", "float16"]
+
+TINY = "tiny"
+"""Name of the bundled pair: small models of the same architecture for tests and first steps."""
+
+DEFAULT_MAX_LENGTH = 8192
+"""Tokens read of one input, as in every official example."""
+
+_RECOMMENDED = {"embedding": "Qwen/Qwen3-Embedding-0.6B", "reranker": "Qwen/Qwen3-Reranker-0.6B"}
+_OTHER: dict[Kind, Kind] = {"embedding": "reranker", "reranker": "embedding"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model."""
+
+    name: str
+    model: "Qwen3Model"
+    """The base model, on its device, in eval mode."""
+    head: "torch.Tensor | None"
+    """(hidden_size,) float32 on the CPU: W[yes] - W[no] of a reranker, None for an embedder."""
+    tokenizer: Qwen3Tokenizer
+    max_length: int
+    """Tokens read of one input."""
+
+
+def resolve_device(device: str = "auto") -> str:
+    """The device to run on: as given, or for "auto" CUDA, Apple's MPS or the CPU, whichever is there.
+
+    Raises:
+        ValueError: If the named device is not available.
+    """
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        msg = f"device {device!r} is not available here ({error}); use 'cpu' or 'auto'"
+        raise ValueError(msg) from error
+    return device
+
+
+def resolve_dtype(dtype: Dtype, device: str, hidden_size: int) -> "torch.dtype":
+    """The dtype to compute in: as given, or for "auto" bfloat16 where the hardware has it.
+
+    Args:
+        dtype: "auto", "bfloat16", "float32" or "float16".
+        device: The device it will run on.
+        hidden_size: Of the model; 4096 and more (the 8B models) are refused in float16, in which
+            they return NaN for some texts (QwenLM/Qwen3-Embedding issue 164).
+
+    Raises:
+        ValueError: If the name is unknown, or float16 is asked for an 8B model.
+    """
+    import torch
+
+    if dtype == "auto":
+        kind = torch.device(device).type
+        if kind == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if kind == "cpu" and _cpu_has_bfloat16() else torch.float32
+    names = ("bfloat16", "float32", "float16")
+    if dtype not in names:
+        msg = f"unknown dtype {dtype!r}: use 'auto', {', '.join(map(repr, names))}"
+        raise ValueError(msg)
+    if dtype == "float16" and hidden_size >= 4096:
+        msg = "float16 overflows in the 8B models (NaN for some texts): use 'bfloat16' or 'float32'"
+        raise ValueError(msg)
+    resolved: torch.dtype = getattr(torch, dtype)
+    return resolved
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware (AVX-512 BF16 or AMX)."""
+    import torch
+
+    # torch has no public query that reaches back to the oldest release we support.
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+
+
+def load(
+    name: str | Path,
+    kind: Kind,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    max_length: int | None = None,
+) -> Checkpoint:
+    """Load a checkpoint with transformers and check that it is what it should be.
+
+    Args:
+        name: Hub name, local folder, or "tiny" for the bundled pair.
+        kind: "embedding" or "reranker".
+        revision: Branch, tag or commit on the hub.
+        device: See `resolve_device`.
+        dtype: See `resolve_dtype`.
+        max_length: Tokens read of one input; by default 8192, or less if the model has less.
+
+    Raises:
+        OSError: If the checkpoint cannot be found, downloaded or read.
+        ValueError: If it is not a Qwen3 model of this kind, its tokenizer does not fit, its weights
+            are incomplete or not finite, or an argument is out of range.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    source = str(Path(__file__).parent / "tiny" / kind) if str(name) == TINY else str(name)
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+        tokenizer = _load_tokenizer(source, revision)
+        _check_kind(str(name), source, kind, config, revision)
+        device = resolve_device(device)
+        max_length = _resolve_max_length(max_length, config.max_position_embeddings)
+        model_class = AutoModel if kind == "embedding" else AutoModelForCausalLM
+        loaded, report = model_class.from_pretrained(
+            source,
+            revision=revision,
+            config=config,
+            dtype=resolve_dtype(dtype, device, config.hidden_size),
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        msg = (
+            f"could not load the {kind} model {str(name)!r}: {error}\n"
+            "Give a name on the Hugging Face Hub (network or a filled cache needed), such as "
+            f"{_RECOMMENDED[kind]!r}, a folder that holds config.json, tokenizer.json and "
+            f"*.safetensors, or {TINY!r} for the bundled model that needs no download."
+        )
+        raise OSError(msg) from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        msg = (
+            f"the checkpoint {str(name)!r} lacks {len(missing)} weights (first: {missing[0]}); "
+            "they would be random. Download it again or use the original checkpoint."
+        )
+        raise ValueError(msg)
+    head = None
+    if kind == "reranker":
+        rows = loaded.get_output_embeddings().weight.detach().float()
+        head = (rows[tokenizer.word_id("yes")] - rows[tokenizer.word_id("no")]).cpu()
+        loaded = loaded.model
+    for key, weight in loaded.named_parameters():
+        if not torch.isfinite(weight).all():
+            msg = f"weight {key} of {str(name)!r} holds NaN or infinity: download the model again"
+            raise ValueError(msg)
+    loaded = loaded.to(device).eval().requires_grad_(False)
+    logger.info("loaded %s on %s in %s", name, device, loaded.dtype)
+    return Checkpoint(str(name), loaded, head, tokenizer, max_length)
+
+
+def _resolve_max_length(max_length: int | None, most: int) -> int:
+    if max_length is None:
+        return min(DEFAULT_MAX_LENGTH, most)
+    if isinstance(max_length, bool) or not isinstance(max_length, int) or not 2 <= max_length <= most:
+        msg = f"max_length must be an integer from 2 to the model's {most} tokens, got {max_length!r}"
+        raise ValueError(msg)
+    return max_length
+
+
+def _cached_file(source: str, filename: str, revision: str | None) -> Path | None:
+    """A file of a checkpoint, downloaded if need be; None if the checkpoint has none."""
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        source, filename, revision=revision, _raise_exceptions_for_missing_entries=False
+    )
+    return None if path is None else Path(path)
+
+
+def _load_tokenizer(source: str, revision: str | None) -> Qwen3Tokenizer:
+    path = _cached_file(source, "tokenizer.json", revision)
+    if path is None:
+        msg = f"{source!r} has no tokenizer.json"
+        raise OSError(msg)
+    return Qwen3Tokenizer(path.read_text(encoding="utf-8"))
+
+
+def _check_kind(name: str, source: str, kind: Kind, config: Any, revision: str | None) -> None:
+    """Raise ValueError unless the checkpoint is a Qwen3 model meant for this kind of use."""
+    advice = f"use a Qwen3 {kind} model such as {_RECOMMENDED[kind]!r}"
+    if config.model_type != "qwen3":
+        msg = f"{name!r} is a {config.model_type} model, not a Qwen3 one: {advice}"
+        raise ValueError(msg)
+    architecture = (config.architectures or [""])[0]
+    if architecture not in ("Qwen3ForCausalLM", "Qwen3Model"):
+        msg = (
+            f"{name!r} is a {architecture}, a converted checkpoint whose head and template we cannot "
+            f"vouch for: {advice} in its original form"
+        )
+        raise ValueError(msg)
+    if kind == "reranker" and architecture == "Qwen3Model":
+        msg = f"{name!r} has no language-model head to say yes or no with: {advice}"
+        raise ValueError(msg)
+    modules_path = _cached_file(source, "modules.json", revision)
+    modules = json.loads(modules_path.read_text(encoding="utf-8")) if modules_path else []
+    types = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
+    found: Kind | None = None
+    if "Pooling" in types:
+        found = "embedding"
+    elif "LogitScore" in types:
+        found = "reranker"
+    if found == _OTHER[kind]:
+        msg = f"{name!r} is a {found} model, by its modules.json: {advice}"
+        raise ValueError(msg)

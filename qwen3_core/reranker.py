@@ -1,0 +1,247 @@
+"""Relevance of documents to a query: encoder, one dot product, log-odds, probability."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qwen3_core.encoder import Encoder
+from qwen3_core.loading import Dtype, load
+from qwen3_core.packing import Ids, TokenSequence
+from qwen3_core.progress import progress_bar
+from qwen3_core.prompts import resolve_instruction
+from qwen3_core.tokenizer import TruncationWarning
+from qwen3_core.validation import check_query, check_text, check_texts, check_top_n
+
+QUERY_SHARE = 0.5
+"""Share of `max_length` that a query may take before it is cut, so that it never pushes the
+document out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One document's place in a ranking."""
+
+    index: int
+    """Position of the document in the caller's list."""
+    score: float
+    """Probability of "yes, relevant", from 0 to 1. Saturates; compare log-odds near the ends."""
+    log_odds: float
+    """logit(yes) - logit(no); the score is its sigmoid."""
+
+
+def sigmoid(log_odds: np.ndarray) -> np.ndarray:
+    """Probability of log-odds, without overflow: float64 of the same shape."""
+    positive = 1 / (1 + np.exp(-np.abs(log_odds.astype(np.float64))))
+    result: np.ndarray = np.where(log_odds >= 0, positive, 1 - positive)
+    return result
+
+
+def rank(
+    log_odds: Sequence[float] | np.ndarray,
+    *,
+    top_n: int | None = None,
+    score_threshold: float | None = None,
+) -> list[Ranked]:
+    """Order documents by log-odds, best first; equal ones keep their order.
+
+    Args:
+        log_odds: One finite number per document.
+        top_n: Keep at most so many; None keeps all.
+        score_threshold: Then drop those whose score is below it (a score equal to it stays).
+
+    Raises:
+        ValueError: If `top_n` is below 1, the threshold is not in [0, 1], or a number is not finite.
+    """
+    check_top_n(top_n)
+    check_threshold(score_threshold)
+    values = np.asarray(log_odds, dtype=np.float64)
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        msg = f"the log-odds of document {bad} are {values[bad]}: scores must be finite"
+        raise ValueError(msg)
+    scores = sigmoid(values)
+    best = np.argsort(-values, kind="stable")[:top_n]
+    ranking = [Ranked(int(i), float(scores[i]), float(values[i])) for i in best]
+    return [r for r in ranking if score_threshold is None or r.score >= score_threshold]
+
+
+def check_threshold(score_threshold: float | None) -> float | None:
+    """Return the threshold if it is None or a number from 0 to 1.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    valid = isinstance(score_threshold, (int, float)) and not isinstance(score_threshold, bool)
+    if score_threshold is not None and not (valid and 0 <= score_threshold <= 1):
+        msg = f"score_threshold must be None or a number from 0 to 1, got {score_threshold!r}"
+        raise ValueError(msg)
+    return score_threshold
+
+
+class Reranker:
+    """A loaded Qwen3 reranking model.
+
+    It reads query and document together and answers whether the document meets the query. Scores are
+    per pair: other documents in the list do not change them.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: Dtype = "auto",
+        max_length: int | None = None,
+        instruction: str | None = None,
+        pack_tokens: int | None = None,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model: Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny".
+            revision: Branch, tag or commit on the hub.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps".
+            dtype: "auto" (bfloat16 where the hardware has it, else float32), or by name.
+            max_length: Tokens of one prompt (frame, instruction, query, document); default 8192.
+            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`).
+            pack_tokens: Token budget of one forward pass; default by device.
+
+        Raises:
+            OSError: If the model cannot be found or read.
+            ValueError: If it is not a Qwen3 reranking model, or an argument is out of range.
+        """
+        self.instruction = resolve_instruction(instruction)
+        checkpoint = load(
+            model,
+            "reranker",
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            max_length=max_length,
+        )
+        self.encoder = Encoder(checkpoint.model, pack_tokens)
+        self.tokenizer = checkpoint.tokenizer
+        self.max_length = checkpoint.max_length
+        if checkpoint.head is None:  # `load` gives every reranker a head
+            msg = f"{model!r} was loaded without its yes/no head"
+            raise RuntimeError(msg)
+        self._head = checkpoint.head.numpy()
+        self._warned = False
+
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> list[Ranked]:
+        """Documents by relevance to the query, best first; equal ones keep their order.
+
+        Args:
+            query: What is asked; not blank.
+            documents: The candidates' texts; an empty text is scored like any other.
+            top_n: Keep at most so many; None keeps all.
+            score_threshold: Then drop those whose score is below it.
+            instruction: Sentence or task name in place of the reranker's own.
+            show_progress: Show a progress bar on stderr.
+
+        Raises:
+            TypeError: If query or a document is not a string.
+            ValueError: If the query is blank, an argument is out of range, or a text holds a lone
+                surrogate.
+        """
+        check_top_n(top_n)
+        check_threshold(score_threshold)
+        log_odds = self.score(
+            query, documents, instruction=instruction, show_progress=show_progress
+        )
+        return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
+
+    def score(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Log-odds of each document's relevance to one query: (n,) float32, in the given order.
+
+        Arguments and errors as in `rerank`.
+        """
+        texts = check_texts(documents, "documents")
+        query = check_query(query)
+        return self.score_pairs(
+            [(query, text) for text in texts], instruction=instruction, show_progress=show_progress
+        )
+
+    def score_pairs(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Log-odds of (query, document) pairs: (n,) float32, in the given order.
+
+        Pairs with the same query share its computation. Errors as in `rerank`.
+        """
+        task = self.instruction if instruction is None else resolve_instruction(instruction)
+        by_query: dict[str, list[tuple[int, str]]] = {}
+        for i, (query, document) in enumerate(pairs):
+            member = (i, check_text(document, f"pairs[{i}][1]"))
+            by_query.setdefault(check_query(query), []).append(member)
+        count = sum(map(len, by_query.values()))
+        sequences = [TokenSequence((), ())] * count
+        cut: list[int] = []
+        for query, members in by_query.items():
+            prefix = self._prefix(task, query)
+            rows, cut_here = self.tokenizer.rerank_documents(
+                [text for _, text in members], self.max_length - len(prefix)
+            )
+            for (i, _), row in zip(members, rows, strict=True):
+                sequences[i] = TokenSequence(prefix, row)
+            cut += [members[j][0] for j in cut_here]
+        if cut:
+            self._warn(
+                f"{len(cut)} documents (first: documents[{min(cut)}]) do not fit into "
+                f"max_length={self.max_length} tokens beside query and instruction; the rest of them "
+                "is not read. Split them, or raise max_length. (Said once.)"
+            )
+        with progress_bar("Reranking", count, show_progress) as advance:
+            hidden = self.encoder.encode(sequences, advance)
+        log_odds: np.ndarray = hidden @ self._head
+        return log_odds
+
+    def _prefix(self, instruction: str, query: str) -> Ids:
+        """The frame up to the document, with the query cut to its share if it is longer."""
+        prefix = self.tokenizer.rerank_prefix(instruction, query)
+        limit = int(self.max_length * QUERY_SHARE)
+        bare = len(self.tokenizer.rerank_prefix(instruction, ""))
+        suffix = len(self.tokenizer.rerank_suffix)
+        if self.max_length - limit - bare - suffix < 1:
+            msg = (
+                f"max_length={self.max_length} leaves no room for a document: the frame and the "
+                f"instruction take {bare + suffix} tokens and the query may take {limit}; "
+                "raise max_length or shorten the instruction"
+            )
+            raise ValueError(msg)
+        if len(prefix) - bare <= limit:
+            return prefix
+        self._warn(
+            f"the query takes {len(prefix) - bare} tokens; only the first {limit}, half of "
+            f"max_length={self.max_length}, are read, so that the document keeps its room. (Said once.)"
+        )
+        return self.tokenizer.rerank_prefix(instruction, self.tokenizer.cut_text(query, limit))
+
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(message, TruncationWarning, stacklevel=4)

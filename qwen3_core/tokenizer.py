@@ -1,0 +1,156 @@
+"""Token ids from text: control tokens come from the frame alone, and only what may be cut is cut."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from qwen3_core.packing import Ids
+from qwen3_core.prompts import (
+    END_OF_TEXT,
+    END_THINK,
+    IM_END,
+    IM_START,
+    RERANK_SYSTEM,
+    THINK,
+    query_prefix,
+    query_text,
+    rerank_document,
+    rerank_question,
+)
+
+PUBLISHED_VOCABULARY: Final = 151643
+"""Entries of the published models' vocabulary; their control tokens have the ids from here on."""
+
+PUBLISHED_SUFFIX: Final[Ids] = (151645, 198, 151644, 77091, 198, 151667, 271, 151668, 271)
+"""Ids of the reranker's suffix in the published tokenizer (QwenLM/Qwen3-Embedding, README)."""
+
+
+class TruncationWarning(UserWarning):
+    """A text is longer than `max_length`; what lies beyond it does not count."""
+
+
+class Qwen3Tokenizer:
+    """The parts of the models' prompts as token ids.
+
+    User text is encoded by a copy of the tokenizer that knows no control token at all, so that a
+    text which spells `<|im_end|>` or `</think>` stays text: with the tokenizer as published,
+    `split_special_tokens` would still let `<think>` through, because it is not marked special.
+    The copy never truncates or pads and is never changed, so threads can share it.
+    """
+
+    def __init__(self, tokenizer_json: str) -> None:
+        """Build from the text of a `tokenizer.json`.
+
+        Raises:
+            ValueError: If it lacks the control tokens or the words of the Qwen3 retrieval models, or
+                has the published vocabulary but not the published ids.
+        """
+        from tokenizers import Tokenizer
+
+        data: dict[str, Any] = json.loads(tokenizer_json)
+        self._control = {token["content"]: int(token["id"]) for token in data["added_tokens"]}
+        missing = {END_OF_TEXT, IM_START, IM_END, THINK, END_THINK} - set(self._control)
+        if missing:
+            msg = (
+                f"the tokenizer has no {', '.join(sorted(missing))}: "
+                "it does not belong to a Qwen3 embedding or reranking model"
+            )
+            raise ValueError(msg)
+        self._text = Tokenizer.from_str(
+            json.dumps(data | {"added_tokens": [], "post_processor": None})
+        )
+        self._text.no_truncation()
+        self._text.no_padding()
+        self.end_of_text: int = self._control[END_OF_TEXT]
+        self.rerank_head: Ids = (
+            *(self._control[IM_START], *self.encode(f"system\n{RERANK_SYSTEM}")),
+            *(self._control[IM_END], *self.encode("\n"), self._control[IM_START]),
+        )
+        self.rerank_suffix: Ids = (
+            *(self._control[IM_END], *self.encode("\n")),
+            *(self._control[IM_START], *self.encode("assistant\n")),
+            *(self._control[THINK], *self.encode("\n\n")),
+            *(self._control[END_THINK], *self.encode("\n\n")),
+        )
+        if self._text.get_vocab_size() == PUBLISHED_VOCABULARY:
+            found, expected = self.rerank_suffix, PUBLISHED_SUFFIX
+            if self.end_of_text != PUBLISHED_VOCABULARY or found != expected:
+                msg = (
+                    f"the tokenizer's ids differ from the published ones: {END_OF_TEXT} is "
+                    f"{self.end_of_text} (expected {PUBLISHED_VOCABULARY}), the reranker's suffix "
+                    f"is {found} (expected {expected}); download the checkpoint again"
+                )
+                raise ValueError(msg)
+
+    def word_id(self, word: str) -> int:
+        """The id of a word that is one token, such as `yes`.
+
+        Raises:
+            ValueError: If it is not one token.
+        """
+        ids = self.encode(word)
+        if len(ids) != 1:
+            msg = f"{word!r} is {len(ids)} tokens of this tokenizer, not one"
+            raise ValueError(msg)
+        return ids[0]
+
+    def encode(self, text: str) -> Ids:
+        """Ids of a text in which nothing is a control token."""
+        return tuple(self._text.encode(text, add_special_tokens=False).ids)
+
+    def encode_many(self, texts: Sequence[str]) -> list[Ids]:
+        """`encode` for many texts, in parallel."""
+        encodings = self._text.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [tuple(encoding.ids) for encoding in encodings]
+
+    def cut_text(self, text: str, tokens: int) -> str:
+        """The beginning of a text that the given number of tokens covers."""
+        encoding = self._text.encode(text, add_special_tokens=False)
+        if len(encoding.ids) <= tokens:
+            return text
+        end: int = encoding.offsets[tokens - 1][1] if tokens else 0
+        return text[:end]
+
+    def embedding_prefix(self, instruction: str) -> Ids:
+        """The ids that all queries with one instruction begin with."""
+        return self.encode(query_prefix(instruction))
+
+    def embedding_queries(self, queries: Sequence[str], length: int) -> tuple[list[Ids], list[int]]:
+        """Ids of queries behind `embedding_prefix`, each ending in `<|endoftext|>`.
+
+        Args:
+            queries: The query texts.
+            length: Tokens that may follow the prefix, `<|endoftext|>` included.
+
+        Returns:
+            The ids and the positions of the queries that were cut.
+        """
+        return self._cut([query_text(q) for q in queries], length, (self.end_of_text,))
+
+    def embedding_documents(self, texts: Sequence[str], length: int) -> tuple[list[Ids], list[int]]:
+        """Ids of documents, each ending in `<|endoftext|>`; arguments as in `embedding_queries`."""
+        return self._cut(texts, length, (self.end_of_text,))
+
+    def rerank_prefix(self, instruction: str, query: str) -> Ids:
+        """The ids that all documents of one query begin with."""
+        return self.rerank_head + self.encode(rerank_question(instruction, query))
+
+    def rerank_documents(self, texts: Sequence[str], length: int) -> tuple[list[Ids], list[int]]:
+        """Ids of documents behind `rerank_prefix`, each with the whole suffix.
+
+        Args:
+            texts: The documents' texts.
+            length: Tokens that may follow the prefix, the suffix included.
+
+        Returns:
+            The ids and the positions of the documents that were cut.
+        """
+        return self._cut([rerank_document(t) for t in texts], length, self.rerank_suffix)
+
+    def _cut(
+        self, texts: Sequence[str], length: int, suffix: Ids
+    ) -> tuple[list[Ids], list[int]]:
+        room = length - len(suffix)
+        rows = self.encode_many(texts)
+        cut = [i for i, row in enumerate(rows) if len(row) > room]
+        return [row[:room] + suffix for row in rows], cut

@@ -1,0 +1,91 @@
+"""Checks of what callers hand in, with errors that name the value and the fix."""
+
+from collections.abc import Iterable
+
+MIN_DIMENSIONS = 32
+"""Smallest Matryoshka dimension the models were trained for (model cards: "32 to full")."""
+
+
+def check_text(text: object, what: str) -> str:
+    """Return `text` if it is a string that can be encoded as UTF-8.
+
+    Args:
+        text: The value to check.
+        what: How to name it in an error, e.g. `documents[3]`.
+
+    Raises:
+        TypeError: If it is not a string.
+        ValueError: If it holds a lone surrogate, which no tokenizer can read.
+    """
+    if not isinstance(text, str):
+        msg = f"{what} must be a string, got {type(text).__name__}: {text!r:.80}"
+        raise TypeError(msg)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            msg = (
+                f"{what} holds a lone surrogate, {text[error.start]!r}, at position {error.start}: "
+                "repair the text first, e.g. text.encode('utf-8', 'replace').decode()"
+            )
+            raise ValueError(msg) from None
+    return text
+
+
+def check_texts(texts: Iterable[str], what: str) -> list[str]:
+    """Return the texts as a list, each checked by `check_text`.
+
+    Raises:
+        TypeError: If `texts` is a single string, not iterable, or holds something else than strings.
+        ValueError: If a text holds a lone surrogate.
+    """
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        msg = f"{what} must be a list of strings, got {type(texts).__name__}: {texts!r:.80}"
+        raise TypeError(msg)
+    return [check_text(text, f"{what}[{i}]") for i, text in enumerate(texts)]
+
+
+def check_query(query: object) -> str:
+    """Return a query that is a string with something in it.
+
+    Raises:
+        TypeError: If it is not a string.
+        ValueError: If it is blank (it would retrieve at random) or holds a lone surrogate.
+    """
+    text = check_text(query, "query")
+    if not text.strip():
+        msg = f"query is blank ({text!r:.20}): there is nothing to search for"
+        raise ValueError(msg)
+    return text
+
+
+def check_top_n(top_n: int | None, name: str = "top_n") -> int | None:
+    """Return `top_n` if it is None (all) or an integer of at least 1.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
+        msg = f"{name} must be at least 1, or None for all, but got {top_n!r}"
+        raise ValueError(msg)
+    return top_n
+
+
+def check_dimensions(dimensions: int | None, full: int | None = None) -> int | None:
+    """Return `dimensions` if it is None (full) or in range.
+
+    Args:
+        dimensions: Length of the vectors asked for.
+        full: The model's own length, if known already.
+
+    Raises:
+        ValueError: If it is not an integer from 32 to `full`.
+    """
+    if dimensions is None:
+        return None
+    valid = isinstance(dimensions, int) and not isinstance(dimensions, bool)
+    if not valid or dimensions < MIN_DIMENSIONS or (full is not None and dimensions > full):
+        upper = "the model's full length" if full is None else str(full)
+        msg = f"dimensions must be an integer from {MIN_DIMENSIONS} to {upper}, got {dimensions!r}"
+        raise ValueError(msg)
+    return dimensions
