@@ -1,4 +1,4 @@
-"""Attention over a pack: every segment sees its own prefix and itself, causally, and nothing else."""
+"""Attention over a pack: every segment sees its own prefix and itself, causally, and no more."""
 
 from collections.abc import Mapping
 

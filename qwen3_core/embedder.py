@@ -1,30 +1,31 @@
 """Vectors of queries and documents: encoder, slice, normalise."""
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from qwen3_core.encoder import Encoder
-from qwen3_core.loading import Dtype, load
+from qwen3_core.engine import Component
 from qwen3_core.packing import TokenSequence
 from qwen3_core.progress import progress_bar
 from qwen3_core.prompts import resolve_instruction
-from qwen3_core.tokenizer import TruncationWarning
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
 from qwen3_core.validation import check_dimensions, check_query, check_texts
 
 
-class Embedder:
-    """A loaded Qwen3 embedding model.
+class Embedder(Component):
+    """A Qwen3 embedding model.
 
-    Queries carry an instruction, documents do not. Vectors are the last token's hidden state, cut to
-    `dimensions`, then normalised to length 1, so that inner product equals cosine.
+    Queries carry an instruction, documents do not. Vectors are the last token's hidden state, cut
+    to `dimensions`, then normalised to length 1, so that inner product equals cosine.
+
+    Safe to share between threads. The model is loaded at first use and shared by all components
+    that name the same one.
     """
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path = DEFAULT_EMBEDDING_MODEL,
         *,
         revision: str | None = None,
         device: str = "auto",
@@ -34,40 +35,40 @@ class Embedder:
         instruction: str | None = None,
         pack_tokens: int | None = None,
     ) -> None:
-        """Load the model.
+        """Check the settings; nothing is loaded yet.
 
         Args:
             model: Hub name such as "Qwen/Qwen3-Embedding-0.6B", local folder, or "tiny".
             revision: Branch, tag or commit on the hub.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto" (bfloat16 where the hardware has it, else float32), or by name.
-            max_length: Tokens read of one text, instruction included; default 8192.
+            max_length: Tokens read of one text, instruction included; default 8192, or what the
+                model has if that is less.
             dimensions: Length of the vectors, from 32 to the model's own (1024, 2560, 4096 at 0.6B,
                 4B, 8B); default the model's own.
             instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) put before queries.
             pack_tokens: Token budget of one forward pass; default by device.
 
         Raises:
-            OSError: If the model cannot be found or read.
-            ValueError: If it is not a Qwen3 embedding model, or an argument is out of range.
+            ValueError: If an argument is out of range. Whether the model exists, is of the right
+                kind and long enough shows when it is loaded.
         """
-        self.instruction = resolve_instruction(instruction)
-        check_dimensions(dimensions)
-        checkpoint = load(
-            model,
+        self._dimensions = check_dimensions(dimensions)
+        super().__init__(
             "embedding",
+            model,
             revision=revision,
             device=device,
             dtype=dtype,
             max_length=max_length,
+            instruction=instruction,
+            pack_tokens=pack_tokens,
         )
-        self.encoder = Encoder(checkpoint.model, pack_tokens)
-        self.tokenizer = checkpoint.tokenizer
-        self.max_length = checkpoint.max_length
-        self.dimensions = check_dimensions(dimensions, self.encoder.hidden_size) or (
-            self.encoder.hidden_size
-        )
-        self._warned = False
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors; loads the model if it was not given."""
+        return self._dimensions or self.engine.encoder.hidden_size
 
     def embed_documents(self, texts: Iterable[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of documents, without instruction.
@@ -83,9 +84,10 @@ class Embedder:
             TypeError: If a text is not a string.
             ValueError: If a text holds a lone surrogate.
         """
-        rows, cut = self.tokenizer.embedding_documents(
-            check_texts(texts, "documents"), self.max_length
-        )
+        documents = check_texts(texts, "documents")
+        if not documents:
+            return self._none()
+        rows, cut = self.engine.tokenizer.embedding_documents(documents, self.max_length)
         self._warn(cut, "documents")
         return self._embed([TokenSequence((), row) for row in rows], show_progress)
 
@@ -114,8 +116,8 @@ class Embedder:
         task = self.instruction if instruction is None else resolve_instruction(instruction)
         texts = [check_query(query) for query in check_texts(queries, "queries")]
         if not texts:
-            return np.empty((0, self.dimensions), dtype=np.float32)
-        prefix = self.tokenizer.embedding_prefix(task)
+            return self._none()
+        prefix = self.engine.tokenizer.embedding_prefix(task)
         room = self.max_length - len(prefix)
         if room < self.max_length // 2:
             msg = (
@@ -123,13 +125,19 @@ class Embedder:
                 "than half: shorten it or raise max_length"
             )
             raise ValueError(msg)
-        rows, cut = self.tokenizer.embedding_queries(texts, room)
+        rows, cut = self.engine.tokenizer.embedding_queries(texts, room)
         self._warn(cut, "queries")
         return self._embed([TokenSequence(prefix, row) for row in rows], show_progress)
 
+    def _none(self) -> np.ndarray:
+        """The vectors of no text; loads nothing, so their length may be unknown (0)."""
+        return np.empty((0, self._dimensions or 0), dtype=np.float32)
+
     def _embed(self, sequences: list[TokenSequence], show_progress: bool) -> np.ndarray:
+        encoder, dimensions = self.engine.encoder, self.dimensions
+        check_dimensions(dimensions, encoder.hidden_size)
         with progress_bar("Embedding", len(sequences), show_progress) as advance:
-            hidden = self.encoder.encode(sequences, advance)[:, : self.dimensions]
+            hidden = encoder.encode(sequences, advance)[:, :dimensions]
         norms = np.linalg.norm(hidden, axis=1, keepdims=True)
         if not norms.all():
             msg = f"the vector of text {int(np.flatnonzero(norms[:, 0] == 0)[0])} has length 0"
@@ -138,12 +146,9 @@ class Embedder:
         return vectors
 
     def _warn(self, cut: list[int], what: str) -> None:
-        if cut and not self._warned:
-            self._warned = True
-            warnings.warn(
+        if cut:
+            self._warn_cut(
                 f"{len(cut)} of the {what} (first: {what}[{cut[0]}]) are longer than "
                 f"max_length={self.max_length} tokens; the rest of them is not read. "
-                "Split them, or raise max_length. (Said once.)",
-                TruncationWarning,
-                stacklevel=3,
+                "Split them, or raise max_length."
             )

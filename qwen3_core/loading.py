@@ -2,10 +2,22 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from qwen3_core.settings import (
+    DEFAULT_EMBEDDING_MODEL,
+    DEFAULT_RERANKER_MODEL,
+    TINY,
+    Dtype,
+    Kind,
+    check_settings,
+)
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
 if TYPE_CHECKING:
@@ -14,16 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["embedding", "reranker"]
-Dtype = Literal["auto", "bfloat16", "float32", "float16"]
-
-TINY = "tiny"
-"""Name of the bundled pair: small models of the same architecture for tests and first steps."""
-
-DEFAULT_MAX_LENGTH = 8192
-"""Tokens read of one input, as in every official example."""
-
-_RECOMMENDED = {"embedding": "Qwen/Qwen3-Embedding-0.6B", "reranker": "Qwen/Qwen3-Reranker-0.6B"}
+_RECOMMENDED: dict[Kind, str] = {
+    "embedding": DEFAULT_EMBEDDING_MODEL,
+    "reranker": DEFAULT_RERANKER_MODEL,
+}
 _OTHER: dict[Kind, Kind] = {"embedding": "reranker", "reranker": "embedding"}
 
 
@@ -34,15 +40,15 @@ class Checkpoint:
     name: str
     model: "Qwen3Model"
     """The base model, on its device, in eval mode."""
-    head: "torch.Tensor | None"
-    """(hidden_size,) float32 on the CPU: W[yes] - W[no] of a reranker, None for an embedder."""
+    head: np.ndarray | None
+    """(hidden_size,) float32: W[yes] - W[no] of a reranker, None of an embedding model."""
     tokenizer: Qwen3Tokenizer
-    max_length: int
-    """Tokens read of one input."""
+    max_positions: int
+    """The longest sequence the model was made for, in tokens."""
 
 
 def resolve_device(device: str = "auto") -> str:
-    """The device to run on: as given, or for "auto" CUDA, Apple's MPS or the CPU, whichever is there.
+    """The device to run on: as given; for "auto" CUDA, Apple's MPS or the CPU, whichever is there.
 
     Raises:
         ValueError: If the named device is not available.
@@ -80,10 +86,7 @@ def resolve_dtype(dtype: Dtype, device: str, hidden_size: int) -> "torch.dtype":
         if kind == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
         return torch.bfloat16 if kind == "cpu" and _cpu_has_bfloat16() else torch.float32
-    names = ("bfloat16", "float32", "float16")
-    if dtype not in names:
-        msg = f"unknown dtype {dtype!r}: use 'auto', {', '.join(map(repr, names))}"
-        raise ValueError(msg)
+    check_settings(dtype=dtype, max_length=None, pack_tokens=None)
     if dtype == "float16" and hidden_size >= 4096:
         msg = "float16 overflows in the 8B models (NaN for some texts): use 'bfloat16' or 'float32'"
         raise ValueError(msg)
@@ -107,7 +110,6 @@ def load(
     revision: str | None = None,
     device: str = "auto",
     dtype: Dtype = "auto",
-    max_length: int | None = None,
 ) -> Checkpoint:
     """Load a checkpoint with transformers and check that it is what it should be.
 
@@ -117,7 +119,6 @@ def load(
         revision: Branch, tag or commit on the hub.
         device: See `resolve_device`.
         dtype: See `resolve_dtype`.
-        max_length: Tokens read of one input; by default 8192, or less if the model has less.
 
     Raises:
         OSError: If the checkpoint cannot be found, downloaded or read.
@@ -133,16 +134,16 @@ def load(
         tokenizer = _load_tokenizer(source, revision)
         _check_kind(str(name), source, kind, config, revision)
         device = resolve_device(device)
-        max_length = _resolve_max_length(max_length, config.max_position_embeddings)
-        model_class = AutoModel if kind == "embedding" else AutoModelForCausalLM
-        loaded, report = model_class.from_pretrained(
-            source,
-            revision=revision,
-            config=config,
-            dtype=resolve_dtype(dtype, device, config.hidden_size),
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        model_class: Any = AutoModel if kind == "embedding" else AutoModelForCausalLM
+        with _quiet_if_local(source):
+            loaded, report = model_class.from_pretrained(
+                source,
+                revision=revision,
+                config=config,
+                dtype=resolve_dtype(dtype, device, config.hidden_size),
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except OSError as error:
         msg = (
             f"could not load the {kind} model {str(name)!r}: {error}\n"
@@ -161,7 +162,7 @@ def load(
     head = None
     if kind == "reranker":
         rows = loaded.get_output_embeddings().weight.detach().float()
-        head = (rows[tokenizer.word_id("yes")] - rows[tokenizer.word_id("no")]).cpu()
+        head = (rows[tokenizer.word_id("yes")] - rows[tokenizer.word_id("no")]).numpy(force=True)
         loaded = loaded.model
     for key, weight in loaded.named_parameters():
         if not torch.isfinite(weight).all():
@@ -169,21 +170,27 @@ def load(
             raise ValueError(msg)
     loaded = loaded.to(device).eval().requires_grad_(False)
     logger.info("loaded %s on %s in %s", name, device, loaded.dtype)
-    return Checkpoint(str(name), loaded, head, tokenizer, max_length)
+    return Checkpoint(str(name), loaded, head, tokenizer, config.max_position_embeddings)
 
 
-def _resolve_max_length(max_length: int | None, most: int) -> int:
-    if max_length is None:
-        return min(DEFAULT_MAX_LENGTH, most)
-    if isinstance(max_length, bool) or not isinstance(max_length, int) or not 2 <= max_length <= most:
-        msg = f"max_length must be an integer from 2 to the model's {most} tokens, got {max_length!r}"
-        raise ValueError(msg)
-    return max_length
+@contextmanager
+def _quiet_if_local(source: str) -> Iterator[None]:
+    """Without transformers' progress bar over the weights of a folder; downloads keep theirs."""
+    from transformers.utils import logging as transformers_logging
+
+    hush = Path(source).is_dir() and transformers_logging.is_progress_bar_enabled()
+    if hush:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hush:
+            transformers_logging.enable_progress_bar()
 
 
 def _cached_file(source: str, filename: str, revision: str | None) -> Path | None:
     """A file of a checkpoint, downloaded if need be; None if the checkpoint has none."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     path = cached_file(
         source, filename, revision=revision, _raise_exceptions_for_missing_entries=False
@@ -208,7 +215,7 @@ def _check_kind(name: str, source: str, kind: Kind, config: Any, revision: str |
     architecture = (config.architectures or [""])[0]
     if architecture not in ("Qwen3ForCausalLM", "Qwen3Model"):
         msg = (
-            f"{name!r} is a {architecture}, a converted checkpoint whose head and template we cannot "
+            f"{name!r} is a {architecture}, a converted checkpoint whose head we cannot "
             f"vouch for: {advice} in its original form"
         )
         raise ValueError(msg)

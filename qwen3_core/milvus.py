@@ -71,7 +71,9 @@ def check_collection(
     try:
         if not client.has_collection(collection_name):
             return False
-        remedy = "choose another collection_name, drop the collection, or change the setting to match"
+        remedy = (
+            "choose another collection_name, drop the collection, or change the setting to match"
+        )
         fields = {f["name"]: f for f in client.describe_collection(collection_name)["fields"]}
         if vector_field not in fields:
             msg = (

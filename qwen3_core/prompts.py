@@ -17,8 +17,8 @@ THINK: Final = "<think>"
 END_THINK: Final = "</think>"
 
 RERANK_SYSTEM: Final = (
-    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
-    'Note that the answer can only be "yes" or "no".'
+    "Judge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".'
 )
 
 DEFAULT_TASK: Final = "web_search"
@@ -33,14 +33,13 @@ TASKS: Final[dict[str, str]] = {
     ),
     "fact_check": "Given a claim, retrieve documents that support or refute the claim",
     "covid": "Given a query on COVID-19, retrieve documents that answer the query",
-    "medical": (
-        "Given a question, retrieve relevant documents that best answer the question"
-    ),
+    "medical": ("Given a question, retrieve relevant documents that best answer the question"),
     "citation": (
         "Given a scientific paper title, retrieve paper abstracts that are cited by the given paper"
     ),
     "duplicate_question": (
-        "Given a question, retrieve questions that are semantically equivalent to the given question"
+        "Given a question, "
+        "retrieve questions that are semantically equivalent to the given question"
     ),
     "forum_duplicate": (
         "Given a question, retrieve detailed question descriptions from Stackexchange "
@@ -66,7 +65,8 @@ TASKS: Final[dict[str, str]] = {
         "Given a code comment, retrieve the code snippet corresponding to that comment."
     ),
     "text_to_sql": (
-        "Given a user's question, retrieve SQL queries that are appropriate responses to the question"
+        "Given a user's question, "
+        "retrieve SQL queries that are appropriate responses to the question"
     ),
     "legal": "Identifying the most relevant statutes for a given situation",
     "similarity": "Retrieve semantically similar text",
@@ -106,9 +106,9 @@ def resolve_instruction(instruction: str | None) -> str:
 
 
 def query_prefix(instruction: str) -> str:
-    """The part of an embedding query's prompt that all queries with this instruction share.
+    r"""The part of an embedding query's prompt that all queries with this instruction share.
 
-    The prompt is `Instruct: {instruction}\\nQuery:{query}`, without a space. The tokenizer joins
+    The prompt is `Instruct: {instruction}\nQuery:{query}`, without a space. The tokenizer joins
     the colon with the word behind it (`:What`), so the colon belongs to `query_text`.
     """
     return f"Instruct: {instruction}\nQuery"

@@ -19,8 +19,8 @@ _CITATION = re.compile(r"\[(\d{1,9}(?:\s*,\s*\d{1,9})*)\]")
 def fence(texts: Sequence[str]) -> str:
     """Passages in numbered tags, from 1, in which no passage can close its tag or open another.
 
-    Within a text the `<` of anything that reads as a passage tag becomes `&lt;`; the rest is kept to
-    the letter.
+    Within a text the `<` of anything that reads as a passage tag becomes `&lt;`; the rest is kept
+    to the letter.
     """
     passages = (
         f'<passage number="{i}">\n{_TAG.sub("&lt;", text)}\n</passage>'

@@ -1,19 +1,17 @@
 """Relevance of documents to a query: encoder, one dot product, log-odds, probability."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from qwen3_core.encoder import Encoder
-from qwen3_core.loading import Dtype, load
+from qwen3_core.engine import Component
 from qwen3_core.packing import Ids, TokenSequence
 from qwen3_core.progress import progress_bar
 from qwen3_core.prompts import resolve_instruction
-from qwen3_core.tokenizer import TruncationWarning
-from qwen3_core.validation import check_query, check_text, check_texts, check_top_n
+from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
+from qwen3_core.validation import check_query, check_text, check_texts, check_threshold, check_top_n
 
 QUERY_SHARE = 0.5
 """Share of `max_length` that a query may take before it is cut, so that it never pushes the
@@ -53,7 +51,7 @@ def rank(
         score_threshold: Then drop those whose score is below it (a score equal to it stays).
 
     Raises:
-        ValueError: If `top_n` is below 1, the threshold is not in [0, 1], or a number is not finite.
+        ValueError: If `top_n` is below 1, the threshold not in [0, 1], or a number not finite.
     """
     check_top_n(top_n)
     check_threshold(score_threshold)
@@ -68,29 +66,19 @@ def rank(
     return [r for r in ranking if score_threshold is None or r.score >= score_threshold]
 
 
-def check_threshold(score_threshold: float | None) -> float | None:
-    """Return the threshold if it is None or a number from 0 to 1.
+class Reranker(Component):
+    """A Qwen3 reranking model.
 
-    Raises:
-        ValueError: If it is anything else.
-    """
-    valid = isinstance(score_threshold, (int, float)) and not isinstance(score_threshold, bool)
-    if score_threshold is not None and not (valid and 0 <= score_threshold <= 1):
-        msg = f"score_threshold must be None or a number from 0 to 1, got {score_threshold!r}"
-        raise ValueError(msg)
-    return score_threshold
+    It reads query and document together and answers whether the document meets the query. Scores
+    are per pair: other documents in the list do not change them.
 
-
-class Reranker:
-    """A loaded Qwen3 reranking model.
-
-    It reads query and document together and answers whether the document meets the query. Scores are
-    per pair: other documents in the list do not change them.
+    Safe to share between threads. The model is loaded at first use and shared by all components
+    that name the same one.
     """
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path = DEFAULT_RERANKER_MODEL,
         *,
         revision: str | None = None,
         device: str = "auto",
@@ -99,38 +87,32 @@ class Reranker:
         instruction: str | None = None,
         pack_tokens: int | None = None,
     ) -> None:
-        """Load the model.
+        """Check the settings; nothing is loaded yet.
 
         Args:
             model: Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny".
             revision: Branch, tag or commit on the hub.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto" (bfloat16 where the hardware has it, else float32), or by name.
-            max_length: Tokens of one prompt (frame, instruction, query, document); default 8192.
+            max_length: Tokens of one prompt (frame, instruction, query, document); default 8192, or
+                what the model has if that is less.
             instruction: Sentence or task name (`qwen3_core.prompts.TASKS`).
             pack_tokens: Token budget of one forward pass; default by device.
 
         Raises:
-            OSError: If the model cannot be found or read.
-            ValueError: If it is not a Qwen3 reranking model, or an argument is out of range.
+            ValueError: If an argument is out of range. Whether the model exists, is of the right
+                kind and long enough shows when it is loaded.
         """
-        self.instruction = resolve_instruction(instruction)
-        checkpoint = load(
-            model,
+        super().__init__(
             "reranker",
+            model,
             revision=revision,
             device=device,
             dtype=dtype,
             max_length=max_length,
+            instruction=instruction,
+            pack_tokens=pack_tokens,
         )
-        self.encoder = Encoder(checkpoint.model, pack_tokens)
-        self.tokenizer = checkpoint.tokenizer
-        self.max_length = checkpoint.max_length
-        if checkpoint.head is None:  # `load` gives every reranker a head
-            msg = f"{model!r} was loaded without its yes/no head"
-            raise RuntimeError(msg)
-        self._head = checkpoint.head.numpy()
-        self._warned = False
 
     def rerank(
         self,
@@ -199,33 +181,36 @@ class Reranker:
             member = (i, check_text(document, f"pairs[{i}][1]"))
             by_query.setdefault(check_query(query), []).append(member)
         count = sum(map(len, by_query.values()))
+        if not count:
+            return np.empty(0, dtype=np.float32)
+        engine = self.engine
         sequences = [TokenSequence((), ())] * count
         cut: list[int] = []
         for query, members in by_query.items():
             prefix = self._prefix(task, query)
-            rows, cut_here = self.tokenizer.rerank_documents(
+            rows, cut_here = engine.tokenizer.rerank_documents(
                 [text for _, text in members], self.max_length - len(prefix)
             )
             for (i, _), row in zip(members, rows, strict=True):
                 sequences[i] = TokenSequence(prefix, row)
             cut += [members[j][0] for j in cut_here]
         if cut:
-            self._warn(
+            self._warn_cut(
                 f"{len(cut)} documents (first: documents[{min(cut)}]) do not fit into "
-                f"max_length={self.max_length} tokens beside query and instruction; the rest of them "
-                "is not read. Split them, or raise max_length. (Said once.)"
+                f"max_length={self.max_length} tokens beside query and instruction; the rest of "
+                "them is not read. Split them, or raise max_length."
             )
         with progress_bar("Reranking", count, show_progress) as advance:
-            hidden = self.encoder.encode(sequences, advance)
-        log_odds: np.ndarray = hidden @ self._head
+            hidden = engine.encoder.encode(sequences, advance)
+        log_odds: np.ndarray = hidden @ engine.head
         return log_odds
 
     def _prefix(self, instruction: str, query: str) -> Ids:
         """The frame up to the document, with the query cut to its share if it is longer."""
-        prefix = self.tokenizer.rerank_prefix(instruction, query)
+        prefix = self.engine.tokenizer.rerank_prefix(instruction, query)
         limit = int(self.max_length * QUERY_SHARE)
-        bare = len(self.tokenizer.rerank_prefix(instruction, ""))
-        suffix = len(self.tokenizer.rerank_suffix)
+        bare = len(self.engine.tokenizer.rerank_prefix(instruction, ""))
+        suffix = len(self.engine.tokenizer.rerank_suffix)
         if self.max_length - limit - bare - suffix < 1:
             msg = (
                 f"max_length={self.max_length} leaves no room for a document: the frame and the "
@@ -235,13 +220,10 @@ class Reranker:
             raise ValueError(msg)
         if len(prefix) - bare <= limit:
             return prefix
-        self._warn(
+        self._warn_cut(
             f"the query takes {len(prefix) - bare} tokens; only the first {limit}, half of "
-            f"max_length={self.max_length}, are read, so that the document keeps its room. (Said once.)"
+            f"max_length={self.max_length}, are read, so that the document keeps its room."
         )
-        return self.tokenizer.rerank_prefix(instruction, self.tokenizer.cut_text(query, limit))
-
-    def _warn(self, message: str) -> None:
-        if not self._warned:
-            self._warned = True
-            warnings.warn(message, TruncationWarning, stacklevel=4)
+        return self.engine.tokenizer.rerank_prefix(
+            instruction, self.engine.tokenizer.cut_text(query, limit)
+        )

@@ -1,4 +1,4 @@
-"""Token ids from text: control tokens come from the frame alone, and only what may be cut is cut."""
+"""Token ids from text: control tokens come from the frame alone, only what may be cut is cut."""
 
 import json
 from collections.abc import Sequence
@@ -42,8 +42,8 @@ class Qwen3Tokenizer:
         """Build from the text of a `tokenizer.json`.
 
         Raises:
-            ValueError: If it lacks the control tokens or the words of the Qwen3 retrieval models, or
-                has the published vocabulary but not the published ids.
+            ValueError: If it lacks the control tokens of the Qwen3 retrieval models, or has the
+                published vocabulary but not the published ids.
         """
         from tokenizers import Tokenizer
 
@@ -147,9 +147,7 @@ class Qwen3Tokenizer:
         """
         return self._cut([rerank_document(t) for t in texts], length, self.rerank_suffix)
 
-    def _cut(
-        self, texts: Sequence[str], length: int, suffix: Ids
-    ) -> tuple[list[Ids], list[int]]:
+    def _cut(self, texts: Sequence[str], length: int, suffix: Ids) -> tuple[list[Ids], list[int]]:
         room = length - len(suffix)
         rows = self.encode_many(texts)
         cut = [i for i, row in enumerate(rows) if len(row) > room]

@@ -1,6 +1,7 @@
 """Checks of what callers hand in, with errors that name the value and the fix."""
 
 from collections.abc import Iterable
+from typing import TypeGuard
 
 MIN_DIMENSIONS = 32
 """Smallest Matryoshka dimension the models were trained for (model cards: "32 to full")."""
@@ -36,7 +37,7 @@ def check_texts(texts: Iterable[str], what: str) -> list[str]:
     """Return the texts as a list, each checked by `check_text`.
 
     Raises:
-        TypeError: If `texts` is a single string, not iterable, or holds something else than strings.
+        TypeError: If `texts` is a single string, not iterable, or holds anything but strings.
         ValueError: If a text holds a lone surrogate.
     """
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
@@ -59,13 +60,18 @@ def check_query(query: object) -> str:
     return text
 
 
+def is_count(value: object, least: int = 1) -> TypeGuard[int]:
+    """Whether a value is an integer (a bool is none) of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def check_top_n(top_n: int | None, name: str = "top_n") -> int | None:
     """Return `top_n` if it is None (all) or an integer of at least 1.
 
     Raises:
         ValueError: If it is anything else.
     """
-    if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
+    if top_n is not None and not is_count(top_n):
         msg = f"{name} must be at least 1, or None for all, but got {top_n!r}"
         raise ValueError(msg)
     return top_n
@@ -83,9 +89,23 @@ def check_dimensions(dimensions: int | None, full: int | None = None) -> int | N
     """
     if dimensions is None:
         return None
-    valid = isinstance(dimensions, int) and not isinstance(dimensions, bool)
-    if not valid or dimensions < MIN_DIMENSIONS or (full is not None and dimensions > full):
+    if not is_count(dimensions, MIN_DIMENSIONS) or (full is not None and dimensions > full):
         upper = "the model's full length" if full is None else str(full)
         msg = f"dimensions must be an integer from {MIN_DIMENSIONS} to {upper}, got {dimensions!r}"
         raise ValueError(msg)
     return dimensions
+
+
+def check_threshold(score_threshold: float | None) -> float | None:
+    """Return the threshold if it is None or a number from 0 to 1.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if score_threshold is None:
+        return None
+    number: object = score_threshold
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= 1:
+        msg = f"score_threshold must be None or a number from 0 to 1, got {score_threshold!r}"
+        raise ValueError(msg)
+    return score_threshold

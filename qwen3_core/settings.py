@@ -1,0 +1,35 @@
+"""The settings by which a model is chosen and run, and their checks that need no model."""
+
+from typing import Final, Literal, get_args
+
+from qwen3_core.validation import is_count
+
+Kind = Literal["embedding", "reranker"]
+"""What a checkpoint is for."""
+
+Dtype = Literal["auto", "bfloat16", "float32", "float16"]
+"""What to compute in; "auto" is bfloat16 where the hardware has it, else float32."""
+
+TINY: Final = "tiny"
+"""Name of the bundled pair: small models of the same architecture for tests and first steps."""
+
+DEFAULT_EMBEDDING_MODEL: Final = "Qwen/Qwen3-Embedding-0.6B"
+DEFAULT_RERANKER_MODEL: Final = "Qwen/Qwen3-Reranker-0.6B"
+
+DEFAULT_MAX_LENGTH: Final = 8192
+"""Tokens read of one input, as in every official example (QwenLM/Qwen3-Embedding)."""
+
+
+def check_settings(*, dtype: str, max_length: int | None, pack_tokens: int | None) -> None:
+    """Check settings as far as they can be checked without the model.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    if dtype not in get_args(Dtype):
+        msg = f"unknown dtype {dtype!r}: use one of {', '.join(map(repr, get_args(Dtype)))}"
+        raise ValueError(msg)
+    for name, value in (("max_length", max_length), ("pack_tokens", pack_tokens)):
+        if value is not None and not is_count(value):
+            msg = f"{name} must be a number of tokens, at least 1, or None, but got {value!r}"
+            raise ValueError(msg)
