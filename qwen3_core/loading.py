@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qwen3_core.prompts import END_OF_TEXT
 from qwen3_core.settings import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_RERANKER_MODEL,
@@ -126,13 +127,14 @@ def load(
             are incomplete or not finite, or an argument is out of range.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-    source = str(Path(__file__).parent / "tiny" / kind) if str(name) == TINY else str(name)
     try:
+        source = _locate(str(name), kind)
         config = AutoConfig.from_pretrained(source, revision=revision)
         tokenizer = _load_tokenizer(source, revision)
-        _check_kind(str(name), source, kind, config, revision)
+        _check_kind(str(name), source, kind, config, tokenizer, revision)
         device = resolve_device(device)
         model_class: Any = AutoModel if kind == "embedding" else AutoModelForCausalLM
         with _quiet_if_local(source):
@@ -144,7 +146,7 @@ def load(
                 use_safetensors=True,
                 output_loading_info=True,
             )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         msg = (
             f"could not load the {kind} model {str(name)!r}: {error}\n"
             "Give a name on the Hugging Face Hub (network or a filled cache needed), such as "
@@ -161,8 +163,9 @@ def load(
         raise ValueError(msg)
     head = None
     if kind == "reranker":
-        rows = loaded.get_output_embeddings().weight.detach().float()
-        head = (rows[tokenizer.word_id("yes")] - rows[tokenizer.word_id("no")]).numpy(force=True)
+        rows = loaded.get_output_embeddings().weight
+        yes, no = (rows[tokenizer.word_id(word)].float() for word in ("yes", "no"))
+        head = (yes - no).numpy(force=True)
         loaded = loaded.model
     for key, weight in loaded.named_parameters():
         if not torch.isfinite(weight).all():
@@ -173,19 +176,31 @@ def load(
     return Checkpoint(str(name), loaded, head, tokenizer, config.max_position_embeddings)
 
 
+def _locate(name: str, kind: Kind) -> str:
+    """What transformers is to load: the folder of the bundled pair, or the name as given."""
+    if name == TINY:
+        return str(Path(__file__).parent / "tiny" / kind)
+    looks_like_path = name.startswith((".", "~")) or Path(name).is_absolute()
+    if looks_like_path and not Path(name).expanduser().is_dir():
+        msg = "there is no such folder"
+        raise FileNotFoundError(msg)
+    return str(Path(name).expanduser()) if looks_like_path else name
+
+
 @contextmanager
 def _quiet_if_local(source: str) -> Iterator[None]:
     """Without transformers' progress bar over the weights of a folder; downloads keep theirs."""
-    from transformers.utils import logging as transformers_logging
+    import transformers
 
-    hush = Path(source).is_dir() and transformers_logging.is_progress_bar_enabled()
+    bars: Any = transformers.utils.logging  # its functions carry no annotations
+    hush = Path(source).is_dir() and bars.is_progress_bar_enabled()
     if hush:
-        transformers_logging.disable_progress_bar()
+        bars.disable_progress_bar()
     try:
         yield
     finally:
         if hush:
-            transformers_logging.enable_progress_bar()
+            bars.enable_progress_bar()
 
 
 def _cached_file(source: str, filename: str, revision: str | None) -> Path | None:
@@ -203,10 +218,22 @@ def _load_tokenizer(source: str, revision: str | None) -> Qwen3Tokenizer:
     if path is None:
         msg = f"{source!r} has no tokenizer.json"
         raise OSError(msg)
-    return Qwen3Tokenizer(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    try:
+        return Qwen3Tokenizer(text)
+    except json.JSONDecodeError as error:
+        msg = f"{path} is not valid JSON ({error}): download it again"
+        raise OSError(msg) from error
 
 
-def _check_kind(name: str, source: str, kind: Kind, config: Any, revision: str | None) -> None:
+def _check_kind(
+    name: str,
+    source: str,
+    kind: Kind,
+    config: Any,
+    tokenizer: Qwen3Tokenizer,
+    revision: str | None,
+) -> None:
     """Raise ValueError unless the checkpoint is a Qwen3 model meant for this kind of use."""
     advice = f"use a Qwen3 {kind} model such as {_RECOMMENDED[kind]!r}"
     if config.model_type != "qwen3":
@@ -221,6 +248,12 @@ def _check_kind(name: str, source: str, kind: Kind, config: Any, revision: str |
         raise ValueError(msg)
     if kind == "reranker" and architecture == "Qwen3Model":
         msg = f"{name!r} has no language-model head to say yes or no with: {advice}"
+        raise ValueError(msg)
+    if kind == "embedding" and tokenizer.appended != (END_OF_TEXT,):
+        msg = (
+            f"the tokenizer of {name!r} puts {tokenizer.appended or 'nothing'} behind a text, where "
+            f"an embedding model's puts {END_OF_TEXT} once: {advice}"
+        )
         raise ValueError(msg)
     modules_path = _cached_file(source, "modules.json", revision)
     modules = json.loads(modules_path.read_text(encoding="utf-8")) if modules_path else []

@@ -62,6 +62,8 @@ class Qwen3Tokenizer:
         self._text.no_truncation()
         self._text.no_padding()
         self.end_of_text: int = self._control[END_OF_TEXT]
+        self.appended: tuple[str, ...] = _appended(data.get("post_processor"))
+        """Control tokens that the tokenizer, used as published, puts behind a text."""
         self.rerank_head: Ids = (
             *(self._control[IM_START], *self.encode(f"system\n{RERANK_SYSTEM}")),
             *(self._control[IM_END], *self.encode("\n"), self._control[IM_START]),
@@ -152,3 +154,12 @@ class Qwen3Tokenizer:
         rows = self.encode_many(texts)
         cut = [i for i, row in enumerate(rows) if len(row) > room]
         return [row[:room] + suffix for row in rows], cut
+
+
+def _appended(post_processor: dict[str, Any] | None) -> tuple[str, ...]:
+    """The special tokens that a tokenizer's post-processor puts behind a single text."""
+    steps = (post_processor or {}).get("processors", [post_processor or {}])
+    pieces = [piece for step in steps for piece in step.get("single", [])]
+    texts = [i for i, piece in enumerate(pieces) if "Sequence" in piece]
+    behind = pieces[texts[-1] + 1 :] if texts else []
+    return tuple(piece["SpecialToken"]["id"] for piece in behind)

@@ -1,0 +1,109 @@
+"""What all tests share: optional data, and checkpoints with random weights.
+
+Tests that want the Milvus documentation or the published Qwen3 tokenizer look for them in
+`$QWEN3_TEST_DATA`, by default `../shared/data` beside the checkout, and skip without them.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("QWEN3_TEST_DATA", ROOT.parent / "shared" / "data"))
+TINY = ROOT / "qwen3_core" / "tiny"
+APPEND_END_OF_TEXT = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+    ],
+    "pair": [
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"Sequence": {"id": "B", "type_id": 1}},
+    ],
+}
+
+
+def optional_data(*parts: str) -> Path:
+    """A path below the optional data, or a skip that says what is missing."""
+    path = DATA.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"no {'/'.join(parts)} in {DATA}; set QWEN3_TEST_DATA to a folder that has it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def milvus_faq_folder() -> Path:
+    """The four FAQ files of the Milvus documentation v2.4.6, which the tutorial searches."""
+    return optional_data("milvus-docs", "v2.4.6-preview", "site", "en", "faq")
+
+
+@pytest.fixture(scope="session", params=["bundled", "published"])
+def tokenizer_file(request: pytest.FixtureRequest) -> Path:
+    """A reranker's tokenizer.json: the bundled one, and the published one where it is at hand."""
+    if request.param == "bundled":
+        return TINY / "reranker" / "tokenizer.json"
+    return optional_data("qwen3-tokenizer", "tokenizer.json")
+
+
+@pytest.fixture(scope="session")
+def random_checkpoints(
+    tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Folders of small random models: "embedding", "reranker" and "untied" (a reranker, sharded)."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
+
+    tokenizer = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    control = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    sizes = {
+        "vocab_size": max(control.values()) + 1,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 1024,
+        # Wide enough for scores that differ: a wrong result must show.
+        "initializer_range": 0.15,
+    }
+    root = tmp_path_factory.mktemp("random")
+    folders = {}
+    for seed, (name, tied) in enumerate(
+        [("embedding", True), ("reranker", True), ("untied", False)]
+    ):
+        torch.manual_seed(seed)
+        config = Qwen3Config(**sizes, tie_word_embeddings=tied)
+        model = (Qwen3Model if name == "embedding" else Qwen3ForCausalLM)(config)
+        with torch.no_grad():  # norm weights that are not all 1
+            for key, weight in model.named_parameters():
+                if "norm" in key:
+                    weight.uniform_(0.5, 1.5)
+        folder = folders[name] = root / name
+        model.save_pretrained(folder, max_shard_size="4MB" if name == "untied" else "5GB")
+        data = dict(tokenizer)
+        if name == "embedding":
+            end = control["<|endoftext|>"]
+            special = {"id": "<|endoftext|>", "ids": [end], "tokens": ["<|endoftext|>"]}
+            step = APPEND_END_OF_TEXT | {"special_tokens": {"<|endoftext|>": special}}
+            data["post_processor"] = {
+                "type": "Sequence",
+                "processors": [tokenizer["post_processor"], step],
+            }
+        (folder / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+        source = tokenizer_file.with_name("tokenizer_config.json")
+        (folder / "tokenizer_config.json").write_text(source.read_text(encoding="utf-8"))
+    return folders
+
+
+@pytest.fixture(autouse=True)
+def no_llm_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reaches a real LLM because the developer happens to have a key."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    return
+    yield
