@@ -1,0 +1,25 @@
+"""Qwen3 embedding and reranking models in LlamaIndex.
+
+Importing this package loads neither torch nor transformers; the first use of a model does.
+"""
+
+try:
+    import llama_index.core  # noqa: F401
+except ImportError as error:
+    msg = 'llama-index-core is not installed: run `pip install "qwen3-retrieval[llama-index]"`'
+    raise ImportError(msg) from error
+
+from llama_index_qwen3.embedding import Qwen3Embedding
+from llama_index_qwen3.milvus import milvus_kwargs
+from llama_index_qwen3.query_engine import CitedPassages, two_stage_query_engine
+from llama_index_qwen3.rerank import Qwen3Rerank
+from qwen3_core import __version__
+
+__all__ = [
+    "CitedPassages",
+    "Qwen3Embedding",
+    "Qwen3Rerank",
+    "__version__",
+    "milvus_kwargs",
+    "two_stage_query_engine",
+]

@@ -1,0 +1,157 @@
+"""Qwen3-Embedding as a LlamaIndex embedding model."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+
+from qwen3_core.embedder import Embedder
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
+from qwen3_core.validation import check_texts
+
+
+class Qwen3Embedding(BaseEmbedding):
+    """Embeds queries behind an instruction and documents without, as the models were trained.
+
+    Vectors are lists of floats of length 1, so inner product and cosine are equal. The model is
+    loaded at first use, and shared by all components of the process that name the same one; an
+    object can be shared between threads, copied and pickled.
+
+    Example:
+        ```python
+        from llama_index.core import Settings
+        from llama_index_qwen3 import Qwen3Embedding
+
+        Settings.embed_model = Qwen3Embedding()  # or Qwen3Embedding(model="tiny"), no download
+        ```
+
+    Raises:
+        ValueError: If a setting is out of range. Whether the model exists, is of the right kind and
+            long enough shows at first use: OSError or ValueError there.
+    """
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+    model_name: str = Field(default=DEFAULT_EMBEDDING_MODEL, alias="model", frozen=True)
+    """Hub name such as "Qwen/Qwen3-Embedding-0.6B", local folder, or "tiny" for the bundled one."""
+    revision: str | None = Field(default=None, frozen=True)
+    """Branch, tag or commit on the hub."""
+    device: str = Field(default="auto", frozen=True)
+    """"auto", "cpu", "cuda", "cuda:1", "mps"."""
+    dtype: Dtype = Field(default="auto", frozen=True)
+    """"auto" (bfloat16 where the hardware has it, else float32), or by name."""
+    max_length: int | None = Field(default=None, frozen=True)
+    """Tokens read of one text, instruction included; default 8192, or what the model has."""
+    dimensions: int | None = Field(default=None, frozen=True)
+    """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 at 0.6B, 4B, 8B), which
+    is the default."""
+    instruction: str | None = None
+    """What queries are for: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by default
+    the official web search sentence."""
+    pack_tokens: int | None = Field(default=None, frozen=True)
+    """Token budget of one forward pass; default by device."""
+    embed_batch_size: int = Field(default=256, gt=0, le=2048)
+    """Texts handed to the encoder at once, 1 to 2048. It sorts them by length and fills forward
+    passes by tokens, so this bounds no memory; more texts make fuller passes."""
+    embeddings_cache: Any = Field(default=None, frozen=True)
+    """Not supported: LlamaIndex keys it by the text alone, so that a query would get the vector of
+    an equal document. `IngestionPipeline` has a cache of its own that is keyed by all settings."""
+
+    _embedder: Embedder = PrivateAttr()
+
+    @field_validator("model_name", mode="before")
+    @classmethod
+    def _accept_path(cls, value: object) -> object:
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator("embeddings_cache")
+    @classmethod
+    def _refuse_cache(cls, value: object) -> None:
+        if value is not None:
+            msg = (
+                "embeddings_cache must be None: LlamaIndex keys it by the text alone, so a query "
+                "would get the vector of an equal document; use IngestionPipeline(cache=...), "
+                "whose keys hold all settings"
+            )
+            raise ValueError(msg)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Check the settings; nothing is loaded yet."""
+        super().model_post_init(context)
+        self._embedder = Embedder(
+            self.model_name,
+            revision=self.revision,
+            device=self.device,
+            dtype=self.dtype,
+            max_length=self.max_length,
+            dimensions=self.dimensions,
+            instruction=self.instruction,
+            pack_tokens=self.pack_tokens,
+        )
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name under which LlamaIndex serialises it."""
+        return "Qwen3Embedding"
+
+    def to_payload(self) -> dict[str, Any]:
+        """What events and callbacks say of this model."""
+        return {
+            "class_name": self.class_name(),
+            "model_name": self.model_name,
+            "embed_batch_size": self.embed_batch_size,
+            "revision": self.revision,
+            "dimensions": self.dimensions,
+            "instruction": self.instruction,
+        }
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors, as vector stores ask for it; loads the model if not given."""
+        return self._embedder.dimensions
+
+    def _get_query_embedding(self, query: str) -> Embedding:
+        vectors = self._embedder.embed_queries([query], instruction=self.instruction)
+        embedding: Embedding = vectors[0].tolist()
+        return embedding
+
+    async def _aget_query_embedding(self, query: str) -> Embedding:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    def _get_text_embedding(self, text: str) -> Embedding:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> Embedding:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        embeddings: list[Embedding] = self._embedder.embed_documents(texts).tolist()
+        return embeddings
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+    # The base would read a string as a list of letters, and number a bad text within its batch.
+
+    def get_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[Embedding]:
+        """Vectors of documents.
+
+        Raises:
+            TypeError: If `texts` is not a list of strings.
+            ValueError: If a text holds a lone surrogate.
+        """
+        return super().get_text_embedding_batch(
+            check_texts(texts, "texts"), show_progress, **kwargs
+        )
+
+    async def aget_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[Embedding]:
+        """Vectors of documents, without blocking the event loop; errors as in the sync twin."""
+        return await super().aget_text_embedding_batch(
+            check_texts(texts, "texts"), show_progress, **kwargs
+        )

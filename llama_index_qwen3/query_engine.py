@@ -1,0 +1,259 @@
+"""Retrieve, rerank, answer with citations: a query engine in one call."""
+
+import logging
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Any
+
+from llama_index.core import VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.response.schema import RESPONSE_TYPE
+from llama_index.core.llms import LLM
+from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate
+from llama_index.core.prompts.mixin import PromptDictType
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.response_synthesizers import BaseSynthesizer
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.types import RESPONSE_TEXT_TYPE
+from llama_index.core.vector_stores.types import BasePydanticVectorStore, MetadataFilters
+
+from llama_index_qwen3.embedding import Qwen3Embedding
+from llama_index_qwen3.rerank import Qwen3Rerank
+from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
+from qwen3_core.validation import check_query, check_top_n
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TOP_N = 3
+"""Passages kept for the answer where nobody says how many."""
+
+ANSWER_PROMPT = ChatPromptTemplate(
+    [
+        ChatMessage(ANSWER_INSTRUCTIONS, role=MessageRole.SYSTEM),
+        ChatMessage("{context_str}\n\nQuestion: {query_str}", role=MessageRole.USER),
+    ]
+)
+"""Default prompt; `context_str` is the fenced, numbered passages, `query_str` the question."""
+
+_TAG_TOKENS = 24
+"""Room kept for the tags around a passage (about 15 tokens) and the framework's own padding."""
+
+
+class CitedPassages(BaseSynthesizer):
+    """Answers in one LLM call from numbered passages that cannot pretend to be anything else.
+
+    Passage i is source node i. `response.metadata["citations"]` holds the numbers that the answer
+    cites, in order of first mention, beside LlamaIndex's own entries (node id -> node metadata).
+    While a response streams the list is empty; it is filled when the stream ends. Without any node
+    there is no LLM call and the metadata is None, as in LlamaIndex's own synthesizers.
+
+    Passages that do not fit into the LLM's context window together are cut to an equal share of it,
+    with a warning in the log.
+    """
+
+    def __init__(
+        self,
+        llm: LLM | None = None,
+        *,
+        text_qa_template: BasePromptTemplate | None = None,
+        streaming: bool = False,
+    ) -> None:
+        """Set it up.
+
+        Args:
+            llm: The LLM; by default `Settings.llm`.
+            text_qa_template: Prompt with the variables `context_str` and `query_str`, in place of
+                `ANSWER_PROMPT`.
+            streaming: Return streaming responses.
+
+        Raises:
+            ValueError: If the prompt lacks a variable.
+        """
+        super().__init__(llm=llm, streaming=streaming)
+        self._prompt = _check_prompt(text_qa_template or ANSWER_PROMPT)
+
+    def _get_prompts(self) -> PromptDictType:
+        return {"text_qa_template": self._prompt}
+
+    def _update_prompts(self, prompts_dict: PromptDictType) -> None:
+        if "text_qa_template" in prompts_dict:
+            self._prompt = _check_prompt(prompts_dict["text_qa_template"])
+
+    def get_response(
+        self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
+    ) -> RESPONSE_TEXT_TYPE:
+        """The answer, or a generator of its parts."""
+        variables = self._variables(query_str, text_chunks) | response_kwargs
+        if self._streaming:
+            return self._llm.stream(self._prompt, **variables)
+        return self._llm.predict(self._prompt, **variables)
+
+    async def aget_response(
+        self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
+    ) -> RESPONSE_TEXT_TYPE:
+        """The answer, or an asynchronous generator of its parts."""
+        variables = self._variables(query_str, text_chunks) | response_kwargs
+        if self._streaming:
+            return await self._llm.astream(self._prompt, **variables)
+        return await self._llm.apredict(self._prompt, **variables)
+
+    def _variables(self, query_str: str, text_chunks: Sequence[str]) -> dict[str, Any]:
+        prompt = self._prompt.partial_format(query_str=query_str)
+        return {"context_str": self._fence(prompt, text_chunks), "query_str": query_str}
+
+    def _fence(self, prompt: BasePromptTemplate, texts: Sequence[str]) -> str:
+        """The fenced passages, cut only if they do not fit into the context window together."""
+        fenced = fence(texts)
+        window = self._llm.metadata.context_window
+        split = self._prompt_helper.get_text_splitter_given_prompt
+        try:
+            if len(split(prompt, llm=self._llm).split_text(fenced)) == 1:
+                return fenced
+            share = split(prompt, num_chunks=len(texts), padding=_TAG_TOKENS, llm=self._llm)
+        except ValueError as error:
+            msg = (
+                f"{len(texts)} passages do not fit into the LLM's context_window of {window} "
+                "tokens: lower top_n, or set the LLM's context_window to what it really has"
+            )
+            raise ValueError(msg) from error
+        logger.warning(
+            "%d passages are more than the LLM's context_window of %d tokens: each is cut to %d",
+            len(texts),
+            window,
+            share.chunk_size,
+        )
+        return fence(["".join(share.split_text(text)[:1]) for text in texts])
+
+    def _prepare_response_output(
+        self, response_str: RESPONSE_TEXT_TYPE | None, source_nodes: list[NodeWithScore]
+    ) -> RESPONSE_TYPE:
+        citations: list[int] = []
+        count = len(source_nodes)
+        if isinstance(response_str, Generator):
+            response_str = _watch(response_str, count, citations)
+        elif isinstance(response_str, AsyncGenerator):
+            response_str = _awatch(response_str, count, citations)
+        else:
+            citations += cited(str(response_str), count)
+        response = super()._prepare_response_output(response_str, source_nodes)
+        response.metadata = {**(response.metadata or {}), "citations": citations}
+        return response
+
+
+def _watch(
+    tokens: Generator[str, None, None], count: int, citations: list[int]
+) -> Generator[str, None, None]:
+    """Pass the answer on; at its end, add what it cites to `citations`."""
+    answer = ""
+    for token in tokens:
+        answer += token
+        yield token
+    citations += cited(answer, count)
+
+
+async def _awatch(
+    tokens: AsyncGenerator[str, None], count: int, citations: list[int]
+) -> AsyncGenerator[str, None]:
+    """As `_watch`."""
+    answer = ""
+    async for token in tokens:
+        answer += token
+        yield token
+    citations += cited(answer, count)
+
+
+def _check_prompt(prompt: BasePromptTemplate) -> BasePromptTemplate:
+    missing = {"context_str", "query_str"} - set(prompt.template_vars)
+    if missing:
+        msg = f"the prompt lacks {{{'}, {'.join(sorted(missing))}}}: put it where it belongs"
+        raise ValueError(msg)
+    return prompt
+
+
+class _TwoStageQueryEngine(RetrieverQueryEngine):
+    """Refuses blank queries before they reach the vector store."""
+
+    def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        check_query(query_bundle.query_str)
+        return super().retrieve(query_bundle)
+
+    async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        check_query(query_bundle.query_str)
+        return await super().aretrieve(query_bundle)
+
+
+def two_stage_query_engine(
+    index_or_vector_store: VectorStoreIndex | BasePydanticVectorStore,
+    llm: LLM | None = None,
+    *,
+    embed_model: BaseEmbedding | None = None,
+    reranker: Qwen3Rerank | None = None,
+    top_k: int = 10,
+    top_n: int | None = None,
+    filters: MetadataFilters | None = None,
+    text_qa_template: BasePromptTemplate | None = None,
+    streaming: bool = False,
+    **retriever_kwargs: Any,
+) -> RetrieverQueryEngine:
+    """A query engine that retrieves `top_k`, reranks, and answers from the best `top_n`.
+
+    `response.source_nodes` are the reranked nodes in the order of their passage numbers, and
+    `response.metadata["citations"]` the numbers that the answer cites (see `CitedPassages`).
+
+    Args:
+        index_or_vector_store: An index, or a filled vector store such as `MilvusVectorStore`.
+        llm: The LLM that answers; by default `Settings.llm`.
+        embed_model: For a vector store: the model its vectors were made with, by default
+            `Qwen3Embedding()`. An index brings its own.
+        reranker: By default `Qwen3Rerank()`.
+        top_k: Candidates to retrieve, at least 1; `milvus_kwargs(k=...)` must allow as many.
+        top_n: Passages to answer from, at least 1; by default the reranker's own `top_n`, else 3.
+        filters: Which nodes to search among.
+        text_qa_template: Prompt with the variables `context_str` and `query_str`, in place of
+            `ANSWER_PROMPT`.
+        streaming: Answer with a streaming response.
+        **retriever_kwargs: Further arguments of the index's `as_retriever`, such as
+            `vector_store_query_mode`.
+
+    Raises:
+        TypeError: If the first argument is neither an index nor a vector store.
+        ValueError: If a number is out of range, the prompt lacks a variable, or an index is given
+            together with an `embed_model`.
+
+    Example:
+        ```python
+        engine = two_stage_query_engine(index, llm, top_k=50, top_n=5)
+        response = engine.query("How is data stored in Milvus?")
+        print(response, response.metadata["citations"])
+        ```
+    """
+    check_top_n(top_k, "top_k")
+    check_top_n(top_n)
+    index = _as_index(index_or_vector_store, embed_model)
+    reranker = reranker or Qwen3Rerank()
+    # A copy, because the engine will also put its callback manager on it; the model is shared.
+    reranker = reranker.model_copy(update={"top_n": top_n or reranker.top_n or DEFAULT_TOP_N})
+    return _TwoStageQueryEngine(
+        retriever=index.as_retriever(similarity_top_k=top_k, filters=filters, **retriever_kwargs),
+        response_synthesizer=CitedPassages(
+            llm, text_qa_template=text_qa_template, streaming=streaming
+        ),
+        node_postprocessors=[reranker],
+    )
+
+
+def _as_index(index_or_vector_store: object, embed_model: BaseEmbedding | None) -> VectorStoreIndex:
+    if isinstance(index_or_vector_store, VectorStoreIndex):
+        if embed_model is not None:
+            msg = "an index brings its own embed_model: give one only together with a vector store"
+            raise ValueError(msg)
+        return index_or_vector_store
+    if isinstance(index_or_vector_store, BasePydanticVectorStore):
+        return VectorStoreIndex.from_vector_store(
+            index_or_vector_store, embed_model=embed_model or Qwen3Embedding()
+        )
+    msg = (
+        "two_stage_query_engine needs a VectorStoreIndex or a vector store, "
+        f"got {type(index_or_vector_store).__name__}"
+    )
+    raise TypeError(msg)

@@ -1,0 +1,179 @@
+"""Qwen3-Reranker as a LlamaIndex node postprocessor."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+
+from qwen3_core.reranker import Reranker
+from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
+from qwen3_core.validation import check_query, check_threshold, check_top_n
+
+RETRIEVAL_SCORE = "retrieval_score"
+"""Metadata key of the first stage's score, where it is kept."""
+
+_dispatcher = get_dispatcher(__name__)
+
+
+class Qwen3Rerank(BaseNodePostprocessor):
+    """Orders retrieved nodes by the probability that they meet the query, best first.
+
+    It returns new `NodeWithScore` objects whose score is that probability, from 0 to 1; what was
+    handed in stays as it is. Equal nodes keep their order. The model is loaded at first use, and
+    shared by all components of the process that name the same one; an object can be shared between
+    threads, copied and pickled.
+
+    Example:
+        ```python
+        from llama_index_qwen3 import Qwen3Rerank
+
+        engine = index.as_query_engine(
+            similarity_top_k=50, node_postprocessors=[Qwen3Rerank(top_n=5)]
+        )
+        ```
+
+    Raises:
+        ValueError: If a setting is out of range. Whether the model exists, is of the right kind and
+            long enough shows at first use: OSError or ValueError there.
+    """
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    model: str = Field(default=DEFAULT_RERANKER_MODEL, frozen=True)
+    """Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny" for the bundled one."""
+    top_n: int | None = None
+    """Keep at most so many nodes, at least 1; None keeps all."""
+    score_threshold: float | None = None
+    """Then drop nodes whose score is below it, 0 to 1; None drops none."""
+    instruction: str | None = None
+    """What makes a node relevant: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by
+    default the official web search sentence."""
+    metadata_mode: MetadataMode = MetadataMode.EMBED
+    """What the model reads of a node: by default what was embedded, which is the metadata not in
+    `excluded_embed_metadata_keys`, then the text. `MetadataMode.NONE` is the text alone."""
+    keep_retrieval_score: bool = False
+    """Keep the first stage's score in the node's metadata as "retrieval_score", excluded from what
+    LLMs and embedding models read. The node is then a copy; else it is the very object."""
+    revision: str | None = Field(default=None, frozen=True)
+    """Branch, tag or commit on the hub."""
+    device: str = Field(default="auto", frozen=True)
+    """"auto", "cpu", "cuda", "cuda:1", "mps"."""
+    dtype: Dtype = Field(default="auto", frozen=True)
+    """"auto" (bfloat16 where the hardware has it, else float32), or by name."""
+    max_length: int | None = Field(default=None, frozen=True)
+    """Tokens of one prompt (frame, instruction, query, node); default 8192, or what the model
+    has."""
+    pack_tokens: int | None = Field(default=None, frozen=True)
+    """Token budget of one forward pass; default by device."""
+
+    _reranker: Reranker = PrivateAttr()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _accept_path(cls, value: object) -> object:
+        return str(value) if isinstance(value, Path) else value
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Check the settings; nothing is loaded yet."""
+        super().model_post_init(context)
+        check_top_n(self.top_n)
+        check_threshold(self.score_threshold)
+        self._reranker = Reranker(
+            self.model,
+            revision=self.revision,
+            device=self.device,
+            dtype=self.dtype,
+            max_length=self.max_length,
+            instruction=self.instruction,
+            pack_tokens=self.pack_tokens,
+        )
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name under which LlamaIndex serialises it."""
+        return "Qwen3Rerank"
+
+    # The base class runs this in a thread for `apostprocess_nodes`, so the event loop stays free.
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            msg = (
+                "Qwen3Rerank needs the query: call postprocess_nodes(nodes, query_str=...) or "
+                "postprocess_nodes(nodes, query_bundle=QueryBundle(...))"
+            )
+            raise ValueError(msg)
+        query = check_query(query_bundle.query_str)
+        check_top_n(self.top_n)
+        check_threshold(self.score_threshold)
+        texts = [self._read(node, i) for i, node in enumerate(nodes)]
+        if not texts:
+            return []
+        with self._events(query_bundle, nodes) as reranked:
+            for ranked in self._reranker.rerank(
+                query,
+                texts,
+                top_n=self.top_n,
+                score_threshold=self.score_threshold,
+                instruction=self.instruction,
+            ):
+                found = nodes[ranked.index]
+                node = (
+                    self._with_retrieval_score(found) if self.keep_retrieval_score else found.node
+                )
+                reranked.append(NodeWithScore(node=node, score=ranked.score))
+        return reranked
+
+    def _read(self, node: object, i: int) -> str:
+        if not isinstance(node, NodeWithScore):
+            msg = f"nodes[{i}] must be a NodeWithScore, got {type(node).__name__}: {node!r:.80}"
+            raise TypeError(msg)
+        return node.node.get_content(metadata_mode=self.metadata_mode)
+
+    def _with_retrieval_score(self, found: NodeWithScore) -> BaseNode:
+        """A copy of the node that remembers its first score, out of sight of prompts."""
+        node = found.node
+        # A reranker before this one may have kept it already.
+        if found.score is None or RETRIEVAL_SCORE in node.metadata:
+            return node
+        hidden = [RETRIEVAL_SCORE]
+        return node.model_copy(
+            update={
+                "metadata": {**node.metadata, RETRIEVAL_SCORE: found.score},
+                "excluded_embed_metadata_keys": node.excluded_embed_metadata_keys + hidden,
+                "excluded_llm_metadata_keys": node.excluded_llm_metadata_keys + hidden,
+            }
+        )
+
+    @contextmanager
+    def _events(
+        self, query_bundle: QueryBundle, nodes: list[NodeWithScore]
+    ) -> Iterator[list[NodeWithScore]]:
+        """Tell LlamaIndex's instrumentation and callbacks of start and end, also after an error.
+
+        Yields the list to fill with the nodes to be returned.
+        """
+        reranked: list[NodeWithScore] = []
+        top_n = len(nodes) if self.top_n is None else self.top_n
+        payload: dict[str, Any] = {
+            EventPayload.NODES: nodes,
+            EventPayload.MODEL_NAME: self.model,
+            EventPayload.QUERY_STR: query_bundle.query_str,
+            EventPayload.TOP_K: top_n,
+        }
+        _dispatcher.event(
+            ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=self.model)
+        )
+        try:
+            with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
+                yield reranked
+                event.on_end(payload={EventPayload.NODES: reranked})
+        finally:
+            _dispatcher.event(ReRankEndEvent(nodes=reranked))
