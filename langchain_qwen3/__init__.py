@@ -1,0 +1,59 @@
+"""Two-stage retrieval with Qwen3-Embedding and Qwen3-Reranker in LangChain.
+
+`Qwen3Embeddings` fills and searches a vector store, `Qwen3Reranker` orders what was found,
+`Qwen3TwoStageRetriever` does both as one retriever, and `create_rag_chain` answers over it.
+`milvus_kwargs` gives the arguments of a Milvus vector store that fits.
+
+Importing this package loads neither torch nor transformers; the first use of a model does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from qwen3_core import __version__
+
+if TYPE_CHECKING:
+    from langchain_qwen3.embeddings import Qwen3Embeddings
+    from langchain_qwen3.milvus import milvus_kwargs
+    from langchain_qwen3.rag import Citation, RagAnswer, create_rag_chain
+    from langchain_qwen3.reranker import Qwen3CrossEncoder, Qwen3Reranker
+    from langchain_qwen3.retriever import Qwen3TwoStageRetriever
+
+__all__ = [
+    "Citation",
+    "Qwen3CrossEncoder",
+    "Qwen3Embeddings",
+    "Qwen3Reranker",
+    "Qwen3TwoStageRetriever",
+    "RagAnswer",
+    "__version__",
+    "create_rag_chain",
+    "milvus_kwargs",
+]
+
+# Loaded on first access: older langchain-core releases import transformers from some of their
+# modules, and whoever wants embeddings alone need not wait for the rest.
+_HOMES = {
+    "Citation": "rag",
+    "Qwen3CrossEncoder": "reranker",
+    "Qwen3Embeddings": "embeddings",
+    "Qwen3Reranker": "reranker",
+    "Qwen3TwoStageRetriever": "retriever",
+    "RagAnswer": "rag",
+    "create_rag_chain": "rag",
+    "milvus_kwargs": "milvus",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first access (PEP 562)."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

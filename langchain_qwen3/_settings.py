@@ -1,0 +1,68 @@
+"""The settings that every component has, and how a call overrides one."""
+
+from collections.abc import Mapping
+from types import EllipsisType
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from qwen3_core.settings import Dtype
+
+T = TypeVar("T")
+
+TopN = int | EllipsisType | None
+"""A call's `top_n`: `...` is the component's own, None is all."""
+
+Threshold = float | EllipsisType | None
+"""A call's `score_threshold`: `...` is the component's own, None is none."""
+
+
+def override(given: T | EllipsisType, own: T) -> T:
+    """What a call gave, or the component's own setting if it gave nothing (`...`)."""
+    return own if isinstance(given, EllipsisType) else given
+
+
+class CheckpointSettings(BaseModel):
+    """Fields of a component that runs a Qwen3 checkpoint.
+
+    Values are checked when they are given, at construction and at assignment alike; the model
+    itself is loaded at first use. Components with equal settings share one loaded model.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, use_attribute_docstrings=True
+    )
+
+    revision: str | None = None
+    """Branch, tag or commit on the Hugging Face Hub."""
+
+    device: str = "auto"
+    """Where to run: "cpu", "cuda", "cuda:1", "mps"; "auto" is CUDA, else MPS, else the CPU."""
+
+    dtype: Dtype = "auto"
+    """What to compute in: "auto" is bfloat16 where the hardware has it, else float32; or by name,
+    "bfloat16", "float32", "float16"."""
+
+    max_length: int | None = None
+    """Tokens read of one input, its instruction included; the rest is cut with a warning.
+    None: 8192, or what the model has if that is less."""
+
+    pack_tokens: int | None = None
+    """Token budget of one forward pass: lower it when memory is short. None: by device."""
+
+    show_progress: bool = False
+    """Show a progress bar on stderr."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field; a refused value leaves the old one in place (pydantic alone keeps it)."""
+        before = dict(self.__dict__)
+        try:
+            super().__setattr__(name, value)
+        except (TypeError, ValueError):
+            self.__dict__.update(before)
+            raise
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed; unlike pydantic's, the changes are checked and count."""
+        del deep  # settings are plain values
+        return type(self)(**{**dict(self), **(update or {})})

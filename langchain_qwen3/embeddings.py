@@ -1,0 +1,98 @@
+"""`Qwen3Embeddings`: vectors of queries and documents for any LangChain vector store."""
+
+from pathlib import Path
+from typing import Self
+
+from langchain_core.embeddings import Embeddings
+from pydantic import PrivateAttr, model_validator
+
+from langchain_qwen3._settings import CheckpointSettings
+from qwen3_core.embedder import Embedder
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
+
+
+class Qwen3Embeddings(CheckpointSettings, Embeddings):
+    """Qwen3-Embedding as LangChain embeddings.
+
+    Queries go behind an instruction, documents do not. Vectors have length 1, so that inner product
+    equals cosine similarity. The async methods run in a thread and leave the event loop free.
+
+    A cache must keep queries and documents apart, and settings too: for the same text their vectors
+    differ. `CacheBackedEmbeddings` does not by itself (give it a `namespace` that names model,
+    dimensions and instruction, and a `query_embedding_cache` of its own).
+
+    Example:
+        ```python
+        embeddings = Qwen3Embeddings(model="tiny")
+        vector = embeddings.embed_query("How is data stored?")
+        ```
+
+    Raises:
+        pydantic.ValidationError: If a setting is out of range or unknown (a ValueError).
+    """
+
+    model: str | Path = DEFAULT_EMBEDDING_MODEL
+    """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
+
+    dimensions: int | None = None
+    """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 at 0.6B, 4B, 8B).
+    None: the model's own. Cut vectors are normalised again."""
+
+    instruction: str | None = None
+    """What queries are for: a sentence, or a task name of `qwen3_core.prompts.TASKS`.
+    None: "Given a web search query, retrieve relevant passages that answer the query"."""
+
+    _embedder: Embedder = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _configure(self) -> Self:
+        self._embedder = Embedder(
+            self.model,
+            revision=self.revision,
+            device=self.device,
+            dtype=self.dtype,
+            max_length=self.max_length,
+            dimensions=self.dimensions,
+            instruction=self.instruction,
+            pack_tokens=self.pack_tokens,
+        )
+        return self
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder behind this component, for what LangChain has no method for.
+
+        For example many queries at once, as a float32 array:
+        `embeddings.embedder.embed_queries(queries, instruction="fact_check")`.
+        """
+        return self._embedder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of documents, without instruction.
+
+        Args:
+            texts: The documents; an empty text is allowed and embedded like any other.
+
+        Returns:
+            One vector of `dimensions` floats per text, in the same order; [] for no texts, without
+            loading the model.
+
+        Raises:
+            TypeError: If a text is not a string.
+            ValueError: If a text holds a lone surrogate.
+            OSError: If the model cannot be found or read.
+        """
+        vectors = self._embedder.embed_documents(texts, show_progress=self.show_progress)
+        rows: list[list[float]] = vectors.tolist()
+        return rows
+
+    def embed_query(self, text: str) -> list[float]:
+        """Vector of a query behind the instruction: `dimensions` floats.
+
+        Raises:
+            TypeError: If the query is not a string.
+            ValueError: If it is blank or holds a lone surrogate.
+            OSError: If the model cannot be found or read.
+        """
+        row: list[float] = self._embedder.embed_queries([text])[0].tolist()
+        return row

@@ -1,0 +1,114 @@
+"""`milvus_kwargs`: the right arguments for `langchain_milvus.Milvus` with Qwen3 vectors."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+from langchain_core.embeddings import Embeddings
+
+from langchain_qwen3.embeddings import Qwen3Embeddings
+from qwen3_core.milvus import CONSISTENCY, Metric, check_collection, index_params, search_params
+from qwen3_core.validation import is_count
+
+MAX_K = 16_384
+"""Hits that a Milvus server returns at most (Milvus documentation, "Limits")."""
+
+
+def milvus_kwargs(
+    embeddings: Embeddings,
+    *,
+    uri: str | Path = "./milvus.db",
+    token: str | None = None,
+    collection_name: str = "qwen3",
+    k: int = 100,
+    metric: Metric = "IP",
+    auto_id: bool = False,
+) -> dict[str, Any]:
+    """Keyword arguments for the constructor of `langchain_milvus.Milvus`.
+
+    They give an HNSW index on inner product, searches that see all that was written before them,
+    documents with differing metadata keys, and room for `k` candidates: the store's own defaults
+    are L2, "Session", the keys of the first document for all, and 10. If the collection exists
+    already, its dimension and metric are checked before anything is written.
+
+    A Milvus Lite file belongs to one process at a time. The store's asynchronous client belongs to
+    the event loop in which it was first used: make a new store in each `asyncio.run`.
+
+    Example:
+        ```python
+        store = Milvus(**milvus_kwargs(Qwen3Embeddings(), uri="./milvus.db"))
+        store.add_documents(documents, ids=[f"doc-{i}" for i in range(len(documents))])
+        ```
+
+        Add or replace an argument by name: `Milvus(**milvus_kwargs(embeddings), drop_old=True)`.
+
+    Args:
+        embeddings: Embeds documents and queries; its model is loaded to learn the vectors' length
+            (not with `Qwen3Embeddings(dimensions=...)`, which says it).
+        uri: Path of a Milvus Lite file, which ends in ".db" and whose folder exists (`~` is the
+            home folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
+        token: "user:password" or an API key, where the server wants one.
+        collection_name: Letters, digits and underscores.
+        k: The largest number of candidates that a search will ask for, from 1 to 16,384. A server
+            refuses a search for more; it costs time, so do not set it higher than needed.
+        metric: "IP", which for these vectors is the cosine similarity, or "COSINE".
+        auto_id: False: documents are added with the caller's own ids (strings; if a document comes
+            again under its id, use `store.upsert`). True: Milvus numbers them.
+
+    Raises:
+        ValueError: If an argument is out of range, or the collection exists with another dimension
+            or metric.
+        FileNotFoundError: If the folder of a Milvus Lite file does not exist.
+        OSError: If the embedding model cannot be found or read.
+        pymilvus.exceptions.MilvusException: If the server does not answer.
+    """
+    if not isinstance(embeddings, Embeddings):
+        msg = f"embeddings must be LangChain Embeddings, got {type(embeddings).__name__}"
+        raise TypeError(msg)
+    if not is_count(k) or k > MAX_K:
+        msg = f"k must be an integer from 1 to {MAX_K}, got {k!r}"
+        raise ValueError(msg)
+    if metric not in get_args(Metric):
+        msg = f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}"
+        raise ValueError(msg)
+    uri = _checked_uri(uri)
+    if isinstance(embeddings, Qwen3Embeddings):
+        dimensions = embeddings.embedder.dimensions
+    else:
+        dimensions = len(embeddings.embed_query("How long are the vectors?"))
+    check_collection(uri, collection_name, dimensions=dimensions, metric=metric, token=token)
+    return {
+        "embedding_function": embeddings,
+        "connection_args": {"uri": uri, "token": token} if token else {"uri": uri},
+        "collection_name": collection_name,
+        "index_params": index_params(metric),
+        "search_params": search_params(k, metric),
+        "consistency_level": CONSISTENCY,
+        "enable_dynamic_field": True,
+        "auto_id": auto_id,
+    }
+
+
+def _checked_uri(uri: str | Path) -> str:
+    """The uri as the string that Milvus takes; a path that it would refuse is refused clearly."""
+    if isinstance(uri, str) and "://" in uri:
+        return uri
+    if not isinstance(uri, (str, Path)):
+        msg = f"uri must be a string or a path, got {type(uri).__name__}: {uri!r:.80}"
+        raise TypeError(msg)
+    path = Path(uri).expanduser()
+    if path.suffix != ".db":
+        msg = (
+            f"uri={str(uri)!r} is neither an address such as 'http://localhost:19530' nor the path "
+            "of a Milvus Lite file, which ends in '.db'"
+        )
+        raise ValueError(msg)
+    if not path.parent.is_dir():
+        msg = f"the folder of uri={str(uri)!r} does not exist: create {str(path.parent)!r} first"
+        raise FileNotFoundError(msg)
+    if path.is_file():
+        msg = (
+            f"uri={str(uri)!r} is a plain file, but a Milvus Lite 3 database is a folder (one of "
+            "Milvus Lite 2 cannot be opened any more): choose another uri"
+        )
+        raise ValueError(msg)
+    return str(path)

@@ -1,0 +1,236 @@
+"""`Qwen3Reranker`: orders retrieved documents by what Qwen3-Reranker thinks of them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.cross_encoders import BaseCrossEncoder
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from pydantic import PrivateAttr, model_validator
+
+from langchain_qwen3._settings import CheckpointSettings, Threshold, TopN, override
+from qwen3_core.reranker import Ranked, Reranker, sigmoid
+from qwen3_core.settings import DEFAULT_RERANKER_MODEL
+from qwen3_core.validation import check_threshold, check_top_n
+
+
+class _RerankerSettings(CheckpointSettings):
+    """What the compressor and the cross encoder share."""
+
+    model: str | Path = DEFAULT_RERANKER_MODEL
+    """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
+
+    instruction: str | None = None
+    """What makes a document relevant: a sentence, or a task name of `qwen3_core.prompts.TASKS`.
+    None: "Given a web search query, retrieve relevant passages that answer the query"."""
+
+    _reranker: Reranker = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _configure(self) -> Self:
+        self._reranker = Reranker(
+            self.model,
+            revision=self.revision,
+            device=self.device,
+            dtype=self.dtype,
+            max_length=self.max_length,
+            instruction=self.instruction,
+            pack_tokens=self.pack_tokens,
+        )
+        return self
+
+
+class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
+    """Qwen3-Reranker as a LangChain document compressor.
+
+    It reads query and document together and gives the probability that the document meets the
+    query. Scores are per pair: other documents in the list do not change them. Use it wherever
+    LangChain takes a compressor, or call `rerank` directly.
+
+    The step shows as a run named "Qwen3Reranker" in callbacks and traces.
+
+    Example:
+        ```python
+        ContextualCompressionRetriever(
+            base_compressor=Qwen3Reranker(top_n=3),
+            base_retriever=vectorstore.as_retriever(search_kwargs={"k": 10}),
+        )
+        ```
+
+    Raises:
+        pydantic.ValidationError: If a setting is out of range or unknown (a ValueError).
+    """
+
+    top_n: int | None = None
+    """Keep at most so many documents, at least 1. None: all."""
+
+    score_threshold: float | None = None
+    """Then drop documents whose score is below it, from 0 to 1. What a good value is depends on
+    model and task: look at the scores of your own data first. None: keep all."""
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        check_top_n(self.top_n)
+        check_threshold(self.score_threshold)
+        return self
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str | Document],
+        *,
+        top_n: TopN = ...,
+        instruction: str | None = None,
+        score_threshold: Threshold = ...,
+    ) -> list[tuple[int, float]]:
+        """Positions and scores of the documents, best first; equal ones keep their order.
+
+        Args:
+            query: What is asked; not blank.
+            documents: Texts or Documents; an empty text is scored like any other.
+            top_n: In place of the reranker's own; None keeps all.
+            instruction: In place of the reranker's own.
+            score_threshold: In place of the reranker's own; None keeps all.
+
+        Returns:
+            (position in `documents`, probability from 0 to 1); [] for no documents, without loading
+            the model.
+
+        Raises:
+            TypeError: If the query or a document is of another type.
+            ValueError: If the query is blank, an argument is out of range, or a text holds a lone
+                surrogate.
+            OSError: If the model cannot be found or read.
+        """
+        options = self._options(top_n, instruction, score_threshold)
+        ranking = self._reranker.rerank(
+            query, _texts(documents), **options, show_progress=self.show_progress
+        )
+        return [(ranked.index, ranked.score) for ranked in ranking]
+
+    def compress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks | None = None,
+        *,
+        top_n: TopN = ...,
+        instruction: str | None = None,
+        score_threshold: Threshold = ...,
+    ) -> list[Document]:
+        """Documents by relevance to the query, best first; equal ones keep their order.
+
+        Args:
+            documents: The candidates; they are left as they are.
+            query: What is asked; not blank.
+            callbacks: Handlers that see the step as a run.
+            top_n: In place of the reranker's own; None keeps all.
+            instruction: In place of the reranker's own.
+            score_threshold: In place of the reranker's own; None keeps all.
+
+        Returns:
+            Copies (same id and class) with two more entries in their metadata: `relevance_score`, a
+            probability from 0 to 1, and `relevance_log_odds`, its log-odds, which tell documents
+            apart where the probability is so near 0 or 1 that it no longer does.
+
+        Raises:
+            TypeError: If the query or a document is of another type.
+            ValueError: As in `rerank`.
+            OSError: If the model cannot be found or read.
+        """
+        options = self._options(top_n, instruction, score_threshold)
+        step, summary = self._step(documents, query, options)
+        return step.invoke(summary, RunnableConfig(callbacks=callbacks))
+
+    async def acompress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks | None = None,
+        *,
+        top_n: TopN = ...,
+        instruction: str | None = None,
+        score_threshold: Threshold = ...,
+    ) -> list[Document]:
+        """Like `compress_documents`, in a thread: the event loop stays free."""
+        options = self._options(top_n, instruction, score_threshold)
+        step, summary = self._step(documents, query, options)
+        return await step.ainvoke(summary, RunnableConfig(callbacks=callbacks))
+
+    def _options(
+        self, top_n: TopN, instruction: str | None, score_threshold: Threshold
+    ) -> dict[str, Any]:
+        """Keyword arguments of the core's `rerank` for one call."""
+        return {
+            "top_n": override(top_n, self.top_n),
+            "instruction": instruction or self.instruction,
+            "score_threshold": override(score_threshold, self.score_threshold),
+        }
+
+    def _step(
+        self, documents: Sequence[Document], query: str, options: dict[str, Any]
+    ) -> tuple[RunnableLambda[dict[str, Any], list[Document]], dict[str, Any]]:
+        """The rerank step as a Runnable, which makes it a run, and what to show as its input.
+
+        The candidates are counted there, not repeated: the first stage's run shows them.
+        """
+        texts = _texts(documents)
+        for i, document in enumerate(documents):
+            if not isinstance(document, Document):
+                msg = (
+                    f"documents[{i}] must be a Document, got {type(document).__name__}; "
+                    "rerank() takes plain strings"
+                )
+                raise TypeError(msg)
+
+        def step(_: dict[str, Any]) -> list[Document]:
+            ranking = self._reranker.rerank(
+                query, texts, **options, show_progress=self.show_progress
+            )
+            return [_scored(documents[ranked.index], ranked) for ranked in ranking]
+
+        summary = {"query": query, "documents": len(texts), **options}
+        return RunnableLambda(step, name=type(self).__name__), summary
+
+
+class Qwen3CrossEncoder(_RerankerSettings, BaseCrossEncoder):
+    """Qwen3-Reranker as a LangChain cross encoder, for components that take one.
+
+    `CrossEncoderReranker(model=Qwen3CrossEncoder())` works, but drops the scores; `Qwen3Reranker`
+    keeps them.
+
+    Raises:
+        pydantic.ValidationError: If a setting is out of range or unknown (a ValueError).
+    """
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        """Probability, from 0 to 1, that each (query, document) pair's document meets its query.
+
+        Pairs with the same query share its computation.
+
+        Raises:
+            TypeError: If a text is not a string.
+            ValueError: If a query is blank or a text holds a lone surrogate.
+            OSError: If the model cannot be found or read.
+        """
+        log_odds = self._reranker.score_pairs(text_pairs, show_progress=self.show_progress)
+        probabilities: list[float] = sigmoid(log_odds).tolist()
+        return probabilities
+
+
+def _texts(documents: Sequence[str | Document]) -> list[str]:
+    """The documents' texts; what is neither text nor Document is left for the core to refuse."""
+    if isinstance(documents, (str, bytes, Document)) or not isinstance(documents, Iterable):
+        msg = (
+            "documents must be a list of strings or Documents, got "
+            f"{type(documents).__name__}: {documents!r:.80}"
+        )
+        raise TypeError(msg)
+    return [d.page_content if isinstance(d, Document) else d for d in documents]
+
+
+def _scored(document: Document, ranked: Ranked) -> Document:
+    scores = {"relevance_score": ranked.score, "relevance_log_odds": ranked.log_odds}
+    return document.model_copy(update={"metadata": {**document.metadata, **scores}})

@@ -1,0 +1,203 @@
+"""`Qwen3TwoStageRetriever`: many candidates from a vector store, the best few by the reranker."""
+
+from typing import Any, Self
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.retrievers import BaseRetriever, RetrieverLike
+from langchain_core.runnables import RunnableConfig
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+from pydantic import ConfigDict, Field, model_validator
+
+from langchain_qwen3._settings import Threshold, TopN, override
+from langchain_qwen3.reranker import Qwen3Reranker
+from qwen3_core.validation import check_query, check_top_n
+
+DEFAULT_K = 10
+"""Candidates taken from a vector store, as in Milvus' tutorial on these models."""
+
+
+class Qwen3TwoStageRetriever(BaseRetriever):
+    """Retrieves candidates, reranks them and returns the best.
+
+    The first stage is a vector store or any other retriever: give one of the two. It and the rerank
+    step show as runs of their own below this retriever's run in callbacks and traces.
+
+    Each call may override the settings and hand arguments to the first stage:
+    `retriever.invoke(query, k=50, top_n=5, instruction="fact_check", expr="year > 2020")`.
+
+    The documents come with `relevance_score` and `relevance_log_odds` in their metadata (see
+    `Qwen3Reranker`) and, from a vector store that tells it, its own score as `retrieval_score`: the
+    cosine similarity with `milvus_kwargs`, whatever the store computes otherwise.
+
+    Example:
+        ```python
+        retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=Qwen3Reranker(), k=50)
+        documents = retriever.invoke("How is data stored?")
+        ```
+
+    Raises:
+        pydantic.ValidationError: If not exactly one first stage is given, or a setting is out of
+            range or unknown (a ValueError).
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    vectorstore: VectorStore | None = None
+    """First stage: a vector store, searched by similarity."""
+
+    retriever: RetrieverLike | None = None
+    """First stage: any other retriever, such as a hybrid, an ensemble, or
+    `vectorstore.as_retriever(search_type="mmr")`."""
+
+    reranker: BaseDocumentCompressor
+    """Second stage: a `Qwen3Reranker`, or another document compressor."""
+
+    k: int | None = None
+    """Candidates of the first stage, at least 1. A vector store, or the retriever made from one, is
+    asked for that many; any other retriever returns what it returns, and the first k are reranked.
+    None: 10 from a vector store (more if `top_n` is more), all that a retriever returns."""
+
+    top_n: int | None = 3
+    """Documents returned, at least 1, in place of the reranker's own `top_n`. None: all k."""
+
+    search_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments for the first stage, such as `{"expr": "year > 2020"}` (Milvus) or
+    `{"filter": ...}` (other stores)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_top_n(self.k, "k")
+        check_top_n(self.top_n)
+        if (self.vectorstore is None) == (self.retriever is None):
+            given = "neither" if self.vectorstore is None else "both"
+            msg = f"the first stage is either vectorstore= or retriever=, but {given} was given"
+            raise ValueError(msg)
+        if "k" in self.search_kwargs:
+            msg = "search_kwargs holds 'k': pass k= to the retriever itself"
+            raise ValueError(msg)
+        return self
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: TopN = ...,
+        top_n: TopN = ...,
+        instruction: str | None = None,
+        score_threshold: Threshold = ...,
+        **search_kwargs: Any,
+    ) -> list[Document]:
+        k, top_n, options = self._plan(query, k, top_n, instruction, score_threshold)
+        first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
+        config = RunnableConfig(callbacks=run_manager.get_child())
+        candidates = first_stage.invoke(query, config, **arguments)[:k]
+        kept = self.reranker.compress_documents(
+            candidates, query, callbacks=run_manager.get_child(), **options
+        )
+        return list(kept)[:top_n]
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: TopN = ...,
+        top_n: TopN = ...,
+        instruction: str | None = None,
+        score_threshold: Threshold = ...,
+        **search_kwargs: Any,
+    ) -> list[Document]:
+        k, top_n, options = self._plan(query, k, top_n, instruction, score_threshold)
+        first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
+        config = RunnableConfig(callbacks=run_manager.get_child())
+        candidates = (await first_stage.ainvoke(query, config, **arguments))[:k]
+        kept = await self.reranker.acompress_documents(
+            candidates, query, callbacks=run_manager.get_child(), **options
+        )
+        return list(kept)[:top_n]
+
+    def _plan(
+        self,
+        query: str,
+        k: TopN,
+        top_n: TopN,
+        instruction: str | None,
+        score_threshold: Threshold,
+    ) -> tuple[int | None, int | None, dict[str, Any]]:
+        """The call's k and top_n, and the options for the reranker; all checked before any work."""
+        check_query(query)
+        k = check_top_n(override(k, self.k), "k")
+        top_n = check_top_n(override(top_n, self.top_n))
+        options: dict[str, Any] = {}
+        if instruction is not None:
+            options["instruction"] = instruction
+        if score_threshold is not ...:
+            options["score_threshold"] = score_threshold
+        if isinstance(self.reranker, Qwen3Reranker):
+            options["top_n"] = top_n
+        elif options:
+            msg = (
+                f"a {type(self.reranker).__name__} takes no {' or '.join(options)} per call; only "
+                "a Qwen3Reranker does"
+            )
+            raise ValueError(msg)
+        return k, top_n, options
+
+    def _first_stage(
+        self, k: int | None, top_n: int | None, search_kwargs: dict[str, Any]
+    ) -> tuple[RetrieverLike, dict[str, Any]]:
+        """The runnable that finds candidates, and the arguments for its `invoke`."""
+        arguments = {**self.search_kwargs, **search_kwargs}
+        if self.vectorstore is not None:
+            arguments["k"] = k or max(DEFAULT_K, top_n or 0)
+            return _ScoredVectorStoreRetriever(vectorstore=self.vectorstore), arguments
+        if self.retriever is None:  # the validator sees to it
+            msg = "no first stage"
+            raise RuntimeError(msg)
+        if k is not None and isinstance(self.retriever, VectorStoreRetriever):
+            arguments["k"] = k
+        return self.retriever, arguments
+
+
+class _ScoredVectorStoreRetriever(VectorStoreRetriever):
+    """Similarity search that keeps the store's score as `retrieval_score` in the metadata."""
+
+    name: str | None = "VectorStoreRetriever"
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002 - the interface has it
+        **kwargs: Any,
+    ) -> list[Document]:
+        try:
+            found = self.vectorstore.similarity_search_with_score(query, **kwargs)
+        except NotImplementedError:  # VectorStore leaves this method to those that have scores
+            return self.vectorstore.similarity_search(query, **kwargs)
+        return [_with_score(document, score) for document, score in found]
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,  # noqa: ARG002 - the interface has it
+        **kwargs: Any,
+    ) -> list[Document]:
+        try:
+            found = await self.vectorstore.asimilarity_search_with_score(query, **kwargs)
+        except NotImplementedError:
+            return await self.vectorstore.asimilarity_search(query, **kwargs)
+        return [_with_score(document, score) for document, score in found]
+
+
+def _with_score(document: Document, score: float) -> Document:
+    metadata = {**document.metadata, "retrieval_score": float(score)}
+    return document.model_copy(update={"metadata": metadata})
