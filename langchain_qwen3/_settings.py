@@ -1,6 +1,7 @@
 """The settings that every component has, and how a call overrides one."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import EllipsisType
 from typing import Any, Self, TypeVar
 
@@ -32,6 +33,13 @@ class CheckpointSettings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", validate_assignment=True, use_attribute_docstrings=True
     )
+
+    model: str | Path
+    """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
+
+    instruction: str | None = None
+    """What queries ask for: a sentence, or a task name of `qwen3_core.prompts.TASKS`.
+    None: "Given a web search query, retrieve relevant passages that answer the query"."""
 
     revision: str | None = None
     """Branch, tag or commit on the Hugging Face Hub."""

@@ -9,6 +9,7 @@ from pydantic import PrivateAttr, model_validator
 from langchain_qwen3._settings import CheckpointSettings
 from qwen3_core.embedder import Embedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
+from qwen3_core.validation import check_query
 
 
 class Qwen3Embeddings(CheckpointSettings, Embeddings):
@@ -37,10 +38,6 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
     dimensions: int | None = None
     """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 at 0.6B, 4B, 8B).
     None: the model's own. Cut vectors are normalised again."""
-
-    instruction: str | None = None
-    """What queries are for: a sentence, or a task name of `qwen3_core.prompts.TASKS`.
-    None: "Given a web search query, retrieve relevant passages that answer the query"."""
 
     _embedder: Embedder = PrivateAttr()
 
@@ -94,5 +91,5 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
             ValueError: If it is blank or holds a lone surrogate.
             OSError: If the model cannot be found or read.
         """
-        row: list[float] = self._embedder.embed_queries([text])[0].tolist()
+        row: list[float] = self._embedder.embed_queries([check_query(text)])[0].tolist()
         return row

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -15,16 +15,14 @@ from qwen3_core.reranker import Ranked, Reranker, sigmoid
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
 from qwen3_core.validation import check_threshold, check_top_n
 
+D = TypeVar("D", bound=str | Document)
+
 
 class _RerankerSettings(CheckpointSettings):
     """What the compressor and the cross encoder share."""
 
     model: str | Path = DEFAULT_RERANKER_MODEL
     """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
-
-    instruction: str | None = None
-    """What makes a document relevant: a sentence, or a task name of `qwen3_core.prompts.TASKS`.
-    None: "Given a web search query, retrieve relevant passages that answer the query"."""
 
     _reranker: Reranker = PrivateAttr()
 
@@ -105,9 +103,9 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
             OSError: If the model cannot be found or read.
         """
         options = self._options(top_n, instruction, score_threshold)
-        ranking = self._reranker.rerank(
-            query, _texts(documents), **options, show_progress=self.show_progress
-        )
+        # What is neither text nor Document is left for the core to refuse.
+        texts = [d.page_content if isinstance(d, Document) else d for d in _listed(documents)]
+        ranking = self._reranker.rerank(query, texts, **options, show_progress=self.show_progress)
         return [(ranked.index, ranked.score) for ranked in ranking]
 
     def compress_documents(
@@ -165,7 +163,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         """Keyword arguments of the core's `rerank` for one call."""
         return {
             "top_n": override(top_n, self.top_n),
-            "instruction": instruction or self.instruction,
+            "instruction": self._reranker.instruction if instruction is None else instruction,
             "score_threshold": override(score_threshold, self.score_threshold),
         }
 
@@ -176,8 +174,8 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
 
         The candidates are counted there, not repeated: the first stage's run shows them.
         """
-        texts = _texts(documents)
-        for i, document in enumerate(documents):
+        candidates = _listed(documents)
+        for i, document in enumerate(candidates):
             if not isinstance(document, Document):
                 msg = (
                     f"documents[{i}] must be a Document, got {type(document).__name__}; "
@@ -185,11 +183,13 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
                 )
                 raise TypeError(msg)
 
+        texts = [document.page_content for document in candidates]
+
         def step(_: dict[str, Any]) -> list[Document]:
             ranking = self._reranker.rerank(
                 query, texts, **options, show_progress=self.show_progress
             )
-            return [_scored(documents[ranked.index], ranked) for ranked in ranking]
+            return [_scored(candidates[ranked.index], ranked) for ranked in ranking]
 
         summary = {"query": query, "documents": len(texts), **options}
         return RunnableLambda(step, name=type(self).__name__), summary
@@ -211,24 +211,35 @@ class Qwen3CrossEncoder(_RerankerSettings, BaseCrossEncoder):
         Pairs with the same query share its computation.
 
         Raises:
-            TypeError: If a text is not a string.
+            TypeError: If a pair is no pair, or a text is not a string.
             ValueError: If a query is blank or a text holds a lone surrogate.
             OSError: If the model cannot be found or read.
         """
+        if isinstance(text_pairs, str) or not isinstance(text_pairs, Iterable):
+            msg = (
+                "text_pairs must be a list of (query, document) pairs, got "
+                f"{type(text_pairs).__name__}: {text_pairs!r:.80}"
+            )
+            raise TypeError(msg)
+        text_pairs = list(text_pairs)
+        for i, pair in enumerate(text_pairs):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                msg = f"text_pairs[{i}] must be a (query, document) pair, got {pair!r:.80}"
+                raise TypeError(msg)
         log_odds = self._reranker.score_pairs(text_pairs, show_progress=self.show_progress)
         probabilities: list[float] = sigmoid(log_odds).tolist()
         return probabilities
 
 
-def _texts(documents: Sequence[str | Document]) -> list[str]:
-    """The documents' texts; what is neither text nor Document is left for the core to refuse."""
+def _listed(documents: Iterable[D]) -> list[D]:
+    """The documents as a list."""
     if isinstance(documents, (str, bytes, Document)) or not isinstance(documents, Iterable):
         msg = (
             "documents must be a list of strings or Documents, got "
             f"{type(documents).__name__}: {documents!r:.80}"
         )
         raise TypeError(msg)
-    return [d.page_content if isinstance(d, Document) else d for d in documents]
+    return list(documents)
 
 
 def _scored(document: Document, ranked: Ranked) -> Document:
