@@ -1,0 +1,39 @@
+# `make demo` and `make test` need Python 3.11 or newer, make and a package index; nothing else.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The first interpreter that runs and is new enough; `make PYTHON=python3.12 ...` chooses another.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
+VENV_PYTHON := .venv/bin/python
+
+.PHONY: help demo test lint format clean venv
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: venv ## retrieve, rerank and answer through both frameworks, offline
+	@$(VENV_PYTHON) examples/demo.py
+
+test: venv ## run the tests
+	@$(VENV_PYTHON) -m pytest
+
+lint: venv ## check style, formatting and types
+	@$(VENV_PYTHON) -m ruff check
+	@$(VENV_PYTHON) -m ruff format --check
+	@$(VENV_PYTHON) -m mypy
+
+format: venv ## format the code and apply safe fixes
+	@$(VENV_PYTHON) -m ruff check --fix-only
+	@$(VENV_PYTHON) -m ruff format
+
+clean: ## remove caches and build products (not .venv)
+	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv: # costs a few hundredths of a second when nothing has changed
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found" \
+		"(make PYTHON=/path/to/python3.11 ... names one)." >&2; exit 1; }
+	@$(PYTHON) tools/setup_venv.py
