@@ -22,6 +22,7 @@ def milvus_kwargs(
     k: int = 100,
     metric: Metric = "IP",
     auto_id: bool = False,
+    drop_old: bool = False,
 ) -> dict[str, Any]:
     """Keyword arguments for the constructor of `langchain_milvus.Milvus`.
 
@@ -39,7 +40,7 @@ def milvus_kwargs(
         store.add_documents(documents, ids=[f"doc-{i}" for i in range(len(documents))])
         ```
 
-        Add or replace an argument by name: `Milvus(**milvus_kwargs(embeddings), drop_old=True)`.
+        Add arguments by name: `Milvus(**milvus_kwargs(embeddings), timeout=10)`.
 
     Args:
         embeddings: Embeds documents and queries; its model is loaded to learn the vectors' length
@@ -53,6 +54,7 @@ def milvus_kwargs(
         metric: "IP", which for these vectors is the cosine similarity, or "COSINE".
         auto_id: False: documents are added with the caller's own ids (strings; if a document comes
             again under its id, use `store.upsert`). True: Milvus numbers them.
+        drop_old: Let the store drop an existing collection of this name, which is then not checked.
 
     Raises:
         ValueError: If an argument is out of range, or the collection exists with another dimension
@@ -75,7 +77,8 @@ def milvus_kwargs(
         dimensions = embeddings.embedder.dimensions
     else:
         dimensions = len(embeddings.embed_query("How long are the vectors?"))
-    check_collection(uri, collection_name, dimensions=dimensions, metric=metric, token=token)
+    if not drop_old:
+        check_collection(uri, collection_name, dimensions=dimensions, metric=metric, token=token)
     return {
         "embedding_function": embeddings,
         "connection_args": {"uri": uri, "token": token} if token else {"uri": uri},
@@ -85,6 +88,7 @@ def milvus_kwargs(
         "consistency_level": CONSISTENCY,
         "enable_dynamic_field": True,
         "auto_id": auto_id,
+        "drop_old": drop_old,
     }
 
 

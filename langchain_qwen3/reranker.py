@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -15,7 +15,7 @@ from qwen3_core.reranker import Ranked, Reranker, sigmoid
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
 from qwen3_core.validation import check_threshold, check_top_n
 
-D = TypeVar("D", bound=str | Document)
+WANTED = "documents must be a list of strings or Documents"
 
 
 class _RerankerSettings(CheckpointSettings):
@@ -104,7 +104,9 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         """
         options = self._options(top_n, instruction, score_threshold)
         # What is neither text nor Document is left for the core to refuse.
-        texts = [d.page_content if isinstance(d, Document) else d for d in _listed(documents)]
+        texts = [
+            d.page_content if isinstance(d, Document) else d for d in _listed(documents, WANTED)
+        ]
         ranking = self._reranker.rerank(query, texts, **options, show_progress=self.show_progress)
         return [(ranked.index, ranked.score) for ranked in ranking]
 
@@ -174,7 +176,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
 
         The candidates are counted there, not repeated: the first stage's run shows them.
         """
-        candidates = _listed(documents)
+        candidates: list[Document] = _listed(documents, WANTED)
         for i, document in enumerate(candidates):
             if not isinstance(document, Document):
                 msg = (
@@ -182,7 +184,6 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
                     "rerank() takes plain strings"
                 )
                 raise TypeError(msg)
-
         texts = [document.page_content for document in candidates]
 
         def step(_: dict[str, Any]) -> list[Document]:
@@ -215,31 +216,23 @@ class Qwen3CrossEncoder(_RerankerSettings, BaseCrossEncoder):
             ValueError: If a query is blank or a text holds a lone surrogate.
             OSError: If the model cannot be found or read.
         """
-        if isinstance(text_pairs, str) or not isinstance(text_pairs, Iterable):
-            msg = (
-                "text_pairs must be a list of (query, document) pairs, got "
-                f"{type(text_pairs).__name__}: {text_pairs!r:.80}"
-            )
-            raise TypeError(msg)
-        text_pairs = list(text_pairs)
-        for i, pair in enumerate(text_pairs):
+        pairs = _listed(text_pairs, "text_pairs must be a list of (query, document) pairs")
+        for i, pair in enumerate(pairs):
+            # A string of two letters would unpack as well.
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 msg = f"text_pairs[{i}] must be a (query, document) pair, got {pair!r:.80}"
                 raise TypeError(msg)
-        log_odds = self._reranker.score_pairs(text_pairs, show_progress=self.show_progress)
+        log_odds = self._reranker.score_pairs(pairs, show_progress=self.show_progress)
         probabilities: list[float] = sigmoid(log_odds).tolist()
         return probabilities
 
 
-def _listed(documents: Iterable[D]) -> list[D]:
-    """The documents as a list."""
-    if isinstance(documents, (str, bytes, Document)) or not isinstance(documents, Iterable):
-        msg = (
-            "documents must be a list of strings or Documents, got "
-            f"{type(documents).__name__}: {documents!r:.80}"
-        )
+def _listed(values: object, wanted: str) -> list[Any]:
+    """The values as a list; `wanted` begins the error for what is no collection of values."""
+    if isinstance(values, (str, bytes, Document)) or not isinstance(values, Iterable):
+        msg = f"{wanted}, got {type(values).__name__}: {values!r:.80}"
         raise TypeError(msg)
-    return list(documents)
+    return list(values)
 
 
 def _scored(document: Document, ranked: Ranked) -> Document:

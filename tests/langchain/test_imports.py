@@ -1,0 +1,52 @@
+"""Importing the package is cheap, and everything it promises is there."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import langchain_qwen3
+
+HEAVY = ["torch", "transformers", "sentence_transformers", "llama_index", "pymilvus"]
+
+
+def loaded_after(code: str) -> list[str]:
+    """The heavy packages that a fresh interpreter has loaded after running `code`."""
+    report = f"import json, sys; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
+    )
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import langchain_qwen3",
+        "from langchain_qwen3 import *",
+        "from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker\n"
+        "Qwen3Embeddings().embed_documents([])\n"
+        "Qwen3Reranker().rerank('any', [])\n"
+        "Qwen3Reranker().compress_documents([], 'any')",
+    ],
+    ids=["package", "all names", "components that were given nothing to do"],
+)
+def test_loads_no_model_library(code):
+    assert loaded_after(code) == []
+
+
+def test_the_check_itself_sees_a_loaded_library():
+    assert loaded_after("import pymilvus") == ["pymilvus"]
+
+
+@pytest.mark.parametrize("name", langchain_qwen3.__all__)
+def test_every_public_name_is_there_and_listed(name):
+    assert getattr(langchain_qwen3, name) is not None
+    assert name in dir(langchain_qwen3)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"'langchain_qwen3' has no attribute 'Qwen4'"):
+        langchain_qwen3.Qwen4  # noqa: B018
