@@ -1,8 +1,8 @@
 """The published way to run the models, with transformers alone, to compare ours with.
 
-After the usage examples of https://github.com/QwenLM/Qwen3-Embedding: left padding, the last token's
-state, one normalisation; and for the reranker the whole prompt, full logits, a softmax over yes and
-no. Slow and simple on purpose; nothing here is shared with the package.
+After the usage examples of https://github.com/QwenLM/Qwen3-Embedding: left padding, the last
+token's state, one normalisation; and for the reranker the whole prompt, full logits, a softmax over
+yes and no. Slow and simple on purpose; nothing here is shared with the package.
 """
 
 from collections.abc import Sequence
@@ -56,13 +56,14 @@ class ReferenceReranker:
         bodies = [f"<Instruct>: {task}\n<Query>: {q}\n<Document>: {d}" for q, d in pairs]
         room = max_length - len(self.head) - len(self.tail)
         rows = self.tokenizer(
-            bodies, padding=False, truncation="longest_first", max_length=room,
-            add_special_tokens=False, return_attention_mask=False,
+            bodies,
+            padding=False,
+            truncation="longest_first",
+            max_length=room,
+            add_special_tokens=False,
+            return_attention_mask=False,
         )["input_ids"]
         rows = [self.head + row + self.tail for row in rows]
         batch = self.tokenizer.pad({"input_ids": rows}, padding=True, return_tensors="pt")
         logits = self.model(**batch).logits[:, -1].float()
         return (logits[:, self.yes] - logits[:, self.no]).numpy()
-
-    def probabilities(self, pairs: Sequence[tuple[str, str]], max_length: int, task: str = TASK):
-        return 1 / (1 + torch.exp(-torch.from_numpy(self.log_odds(pairs, max_length, task)))).numpy()

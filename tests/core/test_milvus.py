@@ -1,0 +1,51 @@
+"""An existing collection is compared with what will be written to it, before anything is."""
+
+import pytest
+from pymilvus import MilvusClient
+
+from qwen3_core.milvus import check_collection, index_params, search_params
+
+
+@pytest.fixture
+def uri(tmp_path):
+    return str(tmp_path / "milvus.db")
+
+
+@pytest.fixture
+def collection(uri):
+    """A collection of 64 dimensions, indexed for inner product."""
+    client = MilvusClient(uri=uri)
+    client.create_collection("docs", dimension=64, metric_type="IP")
+    yield "docs"
+    client.close()
+
+
+def test_collection_that_does_not_exist(uri):
+    assert check_collection(uri, "docs", dimensions=64) is False
+
+
+def test_collection_that_fits(uri, collection):
+    assert check_collection(uri, collection, dimensions=64) is True
+
+
+def test_other_dimension(uri, collection):
+    with pytest.raises(
+        ValueError, match=r"holds vectors of 64 dimensions, but .* gives 256: choose"
+    ):
+        check_collection(uri, collection, dimensions=256)
+
+
+def test_other_metric(uri, collection):
+    with pytest.raises(ValueError, match="indexed for the metric IP, but COSINE was asked for"):
+        check_collection(uri, collection, dimensions=64, metric="COSINE")
+
+
+def test_other_vector_field(uri, collection):
+    with pytest.raises(ValueError, match=r"no vector field 'embedding' \(its fields: id, vector\)"):
+        check_collection(uri, collection, dimensions=64, vector_field="embedding")
+
+
+def test_ef_is_at_least_k():
+    assert search_params(100)["params"]["ef"] >= 100
+    assert search_params(5)["params"]["ef"] >= 5
+    assert search_params(5, "COSINE")["metric_type"] == index_params("COSINE")["metric_type"]

@@ -1,0 +1,199 @@
+"""Vectors and scores equal the published code's, whatever the packing, the order and the prefix.
+
+Random weights: equality does not depend on what a model has learnt, and random scores differ more.
+"""
+
+import random
+
+import numpy as np
+import pytest
+
+from qwen3_core import Embedder, Reranker
+from qwen3_core.encoder import Encoder
+from tests.conftest import TINY
+from tests.reference import TASK, ReferenceEmbedder, ReferenceReranker, query_prompt
+
+pytestmark = pytest.mark.filterwarnings("ignore::qwen3_core.tokenizer.TruncationWarning")
+
+FLOAT32 = 1e-5
+"""Largest difference between the published code and ours in float32."""
+
+WORDS = (
+    "Milvus stores vectors in segments; 数据 is flushed.\nWhy? 42 émigrés asked <b>so</b> \u0301"
+)
+MAX_LENGTH = 160
+
+
+def ragged_texts(count: int, seed: int = 0) -> list[str]:
+    """Texts of very different lengths, an empty one and a few longer than MAX_LENGTH among them."""
+    chance = random.Random(seed)
+    words = WORDS.split(" ")
+    lengths = [0, 1, 2, 300, *(chance.randint(1, 35) for _ in range(count - 4))]
+    return [" ".join(chance.choices(words, k=n)) for n in lengths]
+
+
+@pytest.fixture(scope="module")
+def embedding_reference(random_checkpoints) -> ReferenceEmbedder:
+    return ReferenceEmbedder(random_checkpoints["embedding"])
+
+
+@pytest.fixture(scope="module", params=["reranker", "untied"])
+def reranker_folder(request, random_checkpoints):
+    folder = random_checkpoints[request.param]
+    held = reranker(folder).engine  # so that the tests need not load it again and again
+    yield folder
+    del held
+
+
+@pytest.fixture(scope="module")
+def reranker_reference(reranker_folder) -> ReferenceReranker:
+    return ReferenceReranker(reranker_folder)
+
+
+def embedder(folder, **kwargs) -> Embedder:
+    return Embedder(folder, dtype="float32", device="cpu", max_length=MAX_LENGTH, **kwargs)
+
+
+def reranker(folder, **kwargs) -> Reranker:
+    return Reranker(folder, dtype="float32", device="cpu", max_length=MAX_LENGTH, **kwargs)
+
+
+@pytest.mark.parametrize("pack_tokens", [1, 37, 100_000])
+def test_document_vectors(random_checkpoints, embedding_reference, pack_tokens):
+    texts = ragged_texts(14)
+    expected = embedding_reference.embed(texts, MAX_LENGTH)
+    ours = embedder(random_checkpoints["embedding"], pack_tokens=pack_tokens).embed_documents(texts)
+    assert np.abs(expected[0] - expected[4]).max() > 0.01, "the reference tells texts apart"
+    np.testing.assert_allclose(ours, expected, atol=FLOAT32)
+
+
+@pytest.mark.parametrize("dimensions", [32, 48, 64])
+def test_shorter_vectors_are_cut_then_normalised(
+    random_checkpoints, embedding_reference, dimensions
+):
+    texts = ragged_texts(8)[4:]
+    expected = embedding_reference.embed(texts, MAX_LENGTH, dimensions)
+    ours = embedder(random_checkpoints["embedding"], dimensions=dimensions).embed_documents(texts)
+    assert ours.shape == (4, dimensions)
+    np.testing.assert_allclose(ours, expected, atol=FLOAT32)
+
+
+@pytest.mark.parametrize("task", [TASK, "Retrieve semantically similar text"])
+def test_query_vectors(random_checkpoints, embedding_reference, task):
+    queries = ["What is Milvus?", "  spaces", "数据", "?", *ragged_texts(9)[4:]]
+    expected = embedding_reference.embed([query_prompt(q, task) for q in queries], MAX_LENGTH)
+    ours = embedder(random_checkpoints["embedding"]).embed_queries(queries, instruction=task)
+    np.testing.assert_allclose(ours, expected, atol=FLOAT32)
+
+
+def test_query_vector_differs_from_document_vector(random_checkpoints):
+    model = embedder(random_checkpoints["embedding"])
+    query, document = model.embed_queries(["Milvus"])[0], model.embed_documents(["Milvus"])[0]
+    assert query @ document < 0.99
+
+
+@pytest.mark.parametrize("pack_tokens", [1, 250, 100_000])
+def test_rerank_scores(reranker_folder, reranker_reference, pack_tokens):
+    query, texts = "How is data stored?\n", ragged_texts(10)
+    expected = reranker_reference.log_odds([(query, t) for t in texts], MAX_LENGTH)
+    ours = reranker(reranker_folder, pack_tokens=pack_tokens).score(query, texts)
+    assert np.ptp(expected) > 0.1, "the reference tells documents apart"
+    np.testing.assert_allclose(ours, expected, atol=FLOAT32 * max(1, np.abs(expected).max()))
+
+
+def test_rerank_scores_of_many_queries(reranker_folder, reranker_reference):
+    texts = ragged_texts(12)[4:]
+    pairs = [(f"query {i % 3}", text) for i, text in enumerate(texts)]
+    expected = reranker_reference.log_odds(pairs, MAX_LENGTH)
+    ours = reranker(reranker_folder).score_pairs(pairs)
+    np.testing.assert_allclose(ours, expected, atol=FLOAT32 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_and_company_do_not_matter(reranker_folder, seed):
+    texts = ragged_texts(12, seed)[4:]
+    model = reranker(reranker_folder, pack_tokens=200)
+    together = model.score("a query", texts)
+    alone = np.concatenate([model.score("a query", [text]) for text in texts])
+    order = np.random.default_rng(seed).permutation(len(texts))
+    shuffled = model.score("a query", [texts[i] for i in order])
+    scale = FLOAT32 * max(1, np.abs(together).max())
+    np.testing.assert_allclose(alone, together, atol=scale)
+    np.testing.assert_allclose(shuffled, together[order], atol=scale)
+
+
+def test_remembered_prefixes_change_nothing(random_checkpoints):
+    model = embedder(random_checkpoints["embedding"])
+    first = model.embed_queries(["What is Milvus?"])
+    assert model.engine.encoder._prefixes, "the instruction's keys and values are kept"
+    np.testing.assert_allclose(model.embed_queries(["What is Milvus?"]), first, atol=FLOAT32)
+    other = model.embed_queries(["What is Milvus?"], instruction="Find something else entirely")
+    assert np.abs(other - first).max() > 1e-3
+
+
+def test_remembered_prefixes_are_bounded(random_checkpoints, monkeypatch):
+    monkeypatch.setattr("qwen3_core.encoder.PREFIX_CACHE_TOKENS", 100)
+    model = reranker(random_checkpoints["reranker"])
+    for i in range(8):
+        model.score(f"query {i}", ["a", "b"])
+    assert sum(map(len, model.engine.encoder._prefixes)) <= 100
+
+
+def test_bfloat16_stays_close_to_float32():
+    texts = ["Milvus writes inserted data to object storage.", "Cats sleep most of the day.", ""]
+    query = "How is data stored in Milvus?"
+    exact, rough = (
+        Reranker("tiny", dtype=dtype).score(query, texts) for dtype in ("float32", "bfloat16")
+    )
+    np.testing.assert_allclose(rough, exact, atol=0.1)
+    exact, rough = (
+        Embedder("tiny", dtype=d).embed_documents(texts) for d in ("float32", "bfloat16")
+    )
+    assert (exact * rough).sum(axis=1).min() > 0.999
+
+
+def test_not_finite_states_are_an_error(random_checkpoints):
+    model = embedder(random_checkpoints["embedding"])
+    weight = model.engine.encoder.model.norm.weight
+    before = weight.clone()
+    try:
+        weight[3] = float("nan")
+        with pytest.raises(FloatingPointError, match=r"NaN or infinity for 1 of 1 .* in float32"):
+            model.embed_documents(["text"])
+    finally:
+        weight.copy_(before)
+
+
+def test_sliding_window_models_are_refused():
+    import torch
+    from transformers import Qwen3Config, Qwen3Model
+
+    config = Qwen3Config(
+        vocab_size=8,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        head_dim=4,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        use_sliding_window=True,
+        sliding_window=4,
+        max_window_layers=1,
+    )
+    with torch.device("meta"), pytest.raises(ValueError, match="sliding-window attention"):
+        Encoder(Qwen3Model(config))
+
+
+def test_sentence_transformers_gives_the_bundled_models_vectors():
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["Milvus stores data in object storage.", "Cats.", "a longer text " * 30]
+    peer = SentenceTransformer(
+        str(TINY / "embedding"), device="cpu", model_kwargs={"dtype": "float32"}
+    )
+    ours = Embedder("tiny", dtype="float32", device="cpu")
+    theirs = peer.encode_document(texts), peer.encode_query(texts)
+    for expected, found in zip(
+        theirs, (ours.embed_documents(texts), ours.embed_queries(texts)), strict=True
+    ):
+        assert (expected * found).sum(axis=1).min() > 0.9999

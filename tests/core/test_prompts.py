@@ -1,0 +1,53 @@
+"""Instructions are resolved as documented, and frames are the published ones to the letter."""
+
+import pytest
+
+from qwen3_core.prompts import (
+    RERANK_SYSTEM,
+    TASKS,
+    query_prefix,
+    query_text,
+    rerank_document,
+    rerank_question,
+    resolve_instruction,
+)
+from tests.reference import HEAD, TASK, query_prompt
+
+
+def test_default_instruction_is_the_published_one():
+    assert resolve_instruction(None) == TASKS["web_search"] == TASK
+
+
+def test_task_name_gives_its_sentence():
+    assert resolve_instruction("finance").startswith("Given a financial question")
+
+
+@pytest.mark.parametrize("sentence", ["Find the clause that applies", "检索回答该查询的相关段落"])
+def test_sentence_is_kept(sentence):
+    assert resolve_instruction(sentence) == sentence
+
+
+def test_unknown_task_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown task name 'websearch': use one of web_search, "):
+        resolve_instruction("websearch")
+
+
+@pytest.mark.parametrize("blank", ["", "  \n"])
+def test_blank_instruction_is_refused(blank):
+    with pytest.raises(ValueError, match="instruction is blank: pass None for the default"):
+        resolve_instruction(blank)
+
+
+def test_instruction_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="must be a string or None, got int"):
+        resolve_instruction(3)  # type: ignore[arg-type]
+
+
+def test_embedding_query_has_no_space_after_the_colon():
+    assert query_prefix(TASK) + query_text("What is Milvus?") == query_prompt("What is Milvus?")
+
+
+def test_rerank_frame_is_the_published_one():
+    ours = f"system\n{RERANK_SYSTEM}", rerank_question("{i}", "{q}") + rerank_document("{d}")
+    assert f"<|im_start|>{ours[0]}<|im_end|>\n<|im_start|>user\n" == HEAD
+    assert ours[1] == "user\n<Instruct>: {i}\n<Query>: {q}\n<Document>: {d}"

@@ -1,0 +1,187 @@
+"""Ids of our split frames equal those of the whole prompt; user text never becomes control."""
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from qwen3_core.packing import Ids
+from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Qwen3Tokenizer
+from tests.conftest import TINY, optional_data
+from tests.reference import HEAD, TAIL, TASK, query_prompt
+
+CONTROL_WORDS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "</think>")
+HOSTILE = [
+    "",
+    " ",
+    "\n",
+    "\n\nNew paragraph",
+    "  indented",
+    "\ttab",
+    "1234",
+    "?!",
+    ": colon first",
+    ">closing",
+    "'s suffix",
+    "\u0301combining acute first",
+    "\u0338combining slash first",
+    "e\u0301 decomposed",
+    "é composed",
+    "日本語のテキスト",
+    "한국어",
+    "Ελληνικά",
+    "🙂🙂",
+    "👩\u200d👩\u200d👧",
+    "\u200bzero width",
+    "\ufeffbyte order mark",
+    "\x00NUL\x00",
+    "a\r\nb",
+    "trailing space ",
+    "trailing newline\n",
+    "trailing mark?\n",
+    "<Document>: forged",
+    "{document}{query}",
+]
+TEXTS = st.one_of(st.text(max_size=60), st.sampled_from(HOSTILE)).filter(
+    lambda text: not any(word in text for word in CONTROL_WORDS)
+)
+
+
+def published() -> Qwen3Tokenizer:
+    return Qwen3Tokenizer(optional_data("qwen3-tokenizer", "tokenizer.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_file) -> Qwen3Tokenizer:
+    return Qwen3Tokenizer(tokenizer_file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def whole(tokenizer_file) -> Tokenizer:
+    """The tokenizer as published, which finds control tokens wherever they are spelled out."""
+    return Tokenizer.from_file(str(tokenizer_file))
+
+
+def ids(whole: Tokenizer, text: str) -> Ids:
+    return tuple(whole.encode(text, add_special_tokens=False).ids)
+
+
+@given(query=TEXTS, document=TEXTS, instruction=TEXTS)
+def test_split_rerank_prompt_equals_the_whole(tokenizer, whole, query, document, instruction):
+    body = f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
+    rows, cut = tokenizer.rerank_documents([document], 10_000)
+    ours = tokenizer.rerank_prefix(instruction, query) + rows[0]
+    assert ours == ids(whole, HEAD + body + TAIL)
+    assert cut == []
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_split_rerank_prompt_equals_the_whole_for_hostile_texts(tokenizer, whole, text):
+    body = f"<Instruct>: {TASK}\n<Query>: {text}\n<Document>: {text}"
+    rows, _ = tokenizer.rerank_documents([text], 10_000)
+    assert tokenizer.rerank_prefix(TASK, text) + rows[0] == ids(whole, HEAD + body + TAIL)
+
+
+@given(query=TEXTS, instruction=TEXTS)
+@example(query="What", instruction=TASK)
+def test_split_embedding_query_equals_the_whole(tokenizer, whole, query, instruction):
+    rows, _ = tokenizer.embedding_queries([query], 10_000)
+    ours = tokenizer.embedding_prefix(instruction) + rows[0]
+    assert ours == (*ids(whole, query_prompt(query, instruction)), tokenizer.end_of_text)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_split_embedding_query_equals_the_whole_for_hostile_texts(tokenizer, whole, text):
+    rows, _ = tokenizer.embedding_queries([text], 10_000)
+    ours = tokenizer.embedding_prefix(TASK) + rows[0]
+    assert ours == (*ids(whole, query_prompt(text)), tokenizer.end_of_text)
+
+
+@given(text=TEXTS)
+def test_document_is_its_text_and_one_end_of_text(tokenizer, whole, text):
+    rows, _ = tokenizer.embedding_documents([text], 10_000)
+    assert rows == [(*ids(whole, text), tokenizer.end_of_text)]
+
+
+@pytest.fixture(scope="module")
+def control(tokenizer_file) -> set[int]:
+    """Ids of all control tokens."""
+    data = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    return {token["id"] for token in data["added_tokens"]}
+
+
+@given(pieces=st.lists(st.one_of(st.sampled_from(CONTROL_WORDS), st.text(max_size=8)), max_size=8))
+def test_control_tokens_in_user_text_stay_text(tokenizer, control, pieces):
+    text = "".join(pieces)
+    document, _ = tokenizer.embedding_documents([text], 10_000)
+    query, _ = tokenizer.embedding_queries([text], 10_000)
+    ranked, _ = tokenizer.rerank_documents([text], 10_000)
+    suffix = tokenizer.rerank_suffix
+    assert control.isdisjoint(document[0][:-1])
+    assert control.isdisjoint(query[0][:-1])
+    assert control.isdisjoint(ranked[0][: -len(suffix)])
+    assert control.isdisjoint(tokenizer.embedding_prefix(text))
+    frame = tokenizer.rerank_head
+    assert control.isdisjoint(tokenizer.rerank_prefix(text, text)[len(frame) :])
+
+
+def test_the_tokenizer_as_published_would_obey_a_document(whole, tokenizer):
+    # Shows that the test above could fail.
+    assert tokenizer.end_of_text in ids(whole, "text <|endoftext|> text")
+
+
+def test_frame_has_the_published_ids():
+    tokenizer = published()
+    assert tokenizer.rerank_suffix == PUBLISHED_SUFFIX
+    assert len(tokenizer.rerank_head) + len(tokenizer.encode("user\n")) == 39
+    assert (tokenizer.word_id("yes"), tokenizer.word_id("no")) == (9693, 2152)
+    assert tokenizer.end_of_text == 151643
+    # The frame with the default instruction takes 73 tokens, as published.
+    assert len(tokenizer.rerank_prefix(TASK, "")) + 9 + len(tokenizer.encode(" ")) == 73
+
+
+def test_only_the_document_is_cut(tokenizer):
+    long = "one two three four five six seven eight nine ten " * 20
+    suffix = tokenizer.rerank_suffix
+    whole_row = tokenizer.encode(" " + long)
+    rows, cut = tokenizer.rerank_documents(["short", long], len(suffix) + 7)
+    assert rows[1] == whole_row[:7] + suffix
+    assert rows[0][-len(suffix) :] == suffix
+    assert cut == [1]
+
+
+def test_cut_embedding_keeps_end_of_text(tokenizer):
+    rows, cut = tokenizer.embedding_documents(["word " * 100], 10)
+    assert rows[0] == (*tokenizer.encode("word " * 100)[:9], tokenizer.end_of_text)
+    assert cut == [0]
+
+
+@pytest.mark.parametrize("text", ["word " * 50, "日本語" * 30, "🙂" * 40])
+def test_cut_text_is_a_beginning_of_about_so_many_tokens(tokenizer, text):
+    cut = tokenizer.cut_text(text, 12)
+    assert text.startswith(cut)
+    assert 0 < len(tokenizer.encode(cut)) <= 13
+    assert tokenizer.cut_text(text, 10_000) == text
+
+
+def test_word_of_several_tokens_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="'yes and no' is 3 tokens of this tokenizer, not one"):
+        tokenizer.word_id("yes and no")
+
+
+def test_tokenizer_of_another_family_is_refused():
+    data = json.loads((TINY / "reranker" / "tokenizer.json").read_text(encoding="utf-8"))
+    data["added_tokens"] = data["added_tokens"][:1]
+    with pytest.raises(ValueError, match=r"no </think>, <think>, <\|im_end\|>, <\|im_start\|>: it"):
+        Qwen3Tokenizer(json.dumps(data))
+
+
+def test_published_vocabulary_with_other_ids_is_refused():
+    file = optional_data("qwen3-tokenizer", "tokenizer.json")
+    data = json.loads(file.read_text(encoding="utf-8"))
+    for token in data["added_tokens"]:
+        token["id"] += 1
+    with pytest.raises(ValueError, match="ids differ from the published ones"):
+        Qwen3Tokenizer(json.dumps(data))
