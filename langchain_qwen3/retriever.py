@@ -1,5 +1,6 @@
 """`Qwen3TwoStageRetriever`: many candidates from a vector store, the best few by the reranker."""
 
+from types import EllipsisType
 from typing import Any, Self
 
 from langchain_core.callbacks import (
@@ -14,7 +15,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from langchain_qwen3._settings import Threshold, TopN, override
 from langchain_qwen3.reranker import Qwen3Reranker
-from qwen3_core.validation import check_query, check_top_n
+from qwen3_core.prompts import resolve_instruction
+from qwen3_core.validation import check_query, check_threshold, check_top_n
 
 DEFAULT_K = 10
 """Candidates taken from a vector store, as in Milvus' tutorial on these models."""
@@ -75,8 +77,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         check_top_n(self.k, "k")
         check_top_n(self.top_n)
         if (self.vectorstore is None) == (self.retriever is None):
-            given = "neither" if self.vectorstore is None else "both"
-            msg = f"the first stage is either vectorstore= or retriever=, but {given} was given"
+            given = "neither was" if self.vectorstore is None else "both were"
+            msg = f"the first stage is either vectorstore= or retriever=, but {given} given"
             raise ValueError(msg)
         if "k" in self.search_kwargs:
             msg = "search_kwargs holds 'k': pass k= to the retriever itself"
@@ -137,9 +139,9 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         top_n = check_top_n(override(top_n, self.top_n))
         options: dict[str, Any] = {}
         if instruction is not None:
-            options["instruction"] = instruction
-        if score_threshold is not ...:
-            options["score_threshold"] = score_threshold
+            options["instruction"] = resolve_instruction(instruction)
+        if not isinstance(score_threshold, EllipsisType):
+            options["score_threshold"] = check_threshold(score_threshold)
         if isinstance(self.reranker, Qwen3Reranker):
             options["top_n"] = top_n
         elif options:

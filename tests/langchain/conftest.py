@@ -68,14 +68,19 @@ def runs() -> Runs:
     return Runs()
 
 
-@pytest.fixture(scope="session")
+# Loaded, so that components which tests make with equal settings share the models.
+@pytest.fixture(scope="session", autouse=True)
 def embeddings() -> Qwen3Embeddings:
-    return Qwen3Embeddings(model="tiny")
+    embeddings = Qwen3Embeddings(model="tiny")
+    embeddings.embed_query("any")
+    return embeddings
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def reranker() -> Qwen3Reranker:
-    return Qwen3Reranker(model="tiny")
+    reranker = Qwen3Reranker(model="tiny")
+    reranker.rerank("any", ["any"])
+    return reranker
 
 
 @pytest.fixture

@@ -79,7 +79,9 @@ def test_the_query_finds_its_documents(embeddings):
     ("method", "argument"), [("embed_documents", TEXTS), ("embed_query", QUESTION)]
 )
 async def test_async_equals_sync(embeddings, method, argument):
-    assert await getattr(embeddings, f"a{method}")(argument) == getattr(embeddings, method)(argument)
+    assert await getattr(embeddings, f"a{method}")(argument) == getattr(embeddings, method)(
+        argument
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,224 @@
+"""milvus_kwargs, on real Milvus Lite files: what the store does with them, and what is refused."""
+
+import pytest
+from langchain_core.documents import Document
+from langchain_milvus import Milvus
+from pymilvus import MilvusClient
+
+from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever, milvus_kwargs
+from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS
+
+COUNT = 110
+"""Documents in the store: more than the largest k asked for."""
+
+
+@pytest.fixture(scope="module")
+def uri(embeddings, tmp_path_factory):
+    """A file with a filled collection, "qwen3"."""
+    path = tmp_path_factory.mktemp("milvus") / "filled.db"
+    store = Milvus(**milvus_kwargs(embeddings, uri=path))
+    texts = [*TEXTS, *(f"This is filler number {i}." for i in range(len(TEXTS), COUNT))]
+    # Metadata keys differ on purpose.
+    documents = [Document(text, metadata={"number": i}) for i, text in enumerate(texts)]
+    documents[1].metadata["author"] = "Ada"
+    store.add_documents(documents, ids=[f"id-{i}" for i in range(COUNT)])
+    return path
+
+
+@pytest.fixture
+def filled(embeddings, uri):
+    """The filled collection, opened again."""
+    return Milvus(**milvus_kwargs(embeddings, uri=uri))
+
+
+@pytest.fixture
+def new(embeddings, tmp_path):
+    """A store in a file that does not exist yet."""
+    return Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "new.db"))
+
+
+# What the arguments are
+
+
+def test_the_arguments(tmp_path):
+    embeddings = Qwen3Embeddings(model="/no/such/folder", dimensions=64)  # and nothing is loaded
+    path = tmp_path / "a.db"
+    assert milvus_kwargs(embeddings, uri=path, collection_name="docs", k=300) == {
+        "embedding_function": embeddings,
+        "connection_args": {"uri": str(path)},
+        "collection_name": "docs",
+        "index_params": {
+            "index_type": "HNSW",
+            "metric_type": "IP",
+            "params": {"M": 16, "efConstruction": 200},
+        },
+        "search_params": {"metric_type": "IP", "params": {"ef": 300}},
+        "consistency_level": "Strong",
+        "enable_dynamic_field": True,
+        "auto_id": False,
+        "drop_old": False,
+    }
+
+
+@pytest.mark.parametrize("k", [1, 10, 100, 1000])
+def test_a_search_for_k_is_within_ef(embeddings, tmp_path, k):
+    # A server refuses a search with ef below k; Milvus Lite does not.
+    found = milvus_kwargs(embeddings, uri=tmp_path / "a.db", k=k)
+    assert found["search_params"]["params"]["ef"] >= k
+
+
+def test_the_token_is_for_the_connection(embeddings, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        "langchain_qwen3.milvus.check_collection",
+        lambda uri, name, **kwargs: asked.update(uri=uri, name=name, **kwargs),
+    )
+    uri = "https://in03-1.api.gcp-us-west1.zillizcloud.com"
+    found = milvus_kwargs(embeddings, uri=uri, token="user:secret", metric="COSINE")
+    assert found["connection_args"] == {"uri": uri, "token": "user:secret"}
+    assert asked == {
+        "uri": uri,
+        "name": "qwen3",
+        "dimensions": 256,
+        "metric": "COSINE",
+        "token": "user:secret",
+    }
+
+
+# What the store does with them
+
+
+def test_a_search_finds_what_was_just_added(new):
+    new.add_texts(TEXTS, ids=[str(i) for i in range(len(TEXTS))])
+    assert {d.page_content for d in new.similarity_search(QUESTION, k=2)} == RELEVANT
+
+
+def test_a_hundred_candidates_can_be_asked_for(filled):
+    found = filled.similarity_search_with_score(QUESTION, k=100)
+    assert len(found) == 100
+    scores = [score for _, score in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("metric", ["IP", "COSINE"])
+def test_the_score_is_the_cosine(embeddings, tmp_path, metric):
+    store = Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "new.db", metric=metric))
+    store.add_texts(TEXTS, ids=[str(i) for i in range(len(TEXTS))])
+    query = embeddings.embed_query(QUESTION)
+    for document, score in store.similarity_search_with_score(QUESTION, k=6):
+        (vector,) = embeddings.embed_documents([document.page_content])
+        assert score == pytest.approx(sum(a * b for a, b in zip(query, vector, strict=True)), 1e-4)
+
+
+def test_documents_need_not_have_the_same_metadata(filled):
+    (ada,) = filled.similarity_search(QUESTION, k=10, expr='author == "Ada"')
+    assert ada.page_content == TEXTS[1]
+    assert ada.metadata == {"pk": "id-1", "number": 1, "author": "Ada"}
+
+
+def test_a_filter_reaches_milvus_through_the_two_stage_retriever(filled, reranker):
+    retriever = Qwen3TwoStageRetriever(vectorstore=filled, reranker=reranker, k=100)
+    found = retriever.invoke(QUESTION, expr="number >= 100", top_n=None)
+    assert {d.metadata["number"] for d in found} == set(range(100, COUNT))
+
+
+async def test_both_stages_asynchronously(filled, reranker):
+    retriever = Qwen3TwoStageRetriever(vectorstore=filled, reranker=reranker, k=100, top_n=2)
+    found = await retriever.ainvoke(QUESTION)
+    assert {d.page_content for d in found} == RELEVANT
+    assert found == retriever.invoke(QUESTION)
+
+
+def test_what_is_indexed_need_not_be_embedded_again(embeddings, uri):
+    again = Milvus(**milvus_kwargs(embeddings, uri=uri))
+    assert sorted(again.get_pks('pk in ["id-1", "id-2", "new"]')) == ["id-1", "id-2"]
+
+
+def test_delete_and_upsert_by_id(new):
+    new.add_texts(TEXTS, ids=[str(i) for i in range(len(TEXTS))])
+    new.delete(ids=["1"])
+    new.upsert(ids=["3"], documents=[Document("Milvus data is stored in segments, it says.")])
+    found = new.similarity_search(QUESTION, k=10)
+    assert len(found) == len(TEXTS) - 1
+    assert found[0].page_content == "Milvus data is stored in segments, it says."
+
+
+def test_milvus_may_number_the_documents(embeddings, tmp_path):
+    store = Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db", auto_id=True))
+    assert all(isinstance(id_, int) for id_ in store.add_texts(TEXTS))
+    assert len(store.similarity_search(QUESTION, k=100)) == len(TEXTS)
+
+
+def test_drop_old_replaces_a_collection_that_does_not_fit(embeddings, tmp_path):
+    uri = tmp_path / "a.db"
+    Milvus(**milvus_kwargs(embeddings, uri=uri, auto_id=True)).add_texts(TEXTS)
+    small = Qwen3Embeddings(model="tiny", dimensions=32)
+    store = Milvus(**milvus_kwargs(small, uri=uri, auto_id=True, drop_old=True))
+    store.add_texts(TEXTS[:2])
+    assert len(store.similarity_search(QUESTION, k=10)) == 2
+
+
+def test_other_embeddings_will_do(tmp_path):
+    from langchain_core.embeddings import DeterministicFakeEmbedding
+
+    store = Milvus(**milvus_kwargs(DeterministicFakeEmbedding(size=8), uri=tmp_path / "a.db"))
+    store.add_texts(["a"], ids=["1"])
+    assert store.similarity_search("a")[0].page_content == "a"
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (
+            {"embeddings": Qwen3Embeddings(model="tiny", dimensions=64)},
+            "'qwen3' holds vectors of 256 dimensions, but the embedding model gives 64: choose",
+        ),
+        ({"metric": "COSINE"}, "'qwen3' is indexed for the metric IP, but COSINE was asked for"),
+    ],
+    ids=["dimensions", "metric"],
+)
+def test_a_collection_that_does_not_fit_is_refused_and_left_alone(embeddings, uri, change, error):
+    with pytest.raises(ValueError, match=error):
+        milvus_kwargs(**{"embeddings": embeddings, "uri": uri} | change)
+    client = MilvusClient(str(uri))
+    assert client.query("qwen3", filter="number >= 0", output_fields=["count(*)"]) == [
+        {"count(*)": COUNT}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "error"),
+    [
+        ({"uri": "milvus"}, ValueError, "uri='milvus' is neither an address such as 'http://"),
+        ({"uri": ":memory:"}, ValueError, "nor the path of a Milvus Lite file, which ends in"),
+        ({"uri": None}, TypeError, "uri must be a string or a path, got NoneType"),
+        ({"k": 0}, ValueError, "k must be an integer from 1 to 16384, got 0"),
+        ({"k": 16_385}, ValueError, "k must be an integer from 1 to 16384, got 16385"),
+        ({"k": None}, ValueError, "k must be an integer from 1 to 16384, got None"),
+        ({"metric": "L2"}, ValueError, "metric must be one of IP, COSINE, got 'L2'"),
+        ({"embeddings": "tiny"}, TypeError, "embeddings must be LangChain Embeddings, got str"),
+    ],
+)
+def test_a_wrong_argument_is_refused(embeddings, tmp_path, arguments, kind, error):
+    with pytest.raises(kind, match=error):
+        milvus_kwargs(**{"embeddings": embeddings, "uri": tmp_path / "a.db"} | arguments)
+    assert not (tmp_path / "a.db").exists()
+
+
+def test_a_missing_folder_is_named(embeddings, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"does not exist: create '.*/missing' first"):
+        milvus_kwargs(embeddings, uri=tmp_path / "missing" / "a.db")
+
+
+def test_a_file_in_the_way_is_named(embeddings, tmp_path):
+    (tmp_path / "old.db").write_text("a database of Milvus Lite 2 was a file")
+    with pytest.raises(ValueError, match=r"old\.db' is a plain file, but a Milvus Lite 3 database"):
+        milvus_kwargs(embeddings, uri=tmp_path / "old.db")
+
+
+def test_the_home_folder_may_be_a_tilde(embeddings, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert milvus_kwargs(embeddings, uri="~/a.db")["connection_args"]["uri"] == f"{tmp_path}/a.db"
