@@ -1,0 +1,222 @@
+"""The examples' corpus: Markdown files, cut into passages that Milvus keeps under stable ids."""
+
+import glob
+import hashlib
+import os
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from _shared import MILVUS_DOCS, Settings, UserError, kept_folder
+from tqdm import tqdm
+
+MILVUS_DOCS_URL = (
+    "https://github.com/milvus-io/milvus-docs/releases/download/"
+    "v2.4.6-preview/milvus_docs_2.4.x_en.zip"
+)
+MILVUS_FAQ_PASSAGES = 72
+"""Passages that the tutorial gets from the FAQ of this release."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a file."""
+
+    id: str
+    """Says where it comes from, what it says and which model embeds it; equal in each run."""
+    text: str
+    source: str
+    """File name, relative to the corpus."""
+    title: str
+
+
+def load_passages(
+    settings: Settings, markdown_splitter: Callable[[str], list[str]]
+) -> list[Passage]:
+    """Read the corpus and cut it into passages, each with text in it and none of them twice.
+
+    Args:
+        settings: The command line.
+        markdown_splitter: The framework's own splitter, for `--splitter framework`.
+    """
+    split = split_at_headings if settings.splitter == "headers" else markdown_splitter
+    prefix = id_prefix(settings)
+    passages = {}
+    for source, text in _read(settings.corpus):
+        for piece in split(text):
+            if piece.strip():
+                key = f"{prefix}{_digest(source, piece, length=32)}"
+                passages[key] = Passage(key, piece, source, title_of(piece))
+    if not passages:
+        message = f"there is no text in the Markdown files of {settings.corpus}"
+        raise UserError(message)
+    return list(passages.values())
+
+
+def split_at_headings(text: str) -> list[str]:
+    """Cut at every "# ", to the letter as in the Milvus tutorial.
+
+    That is one passage per heading of any level. It also cuts at comments in code blocks; the
+    frameworks' splitters do not.
+    """
+    return text.split("# ")
+
+
+def title_of(passage: str) -> str:
+    """The first line with words in it, without the marks of a heading."""
+    lines = (line.strip(" \t#*-") for line in passage.splitlines())
+    return next((line for line in lines if line), "(no words)")
+
+
+def embedding_prefix(settings: Settings) -> str:
+    """What the ids of all passages embedded with these settings begin with."""
+    return _digest(_place(settings.model), str(settings.dimensions)) + "-"
+
+
+def id_prefix(settings: Settings) -> str:
+    """What the ids of all passages of this corpus, cut and embedded in this way, begin with."""
+    return f"{embedding_prefix(settings)}{_digest(_place(settings.corpus), settings.splitter)}-"
+
+
+def collection_name(settings: Settings, framework: str) -> str:
+    """The collection asked for, or one for this framework, corpus and embedding."""
+    return settings.collection or f"{framework}_{id_prefix(settings).strip('-').replace('-', '_')}"
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """What has to be done so that a collection holds the corpus."""
+
+    missing: list[Passage]
+    """To be embedded and added."""
+    stale: list[str]
+    """Ids to be deleted: passages that are no longer in the corpus."""
+
+
+def plan_index(
+    client: Any, collection: str, id_field: str, passages: list[Passage], settings: Settings
+) -> IndexPlan:
+    """Compare the corpus with what a collection holds of it.
+
+    Args:
+        client: A `pymilvus.MilvusClient`.
+        collection: The collection, which need not exist yet.
+        id_field: Name of its primary key.
+        passages: The corpus.
+        settings: The command line.
+    """
+    if not client.has_collection(collection):
+        return IndexPlan(passages, [])
+    client.load_collection(collection)
+    foreign = f'not ({id_field} like "{embedding_prefix(settings)}%")'
+    if client.query(collection, filter=foreign, output_fields=[id_field], limit=1):
+        message = (
+            f"the collection {collection!r} holds passages embedded with another --model or "
+            "--dimensions, whose vectors do not compare: choose another --collection"
+        )
+        raise UserError(message)
+    stored: set[str] = set()
+    pages = client.query_iterator(
+        collection, filter=f'{id_field} like "{id_prefix(settings)}%"', output_fields=[id_field]
+    )
+    while page := pages.next():
+        stored.update(row[id_field] for row in page)
+    pages.close()
+    wanted = {passage.id for passage in passages}
+    return IndexPlan([p for p in passages if p.id not in stored], sorted(stored - wanted))
+
+
+def _read(corpus: str) -> Iterator[tuple[str, str]]:
+    """Name and text of each Markdown file, by name."""
+    folder, paths = _find(corpus)
+    for path in paths:
+        try:
+            yield path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            message = f"{path} is not UTF-8 text ({error.reason} at byte {error.start})"
+            raise UserError(message) from error
+
+
+def _find(corpus: str) -> tuple[Path, list[Path]]:
+    """The files of a corpus, and the folder that their names are relative to."""
+    if corpus == MILVUS_DOCS:
+        folder = milvus_faq()
+        return folder, sorted(folder.glob("*.md"))
+    path = Path(corpus).expanduser()
+    if path.is_dir():
+        paths = sorted(path.rglob("*.md"))
+        if not paths:
+            message = f"--corpus {corpus}: there is no *.md file in this folder"
+            raise UserError(message)
+        return path, paths
+    matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute ones)
+    paths = sorted(Path(match) for match in matches if Path(match).is_file())
+    if not paths:
+        what = "no file matches" if glob.has_magic(corpus) else "no such file or folder"
+        message = f"--corpus {corpus}: {what}"
+        raise UserError(message)
+    return Path(os.path.commonpath([p.parent for p in paths])), paths
+
+
+def milvus_faq() -> Path:
+    """The folder of the Milvus FAQ that the tutorial searches, downloaded at the first call."""
+    folder = kept_folder() / "milvus_docs" / "en" / "faq"
+    if folder.is_dir():
+        return folder
+    archive = kept_folder() / MILVUS_DOCS_URL.rpartition("/")[2]
+    _download(MILVUS_DOCS_URL, archive)
+    try:
+        with zipfile.ZipFile(archive) as files:
+            broken = files.testzip()
+            names = [n for n in files.namelist() if Path(n).match("en/faq/*.md") and n[0] == "e"]
+            texts = {Path(name).name: files.read(name).decode() for name in names}
+    except zipfile.BadZipFile:
+        broken, texts = archive.name, {}
+    count = sum(len(split_at_headings(text)) for text in texts.values())
+    if broken or count != MILVUS_FAQ_PASSAGES:
+        archive.unlink()
+        what = f"{broken} is damaged" if broken else f"{count} FAQ passages, not 72"
+        message = f"{MILVUS_DOCS_URL} is not what it should be ({what}): try again later"
+        raise UserError(message)
+    part = folder.with_name("faq.part")
+    part.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (part / name).write_text(text, encoding="utf-8")
+    part.rename(folder)
+    archive.unlink()
+    return folder
+
+
+def _download(url: str, target: Path) -> None:
+    """Fetch a file with a progress bar; a file that is not complete never bears its name."""
+    part = target.with_suffix(".part")
+    try:
+        with urllib.request.urlopen(url, timeout=30) as reply, part.open("wb") as file:
+            size = int(reply.headers.get("Content-Length") or 0)
+            bar = tqdm(total=size or None, unit="B", unit_scale=True, desc=target.name)
+            with bar:
+                while block := reply.read(1 << 16):
+                    file.write(block)
+                    bar.update(len(block))
+        if size and part.stat().st_size != size:
+            message = f"the connection broke after {part.stat().st_size} of {size} bytes"
+            raise OSError(message)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        message = f"cannot download {url}: {error}"
+        raise UserError(message) from error
+    part.rename(target)
+
+
+def _place(name: str) -> str:
+    """A folder or glob by its full path; other names, such as those of the hub, as they are."""
+    path = Path(name).expanduser()
+    local = path.exists() or glob.has_magic(name)
+    return str(Path.cwd() / path) if local else name
+
+
+def _digest(*parts: str, length: int = 8) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:length]

@@ -1,0 +1,208 @@
+"""What the examples print: plain words and one kind of table, readable without colour."""
+
+import sys
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from _corpus import IndexPlan, Passage
+from _shared import REAL_MODEL, REAL_RERANKER, TINY, Settings
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 80
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that was found, and the score it was found with."""
+
+    id: str
+    title: str
+    source: str
+    text: str
+    score: float
+
+
+def _console() -> Console:
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal without UTF-8 shows "?", not a traceback
+        sys.stdout.reconfigure(errors="replace")
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.width = min(console.width, 100) if console.is_terminal else WIDTH
+    return console
+
+
+console = _console()
+
+
+def say(text: str = "", style: str | None = None) -> None:
+    """Print a paragraph, wrapped at words."""
+    console.print(text, style=style)
+
+
+def busy(what: str) -> AbstractContextManager[object]:
+    """Say on a terminal what is going on, until it is over."""
+    return console.status(f"{what} ...") if console.is_terminal else nullcontext()
+
+
+def fact(name: str, value: str) -> None:
+    """Print a named value."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=11)
+    grid.add_column()
+    grid.add_row(Text(name, style="dim"), value)
+    console.print(grid)
+
+
+def show_settings(settings: Settings, passages: Sequence[Passage]) -> None:
+    """Say what is searched, and with which models."""
+    size = f"{_count(passages, 'passage')} from {_count({p.source for p in passages}, 'file')}"
+    fact("corpus", f"{_short(settings.corpus)}: {size}")
+    if settings.model == settings.reranker == TINY:
+        fact("models", "tiny (a bundled toy pair that needs no download)")
+    else:
+        fact("models", f"{_short(settings.model)} and {_short(settings.reranker)}")
+
+
+def show_indexing(
+    framework: str, plan: IndexPlan, passages: Sequence[Passage], seconds: float
+) -> None:
+    """Say what was done to the index."""
+    if plan.missing:
+        share = "all" if len(plan.missing) == len(passages) else f"{len(plan.missing)} of"
+        what = f"embedded {share} {_count(passages, 'passage')} in {seconds:.1f} s"
+    else:
+        what = f"nothing to embed: the index holds all {_count(passages, 'passage')} already"
+    if plan.stale:
+        what += f"; deleted {len(plan.stale)} that left the corpus"
+    fact(framework, what)
+
+
+def show_question(question: str, why: str = "") -> None:
+    """Print the question, and why it is shown."""
+    say()
+    console.print(Text(question, "bold").append(f"  ({why})" if why else "", "not bold"))
+
+
+def show_comparison(
+    dense: Sequence[Hit],
+    reranked: Sequence[Hit],
+    top_n: int,
+    answer: str | None = None,
+) -> None:
+    """Print the best of the first stage beside the best of the second.
+
+    Args:
+        dense: All candidates in the order of the first stage.
+        reranked: The same in the order of the second stage.
+        top_n: Rows to show.
+        answer: Title of the passage that is known to answer, to be marked.
+    """
+    rank = {hit.id: i for i, hit in enumerate(dense, start=1)}
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, expand=True)
+    table.add_column("score", justify="right", style="dim")
+    table.add_column(f"dense search, top {min(top_n, len(dense))} of {len(dense)}", ratio=1)
+    table.add_column("score", justify="right", style="dim")
+    table.add_column("moved", justify="center")
+    table.add_column(f"reranked, top {min(top_n, len(reranked))}", ratio=1)
+    rows = list(zip(dense, reranked, strict=True))[:top_n]
+    for i, (before, after) in enumerate(rows, start=1):
+        was = rank[after.id]
+        table.add_row(
+            f"{before.score:.3f}",
+            _title(before, answer),
+            f"{after.score:.3f}",
+            Text(f"{was} → {i}" if was != i else "-", "green" if was > i else "dim"),
+            _title(after, answer),
+        )
+    console.print(table)
+
+
+def explain_scores() -> None:
+    """Say what the scores of a comparison are."""
+    say("Scores: on the left the cosine of the vectors of question and passage; on the right the "
+        "probability, by the reranker, that the passage answers the question.", "dim")  # fmt: skip
+
+
+def show_tally(rows: Mapping[str, Sequence[int]], limits: Sequence[int]) -> None:
+    """Print for how many questions the passage that answers came how far up.
+
+    Args:
+        rows: Stage -> for how many questions it was among the first 1, 3, ... passages.
+        limits: Those numbers: 1, 3, ...
+    """
+    table = Table(box=None, padding=(0, 2, 0, 2), show_edge=False)
+    table.add_column("")
+    for limit in limits:
+        table.add_column("first" if limit == 1 else f"in top {limit}", justify="right")
+    for stage, counts in rows.items():
+        table.add_row(stage, *map(str, counts))
+    console.print(table)
+
+
+def show_answer(framework: str, answer: str, hits: Sequence[Hit], cited: Sequence[int]) -> None:
+    """Print an LLM's answer and the passages it read, those it cites marked."""
+    say(f"{framework} answers from {_count(hits, 'passage')}:", "bold")
+    _indented(answer.strip(), 2)
+    for number, hit in enumerate(hits, start=1):
+        _source(number, hit, "cited" if number in cited else "not cited")
+
+
+def show_unanswered(framework: str, hits: Sequence[Hit]) -> None:
+    """Print the passages that an LLM would have read."""
+    say(f"{framework} would send the LLM these passages (OPENAI_API_KEY is not set):", "bold")
+    for number, hit in enumerate(hits, start=1):
+        _source(number, hit)
+        body = hit.text.strip().removeprefix(hit.title)
+        _indented(" ".join(body.split()), 6, style="dim", max_lines=2)
+
+
+def show_next_steps(settings: Settings) -> None:
+    """Say what the bundled models are worth, and how to use the real ones."""
+    if TINY not in (settings.model, settings.reranker):
+        return
+    say()
+    say(
+        "tiny is a toy. It shows that everything runs, not how well the real models search; for "
+        "those (1.2 GB each, downloaded once) add"
+    )
+    say(f"  --model {REAL_MODEL} --reranker {REAL_RERANKER}", "bold")
+
+
+def _title(hit: Hit, answer: str | None) -> Text:
+    marked = hit.title == answer
+    return Text(f"* {hit.title}" if marked else hit.title, "bold" if marked else "")
+
+
+def _source(number: int, hit: Hit, note: str = "") -> None:
+    line = Text(f"  [{number}] ").append(hit.title, "cyan").append(f" ({hit.source})", "dim")
+    console.print(line.append(f" {note}" if note else ""))
+
+
+def _indented(text: str, indent: int, *, style: str = "", max_lines: int | None = None) -> None:
+    """Print a text as one paragraph, wrapped, and cut to `max_lines`."""
+    lines = textwrap.wrap(
+        text,
+        console.width,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * indent,
+        max_lines=max_lines,
+        placeholder=" ...",
+    )
+    console.print(Text("\n".join(lines), style))
+
+
+def _short(path: str) -> str:
+    """A path relative to the working directory, if it lies in there."""
+    given = Path(path)
+    if given.is_absolute() and given.is_relative_to(Path.cwd()):
+        return str(given.relative_to(Path.cwd()))
+    return path
+
+
+def _count(things: Collection[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

@@ -1,0 +1,121 @@
+"""The main job through LangChain and through LlamaIndex: dense search, reranking, sources.
+
+    python examples/demo.py
+    python examples/demo.py --question "How long should a chunk be?"
+
+It needs no network: the corpus and the small models ship with the package.
+"""
+
+from collections.abc import Mapping
+
+from _corpus import load_passages
+from _output import (
+    Hit,
+    busy,
+    explain_scores,
+    say,
+    show_comparison,
+    show_next_steps,
+    show_question,
+    show_settings,
+    show_tally,
+)
+from _questions import QUESTIONS
+from _shared import BUNDLED_CORPUS, QUESTION, Settings, run
+
+Results = tuple[list[Hit], list[Hit]]
+"""Candidates in the order of dense search, and in that of the reranker."""
+
+
+def main(settings: Settings) -> None:
+    say("Two-stage retrieval: dense search finds candidates, a reranker orders them.", "bold")
+    say()
+    # Imported here and not above, so that something is on the screen meanwhile.
+    with busy("loading LangChain"):
+        import compare
+        import langchain_rag
+    passages = load_passages(settings, langchain_rag.split_markdown)
+    show_settings(settings, passages)
+    with busy("embedding"):
+        store = langchain_rag.open_store(settings, passages)
+    with busy("loading LlamaIndex"):
+        import llama_index_rag
+    passages = load_passages(settings, llama_index_rag.split_markdown)
+    with busy("embedding"):
+        index = llama_index_rag.open_index(settings, passages)
+
+    shown = {settings.question or QUESTION: ""}
+    if settings.question is None and settings.corpus == str(BUNDLED_CORPUS):
+        results = {}
+        for i, question in enumerate(QUESTIONS, start=1):
+            with busy(f"question {i} of {len(QUESTIONS)}"):
+                results[question] = compare.search(settings, store, question)
+        show_totals(results)
+        shown = extremes(results)
+
+    for question, why in shown.items():
+        show_question(question, why)
+        first = compare.search(settings, store, question)
+        second = llama_index_rag.search(settings, index, question)
+        results = {"LangChain": first, "LlamaIndex": second}
+        if order(first) == order(second):
+            results = {"LangChain and LlamaIndex, same order": first}
+        for framework, (dense, reranked) in results.items():
+            say(framework, "dim")
+            show_comparison(dense, reranked, settings.top_n, QUESTIONS.get(question))
+    explain_scores()
+
+    question = next(iter(shown))
+    show_question(question)
+    langchain_rag.answer(settings, store, question)
+    llama_index_rag.answer(settings, index, question)
+    show_next_steps(settings)
+
+
+def show_totals(results: Mapping[str, Results]) -> None:
+    """Print how often each stage put the passage that answers among the first 1, 3 and all."""
+    k = max(len(dense) for dense, _ in results.values())
+    limits = sorted({1, min(3, k), k})
+    ranks = [
+        (rank(QUESTIONS[question], dense), rank(QUESTIONS[question], reranked))
+        for question, (dense, reranked) in results.items()
+    ]
+    before, after = zip(*ranks, strict=True)
+    say()
+    say(f"{len(results)} questions, worded unlike the corpus. Where is the passage that answers?")
+    show_tally(
+        {
+            stage: [sum(r is not None and r <= limit for r in column) for limit in limits]
+            for stage, column in (("dense search", before), ("then reranked", after))
+        },
+        limits,
+    )
+
+
+def extremes(results: Mapping[str, Results]) -> dict[str, str]:
+    """The question that reranking helped most and the one that it hurt most, each with why."""
+    gains = {}
+    for question, (dense, reranked) in results.items():
+        before, after = (rank(QUESTIONS[question], hits) for hits in (dense, reranked))
+        if before is not None and after is not None:
+            gains[question] = before - after
+    if not gains:  # with so small a --top-k that nothing was found
+        return dict.fromkeys(list(results)[:1], "")
+    best, worst = max(gains, key=gains.__getitem__), min(gains, key=gains.__getitem__)
+    helped = "reranking helped most here" if gains[best] > 0 else "reranking helped nowhere"
+    hurt = "reranking hurt most here" if gains[worst] < 0 else "reranking hurt nowhere"
+    return {best: helped, worst: hurt}
+
+
+def rank(title: str, hits: list[Hit]) -> int | None:
+    """Place of the passage with this title, from 1; None if it is not there."""
+    return next((i for i, hit in enumerate(hits, start=1) if hit.title == title), None)
+
+
+def order(results: Results) -> list[list[str]]:
+    """The ids, which the frameworks share, in the order of each stage."""
+    return [[hit.id for hit in hits] for hits in results]
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

@@ -1,0 +1,117 @@
+"""Two-stage RAG with LangChain: Milvus finds passages, Qwen3-Reranker orders them, an LLM answers.
+
+    python examples/langchain_rag.py
+    python examples/langchain_rag.py --corpus "notes/**/*.md" --question "What did we decide?"
+
+Without OPENAI_API_KEY it prints the passages that the LLM would have read.
+"""
+
+import time
+
+from _corpus import Passage, collection_name, load_passages, plan_index
+from _output import (
+    Hit,
+    show_answer,
+    show_indexing,
+    show_next_steps,
+    show_question,
+    show_settings,
+    show_unanswered,
+)
+from _shared import QUESTION, Settings, run
+from langchain_core.documents import Document
+from langchain_milvus import Milvus
+from langchain_text_splitters import MarkdownHeaderTextSplitter
+
+from langchain_qwen3 import (
+    Qwen3Embeddings,
+    Qwen3Reranker,
+    Qwen3TwoStageRetriever,
+    create_rag_chain,
+    milvus_kwargs,
+)
+
+
+def main(settings: Settings) -> None:
+    passages = load_passages(settings, split_markdown)
+    show_settings(settings, passages)
+    store = open_store(settings, passages)
+    question = settings.question or QUESTION
+    show_question(question)
+    answer(settings, store, question)
+    show_next_steps(settings)
+
+
+def open_store(settings: Settings, passages: list[Passage]) -> Milvus:
+    """A Milvus vector store that holds the passages; only what it lacks is embedded."""
+    embeddings = Qwen3Embeddings(
+        model=settings.model, dimensions=settings.dimensions, instruction=settings.instruction
+    )
+    collection = collection_name(settings, "langchain")
+    store = Milvus(
+        **milvus_kwargs(
+            embeddings,
+            uri=settings.uri,
+            token=settings.token,
+            collection_name=collection,
+            k=settings.top_k,
+        )
+    )
+    start = time.perf_counter()
+    plan = plan_index(store.client, collection, "pk", passages, settings)
+    if plan.missing:
+        store.add_documents(
+            [
+                Document(p.text, metadata={"source": p.source, "title": p.title})
+                for p in plan.missing
+            ],
+            ids=[p.id for p in plan.missing],
+        )
+    if plan.stale:
+        store.delete(ids=plan.stale)
+    show_indexing("LangChain", plan, passages, time.perf_counter() - start)
+    return store
+
+
+def answer(settings: Settings, store: Milvus, question: str) -> None:
+    """Dense search for `top_k` candidates, reranking to `top_n`, an answer that cites them."""
+    retriever = Qwen3TwoStageRetriever(
+        vectorstore=store,
+        reranker=Qwen3Reranker(model=settings.reranker, instruction=settings.instruction),
+        k=settings.top_k,
+        top_n=settings.top_n,
+    )
+    if not settings.llm:
+        documents = retriever.invoke(question)
+        show_unanswered("LangChain", [to_hit(d, d.metadata["relevance_score"]) for d in documents])
+        return
+
+    from langchain_openai import ChatOpenAI
+
+    chain = create_rag_chain(retriever, ChatOpenAI(model=settings.llm))
+    result = chain.invoke(question)
+    hits = [to_hit(d, d.metadata["relevance_score"]) for d in result["context"]]
+    cited = [citation["number"] for citation in result["citations"]]
+    show_answer("LangChain", result["answer"], hits, cited)
+
+
+def split_markdown(text: str) -> list[str]:
+    """Cut by LangChain's own splitter, for `--splitter framework`."""
+    levels = [("#" * level, f"h{level}") for level in range(1, 7)]
+    splitter = MarkdownHeaderTextSplitter(levels, strip_headers=False)
+    return [document.page_content for document in splitter.split_text(text)]
+
+
+def to_hit(document: Document, score: float) -> Hit:
+    """A document with one of its scores, for printing."""
+    return Hit(
+        id=document.metadata["pk"],
+        title=document.metadata["title"],
+        source=document.metadata["source"],
+        text=document.page_content,
+        score=score,
+    )
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
