@@ -7,7 +7,7 @@ once, no logits, and in the last layer no queries, attention output or MLP but f
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,13 +105,22 @@ class Encoder:
         if not sequences:
             return out
         with self._lock, torch.inference_mode():
-            # This call's prefixes stay at hand until it ends, whatever the cache evicts.
+            # Held until the call ends, whatever the cache evicts meanwhile.
             known = dict(self._prefixes)
+            carried: dict[Ids, list[KeysValues]] = {}
             for pack in plan(sequences, self.pack_tokens, known):
-                out[list(pack.order)] = self._forward(pack, known).cpu().numpy()
+                states, laid = self._forward(pack, known | carried)
+                out[list(pack.order)] = states.cpu().numpy()
                 if on_progress is not None:
                     on_progress(len(pack.order))
-            self._remember(known, {sequence.prefix for sequence in sequences})
+                last = pack.branches[-1]
+                at_hand = known | carried | laid
+                carried = (
+                    {last.prefix: at_hand[last.prefix]} if last.continues and last.prefix else {}
+                )
+                for branch in pack.branches:
+                    if branch.prefix:
+                        self._remember(branch.prefix, at_hand[branch.prefix])
         if not np.isfinite(out).all():
             dtype = str(self.model.dtype).removeprefix("torch.")
             bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
@@ -122,8 +131,15 @@ class Encoder:
             raise FloatingPointError(msg)
         return out
 
-    def _forward(self, pack: Pack, known: dict[Ids, list[KeysValues]]) -> Tensor:
-        """Run one pack; adds the keys and values of the prefixes laid in it to `known`."""
+    def _forward(
+        self, pack: Pack, known: Mapping[Ids, list[KeysValues]]
+    ) -> tuple[Tensor, dict[Ids, list[KeysValues]]]:
+        """Run one pack.
+
+        Returns:
+            (n, hidden_size) float32 for the pack's n segments, and for each prefix laid in the pack
+            its keys and values in every layer.
+        """
         model = self.model
         ids = torch.tensor(pack.ids, device=self.device)
         positions = torch.tensor([pack.positions], device=self.device)
@@ -157,14 +173,14 @@ class Encoder:
             attended = attend(query, keys, values, pack, visible, attention.scaling)
             x = x + attention.o_proj(attended[0].transpose(0, 1).reshape(len(x), -1))
             x = x + layer.mlp(_rms_norm(layer.post_attention_layernorm, x))
-        known.update(captured)
-        x = x.float()
-        return F.rms_norm(x, x.shape[-1:], model.norm.weight.float(), model.norm.variance_epsilon)
+        x, weight = x.float(), model.norm.weight.float()
+        return F.rms_norm(x, x.shape[-1:], weight, model.norm.variance_epsilon), captured
 
-    def _remember(self, known: dict[Ids, list[KeysValues]], used: set[Ids]) -> None:
+    def _remember(self, prefix: Ids, layers: list[KeysValues]) -> None:
         """Keep the prefixes used last, up to `PREFIX_CACHE_TOKENS` tokens in all."""
-        for prefix in used - {()}:
-            self._prefixes[prefix] = known[prefix]
-            self._prefixes.move_to_end(prefix)
+        if len(prefix) > PREFIX_CACHE_TOKENS:
+            return
+        self._prefixes[prefix] = layers
+        self._prefixes.move_to_end(prefix)
         while sum(map(len, self._prefixes)) > PREFIX_CACHE_TOKENS:
             self._prefixes.popitem(last=False)

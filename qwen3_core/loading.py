@@ -251,8 +251,8 @@ def _check_kind(
         raise ValueError(msg)
     if kind == "embedding" and tokenizer.appended != (END_OF_TEXT,):
         msg = (
-            f"the tokenizer of {name!r} puts {tokenizer.appended or 'nothing'} behind a text, where "
-            f"an embedding model's puts {END_OF_TEXT} once: {advice}"
+            f"the tokenizer of {name!r} puts {tokenizer.appended or 'nothing'} behind a text, "
+            f"where an embedding model's puts {END_OF_TEXT} once: {advice}"
         )
         raise ValueError(msg)
     modules_path = _cached_file(source, "modules.json", revision)

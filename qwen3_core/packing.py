@@ -32,6 +32,8 @@ class Branch:
     segments: tuple[slice, ...]
     joined: bool
     """True if the only segment includes the prefix's rows, as one plain causal sequence."""
+    continues: bool
+    """True if the next pack begins with more segments of this prefix, which is not laid there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ class _Builder:
         self.branches: list[Branch] = []
         self.order: list[int] = []
 
-    def add(self, prefix: Ids, known: bool, members: list[tuple[int, Ids]]) -> None:
+    def add(
+        self, prefix: Ids, members: list[tuple[int, Ids]], *, known: bool, continues: bool
+    ) -> None:
         """Lay one prefix (unless its keys and values are known) and the segments behind it."""
         start = len(self.ids)
         if not known:
@@ -72,7 +76,7 @@ class _Builder:
             self._lay(ids, len(prefix))
             segments.append(slice(begin, len(self.ids)))
             self.order.append(index)
-        self.branches.append(Branch(prefix, prefix_rows, tuple(segments), joined))
+        self.branches.append(Branch(prefix, prefix_rows, tuple(segments), joined, continues))
 
     def _lay(self, ids: Ids, position: int) -> None:
         self.ids += ids
@@ -88,8 +92,8 @@ def plan(
     """Group sequences by prefix and lay them into packs of at most `budget` tokens.
 
     Packs must be run in the order they come: a prefix is laid in the first pack that needs it, and
-    later packs rely on its keys and values. Sequences of one prefix keep their order. A sequence
-    longer than the budget gets a pack of its own; it is never cut.
+    the packs after it rely on its keys and values. Sequences of one prefix keep their order. A
+    sequence longer than the budget gets a pack of its own; it is never cut.
 
     Args:
         sequences: What to encode; each with at least one token of its own.
@@ -124,7 +128,8 @@ def plan(
                 builder = _Builder()
                 continue
             end = max(end, begin + 1)
-            builder.add(prefix, laid, members[begin:end])
+            more = end < len(members)
+            builder.add(prefix, members[begin:end], known=laid, continues=more)
             laid, begin = True, end
     if builder.ids:
         yield builder.pack()

@@ -19,7 +19,8 @@ SEQUENCES = st.lists(
 
 def unpack(packs: list[Pack], known: set) -> dict[int, list[tuple[int, int]]]:
     """Each sequence's (position, id) pairs, as a segment of the packs can see them."""
-    seen = {}
+    seen: dict[int, list[tuple[int, int]]] = {}
+    carried = None
     laid = {prefix: list(enumerate(prefix)) for prefix in known} | {(): []}
     for pack in packs:
         cells = list(zip(pack.positions, pack.ids, strict=True))
@@ -27,12 +28,19 @@ def unpack(packs: list[Pack], known: set) -> dict[int, list[tuple[int, int]]]:
         for branch in pack.branches:
             if branch.prefix_rows.stop > branch.prefix_rows.start:
                 laid[branch.prefix] = cells[branch.prefix_rows]
+            if branch.prefix and branch.prefix not in known:
+                # Its keys and values come from this pack, or were carried over from the last.
+                rows = branch.prefix_rows
+                assert rows.stop > rows.start or carried == branch.prefix
             for rows in branch.segments:
                 before = [] if branch.joined else laid[branch.prefix]
                 index = next(order)
                 assert index not in seen, "a sequence is laid twice"
                 seen[index] = before + cells[rows]
         assert next(order, None) is None
+        assert not any(branch.continues for branch in pack.branches[:-1])
+        carried = pack.branches[-1].prefix if pack.branches[-1].continues else None
+    assert carried is None
     return seen
 
 

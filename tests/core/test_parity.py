@@ -139,6 +139,23 @@ def test_remembered_prefixes_are_bounded(random_checkpoints, monkeypatch):
     assert sum(map(len, model.engine.encoder._prefixes)) <= 100
 
 
+def test_many_queries_do_not_pile_up_prefixes(random_checkpoints, monkeypatch):
+    monkeypatch.setattr("qwen3_core.encoder.PREFIX_CACHE_TOKENS", 0)
+    model = reranker(random_checkpoints["reranker"], pack_tokens=160)
+    held = []
+    forward = Encoder._forward
+
+    def watched(self, pack, known):
+        held.append(sum(map(len, known)))
+        return forward(self, pack, known)
+
+    monkeypatch.setattr(Encoder, "_forward", watched)
+    model.score_pairs([(f"query {i // 4}", "a text " * 20) for i in range(24)])
+    longest = len(model.engine.tokenizer.rerank_prefix(TASK, "query 0"))
+    assert len(held) > 6, "a query's documents take more than one pack"
+    assert max(held) == longest, "one query's prefix is carried over at a time"
+
+
 def test_bfloat16_stays_close_to_float32():
     texts = ["Milvus writes inserted data to object storage.", "Cats sleep most of the day.", ""]
     query = "How is data stored in Milvus?"
