@@ -1,6 +1,6 @@
 """`create_rag_chain`: a question answered by an LLM from retrieved passages, with citations."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from operator import itemgetter
 from typing import Any, TypedDict, cast
 
@@ -10,7 +10,13 @@ from langchain_core.messages import SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
 from langchain_core.retrievers import RetrieverLike
-from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import (
+    AddableDict,
+    Runnable,
+    RunnableGenerator,
+    RunnableLambda,
+    RunnablePassthrough,
+)
 
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
 from qwen3_core.validation import check_query
@@ -91,7 +97,7 @@ def create_rag_chain(
         RunnableLambda(_question)
         | RunnablePassthrough.assign(context=itemgetter("question") | retriever)
         | RunnablePassthrough.assign(answer=answer)
-        | RunnablePassthrough.assign(citations=RunnableLambda(_citations))
+        | RunnableGenerator(_cite, _acite, name="citations")
     )
     named = chain.with_config(run_name="create_rag_chain")
     return cast("Runnable[str | Mapping[str, str], RagAnswer]", named)
@@ -129,7 +135,29 @@ def _prompt_values(state: dict[str, Any]) -> dict[str, str]:
     return {"context": fence(texts) if texts else NO_PASSAGES, "question": state["question"]}
 
 
-def _citations(state: dict[str, Any]) -> list[Citation]:
-    context: list[Document] = state["context"]
-    numbers = cited(state["answer"], len(context))
+def _cite(chunks: Iterator[dict[str, Any]]) -> Iterator[AddableDict]:
+    """Pass the chunks on as they come, and then say which passages the whole answer cites."""
+    # `RunnablePassthrough.assign` would do, but its branches share a lock over the stream, so that
+    # tokens wait for later tokens.
+    answer = ""
+    context: list[Document] = []
+    for chunk in chunks:
+        answer += chunk.get("answer", "")
+        context = chunk.get("context", context)
+        yield AddableDict(chunk)
+    yield AddableDict(citations=_citations(answer, context))
+
+
+async def _acite(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[AddableDict]:
+    answer = ""
+    context: list[Document] = []
+    async for chunk in chunks:
+        answer += chunk.get("answer", "")
+        context = chunk.get("context", context)
+        yield AddableDict(chunk)
+    yield AddableDict(citations=_citations(answer, context))
+
+
+def _citations(answer: str, context: list[Document]) -> list[Citation]:
+    numbers = cited(answer, len(context))
     return [Citation(number=n, document=context[n - 1]) for n in numbers]

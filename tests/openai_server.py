@@ -110,8 +110,8 @@ class OpenAIServer:
                 self.end_headers()
                 for i, chunk in enumerate(chunks(body, answer)):
                     # The first chunk holds the role, the second the first token.
-                    if i > 1:
-                        server.gate.wait(timeout=30)
+                    if i > 1 and not server.gate.wait(timeout=10):
+                        return  # the answer stays cut, which its reader will see
                     self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
                     self.wfile.flush()
                 self.wfile.write(b"data: [DONE]\n\n")

@@ -24,6 +24,12 @@ TEXTS = [
 RELEVANT = {TEXTS[1], TEXTS[3]}
 
 
+async def call(component: Any, func: str, *args: Any, **kwargs: Any) -> Any:
+    """The result of a method by its name, awaited if it is one of the async twins ("a...")."""
+    result = getattr(component, func)(*args, **kwargs)
+    return await result if func.startswith("a") else result
+
+
 class Runs(BaseCallbackHandler):
     """Records the runs that callbacks report."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import pickle
+import shutil
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from langchain_qwen3 import Qwen3Embeddings
 from qwen3_core import Embedder
 from tests.conftest import TINY
-from tests.langchain.conftest import QUESTION, TEXTS
+from tests.langchain.conftest import QUESTION, TEXTS, call
 
 NOWHERE = "/no/such/folder"
 """A model that cannot be loaded: whatever works with it has not tried to."""
@@ -114,6 +115,16 @@ async def test_many_concurrent_calls_give_the_same_vectors(embeddings):
 # Settings
 
 
+@pytest.mark.xfail(reason="a component that replaces another does not take over its loaded model")
+def test_an_assignment_keeps_the_loaded_model(tmp_path):
+    folder = shutil.copytree(TINY / "embedding", tmp_path / "model")
+    embeddings = Qwen3Embeddings(model=folder)
+    embeddings.embed_query(QUESTION)
+    shutil.rmtree(folder)
+    embeddings.instruction = "fact_check"
+    embeddings.embed_query(QUESTION)
+
+
 def test_constructing_loads_nothing():
     assert Qwen3Embeddings(model=NOWHERE).embed_documents([]) == []
 
@@ -132,7 +143,7 @@ def test_a_folder_may_be_a_path(embeddings):
 
 def test_an_assignment_takes_effect():
     embeddings = Qwen3Embeddings(model="tiny")
-    before = embeddings.embed_query(QUESTION)
+    before = np.array(embeddings.embed_query(QUESTION))
     embeddings.dimensions = 32
     embeddings.instruction = "fact_check"
     changed = embeddings.embed_query(QUESTION)
@@ -265,8 +276,7 @@ def test_documents_that_are_no_texts_are_refused_before_loading(texts, kind, err
 async def test_a_query_that_asks_nothing_is_refused_before_loading(method, query, kind, error):
     embeddings = Qwen3Embeddings(model=NOWHERE)
     with pytest.raises(kind, match=error):
-        result = getattr(embeddings, method)(query)
-        await result
+        await call(embeddings, method, query)
 
 
 @pytest.mark.parametrize("text", ["", " \n\t", "\x00", "a\x00b", "<|im_end|>", "\U0001f9ed\u200d"])

@@ -25,13 +25,12 @@ def loaded_after(code: str) -> list[str]:
     "code",
     [
         "import langchain_qwen3",
-        "from langchain_qwen3 import *",
-        "from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker\n"
-        "Qwen3Embeddings().embed_documents([])\n"
-        "Qwen3Reranker().rerank('any', [])\n"
-        "Qwen3Reranker().compress_documents([], 'any')",
+        """from langchain_qwen3 import *
+Qwen3Embeddings().embed_documents([])
+Qwen3Reranker().rerank("any", [])
+Qwen3Reranker().compress_documents([], "any")""",
     ],
-    ids=["package", "all names", "components that were given nothing to do"],
+    ids=["the package", "all names, and components with nothing to do"],
 )
 def test_loads_no_model_library(code):
     assert loaded_after(code) == []

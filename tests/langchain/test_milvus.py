@@ -1,11 +1,14 @@
 """milvus_kwargs, on real Milvus Lite files: what the store does with them, and what is refused."""
 
+from typing import Any
+
 import pytest
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_milvus import Milvus
 from pymilvus import MilvusClient
 
-from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever, milvus_kwargs
+from langchain_qwen3 import Qwen3Embeddings, Qwen3TwoStageRetriever, milvus_kwargs
 from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS
 
 COUNT = 110
@@ -68,7 +71,7 @@ def test_a_search_for_k_is_within_ef(embeddings, tmp_path, k):
 
 
 def test_the_token_is_for_the_connection(embeddings, monkeypatch):
-    asked = {}
+    asked: dict[str, object] = {}
     monkeypatch.setattr(
         "langchain_qwen3.milvus.check_collection",
         lambda uri, name, **kwargs: asked.update(uri=uri, name=name, **kwargs),
@@ -131,7 +134,8 @@ async def test_both_stages_asynchronously(filled, reranker):
 
 def test_what_is_indexed_need_not_be_embedded_again(embeddings, uri):
     again = Milvus(**milvus_kwargs(embeddings, uri=uri))
-    assert sorted(again.get_pks('pk in ["id-1", "id-2", "new"]')) == ["id-1", "id-2"]
+    there: list[Any] = again.get_pks('pk in ["id-1", "id-2", "new"]') or []
+    assert sorted(there) == ["id-1", "id-2"]
 
 
 def test_delete_and_upsert_by_id(new):
@@ -159,8 +163,6 @@ def test_drop_old_replaces_a_collection_that_does_not_fit(embeddings, tmp_path):
 
 
 def test_other_embeddings_will_do(tmp_path):
-    from langchain_core.embeddings import DeterministicFakeEmbedding
-
     store = Milvus(**milvus_kwargs(DeterministicFakeEmbedding(size=8), uri=tmp_path / "a.db"))
     store.add_texts(["a"], ids=["1"])
     assert store.similarity_search("a")[0].page_content == "a"

@@ -20,18 +20,12 @@ from pydantic import ValidationError
 from langchain_qwen3 import Qwen3CrossEncoder, Qwen3Reranker
 from qwen3_core import Reranker
 from tests.conftest import TINY
-from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS
+from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS, call
 
 NOWHERE = "/no/such/folder"
 """A model that cannot be loaded: whatever works with it has not tried to."""
 
 SYNC_AND_ASYNC = pytest.mark.parametrize("func", ["compress_documents", "acompress_documents"])
-
-
-async def call(reranker, func, *args, **kwargs):
-    """The result of a method by its name, awaited if it is a coroutine."""
-    result = getattr(reranker, func)(*args, **kwargs)
-    return await result if func.startswith("a") else result
 
 
 def scores(documents):
@@ -120,7 +114,7 @@ async def test_ids_metadata_and_class_are_kept(reranker, documents, func):
     class Page(Document):
         number: int
 
-    pages = [Page(d.page_content, id=d.id, metadata=d.metadata, number=7) for d in documents]
+    pages = [Page(**d.model_dump(exclude={"type"}), number=7) for d in documents]
     for page in await call(reranker, func, pages, QUESTION):
         assert type(page) is Page
         assert page.number == 7
@@ -204,6 +198,7 @@ async def test_behind_an_ensemble(store, func):
             store.as_retriever(search_kwargs={"k": 2}),
             store.as_retriever(search_type="mmr", search_kwargs={"k": 6}),
         ],
+        weights=[0.5, 0.5],
         id_key="position",
     )
     retriever = ContextualCompressionRetriever(
@@ -366,7 +361,8 @@ async def test_a_wrong_override_is_refused_before_loading(func, documents, overr
 @SYNC_AND_ASYNC
 async def test_a_query_that_asks_nothing_is_refused(func, documents, query, kind, error):
     reranker = Qwen3Reranker(model=NOWHERE)
-    for candidates in (documents, []):
+    nothing: list[Document] = []
+    for candidates in (documents, nothing):
         with pytest.raises(kind, match=error):
             await call(reranker, func, candidates, query)
         with pytest.raises(kind, match=error):

@@ -12,14 +12,9 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from pydantic import ValidationError
 
 from langchain_qwen3 import Qwen3CrossEncoder, Qwen3Reranker, Qwen3TwoStageRetriever
-from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS
+from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS, call
 
 SYNC_AND_ASYNC = pytest.mark.parametrize("func", ["invoke", "ainvoke"])
-
-
-async def call(retriever, func, *args, **kwargs):
-    result = getattr(retriever, func)(*args, **kwargs)
-    return await result if func.startswith("a") else result
 
 
 class AllTexts(BaseRetriever):
@@ -260,8 +255,9 @@ def test_as_a_tool_of_an_agent(retriever):
     tool = create_retriever_tool(
         retriever, "search", "Searches.", response_format="content_and_artifact"
     )
-    call = {"name": "search", "args": {"query": QUESTION}, "id": "1", "type": "tool_call"}
-    message = tool.invoke(call)
+    message = tool.invoke(
+        {"name": "search", "args": {"query": QUESTION}, "id": "1", "type": "tool_call"}
+    )
     assert len(message.artifact) == 3
     assert TEXTS[1] in message.content
 

@@ -3,7 +3,7 @@
 import pytest
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_milvus import Milvus
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests, RetrieversIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
@@ -34,6 +34,8 @@ class TestEmbeddingsIntegration(EmbeddingsIntegrationTests):
 
 class TwoStageRetriever(RetrieversIntegrationTests):
     """What the stores below share: `top_n` is the number of results, `k` that of candidates."""
+
+    store: VectorStore
 
     @property
     def retriever_constructor(self) -> type[BaseRetriever]:
