@@ -1,8 +1,9 @@
 """Qwen3-Embedding as a LlamaIndex embedding model."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
@@ -18,6 +19,9 @@ class Qwen3Embedding(BaseEmbedding):
     Vectors are lists of floats of length 1, so inner product and cosine are equal. The model is
     loaded at first use, and shared by all components of the process that name the same one; an
     object can be shared between threads, copied and pickled.
+
+    Settings that choose or run the model are fixed; `model_copy(update={...})` gives an object with
+    others.
 
     Example:
         ```python
@@ -90,6 +94,11 @@ class Qwen3Embedding(BaseEmbedding):
             instruction=self.instruction,
             pack_tokens=self.pack_tokens,
         )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some settings changed and checked; an equal model is shared, not loaded."""
+        del deep  # settings are plain values
+        return type(self)(**{**dict(self), **(update or {})})
 
     @classmethod
     def class_name(cls) -> str:

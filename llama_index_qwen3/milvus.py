@@ -1,16 +1,20 @@
 """The keyword arguments with which LlamaIndex's Milvus store fits Qwen3 vectors."""
 
-from os import PathLike
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from qwen3_core.milvus import CONSISTENCY, Metric, check_collection, index_params, search_params
+from qwen3_core.validation import is_count
+
+MAX_K = 16_384
+"""Hits that a Milvus server returns at most (limits in its documentation)."""
 
 
 def milvus_kwargs(
     embed_model: Qwen3Embedding,
     *,
-    uri: str | PathLike[str] = "./milvus.db",
+    uri: str | Path = "./milvus.db",
     token: str | None = None,
     collection_name: str = "qwen3",
     k: int = 100,
@@ -26,11 +30,12 @@ def milvus_kwargs(
     Args:
         embed_model: The model whose vectors will be stored; loaded now unless it names its
             `dimensions`.
-        uri: Milvus Lite file ("./milvus.db"), server ("http://host:19530") or Zilliz Cloud
-            endpoint.
+        uri: Path of a Milvus Lite file, which ends in ".db" and whose folder exists (`~` is the
+            home folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
         token: "user:password" or an API key, where the server wants one.
         collection_name: The collection, created by the store if it does not exist.
-        k: The largest `similarity_top_k` that will be asked for, at least 1.
+        k: The largest `similarity_top_k` that will be asked for, from 1 to 16,384. A server refuses
+            a search for more; it costs time, so do not set it higher than needed.
         metric: "IP" (inner product) or "COSINE"; equal for vectors of length 1.
         overwrite: Let the store drop an existing collection of this name.
         use_async_client: Needed for `aquery` and other async calls. The store's async client
@@ -38,7 +43,12 @@ def milvus_kwargs(
             `asyncio.run` twice. False leaves it away.
 
     Raises:
-        ValueError: If the collection exists with another dimension or metric, or `k` is below 1.
+        TypeError: If `embed_model` is none of ours, or `uri` neither a string nor a path.
+        ValueError: If an argument is out of range, or the collection exists with another dimension
+            or metric.
+        FileNotFoundError: If the folder of a Milvus Lite file does not exist.
+        OSError: If the embedding model cannot be found or read.
+        pymilvus.exceptions.MilvusException: If the server does not answer.
 
     Example:
         ```python
@@ -47,7 +57,16 @@ def milvus_kwargs(
         store = MilvusVectorStore(**milvus_kwargs(embed_model, uri="./milvus.db", k=50))
         ```
     """
-    uri = str(uri)
+    if not isinstance(embed_model, Qwen3Embedding):
+        msg = f"embed_model must be a Qwen3Embedding, got {type(embed_model).__name__}"
+        raise TypeError(msg)
+    if not is_count(k) or k > MAX_K:
+        msg = f"k must be an integer from 1 to {MAX_K}, got {k!r}"
+        raise ValueError(msg)
+    if metric not in get_args(Metric):
+        msg = f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}"
+        raise ValueError(msg)
+    uri = _checked_uri(uri)
     dim = embed_model.dim
     # The store wants these flat: it nests what is not a name of its own under "params" itself.
     index = index_params(metric)
@@ -75,3 +94,29 @@ def milvus_kwargs(
         "overwrite": overwrite,
         "use_async_client": use_async_client,
     }
+
+
+def _checked_uri(uri: str | Path) -> str:
+    """The uri as the string that Milvus takes; a path that it would refuse is refused clearly."""
+    if isinstance(uri, str) and "://" in uri:
+        return uri
+    if not isinstance(uri, (str, Path)):
+        msg = f"uri must be a string or a path, got {type(uri).__name__}: {uri!r:.80}"
+        raise TypeError(msg)
+    path = Path(uri).expanduser()
+    if path.suffix != ".db":
+        msg = (
+            f"uri={str(uri)!r} is neither an address such as 'http://localhost:19530' nor the path "
+            "of a Milvus Lite file, which ends in '.db'"
+        )
+        raise ValueError(msg)
+    if not path.parent.is_dir():
+        msg = f"the folder of uri={str(uri)!r} does not exist: create {str(path.parent)!r} first"
+        raise FileNotFoundError(msg)
+    if path.is_file():
+        msg = (
+            f"uri={str(uri)!r} is a plain file, but a Milvus Lite 3 database is a folder (one of "
+            "Milvus Lite 2 cannot be opened any more): choose another uri"
+        )
+        raise ValueError(msg)
+    return str(path)

@@ -1,9 +1,9 @@
 """Qwen3-Reranker as a LlamaIndex node postprocessor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 from llama_index.core.callbacks import CBEventType, EventPayload
@@ -29,6 +29,9 @@ class Qwen3Rerank(BaseNodePostprocessor):
     handed in stays as it is. Equal nodes keep their order. The model is loaded at first use, and
     shared by all components of the process that name the same one; an object can be shared between
     threads, copied and pickled.
+
+    Settings that choose or run the model are fixed; `model_copy(update={...})` gives an object with
+    others.
 
     Example:
         ```python
@@ -73,6 +76,9 @@ class Qwen3Rerank(BaseNodePostprocessor):
     pack_tokens: int | None = Field(default=None, frozen=True)
     """Token budget of one forward pass; default by device."""
 
+    show_progress: bool = False
+    """Show a progress bar on stderr."""
+
     _reranker: Reranker = PrivateAttr()
 
     @field_validator("model", mode="before")
@@ -94,6 +100,11 @@ class Qwen3Rerank(BaseNodePostprocessor):
             instruction=self.instruction,
             pack_tokens=self.pack_tokens,
         )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some settings changed and checked; an equal model is shared, not loaded."""
+        del deep  # settings are plain values
+        return type(self)(**{**dict(self), **(update or {})})
 
     @classmethod
     def class_name(cls) -> str:
@@ -123,6 +134,7 @@ class Qwen3Rerank(BaseNodePostprocessor):
                 top_n=self.top_n,
                 score_threshold=self.score_threshold,
                 instruction=self.instruction,
+                show_progress=self.show_progress,
             ):
                 found = nodes[ranked.index]
                 node = (
