@@ -1,6 +1,7 @@
 """Attention over a pack: every segment sees its own prefix and itself, causally, and no more."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ def packed_attention(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    pack: Pack,
+    pack: Pack[Any],
     known: Mapping[Ids, KeysValues],
     scale: float,
 ) -> Tensor:
@@ -85,7 +86,7 @@ def last_token_attention(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    pack: Pack,
+    pack: Pack[Any],
     known: Mapping[Ids, KeysValues],
     scale: float,
 ) -> Tensor:

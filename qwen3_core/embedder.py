@@ -1,11 +1,11 @@
 """Vectors of queries and documents: encoder, slice, normalise."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from qwen3_core.engine import Component
+from qwen3_core.engine import Component, Job
 from qwen3_core.packing import TokenSequence
 from qwen3_core.progress import progress_bar
 from qwen3_core.prompts import resolve_instruction
@@ -34,6 +34,7 @@ class Embedder(Component):
         dimensions: int | None = None,
         instruction: str | None = None,
         pack_tokens: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Check the settings; nothing is loaded yet.
 
@@ -48,6 +49,7 @@ class Embedder(Component):
                 4B, 8B); default the model's own.
             instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) put before queries.
             pack_tokens: Token budget of one forward pass; default by device.
+            timeout: Seconds that one call may take, waiting included; None: as long as it takes.
 
         Raises:
             ValueError: If an argument is out of range. Whether the model exists, is of the right
@@ -63,6 +65,7 @@ class Embedder(Component):
             max_length=max_length,
             instruction=instruction,
             pack_tokens=pack_tokens,
+            timeout=timeout,
         )
 
     @property
@@ -83,13 +86,17 @@ class Embedder(Component):
         Raises:
             TypeError: If a text is not a string.
             ValueError: If a text holds a lone surrogate.
+            TimeoutError: If it takes longer than `timeout`.
         """
+        return self._run(self._documents(check_texts(texts, "documents"), show_progress))
+
+    async def aembed_documents(
+        self, texts: Iterable[str], *, show_progress: bool = False
+    ) -> np.ndarray:
+        """Like `embed_documents`, without blocking the event loop."""
         documents = check_texts(texts, "documents")
-        if not documents:
-            return self._none()
-        rows, cut = self.engine.tokenizer.embedding_documents(documents, self.max_length)
-        self._warn(cut, "documents")
-        return self._embed([TokenSequence((), row) for row in rows], show_progress)
+        job = self._documents(documents, show_progress)
+        return await self._arun(job, sum(map(len, documents)))
 
     def embed_queries(
         self,
@@ -112,32 +119,67 @@ class Embedder(Component):
             TypeError: If a query is not a string.
             ValueError: If a query is blank or holds a lone surrogate, or the instruction leaves no
                 room for a query within `max_length`.
+            TimeoutError: If it takes longer than `timeout`.
         """
+        task, texts = self._check_queries(queries, instruction)
+        return self._run(self._queries(texts, task, show_progress))
+
+    async def aembed_queries(
+        self,
+        queries: Iterable[str],
+        *,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Like `embed_queries`, without blocking the event loop."""
+        task, texts = self._check_queries(queries, instruction)
+        job = self._queries(texts, task, show_progress)
+        return await self._arun(job, sum(map(len, texts)))
+
+    def _check_queries(
+        self, queries: Iterable[str], instruction: str | None
+    ) -> tuple[str, list[str]]:
         task = self.instruction if instruction is None else resolve_instruction(instruction)
-        texts = [check_query(query) for query in check_texts(queries, "queries")]
-        if not texts:
-            return self._none()
-        prefix = self.engine.tokenizer.embedding_prefix(task)
-        room = self.max_length - len(prefix)
-        if room < self.max_length // 2:
-            msg = (
-                f"the instruction takes {len(prefix)} of max_length={self.max_length} tokens, more "
-                "than half: shorten it or raise max_length"
-            )
-            raise ValueError(msg)
-        rows, cut = self.engine.tokenizer.embedding_queries(texts, room)
-        self._warn(cut, "queries")
-        return self._embed([TokenSequence(prefix, row) for row in rows], show_progress)
+        return task, [check_query(query) for query in check_texts(queries, "queries")]
 
-    def _none(self) -> np.ndarray:
-        """The vectors of no text; loads nothing, so their length may be unknown (0)."""
-        return np.empty((0, self._dimensions or 0), dtype=np.float32)
+    def _documents(self, texts: list[str], show_progress: bool) -> Job[np.ndarray]:
+        def sequences_of(window: slice) -> list[TokenSequence]:
+            rows, cut = self.engine.tokenizer.embedding_documents(texts[window], self.max_length)
+            self._warn([window.start + i for i in cut], "documents")
+            return [TokenSequence((), row) for row in rows]
 
-    def _embed(self, sequences: list[TokenSequence], show_progress: bool) -> np.ndarray:
-        encoder, dimensions = self.engine.encoder, self.dimensions
-        check_dimensions(dimensions, encoder.hidden_size)
-        with progress_bar("Embedding", len(sequences), show_progress) as advance:
-            hidden = encoder.encode(sequences, advance)[:, :dimensions]
+        return self._embed(texts, sequences_of, bulk=True, show_progress=show_progress)
+
+    def _queries(self, texts: list[str], task: str, show_progress: bool) -> Job[np.ndarray]:
+        def sequences_of(window: slice) -> list[TokenSequence]:
+            tokenizer, max_length = self.engine.tokenizer, self.max_length
+            prefix = tokenizer.embedding_prefix(task)
+            if len(prefix) > max_length // 2:
+                msg = (
+                    f"the instruction takes {len(prefix)} of max_length={max_length} tokens, more "
+                    "than half: shorten it or raise max_length"
+                )
+                raise ValueError(msg)
+            rows, cut = tokenizer.embedding_queries(texts[window], max_length - len(prefix))
+            self._warn([window.start + i for i in cut], "queries")
+            return [TokenSequence(prefix, row) for row in rows]
+
+        return self._embed(texts, sequences_of, bulk=False, show_progress=show_progress)
+
+    def _embed(
+        self,
+        texts: list[str],
+        sequences_of: Callable[[slice], list[TokenSequence]],
+        *,
+        bulk: bool,
+        show_progress: bool,
+    ) -> Job[np.ndarray]:
+        if not texts:  # nothing is loaded for it, so the vectors' length may be unknown (0)
+            return np.empty((0, self._dimensions or 0), dtype=np.float32)
+        check_dimensions(self.dimensions, self.engine.encoder.hidden_size)
+        with progress_bar("Embedding", len(texts), show_progress) as progress:
+            hidden = yield from self._encode(texts, sequences_of, bulk=bulk, progress=progress)
+        hidden = hidden[:, : self.dimensions]
         norms = np.linalg.norm(hidden, axis=1, keepdims=True)
         if not norms.all():
             msg = f"the vector of text {int(np.flatnonzero(norms[:, 0] == 0)[0])} has length 0"

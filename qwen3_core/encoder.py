@@ -5,9 +5,8 @@ runs that model's own layers over packs (`qwen3_core.packing`): no padding, shar
 once, no logits, and in the last layer no queries, attention output or MLP but for the last tokens.
 """
 
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwen3_core.attention import KeysValues, last_token_attention, packed_attention
-from qwen3_core.packing import Ids, Pack, TokenSequence, plan
+from qwen3_core.packing import Ids, Line, Pack, W, next_pack
 
 if TYPE_CHECKING:
     from transformers import Qwen3Model
 
-PREFIX_CACHE_TOKENS = 1024
+PREFIX_CACHE_TOKENS = 2048
 """Tokens of prefixes whose keys and values are kept between calls (112 KiB a token at 0.6B)."""
 
 DEFAULT_PACK_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 8192}
@@ -47,10 +46,10 @@ def _heads(projected: Tensor, attention: Any) -> Tensor:
 
 
 class Encoder:
-    """Computes last hidden states with a loaded Qwen3 model.
+    """Computes last hidden states with a loaded Qwen3 model, pack by pack.
 
-    One call runs at a time; other threads wait. Results do not depend on what else is in the call
-    beyond rounding (float32: about 1e-6 relative).
+    Not for two threads at once: `qwen3_core.engine` gives it a thread of its own. A result does not
+    depend on what else is in its pack beyond rounding (float32: about 1e-6 relative).
     """
 
     def __init__(self, model: "Qwen3Model", pack_tokens: int | None = None) -> None:
@@ -76,70 +75,45 @@ class Encoder:
             msg = f"pack_tokens must be at least 1, got {pack_tokens}"
             raise ValueError(msg)
         self.pack_tokens = pack_tokens
-        self._lock = threading.Lock()
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in, e.g. "bfloat16"."""
+        return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def hidden_size(self) -> int:
         """Length of a hidden state."""
         return int(self.model.config.hidden_size)
 
-    def encode(
-        self,
-        sequences: Sequence[TokenSequence],
-        on_progress: Callable[[int], object] | None = None,
-    ) -> np.ndarray:
-        """The final hidden state at the last token of each sequence.
+    def next_pack(self, lines: Iterable[Line[W]]) -> Pack[W]:
+        """Take work for one forward pass; see `packing.next_pack`."""
+        return next_pack(lines, self._prefixes)
+
+    @torch.inference_mode()
+    def run(self, pack: Pack[Any]) -> np.ndarray:
+        """The final hidden state at the last token of each sequence of a pack.
 
         Args:
-            sequences: Token sequences; those with an equal prefix share its computation.
-            on_progress: Called after each pack with the number of sequences it finished.
+            pack: The latest pack made by `next_pack`.
 
         Returns:
-            (n, hidden_size) float32, in the order of `sequences`, after the model's final norm.
-
-        Raises:
-            FloatingPointError: If a result is not finite; the message names dtype and remedy.
+            (n, hidden_size) float32, in the order of `pack.members`, after the model's final norm.
+            A row may be NaN or infinite where the model overflows in its dtype.
         """
-        out = np.empty((len(sequences), self.hidden_size), dtype=np.float32)
-        if not sequences:
-            return out
-        with self._lock, torch.inference_mode():
-            # Held until the call ends, whatever the cache evicts meanwhile.
-            known = dict(self._prefixes)
-            carried: dict[Ids, list[KeysValues]] = {}
-            for pack in plan(sequences, self.pack_tokens, known):
-                states, laid = self._forward(pack, known | carried)
-                out[list(pack.order)] = states.cpu().numpy()
-                if on_progress is not None:
-                    on_progress(len(pack.order))
-                last = pack.branches[-1]
-                at_hand = known | carried | laid
-                carried = (
-                    {last.prefix: at_hand[last.prefix]} if last.continues and last.prefix else {}
-                )
-                for branch in pack.branches:
-                    if branch.prefix:
-                        self._remember(branch.prefix, at_hand[branch.prefix])
-        if not np.isfinite(out).all():
-            dtype = str(self.model.dtype).removeprefix("torch.")
-            bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
-            msg = (
-                f"the model returned NaN or infinity for {len(bad)} of {len(out)} sequences "
-                f"(first: {bad[0]}) in {dtype}; use dtype='bfloat16' or 'float32'"
-            )
-            raise FloatingPointError(msg)
-        return out
+        used = [branch.prefix for branch in pack.branches if branch.prefix]
+        known = {prefix: self._prefixes[prefix] for prefix in used if prefix in self._prefixes}
+        states, laid = self._forward(pack, known)
+        for prefix in used:
+            self._remember(prefix, (known | laid)[prefix])
+        result: np.ndarray = states.cpu().numpy()
+        return result
 
     def _forward(
-        self, pack: Pack, known: Mapping[Ids, list[KeysValues]]
+        self, pack: Pack[Any], known: Mapping[Ids, list[KeysValues]]
     ) -> tuple[Tensor, dict[Ids, list[KeysValues]]]:
-        """Run one pack.
-
-        Returns:
-            (n, hidden_size) float32 for the pack's n segments, and for each prefix laid in the pack
-            its keys and values in every layer.
-        """
+        """The pack's states as a tensor, and the keys and values of the prefixes laid in it."""
         model = self.model
         ids = torch.tensor(pack.ids, device=self.device)
         positions = torch.tensor([pack.positions], device=self.device)
@@ -161,7 +135,7 @@ class Encoder:
                 rows = branch.prefix_rows
                 pair = (keys[:, :, rows].contiguous(), values[:, :, rows].contiguous())
                 captured[branch.prefix].append(pair)
-            visible = {b.prefix: known[b.prefix][index] for b in pack.branches if b.prefix in known}
+            visible = {prefix: pairs[index] for prefix, pairs in known.items()}
 
             attend = packed_attention
             if index == len(layers) - 1:
@@ -177,10 +151,8 @@ class Encoder:
         return F.rms_norm(x, x.shape[-1:], weight, model.norm.variance_epsilon), captured
 
     def _remember(self, prefix: Ids, layers: list[KeysValues]) -> None:
-        """Keep the prefixes used last, up to `PREFIX_CACHE_TOKENS` tokens in all."""
-        if len(prefix) > PREFIX_CACHE_TOKENS:
-            return
+        """Keep the prefixes used last, up to `PREFIX_CACHE_TOKENS` tokens, and always the last."""
         self._prefixes[prefix] = layers
         self._prefixes.move_to_end(prefix)
-        while sum(map(len, self._prefixes)) > PREFIX_CACHE_TOKENS:
+        while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > PREFIX_CACHE_TOKENS:
             self._prefixes.popitem(last=False)

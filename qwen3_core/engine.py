@@ -1,22 +1,48 @@
 """One loaded model per process for all that ask for the same one, loaded at first use."""
 
+import asyncio
+import contextlib
+import os
 import threading
+import time
 import warnings
 import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+import numpy as np
+
+from qwen3_core.packing import TokenSequence
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_MAX_LENGTH, Dtype, Kind, check_settings
 from qwen3_core.tokenizer import TruncationWarning
+from qwen3_core.worker import Stats, Worker
 
 if TYPE_CHECKING:
     from qwen3_core.encoder import Encoder
     from qwen3_core.loading import Checkpoint
 
+T = TypeVar("T")
+
+Job = Generator["Future[np.ndarray]", np.ndarray | None, T]
+"""A call in steps: it yields what it waits for, is sent the outcome, and returns its result."""
+
+WINDOW_CHARACTERS = 2**20
+"""Text of one call that is held as token ids at a time, so that memory does not grow with the
+number of documents. At about four characters a token it keeps the model busy for many packs."""
+
+SHORT = 4_000
+"""Characters up to which texts are tokenised in the event loop's own thread (about a millisecond);
+above it, handing them to another thread costs less than blocking the loop."""
+
 
 class Engine:
-    """A checkpoint on its device and the encoder that runs it; get one by `open_engine`."""
+    """A checkpoint on its device and the thread that runs it; get one by `open_engine`."""
 
     def __init__(self, checkpoint: "Checkpoint", encoder: "Encoder") -> None:
         self.name = checkpoint.name
@@ -24,6 +50,9 @@ class Engine:
         self.head = checkpoint.head
         self.max_positions = checkpoint.max_positions
         self.encoder = encoder
+        self.worker = Worker(encoder, checkpoint.name)
+        # The thread keeps the model alive; it ends when nobody holds the engine any more.
+        weakref.finalize(self, self.worker.close, wait=False).atexit = False
 
 
 _engines: weakref.WeakValueDictionary[tuple[object, ...], Engine] = weakref.WeakValueDictionary()
@@ -37,31 +66,41 @@ def open_engine(
     revision: str | None = None,
     device: str = "auto",
     dtype: Dtype = "auto",
-    pack_tokens: int | None = None,
 ) -> Engine:
     """The engine for a model: the one this process holds already, or a newly loaded one.
 
     It is released when nobody holds it any more. Arguments and errors as in
-    `qwen3_core.loading.load` and `qwen3_core.encoder.Encoder`.
+    `qwen3_core.loading.load`.
     """
     # Imported here, and not above, so that importing a framework's package loads no torch.
     from qwen3_core.encoder import Encoder
-    from qwen3_core.loading import load
+    from qwen3_core.loading import load, resolve_device, resolve_dtype
 
-    key = (model, kind, revision, device, dtype, pack_tokens)
+    device = resolve_device(device)
+    key = (model, kind, revision, device, resolve_dtype(dtype, device))
     with _opening:
         engine = _engines.get(key)
         if engine is None:
             checkpoint = load(model, kind, revision=revision, device=device, dtype=dtype)
-            engine = Engine(checkpoint, Encoder(checkpoint.model, pack_tokens))
-            _engines[key] = engine
+            engine = _engines[key] = Engine(checkpoint, Encoder(checkpoint.model))
         return engine
+
+
+def _after_fork_in_child() -> None:
+    """A lock that some other thread of the parent held would never be released here."""
+    global _opening
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Component:
     """What embedder and reranker share: settings, checked at once, and a model, loaded when needed.
 
     It pickles and copies as its settings; the copy shares the engine, or loads one where none is.
+    As a context manager it lets go of the engine at the end.
     """
 
     def __init__(
@@ -75,17 +114,19 @@ class Component:
         max_length: int | None,
         instruction: str | None,
         pack_tokens: int | None,
+        timeout: float | None,
     ) -> None:
-        check_settings(dtype=dtype, max_length=max_length, pack_tokens=pack_tokens)
+        check_settings(dtype=dtype, max_length=max_length, pack_tokens=pack_tokens, timeout=timeout)
         self.instruction = resolve_instruction(instruction)
         self._max_length = max_length
+        self._pack_tokens = pack_tokens
+        self._timeout = timeout
         self._source: dict[str, Any] = {
             "model": str(model),
             "kind": kind,
             "revision": revision,
             "device": device,
             "dtype": dtype,
-            "pack_tokens": pack_tokens,
         }
         self._engine: Engine | None = None
         self._warned = False
@@ -99,7 +140,8 @@ class Component:
             ValueError: If it is not a Qwen3 model of the right kind, or has fewer positions than
                 `max_length`.
         """
-        if self._engine is None:
+        engine = self._engine
+        if engine is None:
             engine = open_engine(**self._source)
             if self._max_length is not None and self._max_length > engine.max_positions:
                 msg = (
@@ -108,18 +150,168 @@ class Component:
                 )
                 raise ValueError(msg)
             self._engine = engine
-        return self._engine
+        return engine
 
     @property
     def max_length(self) -> int:
         """Tokens read of one input: as given, else 8192 or what the model has; loads the model."""
         return self._max_length or min(DEFAULT_MAX_LENGTH, self.engine.max_positions)
 
+    def stats(self) -> Stats:
+        """What the engine has done, for all who share it; loads the model."""
+        return self.engine.worker.stats()
+
+    def close(self) -> None:
+        """Let go of the engine, which goes with its last user; the next call opens it again."""
+        self._engine = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_engine": None}
+
+    def _encode(
+        self,
+        texts: Sequence[str],
+        sequences_of: Callable[[slice], list[TokenSequence]],
+        *,
+        bulk: bool,
+        progress: Callable[[int], object] | None,
+    ) -> Job[np.ndarray]:
+        """Encode texts window by window, the next one queued while the last is computed.
+
+        Args:
+            texts: What windows are measured by.
+            sequences_of: The token sequences of one window of the texts.
+            bulk: Let interactive work overtake it.
+            progress: Called with the number of texts after each pack.
+
+        Returns:
+            (n, hidden_size) float32.
+        """
+        engine = self.engine
+        out = np.empty((len(texts), engine.encoder.hidden_size), dtype=np.float32)
+        pending: deque[tuple[slice, Future[np.ndarray]]] = deque()
+        try:
+            for window in _windows(texts):
+                future = engine.worker.submit(
+                    sequences_of(window),
+                    bulk=bulk,
+                    pack_tokens=self._pack_tokens,
+                    on_progress=progress,
+                )
+                pending.append((window, future))
+                if len(pending) > 1:
+                    yield from _collect(pending, out)
+            while pending:
+                yield from _collect(pending, out)
+        finally:
+            for _, future in pending:
+                future.cancel()
+        return out
+
+    def _run(self, job: Job[T]) -> T:
+        """Run a job to its end in this thread."""
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        try:
+            outcome: np.ndarray | None = None
+            while True:
+                future = job.send(outcome)
+                left = None if deadline is None else max(deadline - time.monotonic(), 0)
+                outcome = future.result(left)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except FutureTimeoutError:
+            raise self._timeout_error() from None
+        finally:
+            job.close()  # cancels what it still waits for
+
+    async def _arun(self, job: Job[T], size: int) -> T:
+        """Run a job to its end without blocking the event loop.
+
+        Args:
+            job: The job.
+            size: Characters of text that it has to tokenise.
+        """
+        inline = size <= SHORT and self._engine is not None
+        try:
+            async with asyncio.timeout(self._timeout):
+                outcome: np.ndarray | None = None
+                while True:
+                    step = _step(job, outcome) if inline else await _step_in_thread(job, outcome)
+                    if not isinstance(step, Future):
+                        return step.value
+                    outcome = await asyncio.wrap_future(step)
+        except TimeoutError:
+            raise self._timeout_error() from None
+        finally:
+            with contextlib.suppress(ValueError):  # it is running in a thread, which closes it
+                job.close()
+
+    def _timeout_error(self) -> TimeoutError:
+        msg = f"{self._source['model']!r} gave no result within timeout={self._timeout} seconds"
+        return TimeoutError(msg)
 
     def _warn_cut(self, message: str) -> None:
         """Say once per component that a text is longer than what is read of it."""
         if not self._warned:
             self._warned = True
-            warnings.warn(f"{message} (Said once.)", TruncationWarning, stacklevel=4)
+            warnings.warn(f"{message} (Said once.)", TruncationWarning, stacklevel=2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done(Generic[T]):
+    """A job's result."""
+
+    value: T
+
+
+def _step(job: Job[T], outcome: np.ndarray | None) -> "Future[np.ndarray] | _Done[T]":
+    """Send a job on; returns what it waits for next, or its result."""
+    try:
+        return job.send(outcome)
+    except StopIteration as stop:  # could not pass through a future
+        return _Done(stop.value)
+
+
+async def _step_in_thread(
+    job: Job[T], outcome: np.ndarray | None
+) -> "Future[np.ndarray] | _Done[T]":
+    """`_step` in another thread; if the caller is cancelled meanwhile, the job is closed there."""
+    step = asyncio.ensure_future(asyncio.to_thread(_step, job, outcome))
+    try:
+        return await asyncio.shield(step)
+    except asyncio.CancelledError:
+
+        def close(step: "asyncio.Future[Any]") -> None:
+            if not step.cancelled():
+                step.exception()  # retrieved, so that asyncio does not complain of it
+            job.close()
+
+        step.add_done_callback(close)
+        raise
+
+
+def _windows(texts: Sequence[str]) -> Iterator[slice]:
+    """Consecutive slices of about `WINDOW_CHARACTERS` each, of one text at least."""
+    begin, size = 0, 0
+    for end, text in enumerate(texts):
+        if size and size + len(text) > WINDOW_CHARACTERS:
+            yield slice(begin, end)
+            begin, size = end, 0
+        size += len(text)
+    if begin < len(texts):
+        yield slice(begin, len(texts))
+
+
+def _collect(pending: "deque[tuple[slice, Future[np.ndarray]]]", out: np.ndarray) -> Job[None]:
+    """Wait for the oldest window and put its rows where they belong."""
+    window, future = pending[0]
+    outcome = yield future
+    out[window] = outcome
+    pending.popleft()

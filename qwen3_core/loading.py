@@ -68,7 +68,7 @@ def resolve_device(device: str = "auto") -> str:
     return device
 
 
-def resolve_dtype(dtype: Dtype, device: str, hidden_size: int) -> "torch.dtype":
+def resolve_dtype(dtype: Dtype, device: str, hidden_size: int = 0) -> "torch.dtype":
     """The dtype to compute in: as given, or for "auto" bfloat16 where the hardware has it.
 
     Args:
@@ -87,7 +87,7 @@ def resolve_dtype(dtype: Dtype, device: str, hidden_size: int) -> "torch.dtype":
         if kind == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
         return torch.bfloat16 if kind == "cpu" and _cpu_has_bfloat16() else torch.float32
-    check_settings(dtype=dtype, max_length=None, pack_tokens=None)
+    check_settings(dtype=dtype)
     if dtype == "float16" and hidden_size >= 4096:
         msg = "float16 overflows in the 8B models (NaN for some texts): use 'bfloat16' or 'float32'"
         raise ValueError(msg)

@@ -5,8 +5,9 @@ prefix is laid once, its segments follow. A pack may hold several branches, so t
 shares a forward pass.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
 
 Ids = tuple[int, ...]
 
@@ -21,6 +22,45 @@ class TokenSequence:
     """Token ids of its own; at least one."""
 
 
+class Work:
+    """One caller's sequences, waiting to be taken into packs; grouped by prefix, else in order."""
+
+    def __init__(self, sequences: Sequence[TokenSequence]) -> None:
+        """Take the sequences.
+
+        Raises:
+            ValueError: If a sequence has no token of its own.
+        """
+        groups: dict[Ids, list[int]] = {}
+        for i, sequence in enumerate(sequences):
+            if not sequence.ids:
+                msg = f"sequence {i} has no token of its own"
+                raise ValueError(msg)
+            groups.setdefault(sequence.prefix, []).append(i)
+        self.sequences = sequences
+        self._order = [i for members in groups.values() for i in members]
+        self._taken = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether some sequence is in no pack yet."""
+        return self._taken < len(self._order)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of its own that the sequences in no pack yet have."""
+        return sum(len(self.sequences[i].ids) for i in self._order[self._taken :])
+
+    def peek(self) -> int:
+        """Index of the sequence that is next."""
+        return self._order[self._taken]
+
+    def take(self) -> int:
+        """Take the next sequence; returns its index."""
+        self._taken += 1
+        return self._order[self._taken - 1]
+
+
 @dataclass(frozen=True, slots=True)
 class Branch:
     """One prefix and its segments; slices are rows of the pack."""
@@ -32,104 +72,81 @@ class Branch:
     segments: tuple[slice, ...]
     joined: bool
     """True if the only segment includes the prefix's rows, as one plain causal sequence."""
-    continues: bool
-    """True if the next pack begins with more segments of this prefix, which is not laid there."""
+
+
+W = TypeVar("W", bound=Work)
 
 
 @dataclass(frozen=True, slots=True)
-class Pack:
+class Pack(Generic[W]):
     """One row of tokens for one forward pass."""
 
     ids: list[int]
     positions: list[int]
     branches: tuple[Branch, ...]
-    order: tuple[int, ...]
-    """For each segment, over all branches, the index of its sequence in the caller's list."""
+    members: tuple[tuple[W, int], ...]
+    """For each segment, over all branches, whose it is and its index there."""
 
     @property
     def last_rows(self) -> list[int]:
-        """The row of each segment's last token, in the order of `order`."""
+        """The row of each segment's last token, in the order of `members`."""
         return [s.stop - 1 for branch in self.branches for s in branch.segments]
 
 
-class _Builder:
-    """A pack while it is being filled."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.positions: list[int] = []
-        self.branches: list[Branch] = []
-        self.order: list[int] = []
-
-    def add(
-        self, prefix: Ids, members: list[tuple[int, Ids]], *, known: bool, continues: bool
-    ) -> None:
-        """Lay one prefix (unless its keys and values are known) and the segments behind it."""
-        start = len(self.ids)
-        if not known:
-            self._lay(prefix, 0)
-        prefix_rows = slice(start, len(self.ids))
-        joined = not known and bool(prefix) and len(members) == 1
-        segments = []
-        for index, ids in members:
-            begin = start if joined else len(self.ids)
-            self._lay(ids, len(prefix))
-            segments.append(slice(begin, len(self.ids)))
-            self.order.append(index)
-        self.branches.append(Branch(prefix, prefix_rows, tuple(segments), joined, continues))
-
-    def _lay(self, ids: Ids, position: int) -> None:
-        self.ids += ids
-        self.positions += range(position, position + len(ids))
-
-    def pack(self) -> Pack:
-        return Pack(self.ids, self.positions, tuple(self.branches), tuple(self.order))
+Line: TypeAlias = tuple[Iterable[W], int]
+"""Works to take sequences from, and how many tokens a pack may hold when it is done with them."""
 
 
-def plan(
-    sequences: Sequence[TokenSequence], budget: int, known: Collection[Ids] = ()
-) -> Iterator[Pack]:
-    """Group sequences by prefix and lay them into packs of at most `budget` tokens.
+def next_pack(lines: Iterable[Line[W]], known: Container[Ids] = ()) -> Pack[W]:
+    """Take sequences, from the first works of the first line first, into one pack.
 
-    Packs must be run in the order they come: a prefix is laid in the first pack that needs it, and
-    the packs after it rely on its keys and values. Sequences of one prefix keep their order. A
-    sequence longer than the budget gets a pack of its own; it is never cut.
+    Sequences with an equal prefix become one branch, whosever they are. A sequence longer than the
+    line's tokens gets a pack of its own; it is never cut.
 
     Args:
-        sequences: What to encode; each with at least one token of its own.
-        budget: Tokens per pack, at least 1.
-        known: Prefixes whose keys and values are at hand already.
+        lines: Where to take from and up to how many tokens, at least 1, not falling from line to
+            line. What is taken is not offered again.
+        known: Prefixes whose keys and values are at hand, so that they need not be laid.
 
-    Raises:
-        ValueError: If the budget is below 1 or a sequence has no token of its own.
+    Returns:
+        The pack; it is empty if nothing was waiting.
     """
-    if budget < 1:
-        msg = f"the token budget must be at least 1, got {budget}"
-        raise ValueError(msg)
-    groups: dict[Ids, list[tuple[int, Ids]]] = {}
-    for i, sequence in enumerate(sequences):
-        if not sequence.ids:
-            msg = f"sequence {i} has no token of its own"
-            raise ValueError(msg)
-        groups.setdefault(sequence.prefix, []).append((i, sequence.ids))
+    groups: dict[Ids, list[tuple[W, int]]] = {}
+    used = 0
+    for works, limit in lines:
+        for work in works:
+            while work.waiting:
+                sequence = work.sequences[work.peek()]
+                laid = sequence.prefix in groups or sequence.prefix in known
+                cost = len(sequence.ids) + (0 if laid else len(sequence.prefix))
+                if used and used + cost > limit:
+                    break
+                groups.setdefault(sequence.prefix, []).append((work, work.take()))
+                used += cost
+            if used >= limit:
+                break
+    return _lay(groups, known)
 
-    builder = _Builder()
+
+def _lay(groups: dict[Ids, list[tuple[W, int]]], known: Container[Ids]) -> Pack[W]:
+    """Lay the prefixes that are not known, and behind each its segments."""
+    ids: list[int] = []
+    positions: list[int] = []
+    branches = []
     for prefix, members in groups.items():
-        laid = not prefix or prefix in known
-        begin = 0
-        while begin < len(members):
-            room = budget - len(builder.ids) - (0 if laid else len(prefix))
-            end = begin
-            while end < len(members) and len(members[end][1]) <= room:
-                room -= len(members[end][1])
-                end += 1
-            if end == begin and builder.ids:
-                yield builder.pack()
-                builder = _Builder()
-                continue
-            end = max(end, begin + 1)
-            more = end < len(members)
-            builder.add(prefix, members[begin:end], known=laid, continues=more)
-            laid, begin = True, end
-    if builder.ids:
-        yield builder.pack()
+        start = len(ids)
+        if prefix not in known:
+            ids += prefix
+            positions += range(len(prefix))
+        prefix_rows = slice(start, len(ids))
+        joined = len(ids) > start and len(members) == 1
+        segments = []
+        for work, index in members:
+            own = work.sequences[index].ids
+            begin = start if joined else len(ids)
+            ids += own
+            positions += range(len(prefix), len(prefix) + len(own))
+            segments.append(slice(begin, len(ids)))
+        branches.append(Branch(prefix, prefix_rows, tuple(segments), joined))
+    everyone = tuple(member for members in groups.values() for member in members)
+    return Pack(ids, positions, tuple(branches), everyone)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen3_core.engine import Component
+from qwen3_core.engine import Component, Job
 from qwen3_core.packing import Ids, TokenSequence
 from qwen3_core.progress import progress_bar
 from qwen3_core.prompts import resolve_instruction
@@ -86,6 +86,7 @@ class Reranker(Component):
         max_length: int | None = None,
         instruction: str | None = None,
         pack_tokens: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Check the settings; nothing is loaded yet.
 
@@ -98,6 +99,7 @@ class Reranker(Component):
                 what the model has if that is less.
             instruction: Sentence or task name (`qwen3_core.prompts.TASKS`).
             pack_tokens: Token budget of one forward pass; default by device.
+            timeout: Seconds that one call may take, waiting included; None: as long as it takes.
 
         Raises:
             ValueError: If an argument is out of range. Whether the model exists, is of the right
@@ -112,6 +114,7 @@ class Reranker(Component):
             max_length=max_length,
             instruction=instruction,
             pack_tokens=pack_tokens,
+            timeout=timeout,
         )
 
     def rerank(
@@ -146,6 +149,25 @@ class Reranker(Component):
         )
         return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
 
+    async def arerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> list[Ranked]:
+        """Like `rerank`, without blocking the event loop."""
+        check_top_n(top_n)
+        check_threshold(score_threshold)
+        pairs = _pairs(query, documents)
+        log_odds = await self.ascore_pairs(
+            pairs, instruction=instruction, show_progress=show_progress
+        )
+        return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
+
     def score(
         self,
         query: str,
@@ -158,11 +180,8 @@ class Reranker(Component):
 
         Arguments and errors as in `rerank`.
         """
-        texts = check_texts(documents, "documents")
-        query = check_query(query)
-        return self.score_pairs(
-            [(query, text) for text in texts], instruction=instruction, show_progress=show_progress
-        )
+        pairs = _pairs(query, documents)
+        return self.score_pairs(pairs, instruction=instruction, show_progress=show_progress)
 
     def score_pairs(
         self,
@@ -175,42 +194,70 @@ class Reranker(Component):
 
         Pairs with the same query share its computation. Errors as in `rerank`.
         """
+        task, checked = self._check_pairs(pairs, instruction)
+        return self._run(self._score(checked, task, show_progress))
+
+    async def ascore_pairs(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Like `score_pairs`, without blocking the event loop."""
+        task, checked = self._check_pairs(pairs, instruction)
+        size = sum(len(query) + len(document) for query, document in checked)
+        return await self._arun(self._score(checked, task, show_progress), size)
+
+    def _check_pairs(
+        self, pairs: Iterable[tuple[str, str]], instruction: str | None
+    ) -> tuple[str, list[tuple[str, str]]]:
         task = self.instruction if instruction is None else resolve_instruction(instruction)
-        by_query: dict[str, list[tuple[int, str]]] = {}
-        for i, (query, document) in enumerate(pairs):
-            member = (i, check_text(document, f"pairs[{i}][1]"))
-            by_query.setdefault(check_query(query), []).append(member)
-        count = sum(map(len, by_query.values()))
-        if not count:
+        return task, [
+            (check_query(query), check_text(document, f"pairs[{i}][1]"))
+            for i, (query, document) in enumerate(pairs)
+        ]
+
+    def _score(
+        self, pairs: list[tuple[str, str]], task: str, show_progress: bool
+    ) -> Job[np.ndarray]:
+        if not pairs:
             return np.empty(0, dtype=np.float32)
         engine = self.engine
-        sequences = [TokenSequence((), ())] * count
-        cut: list[int] = []
-        for query, members in by_query.items():
-            prefix = self._prefix(task, query)
-            rows, cut_here = engine.tokenizer.rerank_documents(
-                [text for _, text in members], self.max_length - len(prefix)
-            )
-            for (i, _), row in zip(members, rows, strict=True):
-                sequences[i] = TokenSequence(prefix, row)
-            cut += [members[j][0] for j in cut_here]
-        if cut:
-            self._warn_cut(
-                f"{len(cut)} documents (first: documents[{min(cut)}]) do not fit into "
-                f"max_length={self.max_length} tokens beside query and instruction; the rest of "
-                "them is not read. Split them, or raise max_length."
-            )
-        with progress_bar("Reranking", count, show_progress) as advance:
-            hidden = engine.encoder.encode(sequences, advance)
+        prefixes: dict[str, Ids] = {}
+
+        def sequences_of(window: slice) -> list[TokenSequence]:
+            by_query: dict[str, list[int]] = {}
+            for i in range(window.start, window.stop):
+                by_query.setdefault(pairs[i][0], []).append(i)
+            sequences: dict[int, TokenSequence] = {}
+            cut: list[int] = []
+            for query, members in by_query.items():
+                if query not in prefixes:
+                    prefixes[query] = self._prefix(task, query)
+                prefix = prefixes[query]
+                rows, cut_here = engine.tokenizer.rerank_documents(
+                    [pairs[i][1] for i in members], self.max_length - len(prefix)
+                )
+                cut += [members[j] for j in cut_here]
+                for i, row in zip(members, rows, strict=True):
+                    sequences[i] = TokenSequence(prefix, row)
+            self._warn_documents(cut)
+            return [sequences[i] for i in range(window.start, window.stop)]
+
+        documents = [document for _, document in pairs]
+        with progress_bar("Reranking", len(pairs), show_progress) as progress:
+            hidden = yield from self._encode(documents, sequences_of, bulk=False, progress=progress)
         log_odds: np.ndarray = hidden @ engine.head
         return log_odds
 
     def _prefix(self, instruction: str, query: str) -> Ids:
         """The frame up to the document, with the query cut to its share if it is longer."""
-        prefix = self.engine.tokenizer.rerank_prefix(instruction, query)
+        tokenizer = self.engine.tokenizer
+        prefix = tokenizer.rerank_prefix(instruction, query)
         limit = int(self.max_length * QUERY_SHARE)
-        bare = len(self.engine.tokenizer.rerank_prefix(instruction, ""))
-        suffix = len(self.engine.tokenizer.rerank_suffix)
+        bare = len(tokenizer.rerank_prefix(instruction, ""))
+        suffix = len(tokenizer.rerank_suffix)
         if self.max_length - limit - bare - suffix < 1:
             msg = (
                 f"max_length={self.max_length} leaves no room for a document: the frame and the "
@@ -224,6 +271,19 @@ class Reranker(Component):
             f"the query takes {len(prefix) - bare} tokens; only the first {limit}, half of "
             f"max_length={self.max_length}, are read, so that the document keeps its room."
         )
-        return self.engine.tokenizer.rerank_prefix(
-            instruction, self.engine.tokenizer.cut_text(query, limit)
-        )
+        return tokenizer.rerank_prefix(instruction, tokenizer.cut_text(query, limit))
+
+    def _warn_documents(self, cut: list[int]) -> None:
+        if cut:
+            self._warn_cut(
+                f"{len(cut)} documents (first: documents[{min(cut)}]) do not fit into "
+                f"max_length={self.max_length} tokens beside query and instruction; the rest of "
+                "them is not read. Split them, or raise max_length."
+            )
+
+
+def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
+    """One query with each of its documents, checked."""
+    texts = check_texts(documents, "documents")
+    query = check_query(query)
+    return [(query, text) for text in texts]

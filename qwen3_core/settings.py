@@ -20,7 +20,13 @@ DEFAULT_MAX_LENGTH: Final = 8192
 """Tokens read of one input, as in every official example (QwenLM/Qwen3-Embedding)."""
 
 
-def check_settings(*, dtype: str, max_length: int | None, pack_tokens: int | None) -> None:
+def check_settings(
+    *,
+    dtype: str,
+    max_length: int | None = None,
+    pack_tokens: int | None = None,
+    timeout: float | None = None,
+) -> None:
     """Check settings as far as they can be checked without the model.
 
     Raises:
@@ -33,3 +39,8 @@ def check_settings(*, dtype: str, max_length: int | None, pack_tokens: int | Non
         if value is not None and not is_count(value):
             msg = f"{name} must be a number of tokens, at least 1, or None, but got {value!r}"
             raise ValueError(msg)
+    seconds: object = timeout
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if timeout is not None and not (number and timeout > 0):
+        msg = f"timeout must be a number of seconds above 0, or None, but got {timeout!r}"
+        raise ValueError(msg)

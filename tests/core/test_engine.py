@@ -10,6 +10,7 @@ import numpy as np
 
 from qwen3_core import Embedder, Reranker
 from qwen3_core.engine import open_engine
+from tests.conftest import TINY
 
 
 def test_equal_settings_share_one_engine():
@@ -22,7 +23,7 @@ def test_other_settings_do_not_share():
 
 
 def test_engine_is_released_with_its_last_user():
-    model = Reranker("tiny", pack_tokens=123)
+    model = Reranker(TINY / "reranker")
     gone = weakref.ref(model.engine)
     del model
     gc.collect()
@@ -45,7 +46,7 @@ def test_threads_load_it_once(monkeypatch):
 
     def work():
         barrier.wait()
-        engines.append(open_engine("tiny", "reranker", pack_tokens=321))
+        engines.append(open_engine(str(TINY / "reranker"), "reranker"))
 
     threads = [threading.Thread(target=work) for _ in range(6)]
     for thread in threads:

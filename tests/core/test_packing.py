@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3_core.packing import Pack, TokenSequence, plan
+from qwen3_core.packing import Pack, TokenSequence, Work, next_pack
 
 PREFIXES = st.sampled_from([(), (1,), (2, 3), (4, 5, 6, 7), tuple(range(100, 130))])
 SEQUENCES = st.lists(
@@ -17,78 +17,88 @@ SEQUENCES = st.lists(
 )
 
 
-def unpack(packs: list[Pack], known: set) -> dict[int, list[tuple[int, int]]]:
-    """Each sequence's (position, id) pairs, as a segment of the packs can see them."""
-    seen: dict[int, list[tuple[int, int]]] = {}
-    carried = None
-    laid = {prefix: list(enumerate(prefix)) for prefix in known} | {(): []}
+BUDGETS = st.integers(1, 60)
+KNOWN = st.sets(PREFIXES.filter(bool))
+
+
+def packs_of(works: list[Work], budget: int, known=frozenset()) -> list[Pack[Work]]:
+    packs = []
+    while (pack := next_pack([(works, budget)], known)).members:
+        packs.append(pack)
+    return packs
+
+
+def unpack(packs: list[Pack[Work]], known=frozenset()) -> dict[tuple[Work, int], list]:
+    """Each sequence's (position, id) pairs, as its last token can see them."""
+    seen: dict[tuple[Work, int], list] = {}
     for pack in packs:
         cells = list(zip(pack.positions, pack.ids, strict=True))
-        order = iter(pack.order)
+        members = iter(pack.members)
         for branch in pack.branches:
-            if branch.prefix_rows.stop > branch.prefix_rows.start:
-                laid[branch.prefix] = cells[branch.prefix_rows]
-            if branch.prefix and branch.prefix not in known:
-                # Its keys and values come from this pack, or were carried over from the last.
-                rows = branch.prefix_rows
-                assert rows.stop > rows.start or carried == branch.prefix
+            laid = cells[branch.prefix_rows]
+            assert bool(laid) == (bool(branch.prefix) and branch.prefix not in known)
+            before = [] if branch.joined else laid or list(enumerate(branch.prefix))
             for rows in branch.segments:
-                before = [] if branch.joined else laid[branch.prefix]
-                index = next(order)
-                assert index not in seen, "a sequence is laid twice"
-                seen[index] = before + cells[rows]
-        assert next(order, None) is None
-        assert not any(branch.continues for branch in pack.branches[:-1])
-        carried = pack.branches[-1].prefix if pack.branches[-1].continues else None
-    assert carried is None
+                member = next(members)
+                assert member not in seen, "a sequence is laid twice"
+                seen[member] = before + cells[rows]
+        assert next(members, None) is None
     return seen
 
 
-@given(sequences=SEQUENCES, budget=st.integers(1, 60), known=st.sets(PREFIXES.filter(bool)))
-def test_every_sequence_is_laid_once_and_whole(sequences, budget, known):
-    packs = list(plan(sequences, budget, known))
-    expected = {i: list(enumerate(s.prefix + s.ids)) for i, s in enumerate(sequences)}
-    assert unpack(packs, known) == expected
+@given(callers=st.lists(SEQUENCES, max_size=4), budget=BUDGETS, known=KNOWN)
+def test_every_sequence_of_every_caller_is_laid_once_and_whole(callers, budget, known):
+    works = [Work(sequences) for sequences in callers]
+    assert unpack(packs_of(works, budget, known), known) == {
+        (work, i): list(enumerate(sequence.prefix + sequence.ids))
+        for work in works
+        for i, sequence in enumerate(work.sequences)
+    }
 
 
-@given(sequences=SEQUENCES, budget=st.integers(1, 60))
+@given(sequences=SEQUENCES, budget=BUDGETS)
 def test_a_pack_over_budget_holds_one_sequence_alone(sequences, budget):
-    for pack in plan(sequences, budget):
-        assert len(pack.ids) <= budget or len(pack.order) == 1
+    for pack in packs_of([Work(sequences)], budget):
+        assert len(pack.ids) <= budget or len(pack.members) == 1
 
 
-@given(sequences=SEQUENCES, budget=st.integers(1, 60))
-def test_a_prefix_is_laid_once(sequences, budget):
-    laid = [
-        branch.prefix
-        for pack in plan(sequences, budget)
-        for branch in pack.branches
-        if branch.prefix_rows.stop > branch.prefix_rows.start
-    ]
-    assert sorted(laid) == sorted({s.prefix for s in sequences} - {()})
+@given(callers=st.lists(SEQUENCES, max_size=4), budget=BUDGETS)
+def test_a_prefix_is_laid_once_a_pack(callers, budget):
+    for pack in packs_of([Work(sequences) for sequences in callers], budget):
+        prefixes = [branch.prefix for branch in pack.branches]
+        assert len(prefixes) == len(set(prefixes))
 
 
 def test_last_rows_point_at_the_last_tokens():
-    (pack,) = plan([TokenSequence((1, 2), (3, 4)), TokenSequence((1, 2), (5,))], 100)
+    (pack,) = packs_of([Work([TokenSequence((1, 2), (3, 4)), TokenSequence((1, 2), (5,))])], 100)
     assert pack.ids == [1, 2, 3, 4, 5]
     assert pack.positions == [0, 1, 2, 3, 2]
     assert pack.last_rows == [3, 4]
 
 
-def test_different_prefixes_share_a_pack():
-    (pack,) = plan([TokenSequence((1,), (2,)), TokenSequence((), (3,))], 100)
-    assert len(pack.branches) == 2
+def test_callers_with_an_equal_prefix_share_it():
+    works = [Work([TokenSequence((1, 2), (i,))]) for i in range(3, 6)]
+    (pack,) = packs_of(works, 100)
+    assert pack.ids == [1, 2, 3, 4, 5]
 
 
-def test_nothing_gives_no_pack():
-    assert list(plan([], 10)) == []
+def test_a_small_caller_fills_the_room_that_a_large_one_leaves():
+    large = Work([TokenSequence((), (1,) * 6), TokenSequence((), (1,) * 6)])
+    small = Work([TokenSequence((), (2,) * 3)])
+    pack = next_pack([([large, small], 10)])
+    assert [work for work, _ in pack.members] == [large, small]
 
 
-def test_budget_below_one_is_refused():
-    with pytest.raises(ValueError, match="token budget must be at least 1, got 0"):
-        list(plan([], 0))
+def test_lines_have_their_own_limits():
+    first, second = (Work([TokenSequence((), (i,))] * 10) for i in (1, 2))
+    pack = next_pack([([first], 4), ([second], 6)])
+    assert pack.ids == [1, 1, 1, 1, 2, 2]
+
+
+def test_nothing_gives_an_empty_pack():
+    assert next_pack([([], 10)]).members == ()
 
 
 def test_sequence_without_own_token_is_refused():
     with pytest.raises(ValueError, match="sequence 1 has no token of its own"):
-        list(plan([TokenSequence((), (1,)), TokenSequence((1,), ())], 10))
+        Work([TokenSequence((), (1,)), TokenSequence((1,), ())])

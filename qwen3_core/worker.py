@@ -1,0 +1,313 @@
+"""One thread that runs a model for all callers, and mixes their work into full packs."""
+
+import atexit
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qwen3_core.packing import Line, Pack, TokenSequence, Work
+
+if TYPE_CHECKING:
+    from qwen3_core.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+BULK_TURN = 8
+"""While interactive work keeps coming, waiting bulk work gets half of every so-many-th pack."""
+
+
+class EngineClosedError(RuntimeError):
+    """The engine was closed, or the interpreter is exiting, before the work was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an engine has done since it was loaded; times in seconds."""
+
+    requests: int = 0
+    """Requests computed to their end; cancelled and failed ones do not count."""
+    sequences: int = 0
+    """Sequences computed."""
+    tokens: int = 0
+    """Tokens computed; a prefix counts where it is laid, not where it is known already."""
+    packs: int = 0
+    """Forward passes."""
+    compute_time: float = 0.0
+    """Time spent in forward passes."""
+    wait_time: float = 0.0
+    """Time that requests spent in the queue before their first pack began, summed."""
+    queued_requests: int = 0
+    """Requests that wait or are under way now."""
+    queued_tokens: int = 0
+    """Tokens that wait now."""
+    pack_tokens: int = 0
+    """Token budget of a pack."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens computed per second of computing; 0 before the first pack."""
+        return self.tokens / self.compute_time if self.compute_time else 0.0
+
+    @property
+    def pack_fill(self) -> float:
+        """Mean share of the token budget that packs used; above 1 if sequences exceed it."""
+        return self.tokens / (self.packs * self.pack_tokens) if self.packs else 0.0
+
+
+class _Request(Work):
+    """A caller's sequences, the result so far, and the future that the caller holds."""
+
+    def __init__(
+        self,
+        sequences: Sequence[TokenSequence],
+        hidden_size: int,
+        pack_tokens: int,
+        on_progress: Callable[[int], object] | None,
+    ) -> None:
+        super().__init__(sequences)
+        self.result = np.empty((len(sequences), hidden_size), dtype=np.float32)
+        self.left = len(sequences)
+        self.pack_tokens = pack_tokens
+        self.future: Future[np.ndarray] = Future()
+        self.on_progress = on_progress
+        self.submitted = time.perf_counter()
+
+    def settle(self, error: BaseException | None = None) -> None:
+        """Give the future its result or an error, unless the caller has cancelled it."""
+        with contextlib.suppress(InvalidStateError):
+            if error is None:
+                self.future.set_result(self.result)
+            else:
+                self.future.set_exception(error)
+
+
+class Worker:
+    """A thread that owns an encoder; it starts with the first request.
+
+    Interactive work (queries, reranking) overtakes bulk work (documents). The pack that is running
+    is finished first, so that interactive work waits for one pack at most.
+    """
+
+    def __init__(self, encoder: "Encoder", name: str) -> None:
+        self._encoder = encoder
+        self._name = name
+        self._stats = Stats(pack_tokens=encoder.pack_tokens)
+        self._reset()
+        _workers.add(self)
+
+    def _reset(self) -> None:
+        """Be as new, with nothing queued: what a forked child needs, which has no such thread."""
+        self._changed = threading.Condition()
+        self._interactive: deque[_Request] = deque()
+        self._bulk: deque[_Request] = deque()
+        self._packs_without_bulk = 0
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def submit(
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        bulk: bool = False,
+        pack_tokens: int | None = None,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> "Future[np.ndarray]":
+        """Queue sequences.
+
+        Args:
+            sequences: What to encode.
+            bulk: Let interactive work overtake it.
+            pack_tokens: Token budget of the packs that hold some of the sequences; by default the
+                encoder's. Of the requests that share a pack, the smallest budget counts.
+            on_progress: Called in the worker's thread after each pack that holds some of the
+                sequences, with their number.
+
+        Returns:
+            A future of (n, hidden_size) float32, in the order of `sequences`. Cancelling it takes
+            what has not run yet out of the queue. It raises FloatingPointError if a state is not
+            finite, EngineClosedError if the engine closes first, or what the forward pass raised.
+
+        Raises:
+            EngineClosedError: If the engine is closed already.
+            ValueError: If a sequence has no token of its own.
+        """
+        budget = pack_tokens or self._encoder.pack_tokens
+        request = _Request(sequences, self._encoder.hidden_size, budget, on_progress)
+        if not sequences:
+            request.settle()
+            return request.future
+        with self._changed:
+            if self._closed:
+                raise self._closed_error()
+            (self._bulk if bulk else self._interactive).append(request)
+            if self._thread is None:
+                name = f"qwen3 {self._name}"
+                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return request.future
+
+    def stats(self) -> Stats:
+        """What has been done so far, and what waits now."""
+        with self._changed:
+            queued = [*self._interactive, *self._bulk]
+            return replace(
+                self._stats,
+                queued_requests=len(queued),
+                queued_tokens=sum(request.waiting_tokens for request in queued),
+            )
+
+    def close(self, *, wait: bool = True) -> None:
+        """Fail what is queued with EngineClosedError, and end after the pack that is running.
+
+        Args:
+            wait: Return when the thread has ended.
+        """
+        with self._changed:
+            self._closed = True
+            queued = [*self._interactive, *self._bulk]
+            self._interactive.clear()
+            self._bulk.clear()
+            self._changed.notify()
+        for request in queued:
+            request.settle(self._closed_error())
+        if wait and self._thread not in (None, threading.current_thread()):
+            self._thread.join()
+
+    def _closed_error(self) -> EngineClosedError:
+        msg = f"the engine of {self._name!r} was closed; make a new component to go on"
+        return EngineClosedError(msg)
+
+    def _run(self) -> None:
+        while (pack := self._wait_for_pack()) is not None:
+            if not pack.members:  # all that waited was cancelled
+                continue
+            begin = time.perf_counter()
+            try:
+                states = self._encoder.run(pack)
+            except BaseException as error:  # noqa: BLE001 - it belongs to the callers
+                for request in dict(pack.members):
+                    self._finish(request, error)
+            else:
+                self._deliver(pack, states, begin)
+
+    def _wait_for_pack(self) -> Pack[_Request] | None:
+        """The next pack, once there is work; None when the engine is closed."""
+        with self._changed:
+            while not (self._interactive or self._bulk or self._closed):
+                self._changed.wait()
+            if self._closed:
+                return None
+            for queue in (self._interactive, self._bulk):
+                for request in [r for r in queue if r.future.cancelled()]:
+                    queue.remove(request)
+            return self._encoder.next_pack(self._lines())
+
+    def _lines(self) -> list[Line[_Request]]:
+        """Whose turn it is, and for how many tokens."""
+        queues = [queue for queue in (self._interactive, self._bulk) if queue]
+        budgets = [min(request.pack_tokens for request in queue) for queue in queues]
+        if len(queues) < 2:
+            self._packs_without_bulk = 0
+            return list(zip(queues, budgets, strict=True))
+        self._packs_without_bulk += 1
+        if self._packs_without_bulk < BULK_TURN:
+            return [(self._interactive, budgets[0])]
+        self._packs_without_bulk = 0
+        return [(self._interactive, max(min(budgets) // 2, 1)), (self._bulk, min(budgets))]
+
+    def _deliver(self, pack: Pack[_Request], states: np.ndarray, begin: float) -> None:
+        """Hand out the rows of a pack, and finish the requests that have all of theirs."""
+        took = time.perf_counter() - begin
+        counts: dict[_Request, int] = {}
+        overflowed: dict[_Request, int] = {}
+        finite = np.isfinite(states).all(axis=1)
+        for (request, index), state, good in zip(pack.members, states, finite, strict=True):
+            request.result[index] = state
+            counts[request] = counts.get(request, 0) + 1
+            if not good:
+                overflowed.setdefault(request, index)
+        self._count(pack, counts, begin, took)
+        for request, count in counts.items():
+            request.left -= count
+            try:
+                if request in overflowed:
+                    raise self._overflow_error(overflowed[request])
+                if request.on_progress is not None:
+                    request.on_progress(count)
+            except Exception as error:  # noqa: BLE001 - it is that caller's
+                self._finish(request, error)
+            else:
+                if not request.left:
+                    self._finish(request)
+
+    def _count(
+        self, pack: Pack[_Request], counts: dict[_Request, int], begin: float, took: float
+    ) -> None:
+        """Add a pack to the statistics and to the log."""
+        new = [request for request in counts if request.left == len(request.sequences)]
+        with self._changed:
+            stats = self._stats
+            self._stats = replace(
+                stats,
+                requests=stats.requests + sum(r.left == count for r, count in counts.items()),
+                sequences=stats.sequences + len(pack.members),
+                tokens=stats.tokens + len(pack.ids),
+                packs=stats.packs + 1,
+                compute_time=stats.compute_time + took,
+                wait_time=stats.wait_time + sum(begin - request.submitted for request in new),
+            )
+        logger.debug(
+            "%s: pack of %d tokens, %d sequences, %d requests, took %.3f s",
+            self._name,
+            len(pack.ids),
+            len(pack.members),
+            len(counts),
+            took,
+        )
+
+    def _overflow_error(self, index: int) -> FloatingPointError:
+        msg = (
+            f"{self._name!r} returned NaN or infinity for input {index} in {self._encoder.dtype}; "
+            "use dtype='bfloat16' or 'float32'"
+        )
+        return FloatingPointError(msg)
+
+    def _finish(self, request: _Request, error: BaseException | None = None) -> None:
+        """Take a request out of its queue and settle its future."""
+        with self._changed:
+            for queue in (self._interactive, self._bulk):
+                if request in queue:
+                    queue.remove(request)
+        request.settle(error)
+
+
+_workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for worker in list(_workers):
+        worker.close()
+
+
+def _after_fork_in_child() -> None:
+    for worker in list(_workers):
+        worker._reset()  # noqa: SLF001 - this module's own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+# Callers may be threads of a ThreadPoolExecutor, which the interpreter joins before it runs atexit
+# handlers: they would wait for a queue that is worked off to its end. concurrent.futures itself
+# uses this earlier hook, for the same reason.
+getattr(threading, "_register_atexit", atexit.register)(_close_all)
