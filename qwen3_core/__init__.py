@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qwen3_core.embedder import Embedder
     from qwen3_core.reranker import Ranked, Reranker
+    from qwen3_core.worker import EngineClosedError, Stats
 
 __version__ = "0.1.0"
 
-__all__ = ["Embedder", "Ranked", "Reranker", "__version__"]
+__all__ = ["Embedder", "EngineClosedError", "Ranked", "Reranker", "Stats", "__version__"]
 
-_HOMES = {"Embedder": "embedder", "Reranker": "reranker", "Ranked": "reranker"}
+_HOMES = {
+    "Embedder": "embedder",
+    "EngineClosedError": "worker",
+    "Ranked": "reranker",
+    "Reranker": "reranker",
+    "Stats": "worker",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -76,14 +76,23 @@ def open_engine(
     from qwen3_core.encoder import Encoder
     from qwen3_core.loading import load, resolve_device, resolve_dtype
 
+    asked = (model, kind, revision, device, dtype)
     device = resolve_device(device)
-    key = (model, kind, revision, device, resolve_dtype(dtype, device))
+    found = (model, kind, revision, device, str(resolve_dtype(dtype, device)))
     with _opening:
-        engine = _engines.get(key)
+        engine = _engines.get(found)
         if engine is None:
             checkpoint = load(model, kind, revision=revision, device=device, dtype=dtype)
-            engine = _engines[key] = Engine(checkpoint, Encoder(checkpoint.model))
+            engine = _engines[found] = Engine(checkpoint, Encoder(checkpoint.model))
+        _engines[asked] = engine
         return engine
+
+
+def held_engine(
+    model: str, kind: Kind, *, revision: str | None, device: str, dtype: Dtype
+) -> Engine | None:
+    """The engine for a model if this process holds it already; loads nothing, not even torch."""
+    return _engines.get((model, kind, revision, device, dtype))
 
 
 def _after_fork_in_child() -> None:
@@ -128,7 +137,8 @@ class Component:
             "device": device,
             "dtype": dtype,
         }
-        self._engine: Engine | None = None
+        # Held from now on, so that replacing a component by its like does not load the model again.
+        self._engine = held_engine(**self._source)
         self._warned = False
 
     @property
@@ -140,16 +150,14 @@ class Component:
             ValueError: If it is not a Qwen3 model of the right kind, or has fewer positions than
                 `max_length`.
         """
-        engine = self._engine
-        if engine is None:
-            engine = open_engine(**self._source)
-            if self._max_length is not None and self._max_length > engine.max_positions:
-                msg = (
-                    f"max_length={self._max_length} is more than the {engine.max_positions} tokens "
-                    f"that {engine.name!r} was made for"
-                )
-                raise ValueError(msg)
-            self._engine = engine
+        engine = self._engine or open_engine(**self._source)
+        if self._max_length is not None and self._max_length > engine.max_positions:
+            msg = (
+                f"max_length={self._max_length} is more than the {engine.max_positions} tokens "
+                f"that {engine.name!r} was made for"
+            )
+            raise ValueError(msg)
+        self._engine = engine
         return engine
 
     @property

@@ -1,0 +1,435 @@
+"""Many callers, one model: who is served when, and what happens to calls that end early."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from qwen3_core import Embedder, EngineClosedError, Reranker
+from tests.conftest import ROOT, TINY
+
+DOCUMENTS = [f"Milvus fact number {i}: segments are sealed and flushed. " * 3 for i in range(40)]
+
+
+@pytest.fixture
+def embedder(tmp_path):
+    """An embedder with an engine of its own, in float32, with small packs."""
+    folder = tmp_path / "embedding"
+    folder.symlink_to(TINY / "embedding")
+    with Embedder(folder, dtype="float32", pack_tokens=128) as embedder:
+        embedder.embed_queries(["warm up"])
+        yield embedder
+
+
+class Gate:
+    """Lets forward passes through one by one, and records what is in them."""
+
+    def __init__(self, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+        encoder = embedder.engine.encoder
+        self.packs: list[int] = []
+        self.entered = threading.Semaphore(0)
+        self._permits = threading.Semaphore(0)
+        self._run = encoder.run
+        monkeypatch.setattr(encoder, "run", self.run)
+
+    def run(self, pack):
+        self.packs.append(len(pack.members))
+        self.entered.release()
+        assert self._permits.acquire(timeout=30)
+        return self._run(pack)
+
+    def open(self, packs: int = 10_000) -> None:
+        self._permits.release(packs)
+
+    def wait_for_pack(self) -> None:
+        assert self.entered.acquire(timeout=30)
+
+
+@pytest.fixture
+def gate(embedder, monkeypatch):
+    gate = Gate(embedder, monkeypatch)
+    yield gate
+    gate.open()
+
+
+def in_thread(function, *args):
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(function, *args)
+    pool.shutdown(wait=False)
+    return future
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+
+
+def queued(embedder: Embedder) -> int:
+    return embedder.stats().queued_requests
+
+
+def test_waiting_calls_share_a_pack(embedder, gate):
+    first = in_thread(embedder.embed_queries, ["first"])
+    gate.wait_for_pack()
+    rest = [in_thread(embedder.embed_queries, [f"query {i}"]) for i in range(5)]
+    wait_until(lambda: queued(embedder) == 6)
+    gate.open()
+    for future in (first, *rest):
+        assert future.result(30).shape == (1, 256)
+    assert gate.packs == [1, 5]
+
+
+def test_a_query_overtakes_documents_and_waits_for_one_pack(embedder, gate):
+    bulk = in_thread(embedder.embed_documents, DOCUMENTS)
+    gate.wait_for_pack()
+    query = in_thread(embedder.embed_queries, ["urgent"])
+    wait_until(lambda: queued(embedder) == 2)
+    gate.open(2)
+    assert query.result(30).shape == (1, 256)
+    assert not bulk.done()
+    assert gate.packs[1] == 1
+    gate.open()
+    assert len(bulk.result(30)) == len(DOCUMENTS)
+
+
+def test_documents_get_their_turn_however_many_queries_come(embedder, gate):
+    bulk = in_thread(embedder.embed_documents, DOCUMENTS)
+    gate.wait_for_pack()
+    done_before = embedder.stats().sequences
+    stop = threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            embedder.embed_queries(["again and again"])
+
+    askers = [in_thread(ask) for _ in range(3)]
+    wait_until(lambda: queued(embedder) == 4)
+    gate.open()
+    try:
+        assert len(bulk.result(60)) == len(DOCUMENTS)
+    finally:
+        stop.set()
+    for asker in askers:
+        asker.result(30)
+    assert embedder.stats().sequences > done_before
+
+
+def test_results_do_not_depend_on_the_company(embedder):
+    alone = [embedder.embed_documents([text])[0] for text in DOCUMENTS]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            mixed = list(pool.map(lambda text: embedder.embed_documents([text])[0], DOCUMENTS))
+            np.testing.assert_allclose(mixed, alone, atol=1e-5)
+    np.testing.assert_allclose(embedder.embed_documents(DOCUMENTS), alone, atol=1e-5)
+
+
+def test_bad_text_fails_only_its_caller(embedder, gate):
+    good = in_thread(embedder.embed_documents, ["fine"])
+    gate.wait_for_pack()
+    with pytest.raises(ValueError, match="lone surrogate"):
+        embedder.embed_documents(["\ud800"])
+    gate.open()
+    assert good.result(30).shape == (1, 256)
+
+
+def test_a_failing_forward_pass_fails_its_callers_and_no_other(embedder, monkeypatch):
+    run = embedder.engine.encoder.run
+
+    def broken(pack):
+        monkeypatch.setattr(embedder.engine.encoder, "run", run)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(embedder.engine.encoder, "run", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        embedder.embed_queries(["unlucky"])
+    assert embedder.embed_queries(["lucky"]).shape == (1, 256)
+
+
+def test_a_call_that_runs_out_of_time_leaves_the_queue(embedder, gate):
+    impatient = Embedder(**embedder_settings(embedder), timeout=0.2)
+    holder = in_thread(embedder.embed_queries, ["holds the worker"])
+    gate.wait_for_pack()
+    with pytest.raises(TimeoutError, match=r"gave no result within timeout=0\.2 seconds"):
+        impatient.embed_queries(["too late"])
+    gate.open()
+    holder.result(30)
+    embedder.embed_queries(["after"])
+    assert gate.packs == [1, 1]
+    assert queued(embedder) == 0
+
+
+async def test_a_coroutine_that_runs_out_of_time(embedder, gate):
+    impatient = Embedder(**embedder_settings(embedder), timeout=0.2)
+    holder = asyncio.ensure_future(embedder.aembed_queries(["holds the worker"]))
+    await asyncio.to_thread(gate.wait_for_pack)
+    with pytest.raises(TimeoutError, match=r"timeout=0\.2 seconds"):
+        await impatient.aembed_queries(["too late"])
+    gate.open()
+    await holder
+
+
+@pytest.mark.parametrize("text", ["short", "long " * 5000], ids=["short", "long"])
+@pytest.mark.filterwarnings("ignore::qwen3_core.tokenizer.TruncationWarning")
+async def test_a_cancelled_coroutine_leaves_the_queue(embedder, gate, text):
+    holder = asyncio.ensure_future(embedder.aembed_queries(["holds the worker"]))
+    await asyncio.to_thread(gate.wait_for_pack)
+    cancelled = asyncio.ensure_future(embedder.aembed_queries([text]))
+    await asyncio.to_thread(wait_until, lambda: queued(embedder) == 2)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    gate.open()
+    await holder
+    await embedder.aembed_queries(["after"])
+    assert gate.packs == [1, 1]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_coroutine_cancelled_while_it_tokenises(embedder, monkeypatch):
+    started, go_on = threading.Event(), threading.Event()
+    tokenizer = embedder.engine.tokenizer
+    encode = tokenizer.embedding_documents
+
+    def slow(*args):
+        started.set()
+        go_on.wait(30)
+        return encode(*args)
+
+    monkeypatch.setattr(tokenizer, "embedding_documents", slow)
+    call = asyncio.ensure_future(embedder.aembed_documents(["text " * 1000]))
+    await asyncio.to_thread(started.wait, 30)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    go_on.set()
+    await asyncio.to_thread(wait_until, lambda: queued(embedder) == 0)
+
+
+async def test_the_event_loop_is_never_blocked(embedder):
+    longest = 0.0
+
+    async def tick():
+        nonlocal longest
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - before)
+
+    ticker = asyncio.ensure_future(tick())
+    await asyncio.gather(
+        embedder.aembed_documents(DOCUMENTS * 3),
+        *(embedder.aembed_queries([f"query {i}"]) for i in range(50)),
+    )
+    ticker.cancel()
+    # Far below the seconds that the work takes; how far depends on the machine's other work.
+    assert longest < 0.25
+
+
+def test_two_event_loops_one_after_the_other(embedder):
+    first = asyncio.run(embedder.aembed_queries(["What is Milvus?"]))
+    second = asyncio.run(embedder.aembed_queries(["What is Milvus?"]))
+    np.testing.assert_array_equal(first, second)
+
+
+async def test_async_twins_give_the_same_answers(embedder):
+    queries, documents = ["What is stored?", "Why?"], DOCUMENTS[:5]
+    np.testing.assert_allclose(
+        await embedder.aembed_queries(queries), embedder.embed_queries(queries), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        await embedder.aembed_documents(documents), embedder.embed_documents(documents), atol=1e-5
+    )
+    reranker = Reranker("tiny", dtype="float32")
+    sync, twin = reranker.rerank("Why?", documents), await reranker.arerank("Why?", documents)
+    assert [r.index for r in sync] == [r.index for r in twin]
+    np.testing.assert_allclose([r.score for r in sync], [r.score for r in twin], atol=1e-5)
+
+
+def test_documents_stream_through_in_windows(embedder, monkeypatch):
+    expected = embedder.embed_documents(DOCUMENTS)
+    monkeypatch.setattr("qwen3_core.engine.WINDOW_CHARACTERS", 400)
+    most = 0
+    submit = embedder.engine.worker.submit
+
+    def watched(sequences, **kwargs):
+        nonlocal most
+        future = submit(sequences, **kwargs)
+        most = max(most, embedder.stats().queued_requests)
+        return future
+
+    monkeypatch.setattr(embedder.engine.worker, "submit", watched)
+    np.testing.assert_allclose(embedder.embed_documents(DOCUMENTS), expected, atol=1e-5)
+    assert most <= 2
+
+
+def test_closing_the_worker_fails_what_waits(embedder, gate):
+    running = in_thread(embedder.embed_queries, ["running"])
+    gate.wait_for_pack()
+    waiting = in_thread(embedder.embed_queries, ["waiting"])
+    wait_until(lambda: queued(embedder) == 2)
+    worker = embedder.engine.worker
+    closing = in_thread(worker.close)
+    with pytest.raises(EngineClosedError, match="was closed; make a new component to go on"):
+        waiting.result(30)
+    gate.open()
+    closing.result(30)
+    with pytest.raises((EngineClosedError, CancelledError)):
+        running.result(30)
+    with pytest.raises(EngineClosedError):
+        embedder.embed_queries(["too late"])
+
+
+def test_a_closed_component_opens_again(embedder):
+    expected = embedder.embed_queries(["What is Milvus?"])
+    embedder.close()
+    np.testing.assert_allclose(embedder.embed_queries(["What is Milvus?"]), expected, atol=1e-6)
+
+
+def test_the_thread_ends_with_the_last_user(tmp_path):
+    folder = tmp_path / "short_lived"
+    folder.symlink_to(TINY / "embedding")
+    Embedder(folder).embed_queries(["hello"])
+    wait_until(lambda: not any("short_lived" in t.name for t in threading.enumerate()))
+
+
+def test_stats_add_up(embedder):
+    before = embedder.stats()
+    embedder.embed_documents(DOCUMENTS[:7])
+    after = embedder.stats()
+    assert after.requests - before.requests == 1
+    assert after.sequences - before.sequences == 7
+    rows, _ = embedder.engine.tokenizer.embedding_documents(DOCUMENTS[:7], 1000)
+    assert after.tokens - before.tokens == sum(map(len, rows))
+    assert after.packs > before.packs
+    assert after.compute_time > before.compute_time
+    assert after.wait_time >= before.wait_time
+    assert after.tokens_per_second > 0
+    assert after.pack_fill > 0
+    assert (after.queued_requests, after.queued_tokens) == (0, 0)
+
+
+def embed_in_child(embedder: Embedder) -> list[float]:
+    vector: list[float] = embedder.embed_queries(["What is Milvus?"])[0].tolist()
+    return vector
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_child_processes_compute_the_same(embedder, method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {method}")
+    expected = embed_in_child(embedder)
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        found = pool.apply_async(embed_in_child, (embedder,)).get(120)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_forked_amid_work_does_not_hang(embedder, gate):
+    busy = in_thread(embedder.embed_documents, DOCUMENTS)
+    gate.wait_for_pack()
+    child = os.fork()
+    if child == 0:
+        gate.open()
+        ok = embedder.embed_queries(["hello"]).shape == (1, 256)
+        os._exit(0 if ok else 1)
+    deadline = time.monotonic() + 60
+    status: tuple[int, int] = (0, 0)
+    while status[0] == 0 and time.monotonic() < deadline:
+        status = os.waitpid(child, os.WNOHANG)
+        time.sleep(0.05)
+    if status[0] == 0:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    gate.open()
+    busy.result(60)
+    assert status == (child, 0), "the child hung or failed"
+
+
+def run_script(code: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def test_exit_with_queued_work_does_not_wait_for_it():
+    done = run_script(
+        """
+        import time
+        from concurrent.futures import ThreadPoolExecutor
+        from qwen3_core import Embedder
+
+        embedder = Embedder("tiny", pack_tokens=64)
+        embedder.embed_queries(["warm up"])
+        texts = ["some text to embed " * 20] * 20_000
+        pool = ThreadPoolExecutor(4)
+        futures = [pool.submit(embedder.embed_documents, texts) for _ in range(8)]
+        time.sleep(0.5)
+        print("leaving", not any(f.done() for f in futures))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "leaving True\n"
+
+
+def test_keyboard_interrupt_leaves_a_usable_engine():
+    done = run_script(
+        """
+        import _thread, threading
+        from qwen3_core import Embedder
+
+        embedder = Embedder("tiny", pack_tokens=64)
+        expected = embedder.embed_queries(["hello"])
+        threading.Timer(0.5, _thread.interrupt_main).start()
+        try:
+            embedder.embed_documents(["some text to embed " * 20] * 50_000)
+        except KeyboardInterrupt:
+            print("interrupted")
+        print(abs(embedder.embed_queries(["hello"]) - expected).max() < 1e-3)
+        print(embedder.stats().queued_requests)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["interrupted", "True", "0"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_sigterm_under_load_ends_the_process_at_once():
+    code = """
+    from qwen3_core import Embedder
+
+    embedder = Embedder("tiny", pack_tokens=64)
+    embedder.embed_queries(["warm up"])
+    print("ready", flush=True)
+    embedder.embed_documents(["some text to embed " * 20] * 50_000)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    process.terminate()
+    assert process.wait(timeout=20) == -signal.SIGTERM
+
+
+def embedder_settings(embedder: Embedder) -> dict:
+    source = embedder._source
+    return {"model": source["model"], "dtype": source["dtype"]}
