@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import re
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -171,7 +172,7 @@ def milvus_faq() -> Path:
     try:
         with zipfile.ZipFile(archive) as files:
             broken = files.testzip()
-            names = [n for n in files.namelist() if Path(n).match("en/faq/*.md") and n[0] == "e"]
+            names = [n for n in files.namelist() if re.fullmatch(r"en/faq/[^/]+\.md", n)]
             texts = {Path(name).name: files.read(name).decode() for name in names}
     except zipfile.BadZipFile:
         broken, texts = archive.name, {}
@@ -196,7 +197,9 @@ def _download(url: str, target: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=30) as reply, part.open("wb") as file:
             size = int(reply.headers.get("Content-Length") or 0)
-            bar = tqdm(total=size or None, unit="B", unit_scale=True, desc=target.name)
+            bar = tqdm(
+                total=size or None, unit="B", unit_scale=True, desc=target.name, disable=None
+            )
             with bar:
                 while block := reply.read(1 << 16):
                     file.write(block)

@@ -60,8 +60,9 @@ def fact(name: str, value: str) -> None:
 
 def show_settings(settings: Settings, passages: Sequence[Passage]) -> None:
     """Say what is searched, and with which models."""
-    size = f"{_count(passages, 'passage')} from {_count({p.source for p in passages}, 'file')}"
-    fact("corpus", f"{_short(settings.corpus)}: {size}")
+    files = {passage.source for passage in passages}
+    place = _short(settings.corpus)
+    fact("corpus", f"{_count(passages, 'passage')} from {_count(files, 'file')} in {place}")
     if settings.model == settings.reranker == TINY:
         fact("models", "tiny (a bundled toy pair that needs no download)")
     else:

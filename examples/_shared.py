@@ -173,24 +173,24 @@ def run(main: Callable[[Settings], None], description: str | None) -> None:
 
 def _explain(error: Exception, settings: Settings) -> str | None:
     """What to tell the user of an error; None for one that is our own mistake."""
-    kind = type(error)
-    module = kind.__module__.partition(".")[0]
-    if module == "pymilvus":
+    # By name, because which of these libraries are loaded depends on the example.
+    libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    if "pymilvus" in libraries:
         reason = getattr(error, "message", str(error))
         if "://" in settings.uri:
             return f"Milvus at {settings.uri}: {reason}"
         hint = "is another program using it? It serves one process at a time"
         hint = f" ({hint})" if "Open local milvus failed" in reason else ""
         return f"Milvus Lite, {settings.uri}: {reason}{hint}"
-    if module == "openai":
+    if "openai" in libraries:
         base = os.environ.get("OPENAI_BASE_URL") or "api.openai.com"
         return f"the LLM {settings.llm!r} at {base} did not answer: {error}"
     if isinstance(error, ValidationError):
         return "; ".join(detail["msg"] for detail in error.errors())
     if isinstance(error, ImportError):
-        return f'{error}; install what is missing: pip install "qwen3-retrieval[examples,...]"'
+        return f"{error}: `make demo` installs what the examples need, in .venv"
     if isinstance(error, (UserError, ValueError, OSError)):
-        return str(error) or kind.__name__
+        return str(error) or type(error).__name__
     return None
 
 
