@@ -163,6 +163,8 @@ def main() -> None:
     step("installing uv", [str(PYTHON), "-m", "pip", "install", "uv>=0.9,<1"], env, INDEX_HINT)
     command = [str(PYTHON), "-m", "uv", "pip", "install", "--python", str(PYTHON)]
     command += ["--override", str(OVERRIDES), "--compile-bytecode"]
+    # nltk, in LlamaIndex's SentenceSplitter, refuses the hard links into its cache that uv makes.
+    command += ["--link-mode", "copy"]
     for group in GROUPS:
         command += ["--group", group]
     torch_version = installed_torch()
