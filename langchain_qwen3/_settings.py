@@ -58,6 +58,10 @@ class CheckpointSettings(BaseModel):
     pack_tokens: int | None = None
     """Token budget of one forward pass: lower it when memory is short. None: by device."""
 
+    timeout: float | None = None
+    """Seconds that one call may take, waiting for its turn included; then it raises TimeoutError.
+    None: as long as it takes."""
+
     show_progress: bool = False
     """Show a progress bar on stderr."""
 

@@ -16,7 +16,8 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
     """Qwen3-Embedding as LangChain embeddings.
 
     Queries go behind an instruction, documents do not. Vectors have length 1, so that inner product
-    equals cosine similarity. The async methods run in a thread and leave the event loop free.
+    equals cosine similarity. The async methods leave the event loop free, and calls that come together share forward
+    passes.
 
     A cache must keep queries and documents apart, and settings too: for the same text their vectors
     differ. `CacheBackedEmbeddings` does not by itself (give it a `namespace` that names model,
@@ -52,6 +53,7 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
             dimensions=self.dimensions,
             instruction=self.instruction,
             pack_tokens=self.pack_tokens,
+            timeout=self.timeout,
         )
         return self
 
@@ -78,6 +80,7 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
             TypeError: If a text is not a string.
             ValueError: If a text holds a lone surrogate.
             OSError: If the model cannot be found or read.
+            TimeoutError: If it takes longer than `timeout`.
         """
         vectors = self._embedder.embed_documents(texts, show_progress=self.show_progress)
         rows: list[list[float]] = vectors.tolist()
@@ -90,6 +93,19 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
             TypeError: If the query is not a string.
             ValueError: If it is blank or holds a lone surrogate.
             OSError: If the model cannot be found or read.
+            TimeoutError: If it takes longer than `timeout`.
         """
         row: list[float] = self._embedder.embed_queries([check_query(text)])[0].tolist()
+        return row
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Like `embed_documents`, without blocking the event loop."""
+        vectors = await self._embedder.aembed_documents(texts, show_progress=self.show_progress)
+        rows: list[list[float]] = vectors.tolist()
+        return rows
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Like `embed_query`, without blocking the event loop."""
+        vectors = await self._embedder.aembed_queries([check_query(text)])
+        row: list[float] = vectors[0].tolist()
         return row

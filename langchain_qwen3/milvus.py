@@ -1,16 +1,19 @@
 """`milvus_kwargs`: the right arguments for `langchain_milvus.Milvus` with Qwen3 vectors."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
 from langchain_qwen3.embeddings import Qwen3Embeddings
-from qwen3_core.milvus import CONSISTENCY, Metric, check_collection, index_params, search_params
-from qwen3_core.validation import is_count
-
-MAX_K = 16_384
-"""Hits that a Milvus server returns at most (Milvus documentation, "Limits")."""
+from qwen3_core.milvus import (
+    CONSISTENCY,
+    Metric,
+    check_collection,
+    check_uri,
+    index_params,
+    search_params,
+)
 
 
 def milvus_kwargs(
@@ -66,13 +69,8 @@ def milvus_kwargs(
     if not isinstance(embeddings, Embeddings):
         msg = f"embeddings must be LangChain Embeddings, got {type(embeddings).__name__}"
         raise TypeError(msg)
-    if not is_count(k) or k > MAX_K:
-        msg = f"k must be an integer from 1 to {MAX_K}, got {k!r}"
-        raise ValueError(msg)
-    if metric not in get_args(Metric):
-        msg = f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}"
-        raise ValueError(msg)
-    uri = _checked_uri(uri)
+    index, search = index_params(metric), search_params(k, metric)
+    uri = check_uri(uri)
     if isinstance(embeddings, Qwen3Embeddings):
         dimensions = embeddings.embedder.dimensions
     else:
@@ -83,36 +81,10 @@ def milvus_kwargs(
         "embedding_function": embeddings,
         "connection_args": {"uri": uri, "token": token} if token else {"uri": uri},
         "collection_name": collection_name,
-        "index_params": index_params(metric),
-        "search_params": search_params(k, metric),
+        "index_params": index,
+        "search_params": search,
         "consistency_level": CONSISTENCY,
         "enable_dynamic_field": True,
         "auto_id": auto_id,
         "drop_old": drop_old,
     }
-
-
-def _checked_uri(uri: str | Path) -> str:
-    """The uri as the string that Milvus takes; a path that it would refuse is refused clearly."""
-    if isinstance(uri, str) and "://" in uri:
-        return uri
-    if not isinstance(uri, (str, Path)):
-        msg = f"uri must be a string or a path, got {type(uri).__name__}: {uri!r:.80}"
-        raise TypeError(msg)
-    path = Path(uri).expanduser()
-    if path.suffix != ".db":
-        msg = (
-            f"uri={str(uri)!r} is neither an address such as 'http://localhost:19530' nor the path "
-            "of a Milvus Lite file, which ends in '.db'"
-        )
-        raise ValueError(msg)
-    if not path.parent.is_dir():
-        msg = f"the folder of uri={str(uri)!r} does not exist: create {str(path.parent)!r} first"
-        raise FileNotFoundError(msg)
-    if path.is_file():
-        msg = (
-            f"uri={str(uri)!r} is a plain file, but a Milvus Lite 3 database is a folder (one of "
-            "Milvus Lite 2 cannot be opened any more): choose another uri"
-        )
-        raise ValueError(msg)
-    return str(path)

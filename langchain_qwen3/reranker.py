@@ -36,6 +36,7 @@ class _RerankerSettings(CheckpointSettings):
             max_length=self.max_length,
             instruction=self.instruction,
             pack_tokens=self.pack_tokens,
+            timeout=self.timeout,
         )
         return self
 
@@ -154,7 +155,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         instruction: str | None = None,
         score_threshold: Threshold = ...,
     ) -> list[Document]:
-        """Like `compress_documents`, in a thread: the event loop stays free."""
+        """Like `compress_documents`, without blocking the event loop."""
         options = self._options(top_n, instruction, score_threshold)
         step, summary = self._step(documents, query, options)
         return await step.ainvoke(summary, RunnableConfig(callbacks=callbacks))
@@ -192,8 +193,14 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
             )
             return [_scored(candidates[ranked.index], ranked) for ranked in ranking]
 
+        async def astep(_: dict[str, Any]) -> list[Document]:
+            ranking = await self._reranker.arerank(
+                query, texts, **options, show_progress=self.show_progress
+            )
+            return [_scored(candidates[ranked.index], ranked) for ranked in ranking]
+
         summary = {"query": query, "documents": len(texts), **options}
-        return RunnableLambda(step, name=type(self).__name__), summary
+        return RunnableLambda(step, astep, name=type(self).__name__), summary
 
 
 class Qwen3CrossEncoder(_RerankerSettings, BaseCrossEncoder):

@@ -1,6 +1,5 @@
 """Qwen3-Embedding as a LlamaIndex embedding model."""
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -56,6 +55,8 @@ class Qwen3Embedding(BaseEmbedding):
     the official web search sentence."""
     pack_tokens: int | None = Field(default=None, frozen=True)
     """Token budget of one forward pass; default by device."""
+    timeout: float | None = Field(default=None, frozen=True)
+    """Seconds that one call may take, waiting for its turn included; default no limit."""
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
     """Texts handed to the encoder at once, 1 to 2048. It sorts them by length and fills forward
     passes by tokens, so this bounds no memory; more texts make fuller passes."""
@@ -93,6 +94,7 @@ class Qwen3Embedding(BaseEmbedding):
             dimensions=self.dimensions,
             instruction=self.instruction,
             pack_tokens=self.pack_tokens,
+            timeout=self.timeout,
         )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -127,20 +129,24 @@ class Qwen3Embedding(BaseEmbedding):
         return embedding
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        return await asyncio.to_thread(self._get_query_embedding, query)
+        vectors = await self._embedder.aembed_queries([query], instruction=self.instruction)
+        embedding: Embedding = vectors[0].tolist()
+        return embedding
 
     def _get_text_embedding(self, text: str) -> Embedding:
         return self._get_text_embeddings([text])[0]
 
     async def _aget_text_embedding(self, text: str) -> Embedding:
-        return await asyncio.to_thread(self._get_text_embedding, text)
+        return (await self._aget_text_embeddings([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
         embeddings: list[Embedding] = self._embedder.embed_documents(texts).tolist()
         return embeddings
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
+        vectors = await self._embedder.aembed_documents(texts)
+        embeddings: list[Embedding] = vectors.tolist()
+        return embeddings
 
     # The base would read a string as a list of letters, and number a bad text within its batch.
 

@@ -1,14 +1,17 @@
 """The keyword arguments with which LlamaIndex's Milvus store fits Qwen3 vectors."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from llama_index_qwen3.embedding import Qwen3Embedding
-from qwen3_core.milvus import CONSISTENCY, Metric, check_collection, index_params, search_params
-from qwen3_core.validation import is_count
-
-MAX_K = 16_384
-"""Hits that a Milvus server returns at most (limits in its documentation)."""
+from qwen3_core.milvus import (
+    CONSISTENCY,
+    Metric,
+    check_collection,
+    check_uri,
+    index_params,
+    search_params,
+)
 
 
 def milvus_kwargs(
@@ -60,18 +63,11 @@ def milvus_kwargs(
     if not isinstance(embed_model, Qwen3Embedding):
         msg = f"embed_model must be a Qwen3Embedding, got {type(embed_model).__name__}"
         raise TypeError(msg)
-    if not is_count(k) or k > MAX_K:
-        msg = f"k must be an integer from 1 to {MAX_K}, got {k!r}"
-        raise ValueError(msg)
-    if metric not in get_args(Metric):
-        msg = f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}"
-        raise ValueError(msg)
-    uri = _checked_uri(uri)
+    index, search = index_params(metric), search_params(k, metric)
+    uri = check_uri(uri)
     dim = embed_model.dim
     # The store wants these flat: it nests what is not a name of its own under "params" itself.
-    index = index_params(metric)
     index |= index.pop("params")
-    search = search_params(k, metric)["params"]
     if not overwrite:
         check_collection(
             uri,
@@ -88,35 +84,9 @@ def milvus_kwargs(
         "dim": dim,
         "similarity_metric": metric,
         "index_config": index,
-        "search_config": search,
+        "search_config": search["params"],
         "consistency_level": CONSISTENCY,
         "upsert_mode": True,
         "overwrite": overwrite,
         "use_async_client": use_async_client,
     }
-
-
-def _checked_uri(uri: str | Path) -> str:
-    """The uri as the string that Milvus takes; a path that it would refuse is refused clearly."""
-    if isinstance(uri, str) and "://" in uri:
-        return uri
-    if not isinstance(uri, (str, Path)):
-        msg = f"uri must be a string or a path, got {type(uri).__name__}: {uri!r:.80}"
-        raise TypeError(msg)
-    path = Path(uri).expanduser()
-    if path.suffix != ".db":
-        msg = (
-            f"uri={str(uri)!r} is neither an address such as 'http://localhost:19530' nor the path "
-            "of a Milvus Lite file, which ends in '.db'"
-        )
-        raise ValueError(msg)
-    if not path.parent.is_dir():
-        msg = f"the folder of uri={str(uri)!r} does not exist: create {str(path.parent)!r} first"
-        raise FileNotFoundError(msg)
-    if path.is_file():
-        msg = (
-            f"uri={str(uri)!r} is a plain file, but a Milvus Lite 3 database is a folder (one of "
-            "Milvus Lite 2 cannot be opened any more): choose another uri"
-        )
-        raise ValueError(msg)
-    return str(path)

@@ -12,7 +12,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
-from qwen3_core.reranker import Reranker
+from qwen3_core.reranker import Ranked, Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
 from qwen3_core.validation import check_query, check_threshold, check_top_n
 
@@ -75,7 +75,8 @@ class Qwen3Rerank(BaseNodePostprocessor):
     has."""
     pack_tokens: int | None = Field(default=None, frozen=True)
     """Token budget of one forward pass; default by device."""
-
+    timeout: float | None = Field(default=None, frozen=True)
+    """Seconds that one call may take, waiting for its turn included; default no limit."""
     show_progress: bool = False
     """Show a progress bar on stderr."""
 
@@ -99,6 +100,7 @@ class Qwen3Rerank(BaseNodePostprocessor):
             max_length=self.max_length,
             instruction=self.instruction,
             pack_tokens=self.pack_tokens,
+            timeout=self.timeout,
         )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -111,37 +113,50 @@ class Qwen3Rerank(BaseNodePostprocessor):
         """Name under which LlamaIndex serialises it."""
         return "Qwen3Rerank"
 
-    # The base class runs this in a thread for `apostprocess_nodes`, so the event loop stays free.
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
+        query_bundle, texts, options = self._check(nodes, query_bundle)
+        if not texts:
+            return []
+        with self._events(query_bundle, nodes) as reranked:
+            ranking = self._reranker.rerank(query_bundle.query_str, texts, **options)
+            reranked += [self._scored(nodes[ranked.index], ranked) for ranked in ranking]
+        return reranked
+
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        query_bundle, texts, options = self._check(nodes, query_bundle)
+        if not texts:
+            return []
+        with self._events(query_bundle, nodes) as reranked:
+            ranking = await self._reranker.arerank(query_bundle.query_str, texts, **options)
+            reranked += [self._scored(nodes[ranked.index], ranked) for ranked in ranking]
+        return reranked
+
+    def _check(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None
+    ) -> tuple[QueryBundle, list[str], dict[str, Any]]:
+        """The query, the nodes' texts and the options for the core's `rerank`."""
         if query_bundle is None:
             msg = (
                 "Qwen3Rerank needs the query: call postprocess_nodes(nodes, query_str=...) or "
                 "postprocess_nodes(nodes, query_bundle=QueryBundle(...))"
             )
             raise ValueError(msg)
-        query = check_query(query_bundle.query_str)
-        check_top_n(self.top_n)
-        check_threshold(self.score_threshold)
-        texts = [self._read(node, i) for i, node in enumerate(nodes)]
-        if not texts:
-            return []
-        with self._events(query_bundle, nodes) as reranked:
-            for ranked in self._reranker.rerank(
-                query,
-                texts,
-                top_n=self.top_n,
-                score_threshold=self.score_threshold,
-                instruction=self.instruction,
-                show_progress=self.show_progress,
-            ):
-                found = nodes[ranked.index]
-                node = (
-                    self._with_retrieval_score(found) if self.keep_retrieval_score else found.node
-                )
-                reranked.append(NodeWithScore(node=node, score=ranked.score))
-        return reranked
+        check_query(query_bundle.query_str)
+        options = {
+            "top_n": check_top_n(self.top_n),
+            "score_threshold": check_threshold(self.score_threshold),
+            "instruction": self.instruction,
+            "show_progress": self.show_progress,
+        }
+        return query_bundle, [self._read(node, i) for i, node in enumerate(nodes)], options
+
+    def _scored(self, found: NodeWithScore, ranked: Ranked) -> NodeWithScore:
+        node = self._with_retrieval_score(found) if self.keep_retrieval_score else found.node
+        return NodeWithScore(node=node, score=ranked.score)
 
     def _read(self, node: object, i: int) -> str:
         if not isinstance(node, NodeWithScore):

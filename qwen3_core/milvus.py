@@ -1,14 +1,17 @@
 """What a Milvus collection for Qwen3 vectors must look like, and a check of one that exists."""
 
-from typing import Any, Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from qwen3_core.validation import is_count
 
 Metric = Literal["IP", "COSINE"]
 
 CONSISTENCY: Final = "Strong"
 """A search sees all that was inserted before it; the stores' own default is "Session"."""
 
-TEXT_LENGTH: Final = 65_535
-"""Bytes of UTF-8 that a Milvus VARCHAR field holds at most."""
+MAX_K: Final = 16_384
+"""Hits that one search returns at most (Milvus documentation, "Limits")."""
 
 
 def index_params(metric: Metric = "IP") -> dict[str, Any]:
@@ -17,7 +20,13 @@ def index_params(metric: Metric = "IP") -> dict[str, Any]:
     Args:
         metric: "IP" (inner product), which equals the cosine for our vectors of length 1, or
             "COSINE".
+
+    Raises:
+        ValueError: If the metric is another.
     """
+    if metric not in get_args(Metric):
+        msg = f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}"
+        raise ValueError(msg)
     return {
         "index_type": "HNSW",
         "metric_type": metric,
@@ -29,10 +38,52 @@ def search_params(k: int, metric: Metric = "IP") -> dict[str, Any]:
     """Search parameters with which HNSW can return `k` hits: a server refuses `ef` below `k`.
 
     Args:
-        k: The largest number of candidates that will be asked for, at least 1.
+        k: The largest number of candidates that will be asked for, from 1 to `MAX_K`.
         metric: As in `index_params`.
+
+    Raises:
+        ValueError: If `k` is out of range.
     """
+    if not is_count(k) or k > MAX_K:
+        msg = f"k must be an integer from 1 to {MAX_K}, got {k!r}"
+        raise ValueError(msg)
     return {"metric_type": metric, "params": {"ef": max(k, 64)}}
+
+
+def check_uri(uri: str | Path) -> str:
+    """The uri as the string that Milvus takes; a path that it would refuse is refused clearly.
+
+    Args:
+        uri: An address ("http://host:19530", a Zilliz Cloud endpoint) or the path of a Milvus Lite
+            database, which ends in ".db" and whose folder exists; `~` is the home folder.
+
+    Raises:
+        TypeError: If it is neither a string nor a path.
+        ValueError: If it is neither an address nor a path that can be a Milvus Lite database.
+        FileNotFoundError: If the folder of the database does not exist.
+    """
+    if isinstance(uri, str) and "://" in uri:
+        return uri
+    if not isinstance(uri, (str, Path)):
+        msg = f"uri must be a string or a path, got {type(uri).__name__}: {uri!r:.80}"
+        raise TypeError(msg)
+    path = Path(uri).expanduser()
+    if path.suffix != ".db":
+        msg = (
+            f"uri={str(uri)!r} is neither an address such as 'http://localhost:19530' nor the path "
+            "of a Milvus Lite file, which ends in '.db'"
+        )
+        raise ValueError(msg)
+    if not path.parent.is_dir():
+        msg = f"the folder of uri={str(uri)!r} does not exist: create {str(path.parent)!r} first"
+        raise FileNotFoundError(msg)
+    if path.is_file():
+        msg = (
+            f"uri={str(uri)!r} is a plain file, but a Milvus Lite 3 database is a folder (one of "
+            "Milvus Lite 2 cannot be opened any more): choose another uri"
+        )
+        raise ValueError(msg)
+    return str(path)
 
 
 def check_collection(

@@ -115,7 +115,6 @@ async def test_many_concurrent_calls_give_the_same_vectors(embeddings):
 # Settings
 
 
-@pytest.mark.xfail(reason="a component that replaces another does not take over its loaded model")
 def test_an_assignment_keeps_the_loaded_model(tmp_path):
     folder = shutil.copytree(TINY / "embedding", tmp_path / "model")
     embeddings = Qwen3Embeddings(model=folder)

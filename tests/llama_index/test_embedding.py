@@ -18,6 +18,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 import qwen3_core
 from llama_index_qwen3 import Qwen3Embedding
 from qwen3_core.embedder import Embedder
+from qwen3_core.encoder import Encoder
 from qwen3_core.prompts import TASKS
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 from tests.llama_index.conftest import TEXTS
@@ -34,7 +35,11 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(texts))
         return np.array([[float(len(text))] for text in texts], dtype=np.float32)
 
+    async def arecord(self, texts, **options):
+        return record(self, texts, **options)
+
     monkeypatch.setattr(Embedder, "embed_documents", record)
+    monkeypatch.setattr(Embedder, "aembed_documents", arecord)
     return sizes
 
 
@@ -144,12 +149,13 @@ async def test_async_twins_give_the_same_vectors(embed_model):
 async def test_async_does_not_block_the_event_loop(monkeypatch, call):
     """A task that ticks every 10 ms keeps ticking while a slow model works for 0.3 s."""
 
-    def slow(self, texts, **options):
-        time.sleep(0.3)
-        return np.ones((len(list(texts)), 32), dtype=np.float32)
+    run = Encoder.run
 
-    monkeypatch.setattr(Embedder, "embed_documents", slow)
-    monkeypatch.setattr(Embedder, "embed_queries", slow)
+    def slow(self, pack):
+        time.sleep(0.3)
+        return run(self, pack)
+
+    monkeypatch.setattr(Encoder, "run", slow)
     model = Qwen3Embedding(model="tiny")
     calls = {
         "query": lambda: model.aget_query_embedding(QUERY),

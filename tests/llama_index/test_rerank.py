@@ -16,6 +16,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, Te
 
 import qwen3_core
 from llama_index_qwen3 import Qwen3Rerank
+from qwen3_core.encoder import Encoder
 from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
 from tests.llama_index.conftest import TEXTS, scored, text_nodes
@@ -168,11 +169,13 @@ async def test_async_gives_the_same(reranker):
 async def test_async_does_not_block_the_event_loop(monkeypatch):
     """A task that ticks every 10 ms keeps ticking while a slow model works for 0.3 s."""
 
-    def slow(self, query, documents, **options):
-        time.sleep(0.3)
-        return []
+    run = Encoder.run
 
-    monkeypatch.setattr(Reranker, "rerank", slow)
+    def slow(self, pack):
+        time.sleep(0.3)
+        return run(self, pack)
+
+    monkeypatch.setattr(Encoder, "run", slow)
     ticks = 0
 
     async def tick():
