@@ -16,8 +16,8 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
     """Qwen3-Embedding as LangChain embeddings.
 
     Queries go behind an instruction, documents do not. Vectors have length 1, so that inner product
-    equals cosine similarity. The async methods leave the event loop free, and calls that come together share forward
-    passes.
+    equals cosine similarity. The async methods leave the event loop free, and calls that come
+    together share forward passes.
 
     A cache must keep queries and documents apart, and settings too: for the same text their vectors
     differ. `CacheBackedEmbeddings` does not by itself (give it a `namespace` that names model,
