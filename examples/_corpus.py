@@ -217,8 +217,7 @@ def _download(url: str, target: Path) -> None:
 def _place(name: str) -> str:
     """A folder or glob by its full path; other names, such as those of the hub, as they are."""
     path = Path(name).expanduser()
-    local = path.exists() or glob.has_magic(name)
-    return str(Path.cwd() / path) if local else name
+    return str(path.resolve()) if path.exists() or glob.has_magic(name) else name
 
 
 def _digest(*parts: str, length: int = 8) -> str:

@@ -37,6 +37,7 @@ def _console() -> Console:
 
 
 console = _console()
+_ARROW = "->" if console.options.ascii_only else "→"
 
 
 def say(text: str = "", style: str | None = None) -> None:
@@ -83,10 +84,12 @@ def show_indexing(
     fact(framework, what)
 
 
-def show_question(question: str, why: str = "") -> None:
-    """Print the question, and why it is shown."""
+def show_question(question: str, remark: str = "") -> None:
+    """Print the question, and a remark on it."""
     say()
-    console.print(Text(question, "bold").append(f"  ({why})" if why else "", "not bold"))
+    say(question, "bold")
+    if remark:
+        say(remark, "dim")
 
 
 def show_comparison(
@@ -104,7 +107,7 @@ def show_comparison(
         answer: Title of the passage that is known to answer, to be marked.
     """
     rank = {hit.id: i for i, hit in enumerate(dense, start=1)}
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, expand=True)
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, show_edge=False, expand=True)
     table.add_column("score", justify="right", style="dim")
     table.add_column(f"dense search, top {min(top_n, len(dense))} of {len(dense)}", ratio=1)
     table.add_column("score", justify="right", style="dim")
@@ -117,7 +120,7 @@ def show_comparison(
             f"{before.score:.3f}",
             _title(before, answer),
             f"{after.score:.3f}",
-            Text(f"{was} → {i}" if was != i else "-", "green" if was > i else "dim"),
+            Text(f"{was} {_ARROW} {i}" if was != i else "-", "green" if was > i else "dim"),
             _title(after, answer),
         )
     console.print(table)
@@ -125,6 +128,7 @@ def show_comparison(
 
 def explain_scores() -> None:
     """Say what the scores of a comparison are."""
+    say()
     say("Scores: on the left the cosine of the vectors of question and passage; on the right the "
         "probability, by the reranker, that the passage answers the question.", "dim")  # fmt: skip
 
@@ -159,7 +163,7 @@ def show_unanswered(framework: str, hits: Sequence[Hit]) -> None:
     for number, hit in enumerate(hits, start=1):
         _source(number, hit)
         body = hit.text.strip().removeprefix(hit.title)
-        _indented(" ".join(body.split()), 6, style="dim", max_lines=2)
+        _indented(" ".join(body.split()), 6, style="dim", max_lines=1)
 
 
 def show_next_steps(settings: Settings) -> None:

@@ -61,7 +61,7 @@ def read_settings(description: str | None) -> Settings:
         default=str(BUNDLED_CORPUS),
         metavar="PATH",
         help="folder, file or glob of Markdown (recursive), or "
-        f'"{MILVUS_DOCS}", which downloads the FAQ of the Milvus tutorial (4 MB); '
+        f'"{MILVUS_DOCS}", which downloads the FAQ of the Milvus tutorial; '
         "default: the FAQ that ships with the examples",
     )
     add(

@@ -53,16 +53,18 @@ def main(settings: Settings) -> None:
         show_totals(results)
         shown = extremes(results)
 
-    for question, why in shown.items():
-        show_question(question, why)
+    for question, remark in shown.items():
         first = compare.search(settings, store, question)
         second = llama_index_rag.search(settings, index, question)
-        results = {"LangChain": first, "LlamaIndex": second}
+        answer = QUESTIONS.get(question)
         if order(first) == order(second):
-            results = {"LangChain and LlamaIndex, same order": first}
-        for framework, (dense, reranked) in results.items():
-            say(framework, "dim")
-            show_comparison(dense, reranked, settings.top_n, QUESTIONS.get(question))
+            show_question(question, f"{remark}LangChain and LlamaIndex return the same order.")
+            show_comparison(*first, settings.top_n, answer)
+        else:
+            show_question(question, f"{remark}LangChain returns:")
+            show_comparison(*first, settings.top_n, answer)
+            say("LlamaIndex returns:", "dim")
+            show_comparison(*second, settings.top_n, answer)
     explain_scores()
 
     question = next(iter(shown))
@@ -82,7 +84,10 @@ def show_totals(results: Mapping[str, Results]) -> None:
     ]
     before, after = zip(*ranks, strict=True)
     say()
-    say(f"{len(results)} questions, worded unlike the corpus. Where is the passage that answers?")
+    say(
+        f"{len(results)} questions, in other words than the corpus. How often is the passage that "
+        "answers (* below) ..."
+    )
     show_tally(
         {
             stage: [sum(r is not None and r <= limit for r in column) for limit in limits]
@@ -102,8 +107,8 @@ def extremes(results: Mapping[str, Results]) -> dict[str, str]:
     if not gains:  # with so small a --top-k that nothing was found
         return dict.fromkeys(list(results)[:1], "")
     best, worst = max(gains, key=gains.__getitem__), min(gains, key=gains.__getitem__)
-    helped = "reranking helped most here" if gains[best] > 0 else "reranking helped nowhere"
-    hurt = "reranking hurt most here" if gains[worst] < 0 else "reranking hurt nowhere"
+    helped = "Reranking helped most here. " if gains[best] > 0 else "Reranking helped nowhere. "
+    hurt = "Reranking hurt most here. " if gains[worst] < 0 else "Reranking hurt nowhere. "
     return {best: helped, worst: hurt}
 
 

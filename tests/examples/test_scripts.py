@@ -37,7 +37,7 @@ def test_demo_shows_both_stages_and_the_sources_of_both_frameworks(run, uri):
     assert totals["dense search"][2] == totals["then reranked"][2] >= 15
     assert totals["then reranked"][0] > totals["dense search"][0]
     # The frameworks agree on both questions that are shown.
-    assert out.count("LangChain and LlamaIndex, same order") == 2
+    assert out.count("LangChain and LlamaIndex return the same order.") == 2
     assert out.count("reranked, top 3") == 2
     for framework in ("LangChain", "LlamaIndex"):
         _, _, sources = out.partition(f"{framework} would send the LLM these passages")
