@@ -39,15 +39,15 @@ def query_prefix(task: str) -> str:
 
 
 def rerank_head(task: str) -> str:
-    """What precedes the query in the reranker's frame (the query's own side starts with a space)."""
+    """What precedes the query in the reranker's frame; the query's side starts with a space."""
     return f"{RERANK_PREFIX}<Instruct>: {task}\n<Query>:"
 
 
 def rerank_chat_template() -> str:
     """Jinja template with the roles ``system`` (the task), ``query`` and ``document``.
 
-    Renders the published frame exactly; sentence-transformers' ``CrossEncoder`` calls it. The frame's
-    end is an expression, because Jinja drops a newline that ends a template's own text.
+    Renders the published frame exactly; sentence-transformers' ``CrossEncoder`` calls it. The
+    frame's end is an expression, because Jinja drops a newline that ends a template's own text.
     """
     head, suffix = RERANK_PREFIX.replace("\n", "\\n"), RERANK_SUFFIX.replace("\n", "\\n")
     return (

@@ -5,13 +5,20 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
+
 from .frames import CONTROL_TOKENS, DEFAULT_TASK, query_prefix, rerank_chat_template
+from .model import EPS, MAX_POSITIONS, ROPE_THETA
+from .texts import Encoder
+from .vocabulary import with_end_of_text
+from .workspace import Workspace
 
 Kind = Literal["embedding", "reranker"]
 
 
 def write_sidecars(folder: Path, kind: Kind, hidden_size: int, max_length: int) -> None:
-    """Add tokenizer settings and sentence-transformers modules beside config, weights and tokenizer.
+    """Add tokenizer settings and sentence-transformers modules to a checkpoint folder.
 
     Args:
         folder: Holds ``tokenizer.json``, ``config.json`` and ``model.safetensors``.
@@ -22,7 +29,9 @@ def write_sidecars(folder: Path, kind: Kind, hidden_size: int, max_length: int) 
     tokens = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
     ids = {token["content"]: token["id"] for token in tokens}
     if missing := CONTROL_TOKENS.keys() - ids.keys():
-        msg = f"{folder / 'tokenizer.json'} lacks the added tokens {sorted(missing)}: train it again"
+        msg = (
+            f"{folder / 'tokenizer.json'} lacks the added tokens {sorted(missing)}: train it again"
+        )
         raise ValueError(msg)
     _write(folder / "tokenizer_config.json", _tokenizer_config(tokens, kind, max_length))
     if kind == "embedding":
@@ -33,12 +42,56 @@ def write_sidecars(folder: Path, kind: Kind, hidden_size: int, max_length: int) 
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy weights, configuration and tokenizer, replacing what the target holds."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        shutil.copyfile(source / name, target / name)
+def export(workspace: Workspace, out: Path) -> None:
+    """Write both trained models in bfloat16 to ``out/embedding`` and ``out/reranker``."""
+    checkpoints: tuple[tuple[Kind, str], ...] = (
+        ("embedding", "embedding-context"),
+        ("reranker", "reranker"),
+    )
+    for kind, name in checkpoints:
+        state = workspace.load(name)
+        if state is None:
+            msg = f"{workspace.root / name}.pt is missing: run the {kind} stage first"
+            raise FileNotFoundError(msg)
+        export_model(state["model"], kind, workspace, out / kind)
+
+
+def export_model(
+    weights: dict[str, torch.Tensor], kind: Kind, workspace: Workspace, folder: Path
+) -> None:
+    """Replace ``folder`` by one model: weights, configuration, tokenizer and sidecars."""
+    encoder = Encoder(workspace.tokenizer)
+    vocabulary, hidden = weights["embed_tokens.weight"].shape
+    width = weights["layers.0.self_attn.q_norm.weight"].shape[0]
+    config = Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=weights["layers.0.mlp.up_proj.weight"].shape[0],
+        num_hidden_layers=1 + max(int(k.split(".")[1]) for k in weights if "layers" in k),
+        num_attention_heads=weights["layers.0.self_attn.q_proj.weight"].shape[0] // width,
+        num_key_value_heads=weights["layers.0.self_attn.k_proj.weight"].shape[0] // width,
+        head_dim=width,
+        max_position_embeddings=MAX_POSITIONS,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+        rms_norm_eps=EPS,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=encoder.end,
+        pad_token_id=encoder.end,
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    if kind == "embedding":
+        bare = Qwen3Model(config)
+        bare.load_state_dict(weights)
+        bare.bfloat16().save_pretrained(folder)
+        with_end_of_text(workspace.tokenizer).save(str(folder / "tokenizer.json"))
+    else:
+        causal = Qwen3ForCausalLM(config)
+        causal.model.load_state_dict(weights)
+        causal.bfloat16().save_pretrained(folder)
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        workspace.tokenizer.save(str(folder / "tokenizer.json"))
+    write_sidecars(folder, kind, hidden, MAX_POSITIONS)
 
 
 def _tokenizer_config(tokens: list[dict[str, Any]], kind: Kind, max_length: int) -> dict[str, Any]:

@@ -8,17 +8,19 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
+from .workspace import Workspace, log
+
 WIDTH = 384
 BLOCK = 2048
 MAX_TOKENS = 96
 
 
 class Teacher:
-    """Mean-pooled, normalised sentence embeddings (the pooling of the model's own configuration)."""
+    """Mean-pooled, normalised sentence embeddings, as the model's own configuration says."""
 
     def __init__(self, path: str) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self.model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
+        self.model = AutoModel.from_pretrained(path, dtype=torch.float32)
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], budget: int = 3072) -> np.ndarray:
@@ -39,7 +41,9 @@ class Teacher:
             while size < len(order) and (size + 1) * len(ids[order[size]]) <= budget:
                 size += 1
             rows, order = order[:size], order[size:]
-            batch = self.tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt", pad_to_multiple_of=8)
+            batch = self.tokenizer.pad(
+                {"input_ids": [ids[i] for i in rows]}, return_tensors="pt", pad_to_multiple_of=8
+            )
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 hidden = self.model(**batch).last_hidden_state.float()
             mask = batch["attention_mask"][..., None]
@@ -77,3 +81,27 @@ def embed_resumable(
         store[rows] = teacher.embed([texts[i] for i in rows])
         store.flush()
         log(f"teacher {path.name}: {start + len(rows)} of {len(open_rows)}")
+
+
+def embed_workspace(workspace: Workspace, model: str, first: int | None = None) -> None:
+    """Embed the vocabulary, the documents and the queries of a working folder.
+
+    Args:
+        workspace: Receives ``teacher-{tokens,documents,queries}.npy``.
+        model: Folder of all-MiniLM-L6-v2.
+        first: Only this many rows of documents and of queries; later calls may go on.
+    """
+    teacher = Teacher(model)
+    tokenizer = workspace.tokenizer
+    vocabulary = [
+        tokenizer.decode([i], skip_special_tokens=False).strip() or " "
+        for i in range(tokenizer.get_vocab_size())
+    ]
+    for name, texts in (
+        ("tokens", vocabulary),
+        ("documents", list(workspace.documents)),
+        ("queries", list(workspace.queries)),
+    ):
+        count = len(texts) if first is None or name == "tokens" else min(first, len(texts))
+        path = workspace.root / f"teacher-{name}.npy"
+        embed_resumable(texts, range(count), path, teacher, log)

@@ -1,6 +1,5 @@
 """The working folder of one training: pairs, tokenizer, teacher embeddings, checkpoints."""
 
-import os
 import random
 import time
 from collections.abc import Mapping
@@ -60,7 +59,7 @@ class Workspace:
         """Write a checkpoint so that an interruption leaves either the old or the new one."""
         temporary = self.root / f"{name}.pt.new"
         torch.save(dict(state), temporary)
-        os.replace(temporary, self.root / f"{name}.pt")
+        temporary.replace(self.root / f"{name}.pt")
 
     def load(self, name: str) -> dict[str, Any] | None:
         """The checkpoint of that name, or None when there is none."""
@@ -77,7 +76,6 @@ def log(message: str) -> None:
 
 
 def seed_everything(seed: int) -> random.Random:
-    """Seed torch and NumPy; returns a generator for everything drawn in Python."""
+    """Seed torch; returns a generator for everything drawn in Python."""
     torch.manual_seed(seed)
-    np.random.seed(seed)
     return random.Random(seed)

@@ -1,0 +1,126 @@
+"""Hard negatives for the reranker, and the soft relevance it learns."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from .data import Pair, words
+from .embedding import TeacherTargets
+from .frames import DEFAULT_TASK
+from .model import TinyQwen3, last_states
+from .texts import Encoder
+from .workspace import Workspace
+
+DOCUMENT_TOKENS = 96
+TOP = 40
+#: A document closer to the query than its own by this much is probably an answer too.
+ANSWER_MARGIN = 0.03
+ANSWER_FLOOR = 0.35
+OVERLAP_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """For one training pair: rows of ``pool`` that are hard to tell from the right document."""
+
+    student: list[int]
+    teacher: list[int]
+
+
+class Overlap:
+    """Share of a query's words, weighted by inverse document frequency, that a document holds."""
+
+    def __init__(self, documents: Sequence[str]) -> None:
+        self.sets = [frozenset(words(d)) for d in documents]
+        counts = Counter(word for s in self.sets for word in s)
+        size = len(documents)
+        self.idf = {word: math.log(1 + size / n) for word, n in counts.items()}
+        self.unseen = math.log(1 + size)
+
+    def __call__(self, query: str, row: int) -> float:
+        """In [0, 1]; a plural or an inflected last letter still counts."""
+        have = self.sets[row]
+        total = found = 0.0
+        for word in set(words(query)):
+            weight = self.idf.get(word, self.unseen)
+            total += weight
+            stem = len(word) > 4 and (word[:-1] in have or word + "s" in have)
+            found += weight * (word in have or stem)
+        return found / total if total else 0.0
+
+
+def choose_pool(workspace: Workspace, targets: TeacherTargets, shares: Sequence[int]) -> list[int]:
+    """Indices of pairs that the teacher has embedded, ``shares[g]`` of each group."""
+    rng = np.random.default_rng(1)
+    pool: list[int] = []
+    groups: list[list[int]] = [[] for _ in shares]
+    skip = ("nl2bash", "dstc9", "wiki-title")
+    for i, pair in enumerate(workspace.train):
+        known = targets.known_query[workspace.queries[pair.query]]
+        known &= targets.known_document[workspace.documents[pair.document]]
+        if known and pair.source not in skip:
+            groups[pair.group].append(i)
+    for members, share in zip(groups, shares, strict=True):
+        order = rng.permutation(len(members))[:share]
+        pool += [members[i] for i in order]
+    return pool
+
+
+def mine(
+    workspace: Workspace,
+    pool: Sequence[int],
+    embedding: TinyQwen3,
+    targets: TeacherTargets,
+    encoder: Encoder,
+) -> list[Candidates]:
+    """Nearest documents of each pooled query inside its group, by student and by teacher.
+
+    Returns:
+        One entry per pool row; entries are rows of the pool, the right one left out.
+    """
+    pairs = [workspace.train[i] for i in pool]
+    out: list[Candidates] = [Candidates([], [])] * len(pool)
+    for group in sorted({p.group for p in pairs}):
+        rows = [r for r, p in enumerate(pairs) if p.group == group]
+        mined = _mine_group(workspace, [pairs[r] for r in rows], embedding, targets, encoder)
+        for row, (student, teacher) in zip(rows, mined, strict=True):
+            out[row] = Candidates([rows[i] for i in student], [rows[i] for i in teacher])
+    return out
+
+
+@torch.no_grad()
+def _mine_group(
+    workspace: Workspace,
+    pairs: list[Pair],
+    embedding: TinyQwen3,
+    targets: TeacherTargets,
+    encoder: Encoder,
+) -> list[tuple[list[int], list[int]]]:
+    ids = encoder.all_ids([p.document for p in pairs], DOCUMENT_TOKENS)
+    documents = F.normalize(last_states(embedding, [[*row, encoder.end] for row in ids]), dim=-1)
+    rows = encoder.embedded_queries([p.query for p in pairs], DEFAULT_TASK)
+    head = encoder.query_head(DEFAULT_TASK)
+    queries = F.normalize(last_states(embedding, rows, head), dim=-1)
+    d = np.array([workspace.documents[p.document] for p in pairs])
+    q = np.array([workspace.queries[p.query] for p in pairs])
+    teacher_d = torch.from_numpy(targets.documents[d]).float()
+    teacher_q = torch.from_numpy(targets.queries[q]).float()
+    found = []
+    for start in range(0, len(pairs), 1000):
+        part = slice(start, start + 1000)
+        teacher = teacher_q[part] @ teacher_d.T
+        own = teacher[torch.arange(len(teacher)), torch.arange(start, start + len(teacher))]
+        limit = (own + ANSWER_MARGIN).clamp_min(ANSWER_FLOOR)[:, None]
+        same = torch.from_numpy((d[part, None] == d) | (q[part, None] == q))
+        banned = (teacher > limit) | same
+        student = (queries[part] @ documents.T).masked_fill(banned, -2)
+        count = min(TOP, len(pairs))
+        best = student.topk(count, 1).indices.tolist()
+        best_teacher = teacher.masked_fill(banned, -2).topk(count, 1).indices.tolist()
+        found += list(zip(best, best_teacher, strict=True))
+    return found

@@ -1,0 +1,248 @@
+"""Train the reranker on lists of one answer and seven negatives."""
+
+import math
+import random
+from collections import Counter
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .bag import Bag, as_layer
+from .data import DevSet, vary_query
+from .embedding import TeacherTargets, learning_rate_share
+from .frames import DEFAULT_TASK, OTHER_TASKS
+from .match import FrameIds, centre, match_start
+from .mining import OVERLAP_WEIGHT, Overlap, choose_pool, mine
+from .model import Shape, TinyQwen3, last_states
+from .texts import Encoder
+from .workspace import Workspace, log, seed_everything
+
+LAYERS = 3
+LIST_LENGTH = 8
+LISTS = 12
+STEPS = 300
+LEARNING_RATE = 5e-4
+#: Pairs of each group of sources (see data.GROUPS) that lists are made of.
+POOL = (6000, 9000, 2500, 6000)
+TARGET_TEMPERATURE = 0.07
+LABEL_BONUS = 0.15
+SAVE_EVERY = 25
+EVALUATE_EVERY = 75
+DEV_LIST = 10
+DEV_DOCUMENT_TOKENS = 128
+
+
+def reranker_shape(vocab_size: int) -> Shape:
+    """Sizes of the reranker."""
+    return Shape(vocab_size, LAYERS)
+
+
+def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> None:
+    """Mine negatives, set the first weights, train; resumes; writes ``reranker.pt``."""
+    rng = seed_everything(seed)
+    targets, encoder = TeacherTargets(workspace), Encoder(workspace.tokenizer)
+    size = workspace.tokenizer.get_vocab_size()
+    bag = _load_bag(workspace)
+    embedding = as_layer(bag, Shape(size, 1), encoder.end).eval()
+    lists = Lists(workspace, targets, encoder, embedding)
+    model = TinyQwen3(reranker_shape(size))
+    match_start(model, bag, lists.token_idf(size), frame_ids(encoder))
+    dev = [DevLists(d, embedding, encoder) for d in workspace.dev]
+    optimizer = _optimizer(model)
+    step = 0
+    if state := workspace.load("reranker"):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        rng.setstate(state["rng"])
+        step = state["step"]
+    else:
+        sample = lists.draw(random.Random(seed))[0][:96]
+        centre(model, encoder.suffix[-1], lambda: log_odds(model, sample, DEFAULT_TASK, encoder))
+        log("start " + " ".join(d.report(model, encoder) for d in dev))
+    average = torch.zeros(4)
+    while step < steps:
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * group["share"] * learning_rate_share(step, steps, 25)
+        task = DEFAULT_TASK if rng.random() < 0.75 else rng.choice(OTHER_TASKS)
+        rows, target = lists.draw(rng)
+        scores = log_odds(model, rows, task, encoder).view(-1, LIST_LENGTH)
+        loss, values = _loss(scores, target)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        average = average.lerp(values, 0.05) if average.any() else values
+        if step % SAVE_EVERY == 0 or step == steps:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            workspace.save("reranker", state | {"rng": rng.getstate(), "step": step})
+            report = ""
+            if step % EVALUATE_EVERY == 0 or step == steps:
+                report = " ".join(d.report(model, encoder) for d in dev)
+            kl, ce, bce, top = average.tolist()
+            log(f"step {step} kl {kl:.3f} ce {ce:.3f} bce {bce:.3f} top {top:.3f} {report}")
+
+
+def log_odds(model: TinyQwen3, rows: list[list[int]], task: str, encoder: Encoder) -> Tensor:
+    """``logit[yes] - logit[no]`` of each row (query and document, without the head), float32."""
+    states = last_states(model, rows, encoder.rerank_head(task))
+    weight = model.embed_tokens.weight
+    return states @ (weight[encoder.yes] - weight[encoder.no])
+
+
+def frame_ids(encoder: Encoder) -> FrameIds:
+    """The frame's tokens, found by name."""
+    around = {*encoder.suffix, *encoder.ids("<Query>:"), *encoder.ids("\n<Document>:")}
+    return FrameIds(
+        query=encoder.id_of("<Query"),
+        document=encoder.id_of("<Document"),
+        sink=encoder.id_of("<|im_start|>"),
+        last=encoder.suffix[-1],
+        yes=encoder.yes,
+        no=encoder.no,
+        frame=tuple(sorted(around)),
+    )
+
+
+class Lists:
+    """Draws training lists: the answer first, then hard and random negatives."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        targets: TeacherTargets,
+        encoder: Encoder,
+        embedding: TinyQwen3,
+    ) -> None:
+        self.encoder = encoder
+        pool = choose_pool(workspace, targets, POOL)
+        self.pairs = [workspace.train[i] for i in pool]
+        documents = [p.document for p in self.pairs]
+        self.overlap = Overlap(documents)
+        self.ids = encoder.all_ids([f" {d}" for d in documents], 192)
+        self.candidates = mine(workspace, pool, embedding, targets, encoder)
+        log(f"mined negatives for {len(pool)} pairs")
+        d = [workspace.documents[p.document] for p in self.pairs]
+        q = [workspace.queries[p.query] for p in self.pairs]
+        self.teacher_d, self.teacher_q = targets.documents[d], targets.queries[q]
+        self.same_group: dict[int, list[int]] = {}
+        for row, pair in enumerate(self.pairs):
+            self.same_group.setdefault(pair.group, []).append(row)
+        self.order: list[int] = []
+
+    def token_idf(self, vocab_size: int) -> Tensor:
+        """Inverse document frequency of every token, scaled to [0, 1]."""
+        counts = Counter(i for row in self.ids for i in set(row))
+        size = len(self.ids)
+        values = [math.log(1 + size / (counts[i] + 1)) for i in range(vocab_size)]
+        return torch.tensor(values) / math.log(1 + size)
+
+    def draw(self, rng: random.Random) -> tuple[list[list[int]], Tensor]:
+        """Token ids of some lists, and their soft relevance, shape (lists, LIST_LENGTH)."""
+        limit = rng.choices((48, 64, 128), (0.4, 0.4, 0.2))[0]
+        rows: list[list[int]] = []
+        target = []
+        for _ in range(max(1, LISTS * 64 // max(limit, 64))):
+            if not self.order:
+                self.order = list(range(len(self.pairs)))
+                rng.shuffle(self.order)
+            right = self.order.pop()
+            chosen = [right, *self._negatives(right, rng)]
+            pair = self.pairs[right]
+            query = self.encoder.rerank_query(vary_query(pair, rng))
+            rows += [query + self.ids[i][:limit] + self.encoder.suffix for i in chosen]
+            cosine = self.teacher_d[chosen].astype(np.float32) @ self.teacher_q[right]
+            overlap = [self.overlap(pair.query, i) for i in chosen]
+            target.append(cosine + OVERLAP_WEIGHT * np.array(overlap, np.float32))
+        return rows, torch.from_numpy(np.stack(target)).float()
+
+    def _negatives(self, right: int, rng: random.Random) -> list[int]:
+        found = self.candidates[right]
+        near = rng.sample(found.student[:30], min(3, len(found.student)))
+        near += rng.sample(found.teacher, min(2, len(found.teacher)))
+        negatives = dict.fromkeys(near)
+        text = self.pairs[right].document[:150]
+        while len(negatives) < LIST_LENGTH - 1:
+            everywhere = rng.random() < 0.3
+            group = rng.choice(list(self.same_group)) if everywhere else self.pairs[right].group
+            row = rng.choice(self.same_group[group])
+            if self.pairs[row].document[:150] != text:
+                negatives[row] = None
+        return list(negatives)
+
+
+class DevLists:
+    """A development set as the reranker meets it: the dense top ten of each query."""
+
+    def __init__(
+        self, dev: DevSet, embedding: TinyQwen3, encoder: Encoder, queries: int = 40
+    ) -> None:
+        self.dev = dev
+        with torch.no_grad():
+            rows = encoder.embedded_queries(dev.queries, DEFAULT_TASK)
+            q = F.normalize(last_states(embedding, rows, encoder.query_head(DEFAULT_TASK)), dim=-1)
+            ids = encoder.all_ids(dev.documents, 256)
+            d = F.normalize(last_states(embedding, [[*row, encoder.end] for row in ids]), dim=-1)
+        self.top = (q @ d.T).topk(DEV_LIST, 1).indices[:queries]
+        self.gold = torch.tensor(dev.gold)[:queries, None]
+        self.ids = encoder.all_ids([f" {t}" for t in dev.documents], DEV_DOCUMENT_TOKENS)
+
+    def report(self, model: TinyQwen3, encoder: Encoder) -> str:
+        """R@1 and MRR of the dense order and of ours, and mean probabilities."""
+        rows = []
+        for query, top in zip(self.dev.queries, self.top.tolist(), strict=False):
+            head = encoder.rerank_query(query)
+            rows += [head + self.ids[i] + encoder.suffix for i in top]
+        with torch.no_grad():
+            scores = log_odds(model, rows, DEFAULT_TASK, encoder).view(self.top.shape)
+        right = self.top == self.gold
+        order = torch.arange(DEV_LIST, 0, -1).expand(self.top.shape).float()
+        parts = [_list_metrics(order, right), _list_metrics(scores, right)]
+        yes, no = scores[right].sigmoid().mean(), scores[~right].sigmoid().mean()
+        return f"{self.dev.name} {parts[0]}->{parts[1]} p {yes:.2f}/{no:.2f}"
+
+
+def _list_metrics(scores: Tensor, right: Tensor) -> str:
+    best = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
+    rank = 1 + ((scores >= best) & ~right).sum(1)
+    found = right.any(1)
+    mrr = torch.where(found, 1 / rank, 0).mean()
+    return f"{(found & (rank == 1)).float().mean():.3f}/{mrr:.3f}"
+
+
+def _loss(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    target = target.clone()
+    target[:, 0] += LABEL_BONUS
+    goal = (target / TARGET_TEMPERATURE).softmax(1)
+    kl = F.kl_div(scores.log_softmax(1), goal, reduction="batchmean")
+    ce = F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long))
+    label, weight = torch.zeros_like(scores), torch.ones_like(scores)
+    label[:, 0], weight[:, 0] = 1, 3
+    bce = F.binary_cross_entropy_with_logits(scores, label, weight=weight)
+    top = (scores.argmax(1) == 0).float().mean()
+    values = torch.stack([kl.detach(), ce.detach(), bce.detach(), top])
+    return kl + 0.5 * ce + 0.5 * bce, values
+
+
+def _optimizer(model: TinyQwen3) -> torch.optim.AdamW:
+    named = list(model.named_parameters())
+    matrices = [p for n, p in named if p.dim() == 2 and "embed" not in n]
+    vectors = [p for _, p in named if p.dim() == 1]
+    groups = [
+        {"params": matrices, "weight_decay": 0.03, "share": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "share": 1.0},
+        {"params": [model.embed_tokens.weight], "weight_decay": 0.0, "share": 0.5},
+    ]
+    return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
+
+
+def _load_bag(workspace: Workspace) -> Bag:
+    state = workspace.load("embedding-bag")
+    if state is None:
+        msg = f"{workspace.root}/embedding-bag.pt is missing: run the embedding stage first"
+        raise FileNotFoundError(msg)
+    bag = Bag(state["model"]["table"], state["model"]["log_weight"])
+    bag.load_state_dict(state["model"])
+    return bag
