@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qwen3_core.packing import Line, Pack, TokenSequence, Work
+from qwen3_core.telemetry import Span, start_span
 
 if TYPE_CHECKING:
     from qwen3_core.encoder import Encoder
@@ -81,9 +82,20 @@ class _Request(Work):
         self.future: Future[np.ndarray] = Future()
         self.on_progress = on_progress
         self.submitted = time.perf_counter()
+        self.waited: float | None = None
+        """Seconds in the queue before its first pack began; None before that."""
+        self.computed = 0.0
+        """Seconds of the packs that held some of it."""
+        self.span: Span | None = None
 
     def settle(self, error: BaseException | None = None) -> None:
         """Give the future its result or an error, unless the caller has cancelled it."""
+        if self.span is not None:
+            self.span.set_attribute("qwen3.wait_seconds", self.waited or 0.0)
+            self.span.set_attribute("qwen3.compute_seconds", self.computed)
+            if error is not None:
+                self.span.record_exception(error)
+            self.span.end()
         with contextlib.suppress(InvalidStateError):
             if error is None:
                 self.future.set_result(self.result)
@@ -146,6 +158,9 @@ class Worker:
         if not sequences:
             request.settle()
             return request.future
+        request.span = start_span(
+            "qwen3.encode", model=self._name, sequences=len(sequences), bulk=bulk
+        )
         with self._changed:
             if self._closed:
                 raise self._closed_error()
@@ -211,6 +226,7 @@ class Worker:
             for queue in (self._interactive, self._bulk):
                 for request in [r for r in queue if r.future.cancelled()]:
                     queue.remove(request)
+                    request.settle()
             return self._encoder.next_pack(self._lines())
 
     def _lines(self) -> list[Line[_Request]]:
@@ -255,7 +271,11 @@ class Worker:
         self, pack: Pack[_Request], counts: dict[_Request, int], begin: float, took: float
     ) -> None:
         """Add a pack to the statistics and to the log."""
-        new = [request for request in counts if request.left == len(request.sequences)]
+        new = [request for request in counts if request.waited is None]
+        for request in new:
+            request.waited = begin - request.submitted
+        for request in counts:
+            request.computed += took
         with self._changed:
             stats = self._stats
             self._stats = replace(
@@ -265,7 +285,7 @@ class Worker:
                 tokens=stats.tokens + len(pack.ids),
                 packs=stats.packs + 1,
                 compute_time=stats.compute_time + took,
-                wait_time=stats.wait_time + sum(begin - request.submitted for request in new),
+                wait_time=stats.wait_time + sum(request.waited or 0.0 for request in new),
             )
         logger.debug(
             "%s: pack of %d tokens, %d sequences, %d requests, took %.3f s",
@@ -289,6 +309,13 @@ class Worker:
             for queue in (self._interactive, self._bulk):
                 if request in queue:
                     queue.remove(request)
+        logger.debug(
+            "%s: request of %d sequences waited %.3f s, its packs took %.3f s",
+            self._name,
+            len(request.sequences),
+            request.waited or 0.0,
+            request.computed,
+        )
         request.settle(error)
 
 

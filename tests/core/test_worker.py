@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -317,6 +318,39 @@ def test_stats_add_up(embedder):
     assert after.tokens_per_second > 0
     assert after.pack_fill > 0
     assert (after.queued_requests, after.queued_tokens) == (0, 0)
+
+
+def test_the_log_tells_of_packs_and_requests(embedder, caplog):
+    with caplog.at_level("DEBUG", logger="qwen3_core.worker"):
+        embedder.embed_documents(["a secret document"])
+    assert "pack of 4 tokens, 1 sequences, 1 requests" in caplog.text
+    assert "request of 1 sequences waited" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_opentelemetry_gets_a_span_below_the_callers(embedder, monkeypatch):
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr("qwen3_core.telemetry.trace.get_tracer", provider.get_tracer)
+    with provider.get_tracer("caller").start_as_current_span("call") as caller:
+        embedder.embed_documents(["a secret document", "another"])
+    (span,) = [s for s in exporter.get_finished_spans() if s.name == "qwen3.encode"]
+    assert span.parent is not None
+    assert span.parent.span_id == caller.get_span_context().span_id
+    attributes: dict[str, Any] = dict(span.attributes or {})
+    assert attributes["qwen3.sequences"] == 2
+    assert attributes["qwen3.compute_seconds"] > 0
+    assert "secret" not in str(span.to_json())
+
+
+def test_without_opentelemetry_there_is_no_span(embedder, monkeypatch):
+    monkeypatch.setattr("qwen3_core.telemetry.trace", None)
+    assert embedder.embed_queries(["hello"]).shape == (1, 256)
 
 
 def embed_in_child(embedder: Embedder) -> list[float]:
