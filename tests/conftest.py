@@ -8,6 +8,10 @@ import json
 import os
 from pathlib import Path
 
+# The models of the tests are so small that a second thread costs more than it brings. Before torch
+# is imported, and for the child processes too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 
