@@ -12,11 +12,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from qwen3_core.gate import Gate
 from qwen3_core.packing import TokenSequence
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_MAX_LENGTH, Dtype, Kind, check_settings
@@ -29,12 +31,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Job = Generator["Future[np.ndarray]", np.ndarray | None, T]
+Job = Generator["Future[Any]", Any, T]
 """A call in steps: it yields what it waits for, is sent the outcome, and returns its result."""
 
-WINDOW_CHARACTERS = 2**20
-"""Text of one call that is held as token ids at a time, so that memory does not grow with the
-number of documents. At about four characters a token it keeps the model busy for many packs."""
+WINDOW_CHARACTERS = 2**17
+"""Text that one call tokenises and submits at a time, about 30,000 tokens of English. Two such
+windows are under way, so that memory does not grow with the number of documents."""
 
 SHORT = 4_000
 """Characters up to which texts are tokenised in the event loop's own thread (about a millisecond);
@@ -204,14 +206,23 @@ class Component:
         engine = self.engine
         out = np.empty((len(texts), engine.encoder.hidden_size), dtype=np.float32)
         pending: deque[tuple[slice, Future[np.ndarray]]] = deque()
+        gate = engine.worker.gate(bulk=bulk)
         try:
             for window in _windows(texts):
-                future = engine.worker.submit(
-                    sequences_of(window),
-                    bulk=bulk,
-                    pack_tokens=self._pack_tokens,
-                    on_progress=progress,
-                )
+                size = sum(map(len, texts[window]))
+                yield from _enter(gate, size)
+                try:
+                    future = engine.worker.submit(
+                        sequences_of(window),
+                        bulk=bulk,
+                        pack_tokens=self._pack_tokens,
+                        on_progress=progress,
+                    )
+                except BaseException:
+                    gate.leave(size)
+                    raise
+                # When it is done, and not when it is collected: this job may be waiting to enter.
+                future.add_done_callback(partial(_leave, gate, size))
                 pending.append((window, future))
                 if len(pending) > 1:
                     yield from _collect(pending, out)
@@ -226,7 +237,7 @@ class Component:
         """Run a job to its end in this thread."""
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         try:
-            outcome: np.ndarray | None = None
+            outcome: Any = None
             while True:
                 future = job.send(outcome)
                 left = None if deadline is None else max(deadline - time.monotonic(), 0)
@@ -249,12 +260,12 @@ class Component:
         inline = size <= SHORT and self._engine is not None
         try:
             async with asyncio.timeout(self._timeout):
-                outcome: np.ndarray | None = None
+                outcome: Any = None
                 while True:
                     step = _step(job, outcome) if inline else await _step_in_thread(job, outcome)
                     if not isinstance(step, Future):
                         return step.value
-                    outcome = await asyncio.wrap_future(step)
+                    outcome = step.result() if step.done() else await asyncio.wrap_future(step)
         except TimeoutError:
             raise self._timeout_error() from None
         finally:
@@ -279,7 +290,7 @@ class _Done(Generic[T]):
     value: T
 
 
-def _step(job: Job[T], outcome: np.ndarray | None) -> "Future[np.ndarray] | _Done[T]":
+def _step(job: Job[T], outcome: Any) -> "Future[Any] | _Done[T]":
     """Send a job on; returns what it waits for next, or its result."""
     try:
         return job.send(outcome)
@@ -287,9 +298,7 @@ def _step(job: Job[T], outcome: np.ndarray | None) -> "Future[np.ndarray] | _Don
         return _Done(stop.value)
 
 
-async def _step_in_thread(
-    job: Job[T], outcome: np.ndarray | None
-) -> "Future[np.ndarray] | _Done[T]":
+async def _step_in_thread(job: Job[T], outcome: Any) -> "Future[Any] | _Done[T]":
     """`_step` in another thread; if the caller is cancelled meanwhile, the job is closed there."""
     step = asyncio.ensure_future(asyncio.to_thread(_step, job, outcome))
     try:
@@ -315,6 +324,21 @@ def _windows(texts: Sequence[str]) -> Iterator[slice]:
         size += len(text)
     if begin < len(texts):
         yield slice(begin, len(texts))
+
+
+def _enter(gate: Gate, size: int) -> Job[None]:
+    """Wait to be let in; whoever gives up while waiting is taken out of the line."""
+    admitted = gate.enter(size)
+    try:
+        yield admitted
+    except BaseException:
+        if not admitted.cancel() and admitted.exception() is None:
+            gate.leave(size)
+        raise
+
+
+def _leave(gate: Gate, size: int, _: "Future[Any]") -> None:
+    gate.leave(size)
 
 
 def _collect(pending: "deque[tuple[slice, Future[np.ndarray]]]", out: np.ndarray) -> Job[None]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qwen3_core.gate import Gate
 from qwen3_core.packing import Line, Pack, TokenSequence, Work
 from qwen3_core.telemetry import Span, start_span
 
@@ -25,6 +26,11 @@ logger = logging.getLogger(__name__)
 
 BULK_TURN = 8
 """While interactive work keeps coming, waiting bulk work gets half of every so-many-th pack."""
+
+
+QUEUE_CHARACTERS = 2**21
+"""Text of all callers that an engine holds as token ids at a time, for interactive and for bulk
+work each; about half a million tokens of English. Other callers wait before they tokenise."""
 
 
 class EngineClosedError(RuntimeError):
@@ -124,7 +130,12 @@ class Worker:
         self._bulk: deque[_Request] = deque()
         self._packs_without_bulk = 0
         self._closed = False
+        self._gates = {bulk: Gate(QUEUE_CHARACTERS) for bulk in (False, True)}
         self._thread: threading.Thread | None = None
+
+    def gate(self, *, bulk: bool) -> Gate:
+        """What callers pass, in characters of text, before they tokenise and submit it."""
+        return self._gates[bulk]
 
     def submit(
         self,
@@ -196,6 +207,8 @@ class Worker:
             self._changed.notify()
         for request in queued:
             request.settle(self._closed_error())
+        for gate in self._gates.values():
+            gate.close(self._closed_error())
         if wait and self._thread not in (None, threading.current_thread()):
             self._thread.join()
 

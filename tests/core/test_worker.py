@@ -274,13 +274,61 @@ def test_documents_stream_through_in_windows(embedder, monkeypatch):
     assert most <= 2
 
 
+def test_callers_wait_before_they_tokenise_when_the_queue_is_full(embedder, gate):
+    admission = embedder.engine.worker.gate(bulk=True)
+    admission.capacity = 3 * len(DOCUMENTS[0])
+    calls = [in_thread(embedder.embed_documents, [text]) for text in DOCUMENTS[:9]]
+    gate.wait_for_pack()
+    wait_until(lambda: len(admission._waiting) == 6)
+    assert queued(embedder) == 3
+    # Interactive work does not stand in that line.
+    query = in_thread(embedder.embed_queries, ["urgent"])
+    wait_until(lambda: queued(embedder) == 4)
+    gate.open()
+    assert query.result(30).shape == (1, 256)
+    assert all(call.result(30).shape == (1, 256) for call in calls)
+    assert admission.inside == 0
+
+
+async def test_whoever_gives_up_in_line_leaves_no_trace(embedder, gate):
+    admission = embedder.engine.worker.gate(bulk=True)
+    admission.capacity = 1
+    holder = asyncio.ensure_future(embedder.aembed_documents(["holds the gate"]))
+    await asyncio.to_thread(gate.wait_for_pack)
+    cancelled = asyncio.ensure_future(embedder.aembed_documents(["in line"]))
+    last = asyncio.ensure_future(embedder.aembed_documents(["behind it"]))
+    await asyncio.to_thread(wait_until, lambda: len(admission._waiting) == 2)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    gate.open()
+    await asyncio.wait_for(asyncio.gather(holder, last), 30)
+    assert admission.inside == 0
+
+
+def test_a_failure_while_tokenising_leaves_the_gate(embedder, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("no ids")
+
+    monkeypatch.setattr(embedder.engine.tokenizer, "embedding_documents", broken)
+    with pytest.raises(RuntimeError, match="no ids"):
+        embedder.embed_documents(["text"])
+    assert embedder.engine.worker.gate(bulk=True).inside == 0
+
+
 def test_closing_the_worker_fails_what_waits(embedder, gate):
     running = in_thread(embedder.embed_queries, ["running"])
     gate.wait_for_pack()
     waiting = in_thread(embedder.embed_queries, ["waiting"])
     wait_until(lambda: queued(embedder) == 2)
     worker = embedder.engine.worker
+    worker.gate(bulk=True).capacity = 0
+    in_line = [in_thread(embedder.embed_documents, ["in line"]) for _ in range(2)]
+    wait_until(lambda: len(worker.gate(bulk=True)._waiting) == 1)
     closing = in_thread(worker.close)
+    for future in in_line:
+        with pytest.raises(EngineClosedError):
+            future.result(30)
     with pytest.raises(EngineClosedError, match="was closed; make a new component to go on"):
         waiting.result(30)
     gate.open()
