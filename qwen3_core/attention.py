@@ -13,14 +13,18 @@ KeysValues = tuple[Tensor, Tensor]
 """Keys and values of a prefix in one layer, each (1, kv_heads, prefix length, head_dim)."""
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, **kwargs: object) -> Tensor:
+GROUPED_HEADS = frozenset({"cpu"})
+"""Devices whose kernels take fewer key heads than query heads. Elsewhere the keys are repeated: with
+a mask, CUDA's fast kernels do not, and the one that does needs memory quadratic in the length."""
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, **kwargs: Any) -> Tensor:
+    groups = query.shape[1] // keys.shape[1]
+    grouped = query.device.type in GROUPED_HEADS
+    if not grouped:
+        keys, values = (t.repeat_interleave(groups, dim=1) for t in (keys, values))
     return F.scaled_dot_product_attention(
-        query,
-        keys,
-        values,
-        scale=scale,
-        enable_gqa=query.shape[1] != keys.shape[1],
-        **kwargs,  # type: ignore[arg-type]
+        query, keys, values, scale=scale, enable_gqa=grouped and groups > 1, **kwargs
     )
 
 
