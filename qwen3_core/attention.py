@@ -14,8 +14,8 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 GROUPED_HEADS = frozenset({"cpu"})
-"""Devices whose kernels take fewer key heads than query heads. Elsewhere the keys are repeated: with
-a mask, CUDA's fast kernels do not, and the one that does needs memory quadratic in the length."""
+"""Devices whose kernels take fewer key heads than query heads. Elsewhere keys are repeated: with a
+mask, CUDA's fast kernels do not, and the one that does needs memory quadratic in the length."""
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, **kwargs: Any) -> Tensor:

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -217,6 +218,12 @@ class Worker:
         return EngineClosedError(msg)
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:  # whatever ended it, nobody must wait for it any more
+            self.close(wait=False)
+
+    def _work(self) -> None:
         while (pack := self._wait_for_pack()) is not None:
             if not pack.members:  # all that waited was cancelled
                 continue
@@ -341,8 +348,13 @@ def _close_all() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for worker in list(_workers):
+    workers = list(_workers)
+    for worker in workers:
         worker._reset()  # noqa: SLF001 - this module's own
+    if workers and "torch" in sys.modules:
+        # GNU OpenMP's threads do not survive a fork, and a child that counts on them waits for
+        # ever. PyTorch's own data loader runs its forked workers on one thread, too.
+        sys.modules["torch"].set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):

@@ -440,15 +440,46 @@ def test_a_child_forked_amid_work_does_not_hang(embedder, gate):
     assert status == (child, 0), "the child hung or failed"
 
 
-def run_script(code: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run_script(code: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         cwd=ROOT,
+        env=os.environ | env,
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_does_not_wait_for_openmp_threads_it_has_not():
+    done = run_script(
+        """
+        import os, signal, time
+        from qwen3_core import Embedder
+
+        texts = ["Milvus writes what is inserted to its log first. " * 20] * 30
+        embedder = Embedder("tiny", dtype="float32")
+        expected = embedder.embed_documents(texts)
+        child = os.fork()
+        if child == 0:
+            found = embedder.embed_documents(texts)
+            Embedder("tiny", dtype="bfloat16").embed_documents(texts[:2])
+            os._exit(0 if abs(found - expected).max() < 1e-4 else 1)
+        for _ in range(600):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                break
+            time.sleep(0.1)
+        else:
+            os.kill(child, signal.SIGKILL)
+        print("ended", status) if ended else print("hung")
+        """,
+        OMP_NUM_THREADS="2",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "ended 0\n"
 
 
 def test_exit_with_queued_work_does_not_wait_for_it():
