@@ -1,0 +1,266 @@
+"""Threads and coroutines that ask, wait, check and ask again, and a clock in their event loop."""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.workload import Answers, Kind, Workload
+from qwen3_core import EngineClosedError
+
+TICK = 0.001
+"""Seconds that the clock of the event loop sleeps at a time."""
+
+PATIENCE = 120.0
+"""Seconds that callers may take after the last request was handed out; then it counts as lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one request."""
+
+    ticket: int
+    kind: Kind
+    took: float
+    """Seconds from the call to the answer."""
+    distance: float
+    """From the serial answer."""
+
+
+@dataclass
+class Outcome:
+    """What a run gave; all times in seconds."""
+
+    issued: int = 0
+    answers: list[Answer] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    took: float = 0.0
+    late: list[float] = field(default_factory=list)
+    """How late each tick of the loop's clock was."""
+    steps: list[float] = field(default_factory=list)
+    """How long each step of a call held the loop, by the clock on the wall."""
+    cpu_steps: list[float] = field(default_factory=list)
+    """The same by the processor time of the loop's thread: what other threads and other processes
+    take does not count."""
+
+    def wrong(self, tolerance: Callable[[Kind], float]) -> int:
+        """Answers farther from the serial one than the tolerance for their kind."""
+        return sum(not answer.distance <= tolerance(answer.kind) for answer in self.answers)
+
+    @property
+    def doubled(self) -> int:
+        """Answers beyond the first to one request."""
+        counts = Counter(answer.ticket for answer in self.answers)
+        return sum(count - 1 for count in counts.values())
+
+    @property
+    def lost(self) -> int:
+        """Requests that got neither an answer nor an error."""
+        answered = len({answer.ticket for answer in self.answers})
+        return self.issued - answered - len(self.failures)
+
+    def times(self, kind: Kind) -> list[float]:
+        """Seconds that calls of a kind took."""
+        return [answer.took for answer in self.answers if answer.kind == kind]
+
+
+class Callers:
+    """A fixed number of callers; each has one request under way at a time."""
+
+    def __init__(self, workload: Workload, *, threads: int, coroutines: int) -> None:
+        self._workload = workload
+        self._threads = threads
+        self._coroutines = coroutines
+
+    def run(
+        self,
+        system: Answers,
+        requests: Iterable[int],
+        *,
+        seconds: float | None = None,
+        pause: float = 0.0,
+        stagger: float = 0.0,
+        background: Iterable[int] = (),
+        background_threads: int = 0,
+        daemon: bool = True,
+    ) -> Outcome:
+        """Hand requests to whichever caller is free.
+
+        Args:
+            system: What answers.
+            requests: Numbers of requests of the workload.
+            seconds: Hand out none after so long.
+            pause: Seconds that a caller waits before each request.
+            stagger: Seconds over which the coroutines make their first call, one after another;
+                at 0 all do in one round of the event loop.
+            background: Requests that other threads send all the while, one after the other, until
+                the callers are done; they count among the answers.
+            background_threads: How many such threads.
+            daemon: Whether the interpreter may exit without the threads.
+        """
+        outcome = Outcome()
+        numbers = itertools.count()
+        tickets = _Tickets(requests, seconds, numbers)
+        behind = _Tickets(background, None, numbers)
+        threads = [
+            threading.Thread(target=self._call, args=(system, source, rest, outcome), daemon=daemon)
+            for source, rest, count in (
+                (tickets, pause, self._threads),
+                (behind, 0.0, background_threads),
+            )
+            for _ in range(count)
+        ]
+        begin = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        asyncio.run(self._call_in_loop(system, tickets, pause, stagger, outcome))
+        deadline = time.monotonic() + PATIENCE
+        for thread in threads[: self._threads]:
+            thread.join(max(deadline - time.monotonic(), 0))
+        outcome.took = time.perf_counter() - begin
+        behind.stop()
+        for thread in threads[self._threads :]:
+            thread.join(max(deadline - time.monotonic(), 0))
+        outcome.issued = tickets.issued + behind.issued
+        return outcome
+
+    def _call(self, system: Answers, tickets: "_Tickets", pause: float, outcome: Outcome) -> None:
+        for ticket, number in tickets:
+            time.sleep(pause)
+            begin = time.perf_counter()
+            try:
+                answer = system.answer(self._workload.requests[number])
+            except EngineClosedError as error:  # the process is ending
+                outcome.failures.append(repr(error))
+                return
+            except Exception as error:  # noqa: BLE001 - it is counted
+                outcome.failures.append(repr(error))
+            else:
+                self._keep(outcome, ticket, number, time.perf_counter() - begin, answer)
+
+    async def _acall(
+        self,
+        system: Answers,
+        tickets: "_Tickets",
+        pause: float,
+        wait: float,
+        outcome: Outcome,
+    ) -> None:
+        await asyncio.sleep(wait)
+        for ticket, number in tickets:
+            await asyncio.sleep(pause)
+            begin = time.perf_counter()
+            try:
+                answer = await _Watched(system.aanswer(self._workload.requests[number]), outcome)
+            except EngineClosedError as error:  # the process is ending
+                outcome.failures.append(repr(error))
+                return
+            except Exception as error:  # noqa: BLE001 - it is counted
+                outcome.failures.append(repr(error))
+            else:
+                self._keep(outcome, ticket, number, time.perf_counter() - begin, answer)
+
+    def _keep(
+        self, outcome: Outcome, ticket: int, number: int, took: float, answer: np.ndarray
+    ) -> None:
+        kind = self._workload.requests[number].kind
+        distance = self._workload.distance(number, answer)
+        outcome.answers.append(Answer(ticket, kind, took, distance))
+
+    async def _call_in_loop(
+        self,
+        system: Answers,
+        tickets: "_Tickets",
+        pause: float,
+        stagger: float,
+        outcome: Outcome,
+    ) -> None:
+        clock = asyncio.ensure_future(tick(outcome.late))
+        callers = [
+            asyncio.ensure_future(
+                self._acall(system, tickets, pause, stagger * i / self._coroutines, outcome)
+            )
+            for i in range(self._coroutines)
+        ]
+        waiting: set[asyncio.Future[None]] = set(callers)
+        while waiting and time.monotonic() - tickets.last < PATIENCE:
+            _, waiting = await asyncio.wait(waiting, timeout=1)
+        clock.cancel()
+
+
+async def tick(late: list[float], seconds: float | None = None) -> None:
+    """Note how late a sleep of `TICK` seconds ends, over and over."""
+    end = None if seconds is None else time.perf_counter() + seconds
+    while end is None or time.perf_counter() < end:
+        due = time.perf_counter() + TICK
+        await asyncio.sleep(TICK)
+        late.append(time.perf_counter() - due)
+
+
+class _Tickets:
+    """Hands out requests, each with a number of its own, to many callers."""
+
+    def __init__(
+        self, requests: Iterable[int], seconds: float | None, numbers: Iterator[int]
+    ) -> None:
+        self.issued = 0
+        self.last = time.monotonic()
+        self._requests = iter(requests)
+        self._numbers = numbers
+        self._end = None if seconds is None else self.last + seconds
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        """Hand out no more."""
+        self._stopped = True
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        while (ticket := self._take()) is not None:
+            yield ticket
+
+    def _take(self) -> tuple[int, int] | None:
+        with self._lock:
+            now = time.monotonic()
+            if self._stopped or (self._end is not None and now > self._end):
+                return None
+            request = next(self._requests, None)
+            if request is None:
+                return None
+            self.issued += 1
+            self.last = now
+            return next(self._numbers), request
+
+
+class _Watched:
+    """Awaits a call and notes how long each of its steps holds the event loop."""
+
+    def __init__(self, call: Coroutine[Any, Any, np.ndarray], outcome: Outcome) -> None:
+        self._call = call
+        self._outcome = outcome
+
+    def __await__(self) -> Generator[Any, Any, np.ndarray]:
+        steps = self._call.__await__()
+        sent: Any = None
+        error: BaseException | None = None
+        while True:
+            begin, cpu = time.perf_counter(), time.thread_time()
+            try:
+                waits_for = steps.send(sent) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                answer: np.ndarray = stop.value
+                return answer
+            finally:
+                self._outcome.steps.append(time.perf_counter() - begin)
+                self._outcome.cpu_steps.append(time.thread_time() - cpu)
+            sent = error = None
+            try:
+                sent = yield waits_for
+            except BaseException as thrown:  # noqa: BLE001 - the call shall see it
+                error = thrown

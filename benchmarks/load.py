@@ -1,0 +1,436 @@
+"""Many callers at once: are the answers right, and what does sharing an engine bring?
+
+    python benchmarks/load.py --seconds 60 --threads 64 --coroutines 256
+    python benchmarks/load.py --model random-0.6b-shape
+    python benchmarks/load.py --json load.json
+
+Four measurements, on one embedder and one reranker: mixed load with every answer checked, queries
+while documents are indexed, throughput against one lock, and how fast SIGTERM ends it all.
+"""
+
+import argparse
+import asyncio
+import gc
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.callers import Callers, Outcome, tick
+from benchmarks.checkpoints import TINY, random_pair
+from benchmarks.systems import Locked, PackLog, Pair, SentenceTransformers, Shared, System
+from benchmarks.workload import (
+    MIXED,
+    QUERIES,
+    SHORT,
+    SIZES,
+    SMALL_SIZES,
+    Kind,
+    Workload,
+    percentiles,
+)
+from qwen3_core.settings import Dtype
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}
+"""How far an answer may be from the serial one: distance of vectors of length 1, difference of
+log-odds. bfloat16 has 8 bits: what shares a pack decides how products are rounded."""
+
+PEER_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
+"""The same for sentence-transformers, whose arithmetic goes in another order."""
+
+INDEXERS = 4
+"""Threads that embed documents all the while when queries are timed."""
+
+ASKERS = 8
+"""Callers whose queries are timed then."""
+
+STAGGER = 1.0
+"""Seconds over which coroutines begin when the event loop is watched. Clients do not arrive in the
+same millisecond; that many calls begun in one round of the loop hold it for as long as they take
+together, whatever they call."""
+
+KINDS: tuple[Kind, ...] = ("query", "rerank", "documents")
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+
+
+@dataclass
+class Report:
+    """Everything measured: for people as tables, for programs as JSON."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+
+    def table(self, key: str, title: str, rows: list[Mapping[str, Any]]) -> None:
+        """Add rows with the same columns, and print them."""
+        self.data[key] = rows
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for i, column in enumerate(rows[0]):
+            table.add_column(column, justify="right" if i else "left")
+        for row in rows:
+            table.add_row(*map(_shown, row.values()))
+        console.print(table)
+
+    def target(self, what: str, value: float, limit: float, *, at_least: bool = False) -> None:
+        """Say whether a target is met."""
+        met = value >= limit if at_least else value <= limit
+        word = "at least" if at_least else "at most"
+        line = f"{what}: {_shown(value)} (target: {word} {_shown(limit)})"
+        self.data.setdefault("targets", []).append(
+            {"target": what, "value": value, "limit": limit, "met": met}
+        )
+        if not met:
+            self.missed.append(line)
+        console.print(f"{'met   ' if met else 'MISSED'} {line}", style=None if met else "bold red")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
+
+
+def milliseconds(values: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by name as milliseconds."""
+    return {f"{name}, ms": 1000 * value for name, value in values.items()}
+
+
+@dataclass
+class Bench:
+    """The systems under load, what they are asked, and by how many."""
+
+    options: argparse.Namespace
+    pair: Pair
+    workload: Workload
+    shared: Shared
+    serial: float
+    """Mean seconds of a short request that is alone."""
+    report: Report
+
+    @property
+    def callers(self) -> Callers:
+        """As many callers as the options say."""
+        return Callers(
+            self.workload, threads=self.options.threads, coroutines=self.options.coroutines
+        )
+
+    def check(self, name: str, outcome: Outcome, tolerance: float) -> dict[str, Any]:
+        """Counts of what went wrong."""
+        counts = {
+            "wrong": outcome.wrong(lambda _: tolerance),
+            "lost": outcome.lost,
+            "doubled": outcome.doubled,
+            "failed": len(outcome.failures),
+        }
+        for failure in set(outcome.failures):
+            console.print(f"{name}: {failure}", style="bold red")
+        return {"requests": outcome.issued, **counts}
+
+    def rates(self, numbers: list[int], took: float) -> dict[str, float]:
+        """Requests and tokens per second."""
+        tokens = sum(self.shared.tokens(self.workload.requests[i]) for i in numbers)
+        return {"requests/s": len(numbers) / took, "tokens/s": tokens / took}
+
+
+def mixed_load(bench: Bench, idle: list[float]) -> None:
+    """All callers, all kinds of requests, every answer checked."""
+    workload, shared, report = bench.workload, bench.shared, bench.report
+    before = [c.stats() for c in (shared.embedder, shared.reranker)]
+    numbers = workload.sample(MIXED, 200_000, seed=1)
+    with PackLog() as log:
+        outcome = bench.callers.run(
+            shared, itertools.cycle(numbers), seconds=bench.options.seconds, stagger=STAGGER
+        )
+    after = [c.stats() for c in (shared.embedder, shared.reranker)]
+    tolerance = TOLERANCE[bench.pair.dtype]
+    sent = list(itertools.islice(itertools.cycle(numbers), outcome.issued))
+    sequences = sum(max(1, len(workload.requests[i].documents)) for i in sent)
+    computed = sum(b.sequences - a.sequences for a, b in zip(before, after, strict=True))
+    distances = {k: [a.distance for a in outcome.answers if a.kind == k] for k in KINDS}
+    rows: list[Mapping[str, Any]] = [
+        {
+            "kind": kind,
+            "answers": len(distances[kind]),
+            **milliseconds(percentiles(outcome.times(kind))),
+            "farthest": max(distances[kind], default=float("nan")),
+            "other's answer": workload.least_distance_between(kind),
+        }
+        for kind in KINDS
+    ]
+    title = (
+        f"Mixed load: {bench.options.threads} threads, {bench.options.coroutines} coroutines, "
+        f"{outcome.took:.0f} s; distance from the serial answers"
+    )
+    report.table("mixed", title, rows)
+    counts = bench.check("engine", outcome, tolerance)
+    packs = [took for _, took in log.packs]
+    work = {
+        **counts,
+        **bench.rates(sent, outcome.took),
+        "packs": len(packs),
+        "pack, ms": 1000 * statistics.fmean(packs),
+        "sequences": sequences,
+        "computed": computed,
+    }
+    report.table("mixed_work", "Its work", [work])
+    report.table(
+        "loop",
+        "How long the event loop was held, ms",
+        [
+            {"what": what, **milliseconds(percentiles(values))}
+            for what, values in (
+                ("a 1 ms sleep is late, nothing going on", idle),
+                ("a 1 ms sleep is late, under load", outcome.late),
+                ("one step of a call, wall clock", outcome.steps),
+                ("one step of a call, processor time", outcome.cpu_steps),
+            )
+        ],
+    )
+    for name in ("wrong", "lost", "doubled", "failed"):
+        report.target(f"{name} answers under mixed load", counts[name], 0)
+    report.target("sequences lost or computed twice", abs(sequences - computed), 0)
+    report.target("event loop held by one step of ours, ms", 1000 * max(outcome.steps), 20)
+    report.target("a 1 ms sleep late under load, at worst, ms", 1000 * max(outcome.late), 20)
+
+
+def queries_beside_indexing(bench: Bench) -> None:
+    """Queries at a moderate rate while documents are embedded without a pause."""
+    rows: list[Mapping[str, Any]] = []
+    workload = bench.workload
+    seconds = max(bench.options.seconds / 4, 2)
+    callers = Callers(workload, threads=ASKERS // 2, coroutines=ASKERS // 2)
+    queries = itertools.cycle(workload.sample({"query": 1}, 1000, seed=2))
+    documents = itertools.cycle(workload.sample({"documents": 1}, 1000, seed=3))
+    full_pack = float("nan")
+    for system in (bench.shared, Locked(bench.shared)):
+        with PackLog() as log:
+            outcome = callers.run(
+                system,
+                queries,
+                seconds=seconds,
+                pause=ASKERS * bench.serial * 2,
+                background=documents,
+                background_threads=INDEXERS,
+            )
+        times = percentiles(outcome.times("query"))
+        row = {
+            "through": system.name,
+            "queries": len(outcome.times("query")),
+            "document calls": len(outcome.times("documents")),
+            **milliseconds(times),
+        }
+        if system is bench.shared:
+            budget = bench.shared.embedder.engine.encoder.pack_tokens
+            full = [took for tokens, took in log.packs if tokens > budget / 2]
+            full_pack = statistics.fmean(full or [took for _, took in log.packs])
+            p95 = times["p95"]
+        rows.append({**row, "full pack, ms": 1000 * full_pack})
+    title = f"Queries while {INDEXERS} threads index documents"
+    bench.report.table("queries", title, rows)
+    bench.report.target("query p95 under bulk load, in packs", p95 / full_pack, 2)
+
+
+def throughput(bench: Bench, systems: list[System], mix: Mapping[Kind, int], what: str) -> None:
+    """The same requests through each system in turn, several times."""
+    rounds, workload = bench.options.rounds, bench.workload
+    share = bench.options.seconds / 12
+    count = max(32, min(round(share / bench.serial), 4000))
+    took: dict[str, list[float]] = {system.name: [] for system in systems}
+    wrong: dict[str, int] = dict.fromkeys(took, 0)
+    numbers = workload.sample(mix, count, seed=4)
+    for i in range(rounds):
+        for system in systems if i % 2 == 0 else systems[::-1]:
+            outcome = bench.callers.run(system, numbers)
+            peer = isinstance(system, SentenceTransformers)
+            tolerance = (PEER_TOLERANCE if peer else TOLERANCE)[bench.pair.dtype]
+            counts = bench.check(system.name, outcome, tolerance)
+            wrong[system.name] += counts["wrong"] + counts["lost"] + counts["failed"]
+            took[system.name].append(outcome.took)
+    engine = took[bench.shared.name]
+    ratios = {
+        name: statistics.median(t / e for t, e in zip(times, engine, strict=True))
+        for name, times in took.items()
+    }
+    rows: list[Mapping[str, Any]] = [
+        {
+            "through": name,
+            **bench.rates(numbers, statistics.median(times)),
+            "median, s": statistics.median(times),
+            "fastest, s": min(times),
+            "slowest, s": max(times),
+            "time / engine's": ratios[name],
+            "wrong": wrong[name],
+        }
+        for name, times in took.items()
+    ]
+    title = (
+        f"Throughput, {what}: {count} requests, {rounds} rounds in turn, median of paired ratios"
+    )
+    bench.report.table(f"throughput_{what}", title, rows)
+    if mix is SHORT:
+        ratio = ratios[Locked.name]
+        bench.report.target("throughput against one lock", ratio, 1.5, at_least=True)
+
+
+def sigterm(bench: Bench) -> None:
+    """How long a process under full load lives after SIGTERM."""
+    rows: list[Mapping[str, Any]] = []
+    for how in ("default", "handler"):
+        command = [sys.executable, __file__, "--until-killed", how]
+        command += ["--model", bench.options.model, "--dtype", bench.pair.dtype]
+        command += ["--threads", str(bench.options.threads)]
+        command += ["--coroutines", str(bench.options.coroutines)]
+        command += ["--pair", bench.pair.embedding, bench.pair.reranker]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        if process.stdout.readline() != "under load\n":
+            msg = f"the process to be ended ended by itself, code {process.wait()}"
+            raise RuntimeError(msg)
+        time.sleep(2)
+        begin = time.perf_counter()
+        process.send_signal(signal.SIGTERM)
+        try:
+            code: int | None = process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = None
+        rows.append(
+            {"SIGTERM": how, "ended after, s": time.perf_counter() - begin, "code": str(code)}
+        )
+    bench.report.table("sigterm", "SIGTERM under mixed load (handler: sys.exit)", rows)
+    for row in rows:
+        bench.report.target(f"SIGTERM, {row['SIGTERM']}, s", row["ended after, s"], 2)
+
+
+def until_killed(bench: Bench, how: str) -> None:
+    """Mixed load without end, by threads that the interpreter joins at exit."""
+    if how == "handler":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    shared, workload = bench.shared, bench.workload
+    numbers = itertools.cycle(workload.sample(MIXED, 10_000, seed=5))
+    workload.expected = [np.empty(0)] * len(workload.requests)
+    shared.answer(workload.requests[0])
+    shared.answer(workload.requests[2])
+    print("under load", flush=True)
+    bench.callers.run(shared, numbers, daemon=False)
+
+
+@contextmanager
+def models(options: argparse.Namespace) -> Iterator[tuple[Pair, tuple[Path, Path] | None]]:
+    """The pair to load, and the folders for sentence-transformers if there are any."""
+    dtype: Dtype = options.dtype or ("float32" if options.model == "tiny" else "bfloat16")
+    if options.pair:
+        embedding, reranker = options.pair
+        yield Pair(embedding, reranker, dtype), None
+    elif options.model == "tiny":
+        yield Pair("tiny", "tiny", dtype), (TINY / "embedding", TINY / "reranker")
+    elif options.model == "random-0.6b-shape":
+        with tempfile.TemporaryDirectory() as folder:
+            console.print("writing two models with random weights ...")
+            folders = random_pair(Path(folder))
+            yield Pair(str(folders[0]), str(folders[1]), dtype), folders
+    else:
+        embedding = options.model.replace("Reranker", "Embedding")
+        reranker = options.model.replace("Embedding", "Reranker")
+        yield Pair(embedding, reranker, dtype), (Path(embedding), Path(reranker))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=60, help="of mixed load (default 60)")
+    parser.add_argument("--threads", type=int, default=64)
+    parser.add_argument("--coroutines", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5, help="of the throughput measurement")
+    parser.add_argument(
+        "--model",
+        default="tiny",
+        help='"tiny", "random-0.6b-shape", or a name such as "Qwen/Qwen3-Embedding-0.6B"',
+    )
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--until-killed", choices=["default", "handler"], help=argparse.SUPPRESS)
+    parser.add_argument("--pair", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def idle_clock() -> list[float]:
+    """How late the event loop's clock is when this process does nothing else."""
+    late: list[float] = []
+    asyncio.run(tick(late, 2))
+    return late
+
+
+def timed(function: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def main() -> int:
+    options = arguments()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not options.until_killed:
+        idle = idle_clock()
+    large = options.model != "tiny"
+    with models(options) as (pair, folders):
+        workload = Workload(SMALL_SIZES if large else SIZES, each=10 if large else 60)
+        shared = Shared(pair)
+        bench = Bench(options, pair, workload, shared, 0.0, Report())
+        if options.until_killed:
+            until_killed(bench, options.until_killed)
+            return 0
+        shared.answer(workload.requests[0])
+        shared.answer(workload.requests[2])
+        facts = {
+            "model": options.model,
+            "dtype": shared.embedder.engine.encoder.dtype,
+            "pack": f"{shared.embedder.engine.encoder.pack_tokens} tokens",
+            **machine.describe(),
+        }
+        bench.report.data["machine"] = facts
+        for name, value in facts.items():
+            console.print(f"{name:13} {value}")
+        console.print("answering every request alone, for comparison ...")
+        workload.answer_serially(shared)
+        # As servers do after they have loaded: else the first full garbage collection, which
+        # visits the hundreds of thousands of objects that torch and transformers made at import,
+        # holds every thread for as long as a hundred calls take.
+        gc.collect()
+        gc.freeze()
+        short = workload.sample(SHORT, 20, seed=6)
+        bench.serial = timed(lambda: [shared.answer(workload.requests[i]) for i in short]) / len(
+            short
+        )
+        mixed_load(bench, idle)
+        queries_beside_indexing(bench)
+        systems: list[System] = [shared, Locked(shared)]
+        if folders is not None:
+            systems.append(SentenceTransformers(pair, *folders))
+        throughput(bench, systems, QUERIES, "queries")
+        throughput(bench, systems, SHORT, "short")
+        throughput(bench, systems, MIXED, "mixed")
+        sigterm(bench)
+    console.print(f"load average at the end: {machine.load_average()}")
+    if options.json:
+        bench.report.data["load average at the end"] = machine.load_average()
+        options.json.write_text(json.dumps(bench.report.data, indent=2), encoding="utf-8")
+    return 1 if bench.report.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

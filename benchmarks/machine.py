@@ -1,0 +1,36 @@
+"""What a measurement ran on."""
+
+import os
+import platform
+from pathlib import Path
+
+
+def describe() -> dict[str, str]:
+    """Processor, cores, libraries and how busy the machine is with other work."""
+    import torch
+    import transformers
+
+    return {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "load average": load_average(),
+    }
+
+
+def load_average() -> str:
+    """Processes that ran or waited, over 1, 5 and 15 minutes; "unknown" where there is none."""
+    if not hasattr(os, "getloadavg"):
+        return "unknown"
+    return ", ".join(f"{load:.1f}" for load in os.getloadavg())
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
