@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -147,7 +148,7 @@ class Bench:
         return {"requests/s": len(numbers) / took, "tokens/s": tokens / took}
 
 
-def mixed_load(bench: Bench, idle: list[float]) -> None:
+def mixed_load(bench: Bench, idle: list[float], beside: list[float]) -> None:
     """All callers, all kinds of requests, every answer checked."""
     workload, shared, report = bench.workload, bench.shared, bench.report
     before = [c.stats() for c in (shared.embedder, shared.reranker)]
@@ -195,7 +196,8 @@ def mixed_load(bench: Bench, idle: list[float]) -> None:
             {"what": what, **milliseconds(percentiles(values))}
             for what, values in (
                 ("a 1 ms sleep is late, nothing going on", idle),
-                ("a 1 ms sleep is late, under load", outcome.late),
+                ("the same beside plain matrix products", beside),
+                ("the same under load", outcome.late),
                 ("one step of a call, wall clock", outcome.steps),
                 ("one step of a call, processor time", outcome.cpu_steps),
             )
@@ -288,9 +290,9 @@ def throughput(bench: Bench, systems: list[System], mix: Mapping[Kind, int], wha
 
 
 def sigterm(bench: Bench) -> None:
-    """How long a process under full load lives after SIGTERM."""
+    """How long a process under full load lives after SIGTERM, and one that does nothing."""
     rows: list[Mapping[str, Any]] = []
-    for how in ("default", "handler"):
+    for how in ("default", "handler", "idle"):
         command = [sys.executable, __file__, "--until-killed", how]
         command += ["--model", bench.options.model, "--dtype", bench.pair.dtype]
         command += ["--threads", str(bench.options.threads)]
@@ -312,14 +314,16 @@ def sigterm(bench: Bench) -> None:
         rows.append(
             {"SIGTERM": how, "ended after, s": time.perf_counter() - begin, "code": str(code)}
         )
-    bench.report.table("sigterm", "SIGTERM under mixed load (handler: sys.exit)", rows)
-    for row in rows:
+    bench.report.table(
+        "sigterm", "SIGTERM under mixed load; handler: sys.exit; idle: handler, no load", rows
+    )
+    for row in rows[:2]:
         bench.report.target(f"SIGTERM, {row['SIGTERM']}, s", row["ended after, s"], 2)
 
 
 def until_killed(bench: Bench, how: str) -> None:
     """Mixed load without end, by threads that the interpreter joins at exit."""
-    if how == "handler":
+    if how != "default":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     shared, workload = bench.shared, bench.workload
     numbers = itertools.cycle(workload.sample(MIXED, 10_000, seed=5))
@@ -327,6 +331,8 @@ def until_killed(bench: Bench, how: str) -> None:
     shared.answer(workload.requests[0])
     shared.answer(workload.requests[2])
     print("under load", flush=True)
+    if how == "idle":
+        time.sleep(3600)
     bench.callers.run(shared, numbers, daemon=False)
 
 
@@ -363,7 +369,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("--until-killed", choices=["default", "handler"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--until-killed", choices=["default", "handler", "idle"], help=argparse.SUPPRESS
+    )
     parser.add_argument("--pair", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -372,6 +380,28 @@ def idle_clock() -> list[float]:
     """How late the event loop's clock is when this process does nothing else."""
     late: list[float] = []
     asyncio.run(tick(late, 2))
+    return late
+
+
+def beside_products() -> list[float]:
+    """How late it is while two threads multiply matrices: what any busy process has to bear."""
+    import torch
+
+    stop = threading.Event()
+
+    def multiply() -> None:
+        matrix = torch.rand(512, 512)
+        while not stop.is_set():
+            matrix @ matrix
+
+    threads = [threading.Thread(target=multiply, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    late: list[float] = []
+    asyncio.run(tick(late, 4))
+    stop.set()
+    for thread in threads:
+        thread.join()
     return late
 
 
@@ -416,7 +446,7 @@ def main() -> int:
         bench.serial = timed(lambda: [shared.answer(workload.requests[i]) for i in short]) / len(
             short
         )
-        mixed_load(bench, idle)
+        mixed_load(bench, idle, beside_products())
         queries_beside_indexing(bench)
         systems: list[System] = [shared, Locked(shared)]
         if folders is not None:
