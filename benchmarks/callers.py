@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 import threading
 import time
 from collections import Counter
@@ -96,7 +97,7 @@ class Callers:
             system: What answers.
             requests: Numbers of requests of the workload.
             seconds: Hand out none after so long.
-            pause: Seconds that a caller waits before each request.
+            pause: Seconds that a caller waits before each request, at random with this mean.
             stagger: Seconds over which the coroutines make their first call, one after another;
                 at 0 all do in one round of the event loop.
             background: Requests that other threads send all the while, one after the other, until
@@ -132,7 +133,7 @@ class Callers:
 
     def _call(self, system: Answers, tickets: "_Tickets", pause: float, outcome: Outcome) -> None:
         for ticket, number in tickets:
-            time.sleep(pause)
+            time.sleep(pause and random.expovariate(1 / pause))
             begin = time.perf_counter()
             try:
                 answer = system.answer(self._workload.requests[number])
@@ -154,7 +155,7 @@ class Callers:
     ) -> None:
         await asyncio.sleep(wait)
         for ticket, number in tickets:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause and random.expovariate(1 / pause))
             begin = time.perf_counter()
             try:
                 answer = await _Watched(system.aanswer(self._workload.requests[number]), outcome)

@@ -65,6 +65,11 @@ STAGGER = 1.0
 same millisecond; that many calls begun in one round of the loop hold it for as long as they take
 together, whatever they call."""
 
+MANY = 16
+"""Requests of a round of throughput at least."""
+
+MEASUREMENTS = ("mixed", "latency", "throughput", "sigterm")
+
 KINDS: tuple[Kind, ...] = ("query", "rerank", "documents")
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
@@ -251,7 +256,7 @@ def throughput(bench: Bench, systems: list[System], mix: Mapping[Kind, int], wha
     """The same requests through each system in turn, several times."""
     rounds, workload = bench.options.rounds, bench.workload
     share = bench.options.seconds / 12
-    count = max(32, min(round(share / bench.serial), 4000))
+    count = max(MANY, min(round(share / bench.serial), 4000))
     took: dict[str, list[float]] = {system.name: [] for system in systems}
     wrong: dict[str, int] = dict.fromkeys(took, 0)
     numbers = workload.sample(mix, count, seed=4)
@@ -368,6 +373,13 @@ def arguments() -> argparse.Namespace:
         help='"tiny", "random-0.6b-shape", or a name such as "Qwen/Qwen3-Embedding-0.6B"',
     )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=MEASUREMENTS,
+        default=MEASUREMENTS,
+        help="of the measurements, these (default all)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument(
         "--until-killed", choices=["default", "handler", "idle"], help=argparse.SUPPRESS
@@ -446,15 +458,19 @@ def main() -> int:
         bench.serial = timed(lambda: [shared.answer(workload.requests[i]) for i in short]) / len(
             short
         )
-        mixed_load(bench, idle, beside_products())
-        queries_beside_indexing(bench)
-        systems: list[System] = [shared, Locked(shared)]
-        if folders is not None:
-            systems.append(SentenceTransformers(pair, *folders))
-        throughput(bench, systems, QUERIES, "queries")
-        throughput(bench, systems, SHORT, "short")
-        throughput(bench, systems, MIXED, "mixed")
-        sigterm(bench)
+        if "mixed" in options.only:
+            mixed_load(bench, idle, beside_products())
+        if "latency" in options.only:
+            queries_beside_indexing(bench)
+        if "throughput" in options.only:
+            systems: list[System] = [shared, Locked(shared)]
+            if folders is not None:
+                systems.append(SentenceTransformers(pair, *folders))
+            throughput(bench, systems, QUERIES, "queries")
+            throughput(bench, systems, SHORT, "short")
+            throughput(bench, systems, MIXED, "mixed")
+        if "sigterm" in options.only:
+            sigterm(bench)
     console.print(f"load average at the end: {machine.load_average()}")
     if options.json:
         bench.report.data["load average at the end"] = machine.load_average()

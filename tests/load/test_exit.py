@@ -40,7 +40,7 @@ def leave(folder: Path, work: str) -> list[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 0, done.stderr
