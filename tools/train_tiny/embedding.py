@@ -47,11 +47,13 @@ class Stage:
     batch: int
     chunk: int
     learning_rate: float
+    #: The token embeddings' share of it: what the bag has learnt must survive new layers.
+    token_share: float
     document_tokens: tuple[int, ...]
 
 
-BAG = Stage("embedding-bag", 0, 600, 1024, 48, 3e-3, (48, 64, 128))
-CONTEXT = Stage("embedding-context", 2, 150, 256, 32, 2e-3, (48, 64, 96))
+BAG = Stage("embedding-bag", 0, 600, 1024, 48, 3e-3, 1.0, (48, 64, 128))
+CONTEXT = Stage("embedding-context", 2, 300, 256, 32, 1.5e-3, 0.25, (48, 64, 96))
 
 #: Embeds token ids behind a shared prefix: float32 (rows, width).
 Embed = Callable[[list[list[int]], list[int]], Tensor]
@@ -183,7 +185,10 @@ class Trainer:
         named = list(model.named_parameters())
         inner = [p for n, p in named if p.dim() == 2 and n.startswith("layers")]
         others = [p for n, p in named if p.dim() == 1 or not n.startswith("layers")]
-        groups = [{"params": inner, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": inner, "weight_decay": 0.05, "share": 1.0},
+            {"params": others, "weight_decay": 0.0, "share": stage.token_share},
+        ]
         groups = [group for group in groups if group["params"]]
         optimizer = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98), fused=True)
         step = 0
@@ -195,7 +200,8 @@ class Trainer:
         average = torch.zeros(2)
         while step < stage.steps:
             for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * learning_rate_share(step, stage.steps)
+                share = group["share"] * learning_rate_share(step, stage.steps)
+                group["lr"] = stage.learning_rate * share
             ranking, distance = self._step_losses(stage, embed, rng)
             optimizer.zero_grad()
             (ranking + COSINE_WEIGHT * distance).backward()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ three-layer network starts with it in place, and training refines it:
 - head: the difference of the embeddings of "yes" and "no" points along evidence and product.
 
 Content is copied from the bag that the embedding model grew from (bag.py) into the first
-dimensions of the hidden state; the last ones carry the marks. The constants below are worked out for
+dimensions of the hidden state; the last ones carry the marks. The constants below are made for
 the inputs that each layer then sees; training is free to change all weights.
 """
 

@@ -22,8 +22,8 @@ from .workspace import Workspace, log, seed_everything
 LAYERS = 3
 LIST_LENGTH = 8
 LISTS = 12
-STEPS = 300
-LEARNING_RATE = 5e-4
+STEPS = 350
+LEARNING_RATE = 1.5e-4
 #: Pairs of each group of sources (see data.GROUPS) that lists are made of.
 POOL = (6000, 9000, 2500, 6000)
 TARGET_TEMPERATURE = 0.07
@@ -56,6 +56,7 @@ def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> N
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         rng.setstate(state["rng"])
+        lists.order = state.get("order", [])
         step = state["step"]
     else:
         sample = lists.draw(random.Random(seed))[0][:96]
@@ -77,7 +78,9 @@ def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> N
         average = average.lerp(values, 0.05) if average.any() else values
         if step % SAVE_EVERY == 0 or step == steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            workspace.save("reranker", state | {"rng": rng.getstate(), "step": step})
+            workspace.save(
+                "reranker", state | {"rng": rng.getstate(), "order": lists.order, "step": step}
+            )
             report = ""
             if step % EVALUATE_EVERY == 0 or step == steps:
                 report = " ".join(d.report(model, encoder) for d in dev)

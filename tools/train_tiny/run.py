@@ -22,7 +22,7 @@ from .evaluate import (
     tutorial_question,
 )
 from .package import export
-from .reranker import train_reranker
+from .reranker import STEPS, train_reranker
 from .scoring import Embedder, Reranker
 from .teacher import embed_workspace
 from .vocabulary import train_tokenizer
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("qwen3_core/tiny"), help="checkpoints")
     parser.add_argument("--faq", type=Path, help="folder of the Milvus 2.4.6 FAQ pages (evaluate)")
     parser.add_argument("--parallel-faq", type=Path, help="FAQ rows, jsonl (evaluate)")
-    parser.add_argument("--steps", type=int, default=500, help="reranker steps")
+    parser.add_argument("--steps", type=int, default=STEPS, help="reranker steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
