@@ -1,7 +1,7 @@
 """What all tests share: optional data, and checkpoints with random weights.
 
 Tests that want the Milvus documentation or the published Qwen3 tokenizer look for them in
-`$QWEN3_TEST_DATA`, by default `../shared/data` beside the checkout, and skip without them.
+`$QWEN3_TEST_DATA`, by default `shared/data` next to the checkout, and skip without them.
 """
 
 import json
