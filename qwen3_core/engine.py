@@ -22,7 +22,7 @@ from qwen3_core.gate import Gate
 from qwen3_core.packing import TokenSequence
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_MAX_LENGTH, Dtype, Kind, check_settings
-from qwen3_core.tokenizer import TruncationWarning
+from qwen3_core.tokenizer import SHORT, TruncationWarning
 from qwen3_core.worker import Stats, Worker
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ Job = Generator["Future[Any]", Any, T]
 WINDOW_CHARACTERS = 2**17
 """Text that one call tokenises and submits at a time, about 30,000 tokens of English. Two such
 windows are under way, so that memory does not grow with the number of documents."""
-
-SHORT = 4_000
-"""Characters up to which texts are tokenised in the event loop's own thread (about a millisecond);
-above it, handing them to another thread costs less than blocking the loop."""
 
 
 class Engine:
@@ -257,6 +253,7 @@ class Component:
             job: The job.
             size: Characters of text that it has to tokenise.
         """
+        # What takes a millisecond is not worth a thread; loading a model is.
         inline = size <= SHORT and self._engine is not None
         try:
             async with asyncio.timeout(self._timeout):

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,10 +182,20 @@ def _locate(name: str, kind: Kind) -> str:
     if name == TINY:
         return str(Path(__file__).parent / "tiny" / kind)
     looks_like_path = name.startswith((".", "~")) or Path(name).is_absolute()
-    if looks_like_path and not Path(name).expanduser().is_dir():
-        msg = "there is no such folder"
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if looks_like_path:
+            msg = "there is no such folder"
+            raise FileNotFoundError(msg)
+        if "/" not in name:  # no Qwen3 model on the hub is without an owner: do not ask there
+            meant = get_close_matches(name, [TINY])
+            msg = f"there is no such folder{f'; did you mean {TINY!r}?' if meant else ''}"
+            raise FileNotFoundError(msg)
+        return name
+    if not (folder / "config.json").is_file():
+        msg = "the folder has no config.json"
         raise FileNotFoundError(msg)
-    return str(Path(name).expanduser()) if looks_like_path else name
+    return str(folder)
 
 
 @contextmanager

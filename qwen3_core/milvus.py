@@ -93,6 +93,7 @@ def check_collection(
     dimensions: int,
     metric: Metric = "IP",
     vector_field: str = "vector",
+    auto_id: bool | None = None,
     token: str | None = None,
 ) -> bool:
     """Check that a collection, if it exists, takes vectors of this length and metric.
@@ -107,25 +108,35 @@ def check_collection(
         dimensions: Length of the vectors that will be written or searched.
         metric: The metric that will be asked for.
         vector_field: Name of the collection's vector field.
+        auto_id: Whether Milvus is to number what is added; None does not compare.
         token: "user:password" or an API key, where the server wants one.
 
     Returns:
         Whether the collection exists.
 
     Raises:
-        ValueError: If the collection exists with another dimension or metric, or without the field.
+        ValueError: If the collection exists with another dimension, metric or kind of ids, or
+            without the field, or another process has the Milvus Lite file open.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
-    from pymilvus import MilvusClient
-
-    client = MilvusClient(uri=uri, token=token or "")
+    client = _connect(uri, token)
     try:
         if not client.has_collection(collection_name):
             return False
         remedy = (
             "choose another collection_name, drop the collection, or change the setting to match"
         )
-        fields = {f["name"]: f for f in client.describe_collection(collection_name)["fields"]}
+        description = client.describe_collection(collection_name)
+        if auto_id is not None and bool(description.get("auto_id")) != auto_id:
+            found_ids, wanted = ("numbers what is added itself", "the caller's ids were")
+            if auto_id:
+                found_ids, wanted = ("takes the caller's ids", "numbering by Milvus was")
+            msg = (
+                f"collection {collection_name!r} {found_ids}, but {wanted} asked for "
+                f"(auto_id={auto_id}): {remedy}"
+            )
+            raise ValueError(msg)
+        fields = {f["name"]: f for f in description["fields"]}
         if vector_field not in fields:
             msg = (
                 f"collection {collection_name!r} has no vector field {vector_field!r} "
@@ -151,3 +162,21 @@ def check_collection(
         return True
     finally:
         client.close()
+
+
+def _connect(uri: str, token: str | None) -> Any:
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import ConnectionConfigException
+
+    try:
+        return MilvusClient(uri=uri, token=token or "")
+    except ConnectionConfigException as error:
+        if "://" in uri:
+            raise
+        # Milvus Lite says why in its log alone.
+        msg = (
+            f"could not open the Milvus Lite database {uri!r}: most likely another process has it "
+            "open, and it belongs to one at a time. Close the other (a notebook?), choose another "
+            "uri, or use a Milvus server"
+        )
+        raise ValueError(msg) from error

@@ -25,6 +25,11 @@ PUBLISHED_SUFFIX: Final[Ids] = (151645, 198, 151644, 77091, 198, 151667, 271, 15
 """Ids of the reranker's suffix in the published tokenizer (QwenLM/Qwen3-Embedding, README)."""
 
 
+SHORT: Final = 4_000
+"""Characters up to which texts are tokenised one by one in the caller's own thread, in about a
+millisecond: the threads that tokenise in parallel are shared and may be busy for longer."""
+
+
 class TruncationWarning(UserWarning):
     """A text is longer than `max_length`; what lies beyond it does not count."""
 
@@ -101,7 +106,9 @@ class Qwen3Tokenizer:
         return tuple(self._text.encode(text, add_special_tokens=False).ids)
 
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
-        """`encode` for many texts, in parallel."""
+        """`encode` for many texts, in parallel if they are long enough for that to pay."""
+        if sum(map(len, texts)) <= SHORT:
+            return [self.encode(text) for text in texts]
         encodings = self._text.encode_batch_fast(list(texts), add_special_tokens=False)
         return [tuple(encoding.ids) for encoding in encodings]
 

@@ -43,6 +43,16 @@ def test_missing_folder():
         load("./nowhere", "embedding")
 
 
+def test_name_that_can_be_on_no_hub():
+    with pytest.raises(OSError, match=r"'tinny': there is no such folder; did you mean 'tiny'\?"):
+        load("tinny", "embedding")
+
+
+def test_folder_without_a_model(tmp_path):
+    with pytest.raises(OSError, match=r"the folder has no config.json\n(?s:.*)or 'tiny'"):
+        load(tmp_path, "embedding")
+
+
 def test_name_that_no_hub_has(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(

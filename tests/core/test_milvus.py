@@ -1,5 +1,8 @@
 """An existing collection is compared with what will be written to it, before anything is."""
 
+import subprocess
+import sys
+
 import pytest
 from pymilvus import MilvusClient
 
@@ -49,3 +52,29 @@ def test_ef_is_at_least_k():
     assert search_params(100)["params"]["ef"] >= 100
     assert search_params(5)["params"]["ef"] >= 5
     assert search_params(5, "COSINE")["metric_type"] == index_params("COSINE")["metric_type"]
+
+
+def test_other_kind_of_ids(uri, collection):
+    assert check_collection(uri, collection, dimensions=64, auto_id=False) is True
+    with pytest.raises(
+        ValueError, match=r"takes the caller's ids, but numbering by Milvus was asked"
+    ):
+        check_collection(uri, collection, dimensions=64, auto_id=True)
+
+
+def test_a_file_that_another_process_has_open(uri):
+    code = (
+        "import sys; from pymilvus import MilvusClient; "
+        f"client = MilvusClient({uri!r}); client.list_collections(); "
+        "print('open', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(ValueError, match="most likely another process has it open"):
+            check_collection(uri, "docs", dimensions=64)
+    finally:
+        other.communicate()

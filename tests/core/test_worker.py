@@ -1,6 +1,7 @@
 """Many callers, one model: who is served when, and what happens to calls that end early."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -196,8 +197,7 @@ async def test_a_cancelled_coroutine_leaves_the_queue(embedder, gate, text):
     assert gate.packs == [1, 1]
 
 
-@pytest.mark.filterwarnings("error")
-async def test_a_coroutine_cancelled_while_it_tokenises(embedder, monkeypatch):
+async def test_a_coroutine_cancelled_while_it_tokenises(embedder, monkeypatch, caplog):
     started, go_on = threading.Event(), threading.Event()
     tokenizer = embedder.engine.tokenizer
     encode = tokenizer.embedding_documents
@@ -214,7 +214,10 @@ async def test_a_coroutine_cancelled_while_it_tokenises(embedder, monkeypatch):
     with pytest.raises(asyncio.CancelledError):
         await call
     go_on.set()
-    await asyncio.to_thread(wait_until, lambda: queued(embedder) == 0)
+    gate = embedder.engine.worker.gate(bulk=True)
+    await asyncio.to_thread(wait_until, lambda: queued(embedder) == 0 and gate.inside == 0)
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 async def test_the_event_loop_is_never_blocked(embedder):
