@@ -8,8 +8,10 @@ Importing this package loads neither torch nor transformers; the first use of a 
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from langchain_qwen3._missing import not_installed
 from qwen3_core import __version__
 
 if TYPE_CHECKING:
@@ -50,7 +52,14 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        # Not for a module that another release of langchain-core lacks.
+        if not str(error.name).startswith("langchain_core") or find_spec("langchain_core"):
+            raise
+        msg = not_installed("langchain-core")
+        raise ImportError(msg) from error
     globals()[name] = value
     return value
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
+from langchain_qwen3._missing import not_installed
 from langchain_qwen3.embeddings import Qwen3Embeddings
 from qwen3_core.milvus import (
     CONSISTENCY,
@@ -32,7 +33,7 @@ def milvus_kwargs(
     They give an HNSW index on inner product, searches that see all that was written before them,
     documents with differing metadata keys, and room for `k` candidates: the store's own defaults
     are L2, "Session", the keys of the first document for all, and 10. If the collection exists
-    already, its dimension and metric are checked before anything is written.
+    already, its dimension, metric and kind of ids are checked before anything is written.
 
     A Milvus Lite file belongs to one process at a time. The store's asynchronous client belongs to
     the event loop in which it was first used: make a new store in each `asyncio.run`.
@@ -55,13 +56,16 @@ def milvus_kwargs(
         k: The largest number of candidates that a search will ask for, from 1 to 16,384. A server
             refuses a search for more; it costs time, so do not set it higher than needed.
         metric: "IP", which for these vectors is the cosine similarity, or "COSINE".
-        auto_id: False: documents are added with the caller's own ids (strings; if a document comes
-            again under its id, use `store.upsert`). True: Milvus numbers them.
+        auto_id: False: documents are added with the caller's own ids, which `ids=` must give
+            (strings; `Document.id` is not used). If a document comes again under its id, use
+            `store.upsert`, which needs an existing collection. True: Milvus numbers them. Never
+            mix adds with and without ids on one store.
         drop_old: Let the store drop an existing collection of this name, which is then not checked.
 
     Raises:
-        ValueError: If an argument is out of range, or the collection exists with another dimension
-            or metric.
+        ValueError: If an argument is out of range, or the collection exists with another dimension,
+            metric or kind of ids.
+        ImportError: If pymilvus is not installed.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         OSError: If the embedding model cannot be found or read.
         pymilvus.exceptions.MilvusException: If the server does not answer.
@@ -76,7 +80,20 @@ def milvus_kwargs(
     else:
         dimensions = len(embeddings.embed_query("How long are the vectors?"))
     if not drop_old:
-        check_collection(uri, collection_name, dimensions=dimensions, metric=metric, token=token)
+        try:
+            check_collection(
+                uri,
+                collection_name,
+                dimensions=dimensions,
+                metric=metric,
+                auto_id=auto_id,
+                token=token,
+            )
+        except ModuleNotFoundError as error:
+            if error.name != "pymilvus":
+                raise
+            msg = not_installed("pymilvus")
+            raise ImportError(msg) from error
     return {
         "embedding_function": embeddings,
         "connection_args": {"uri": uri, "token": token} if token else {"uri": uri},

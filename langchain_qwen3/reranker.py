@@ -10,6 +10,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import PrivateAttr, model_validator
 
+from langchain_qwen3._docs import fields_documented
 from langchain_qwen3._settings import CheckpointSettings, Threshold, TopN, override
 from qwen3_core.reranker import Ranked, Reranker, sigmoid
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
@@ -41,6 +42,7 @@ class _RerankerSettings(CheckpointSettings):
         return self
 
 
+@fields_documented
 class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
     """Qwen3-Reranker as a LangChain document compressor.
 
@@ -203,6 +205,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         return RunnableLambda(step, astep, name=type(self).__name__), summary
 
 
+@fields_documented
 class Qwen3CrossEncoder(_RerankerSettings, BaseCrossEncoder):
     """Qwen3-Reranker as a LangChain cross encoder, for components that take one.
 

@@ -1,5 +1,6 @@
 """`Qwen3TwoStageRetriever`: many candidates from a vector store, the best few by the reranker."""
 
+from difflib import get_close_matches
 from types import EllipsisType
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 
+from langchain_qwen3._docs import fields_documented
 from langchain_qwen3._settings import Threshold, TopN, override
 from langchain_qwen3.reranker import Qwen3Reranker
 from qwen3_core.prompts import resolve_instruction
@@ -21,7 +23,11 @@ from qwen3_core.validation import check_query, check_threshold, check_top_n
 DEFAULT_K = 10
 """Candidates taken from a vector store, as in Milvus' tutorial on these models."""
 
+OVERRIDES = ("top_n", "instruction", "score_threshold")
+"""What a call may override, but for k, which is too short to tell a misspelling by."""
 
+
+@fields_documented
 class Qwen3TwoStageRetriever(BaseRetriever):
     """Retrieves candidates, reranks them and returns the best.
 
@@ -29,7 +35,10 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     step show as runs of their own below this retriever's run in callbacks and traces.
 
     Each call may override the settings and hand arguments to the first stage:
-    `retriever.invoke(query, k=50, top_n=5, instruction="fact_check", expr="year > 2020")`.
+    `retriever.invoke(query, k=50, top_n=5, instruction="fact_check", expr="year > 2020")`. A call's
+    `instruction` is the reranker's; the first stage keeps that of its `Qwen3Embeddings`. `expr=` is
+    Milvus's word for a filter, most other stores say `filter=`. In a chain, bind them:
+    `create_rag_chain(retriever.bind(expr="year > 2020"), llm)`.
 
     The documents come with `relevance_score` and `relevance_log_odds` in their metadata (see
     `Qwen3Reranker`) and, from a vector store that tells it, its own score as `retrieval_score`: the
@@ -156,6 +165,16 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         self, k: int | None, top_n: int | None, search_kwargs: dict[str, Any]
     ) -> tuple[RetrieverLike, dict[str, Any]]:
         """The runnable that finds candidates, and the arguments for its `invoke`."""
+        for name in search_kwargs:
+            # 0.8, because other names of arguments such as "threshold" come up to 0.75.
+            close = get_close_matches(name.lower(), OVERRIDES, n=1, cutoff=0.8)
+            if close:
+                meant = "k" if name == "top_k" else close[0]
+                msg = (
+                    f"unknown argument {name!r}: did you mean {meant}? (if the first stage has an "
+                    "argument of that name, set it in search_kwargs)"
+                )
+                raise TypeError(msg)
         arguments = {**self.search_kwargs, **search_kwargs}
         if self.vectorstore is not None:
             arguments["k"] = k or max(DEFAULT_K, top_n or 0)

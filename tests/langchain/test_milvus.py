@@ -84,6 +84,7 @@ def test_the_token_is_for_the_connection(embeddings, monkeypatch):
         "name": "qwen3",
         "dimensions": 256,
         "metric": "COSINE",
+        "auto_id": False,
         "token": "user:secret",
     }
 
@@ -179,8 +180,9 @@ def test_other_embeddings_will_do(tmp_path):
             "'qwen3' holds vectors of 256 dimensions, but the embedding model gives 64: choose",
         ),
         ({"metric": "COSINE"}, "'qwen3' is indexed for the metric IP, but COSINE was asked for"),
+        ({"auto_id": True}, "'qwen3' takes the caller's ids, but numbering by Milvus was asked"),
     ],
-    ids=["dimensions", "metric"],
+    ids=["dimensions", "metric", "auto_id"],
 )
 def test_a_collection_that_does_not_fit_is_refused_and_left_alone(embeddings, uri, change, error):
     with pytest.raises(ValueError, match=error):

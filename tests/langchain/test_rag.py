@@ -1,11 +1,12 @@
 """create_rag_chain, against an OpenAI-compatible server on this machine."""
 
 import json
+from typing import Any
 
 import pytest
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
-from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
@@ -191,6 +192,61 @@ def test_the_prompt_can_be_replaced(retriever, llm, openai_server, prompt):
     assert message["content"].startswith(f"Q {QUESTION} P <passages>")
 
 
+HISTORY = [("human", "Where is data stored?"), ("ai", "In object storage [1].")]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [("placeholder", "{chat_history}"), MessagesPlaceholder("chat_history")],
+    ids=["optional", "required"],
+)
+@pytest.mark.parametrize("func", ["invoke", "ainvoke"])
+async def test_other_inputs_reach_the_prompt_and_the_result(
+    retriever, llm, openai_server, history, func
+):
+    prompt = ChatPromptTemplate.from_messages(
+        [("system", "Be {tone}."), history, ("human", "{context} {question}")]
+    )
+    chain = create_rag_chain(retriever, llm, prompt=prompt)
+    extra = {"chat_history": HISTORY, "tone": "brief"}
+    result = await call(chain, func, {"question": QUESTION, **extra})
+    system, *earlier, _ = openai_server.requests[-1]["messages"]
+    assert system["content"] == "Be brief."
+    assert [message["content"] for message in earlier] == [text for _, text in HISTORY]
+    assert result == create_rag_chain(retriever, llm).invoke(QUESTION) | extra
+    total: Any
+    total, *chunks = chain.stream({"question": QUESTION, **extra})
+    for chunk in chunks:
+        total = total + chunk
+    assert total == result
+
+
+def test_an_optional_variable_may_be_left_out_and_another_not(retriever, llm, openai_server):
+    messages = [("placeholder", "{chat_history}"), ("human", "{context} {question}")]
+    prompt = ChatPromptTemplate.from_messages(messages)
+    create_rag_chain(retriever, llm, prompt=prompt).invoke(QUESTION)
+    assert len(openai_server.requests[-1]["messages"]) == 1
+    prompt = ChatPromptTemplate.from_messages([("system", "Be {tone}."), *messages])
+    with pytest.raises(KeyError, match=r"missing variables.*tone"):
+        create_rag_chain(retriever, llm, prompt=prompt).invoke(QUESTION)
+
+
+# What it is, told to tools
+
+
+def test_the_schemas_say_what_goes_in_and_comes_out(chain):
+    given = chain.get_input_jsonschema()
+    assert {kind["type"] for kind in given["anyOf"]} == {"string", "object"}
+    result = chain.get_output_jsonschema()
+    assert list(result["$defs"]["RagAnswer"]["properties"]) == [
+        "question",
+        "context",
+        "answer",
+        "citations",
+    ]
+    assert set(result["$defs"]["Citation"]["properties"]) == {"number", "document"}
+
+
 # In traces
 
 
@@ -220,6 +276,7 @@ async def test_retrieval_and_reranking_are_runs_of_the_chain(chain, runs, func):
         ({"question": None}, TypeError, "query must be a string, got NoneType"),
         ({"input": "x"}, ValueError, r"input has no 'question' \(its keys: input\)"),
         ({}, ValueError, r"input has no 'question'"),
+        ({"question": "x", "context": []}, ValueError, "the chain itself adds 'context': name"),
     ],
 )
 @pytest.mark.parametrize("func", ["invoke", "ainvoke"])
@@ -234,12 +291,12 @@ async def test_a_question_that_asks_nothing_is_refused(
 @pytest.mark.parametrize(
     ("prompt", "kind", "error"),
     [
-        (PromptTemplate.from_template("{question}"), ValueError, "no others .* it has: question"),
+        (PromptTemplate.from_template("{question}"), ValueError, "question, but it has: question"),
         (PromptTemplate.from_template("none"), ValueError, "context and question.* it has: none"),
         (
-            PromptTemplate.from_template("{question} {context} {tone}"),
+            PromptTemplate.from_template("{question} {tone}"),
             ValueError,
-            r"fill those with prompt.partial\(\)\), but it has: context, question, tone",
+            "context and question, but it has: question, tone",
         ),
         ("{question} {context}", TypeError, "prompt must be a LangChain prompt template, got str"),
     ],
@@ -251,8 +308,15 @@ def test_a_prompt_that_does_not_fit_is_refused(retriever, prompt, kind, error):
 
 def test_arguments_of_the_wrong_kind_are_refused(retriever, store):
     llm = FakeListChatModel(responses=["x"])
-    with pytest.raises(TypeError, match="retriever must be a LangChain retriever, got InMemory"):
+    with pytest.raises(TypeError, match=r"got InMemoryVectorStore: use store\.as_retriever\(\)$"):
         create_rag_chain(store, llm)
+    swapped = r"must be a LangChain {}, got {}: the order is create_rag_chain\(retriever, llm\)"
+    for first in (llm, llm.bind(stop=["."])):
+        with pytest.raises(TypeError, match=swapped.format("retriever", "FakeListChatModel")):
+            create_rag_chain(first, retriever)  # type: ignore[arg-type]
+    for second in (retriever, retriever.bind(k=1)):
+        with pytest.raises(TypeError, match=swapped.format("llm", "Qwen3TwoStageRetriever")):
+            create_rag_chain(retriever, second)
     with pytest.raises(TypeError, match="llm must be a LangChain llm, got str: 'gpt-5'"):
         create_rag_chain(retriever, "gpt-5")  # type: ignore[arg-type]
 
@@ -287,3 +351,10 @@ def test_a_retriever_that_is_no_two_stage_one_will_do(store, llm):
 def test_settings_of_the_retriever_can_be_bound(store, reranker, llm):
     retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker).bind(top_n=1)
     assert len(create_rag_chain(retriever, llm).invoke(QUESTION)["context"]) == 1
+
+
+@pytest.mark.parametrize("func", ["invoke", "ainvoke"])
+async def test_a_filter_can_be_bound(retriever, llm, func):
+    bound = retriever.bind(filter=lambda document: document.page_content in RELEVANT)
+    result = await call(create_rag_chain(bound, llm), func, QUESTION)
+    assert {d.page_content for d in result["context"]} == RELEVANT

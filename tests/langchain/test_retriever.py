@@ -1,6 +1,7 @@
 """Qwen3TwoStageRetriever: both first stages, overrides per call, runs, bad input."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from langchain_classic.retrievers.document_compressors import CrossEncoderReranker
@@ -323,3 +324,35 @@ async def test_a_wrong_override_is_refused_before_the_search(spy, reranker, func
 async def test_a_query_that_asks_nothing_is_refused(retriever, func, query, kind, error):
     with pytest.raises(kind, match=error):
         await call(retriever, func, query)
+
+
+@SYNC_AND_ASYNC
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("topn", "top_n"),
+        ("top_N", "top_n"),
+        ("top_k", "k"),
+        ("instructions", "instruction"),
+        ("score_treshold", "score_threshold"),
+    ],
+)
+async def test_a_misspelt_argument_is_not_handed_on(retriever, func, name, meant):
+    with pytest.raises(TypeError, match=rf"unknown argument '{name}': did you mean {meant}\?"):
+        await call(retriever, func, QUESTION, **{name: 1})
+
+
+def test_arguments_of_the_first_stage_are_not_taken_for_misspelt(spy, reranker):
+    retriever = Qwen3TwoStageRetriever(
+        vectorstore=spy, reranker=reranker, search_kwargs={"topn": 1}
+    )
+    others: dict[str, Any] = {
+        "filter": 1,
+        "expr": 2,
+        "param": 3,
+        "fetch_k": 4,
+        "threshold": 5,
+        "timeout": 6,
+    }
+    retriever.invoke(QUESTION, **others)
+    assert spy.searched == {"k": 10, "async": False, "topn": 1, **others}
