@@ -1,5 +1,6 @@
 """What the examples print: plain words and one kind of table, readable without colour."""
 
+import shlex
 import sys
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
@@ -157,8 +158,11 @@ def show_answer(framework: str, answer: str, hits: Sequence[Hit], cited: Sequenc
         _source(number, hit, "cited" if number in cited else "not cited")
 
 
-def show_unanswered(framework: str, hits: Sequence[Hit]) -> None:
-    """Print the passages that an LLM would have read."""
+def show_unanswered(framework: str, hits: Sequence[Hit], shown: Sequence[Hit] = ()) -> None:
+    """Print the passages that an LLM would have read, unless they are those already `shown`."""
+    if shown and [hit.id for hit in hits] == [hit.id for hit in shown]:
+        say(f"{framework} would send the LLM the same passages.", "bold")
+        return
     say(f"{framework} would send the LLM these passages (OPENAI_API_KEY is not set):", "bold")
     for number, hit in enumerate(hits, start=1):
         _source(number, hit)
@@ -173,9 +177,12 @@ def show_next_steps(settings: Settings) -> None:
     say()
     say(
         "tiny is a toy. It shows that everything runs, not how well the real models search; for "
-        "those (1.2 GB each, downloaded once) add"
+        "those (1.2 GB each, downloaded once) run"
     )
-    say(f"  --model {REAL_MODEL} --reranker {REAL_RERANKER}", "bold")
+    command = shlex.join([_short(sys.executable), sys.argv[0]])
+    # One line each, so that they can be copied from a narrow terminal.
+    say(f"  {command} \\", "bold")
+    say(f"    --model {REAL_MODEL} --reranker {REAL_RERANKER}", "bold")
 
 
 def _title(hit: Hit, answer: str | None) -> Text:

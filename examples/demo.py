@@ -69,8 +69,8 @@ def main(settings: Settings) -> None:
 
     question = next(iter(shown))
     show_question(question)
-    langchain_rag.answer(settings, store, question)
-    llama_index_rag.answer(settings, index, question)
+    sent = langchain_rag.answer(settings, store, question)
+    llama_index_rag.answer(settings, index, question, shown=sent)
     show_next_steps(settings)
 
 
@@ -85,8 +85,8 @@ def show_totals(results: Mapping[str, Results]) -> None:
     before, after = zip(*ranks, strict=True)
     say()
     say(
-        f"{len(results)} questions, in other words than the corpus. How often is the passage that "
-        "answers (* below) ..."
+        f"{len(results)} questions, worded differently from the corpus. How often the right "
+        "passage (* below) comes"
     )
     show_tally(
         {

@@ -73,8 +73,12 @@ def open_store(settings: Settings, passages: list[Passage]) -> Milvus:
     return store
 
 
-def answer(settings: Settings, store: Milvus, question: str) -> None:
-    """Dense search for `top_k` candidates, reranking to `top_n`, an answer that cites them."""
+def answer(settings: Settings, store: Milvus, question: str) -> list[Hit]:
+    """Dense search for `top_k` candidates, reranking to `top_n`, an answer that cites them.
+
+    Returns:
+        The passages that the LLM reads.
+    """
     retriever = Qwen3TwoStageRetriever(
         vectorstore=store,
         reranker=Qwen3Reranker(model=settings.reranker, instruction=settings.instruction),
@@ -83,8 +87,9 @@ def answer(settings: Settings, store: Milvus, question: str) -> None:
     )
     if not settings.llm:
         documents = retriever.invoke(question)
-        show_unanswered("LangChain", [to_hit(d, d.metadata["relevance_score"]) for d in documents])
-        return
+        hits = [to_hit(d, d.metadata["relevance_score"]) for d in documents]
+        show_unanswered("LangChain", hits)
+        return hits
 
     from langchain_openai import ChatOpenAI
 
@@ -93,6 +98,7 @@ def answer(settings: Settings, store: Milvus, question: str) -> None:
     hits = [to_hit(d, d.metadata["relevance_score"]) for d in result["context"]]
     cited = [citation["number"] for citation in result["citations"]]
     show_answer("LangChain", result["answer"], hits, cited)
+    return hits
 
 
 def split_markdown(text: str) -> list[str]:

@@ -8,6 +8,7 @@ Without OPENAI_API_KEY it prints the passages that the LLM would have read.
 
 import os
 import time
+from collections.abc import Sequence
 
 from _corpus import Passage, collection_name, load_passages, plan_index
 from _output import (
@@ -78,8 +79,13 @@ def open_index(settings: Settings, passages: list[Passage]) -> VectorStoreIndex:
     return index
 
 
-def answer(settings: Settings, index: VectorStoreIndex, question: str) -> None:
-    """Dense search for `top_k` candidates, reranking to `top_n`, an answer that cites them."""
+def answer(
+    settings: Settings, index: VectorStoreIndex, question: str, shown: Sequence[Hit] = ()
+) -> None:
+    """Dense search for `top_k` candidates, reranking to `top_n`, an answer that cites them.
+
+    Without an LLM, passages that were `shown` already are not printed again.
+    """
     engine = two_stage_query_engine(
         index,
         open_llm(settings),
@@ -88,7 +94,7 @@ def answer(settings: Settings, index: VectorStoreIndex, question: str) -> None:
         top_n=settings.top_n,
     )
     if not settings.llm:
-        show_unanswered("LlamaIndex", to_hits(engine.retrieve(QueryBundle(question))))
+        show_unanswered("LlamaIndex", to_hits(engine.retrieve(QueryBundle(question))), shown)
         return
 
     response = engine.query(question)
