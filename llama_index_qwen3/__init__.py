@@ -6,7 +6,10 @@ Importing this package loads neither torch nor transformers; the first use of a 
 try:
     import llama_index.core  # noqa: F401
 except ImportError as error:
-    msg = 'llama-index-core is not installed: run `pip install "qwen3-retrieval[llama-index]"`'
+    msg = (
+        'llama-index-core is not installed: run `pip install "qwen3-retrieval[llama-index]"`, '
+        'or `pip install ".[llama-index]"` in a clone'
+    )
     raise ImportError(msg) from error
 
 from llama_index_qwen3.embedding import Qwen3Embedding

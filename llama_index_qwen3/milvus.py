@@ -28,7 +28,10 @@ def milvus_kwargs(
     """Keyword arguments for `llama_index.vector_stores.milvus.MilvusVectorStore`.
 
     HNSW index, strong consistency, `ef` large enough for `k`. Adding a node whose id is there
-    already replaces it (`upsert_mode`). Change or add what you like in the returned dictionary.
+    already replaces it (`upsert_mode`); `VectorStoreIndex.from_documents` gives nodes new ids each
+    time, so open a filled collection with `VectorStoreIndex.from_vector_store`, and keep one up to
+    date with an `IngestionPipeline` that has a docstore. Change or add what you like in the
+    returned dictionary.
 
     Args:
         embed_model: The model whose vectors will be stored; loaded now unless it names its

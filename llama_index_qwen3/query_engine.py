@@ -1,13 +1,16 @@
 """Retrieve, rerank, answer with citations: a query engine in one call."""
 
+import inspect
 import logging
 from collections.abc import AsyncGenerator, Generator, Sequence
+from difflib import get_close_matches
 from typing import Any
 
-from llama_index.core import VectorStoreIndex
+from llama_index.core import Settings, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.base.response.schema import RESPONSE_TYPE
+from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.llms import LLM
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType
@@ -20,7 +23,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Metada
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.rerank import Qwen3Rerank
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
-from qwen3_core.validation import check_query, check_top_n
+from qwen3_core.validation import check_query, check_top_n, is_count
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ class CitedPassages(BaseSynthesizer):
     Passage i is source node i. `response.metadata["citations"]` holds the numbers that the answer
     cites, in order of first mention, beside LlamaIndex's own entries (node id -> node metadata).
     While a response streams the list is empty; it is filled when the stream ends. Without any node
-    there is no LLM call and the metadata is None, as in LlamaIndex's own synthesizers.
+    there is no LLM call, and the list stays empty.
 
     Passages that do not fit into the LLM's context window together are cut to an equal share of it,
     with a warning in the log.
@@ -78,6 +81,14 @@ class CitedPassages(BaseSynthesizer):
     def _update_prompts(self, prompts_dict: PromptDictType) -> None:
         if "text_qa_template" in prompts_dict:
             self._prompt = _check_prompt(prompts_dict["text_qa_template"])
+
+    def synthesize(self, *args: Any, **kwargs: Any) -> RESPONSE_TYPE:
+        """The response; without nodes, LlamaIndex's empty one."""
+        return _with_citations(super().synthesize(*args, **kwargs))
+
+    async def asynthesize(self, *args: Any, **kwargs: Any) -> RESPONSE_TYPE:
+        """The response; without nodes, LlamaIndex's empty one."""
+        return _with_citations(await super().asynthesize(*args, **kwargs))
 
     def get_response(
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
@@ -138,6 +149,12 @@ class CitedPassages(BaseSynthesizer):
         response = super()._prepare_response_output(response_str, source_nodes)
         response.metadata = {**(response.metadata or {}), "citations": citations}
         return response
+
+
+def _with_citations(response: RESPONSE_TYPE) -> RESPONSE_TYPE:
+    """The response with a list of citations, also where LlamaIndex made it without our help."""
+    response.metadata = {"citations": [], **(response.metadata or {})}
+    return response
 
 
 def _watch(
@@ -204,7 +221,8 @@ def two_stage_query_engine(
         index_or_vector_store: An index, or a filled vector store such as `MilvusVectorStore`.
         llm: The LLM that answers; by default `Settings.llm`.
         embed_model: For a vector store: the model its vectors were made with, by default
-            `Qwen3Embedding()`. An index brings its own.
+            `Settings.embed_model`, or `Qwen3Embedding()` if that was not set. An index brings its
+            own.
         reranker: By default `Qwen3Rerank()`.
         top_k: Candidates to retrieve, at least 1; `milvus_kwargs(k=...)` must allow as many.
         top_n: Passages to answer from, at least 1; by default the reranker's own `top_n`, else 3.
@@ -227,7 +245,10 @@ def two_stage_query_engine(
         print(response, response.metadata["citations"])
         ```
     """
-    check_top_n(top_k, "top_k")
+    _check_arguments(llm, reranker, retriever_kwargs)
+    if not is_count(top_k):
+        msg = f"top_k must be at least 1, but got {top_k!r}"
+        raise ValueError(msg)
     check_top_n(top_n)
     index = _as_index(index_or_vector_store, embed_model)
     reranker = reranker or Qwen3Rerank()
@@ -242,6 +263,36 @@ def two_stage_query_engine(
     )
 
 
+def _default_embed_model() -> BaseEmbedding:
+    # The public property would make an OpenAI model where none was set.
+    chosen: BaseEmbedding | None = Settings._embed_model  # noqa: SLF001
+    return chosen or Qwen3Embedding()
+
+
+def _check_arguments(llm: object, reranker: object, retriever_kwargs: dict[str, Any]) -> None:
+    """Refuse what LlamaIndex would ignore or fail on later.
+
+    Raises:
+        TypeError: If an argument is of another type, or unknown.
+    """
+    for name, value, wanted in (("llm", llm, LLM), ("reranker", reranker, Qwen3Rerank)):
+        if value is not None and not isinstance(value, wanted):
+            msg = f"{name} must be a {wanted.__name__}, got {type(value).__name__}"
+            raise TypeError(msg)
+    hints = {"similarity_top_k": "top_k=", "node_postprocessors": "reranker="}
+    known = set(inspect.signature(VectorIndexRetriever.__init__).parameters) - {"self", "kwargs"}
+    known.add("vector_store_kwargs")  # which it takes out of its kwargs
+    for name in retriever_kwargs:
+        if name in hints:
+            msg = f"say {hints[name]} in place of {name}="
+            raise TypeError(msg)
+        if name not in known:
+            meant = get_close_matches(name, [*known, "top_k", "top_n", "streaming", "filters"])
+            hint = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(sorted(known))}"
+            msg = f"two_stage_query_engine has no argument {name!r}: {hint}"
+            raise TypeError(msg)
+
+
 def _as_index(index_or_vector_store: object, embed_model: BaseEmbedding | None) -> VectorStoreIndex:
     if isinstance(index_or_vector_store, VectorStoreIndex):
         if embed_model is not None:
@@ -250,7 +301,7 @@ def _as_index(index_or_vector_store: object, embed_model: BaseEmbedding | None) 
         return index_or_vector_store
     if isinstance(index_or_vector_store, BasePydanticVectorStore):
         return VectorStoreIndex.from_vector_store(
-            index_or_vector_store, embed_model=embed_model or Qwen3Embedding()
+            index_or_vector_store, embed_model=embed_model or _default_embed_model()
         )
     msg = (
         "two_stage_query_engine needs a VectorStoreIndex or a vector store, "

@@ -1,6 +1,6 @@
 """Qwen3-Reranker as a LlamaIndex node postprocessor."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -145,6 +145,15 @@ class Qwen3Rerank(BaseNodePostprocessor):
                 "postprocess_nodes(nodes, query_bundle=QueryBundle(...))"
             )
             raise ValueError(msg)
+        if not isinstance(query_bundle, QueryBundle):
+            msg = (
+                f"query_bundle must be a QueryBundle, got {type(query_bundle).__name__}; "
+                "a plain string goes to query_str="
+            )
+            raise TypeError(msg)
+        if not isinstance(nodes, Sequence) or isinstance(nodes, str):
+            msg = f"nodes must be a list of NodeWithScore, got {type(nodes).__name__}"
+            raise TypeError(msg)
         check_query(query_bundle.query_str)
         options = {
             "top_n": check_top_n(self.top_n),

@@ -87,6 +87,10 @@ class Encoder:
         """Length of a hidden state."""
         return int(self.model.config.hidden_size)
 
+    def forget(self) -> None:
+        """Drop the keys and values of prefixes that are kept between packs, to free memory."""
+        self._prefixes.clear()
+
     def next_pack(self, lines: Iterable[Line[W]]) -> Pack[W]:
         """Take work for one forward pass; see `packing.next_pack`."""
         return next_pack(lines, self._prefixes)

@@ -96,10 +96,11 @@ def check_collection(
     auto_id: bool | None = None,
     token: str | None = None,
 ) -> bool:
-    """Check that a collection, if it exists, takes vectors of this length and metric.
+    """Check that a collection, if it exists, takes vectors of this length and metric, and load it.
 
     Call it before a vector store opens the collection: the stores check neither, and Milvus Lite
-    searches with the wrong metric without a word.
+    searches with the wrong metric without a word. LlamaIndex's store does not load a collection
+    either that another process made.
 
     Args:
         uri: Path of a Milvus Lite file ("./milvus.db"), or "http://host:19530", or a Zilliz Cloud
@@ -150,7 +151,8 @@ def check_collection(
                 f"embedding model gives {dimensions}: {remedy}"
             )
             raise ValueError(msg)
-        for index_name in client.list_indexes(collection_name, field_name=vector_field):
+        indexes = client.list_indexes(collection_name, field_name=vector_field)
+        for index_name in indexes:
             index = client.describe_index(collection_name, index_name)
             found_metric = index.get("metric_type")
             if found_metric and found_metric != metric:
@@ -159,6 +161,8 @@ def check_collection(
                     f"{metric} was asked for: {remedy}"
                 )
                 raise ValueError(msg)
+        if indexes:
+            client.load_collection(collection_name)
         return True
     finally:
         client.close()

@@ -11,14 +11,15 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-
 
 
 def test_there_are_blocks_for_both_frameworks():
-    assert ["langchain_qwen3" in block for block in BLOCKS] == [True, False, False]
-    assert ["llama_index_qwen3" in block for block in BLOCKS] == [False, False, True]
+    assert ["langchain_qwen3" in block for block in BLOCKS] == [True, False, False, False]
+    assert ["llama_index_qwen3" in block for block in BLOCKS] == [False, False, True, False]
 
 
-# The second LangChain block goes on where the first ends.
-@pytest.mark.parametrize(
-    "block", ["".join(BLOCKS[:2]), BLOCKS[2]], ids=["langchain", "llama_index"]
-)
+# The second block of each framework goes on where the first ends.
+SCRIPTS = {"langchain": "".join(BLOCKS[:2]), "llama_index": "".join(BLOCKS[2:])}
+
+
+@pytest.mark.parametrize("block", SCRIPTS.values(), ids=SCRIPTS)
 def test_block_runs(block, tmp_path, monkeypatch, capsys):
     code = re.sub(r"Qwen/Qwen3-(Embedding|Reranker)-0\.6B", "tiny", block)
     assert code.count('"tiny"') == 2

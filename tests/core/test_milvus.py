@@ -78,3 +78,16 @@ def test_a_file_that_another_process_has_open(uri):
             check_collection(uri, "docs", dimensions=64)
     finally:
         other.communicate()
+
+
+def test_a_collection_of_an_earlier_process_is_loaded(uri, collection):
+    from milvus_lite.server_manager import server_manager_instance
+
+    client = MilvusClient(uri=uri)
+    client.insert(collection, [{"id": 1, "vector": [1.0] + [0.0] * 63}])
+    client.close()
+    server_manager_instance.release_server(uri)
+    assert check_collection(uri, collection, dimensions=64) is True
+    client = MilvusClient(uri=uri)
+    assert client.query(collection, filter="id == 1", output_fields=["id"])[0]["id"] == 1
+    client.close()
