@@ -6,10 +6,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-M = TypeVar("M", bound=type[BaseModel])
+M = TypeVar("M", bound=BaseModel)
 
 
-def fields_documented(component: M) -> M:
+def fields_documented(component: type[M]) -> type[M]:
     """Class decorator: append the fields' descriptions to the docstring as its "Args:" section."""
     if not component.__doc__:  # as under `python -OO`
         return component
