@@ -6,8 +6,8 @@ from typing import Self
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr, model_validator
 
-from langchain_qwen3._docs import fields_documented
 from langchain_qwen3._settings import CheckpointSettings
+from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 from qwen3_core.validation import check_query

@@ -10,8 +10,8 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import PrivateAttr, model_validator
 
-from langchain_qwen3._docs import fields_documented
 from langchain_qwen3._settings import CheckpointSettings, Threshold, TopN, override
+from qwen3_core.docstrings import fields_documented
 from qwen3_core.reranker import Ranked, Reranker, sigmoid
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
 from qwen3_core.validation import check_threshold, check_top_n

@@ -14,9 +14,9 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 
-from langchain_qwen3._docs import fields_documented
 from langchain_qwen3._settings import Threshold, TopN, override
 from langchain_qwen3.reranker import Qwen3Reranker
+from qwen3_core.docstrings import fields_documented
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.validation import check_query, check_threshold, check_top_n
 

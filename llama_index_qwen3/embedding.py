@@ -7,11 +7,13 @@ from typing import Any, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
+from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
 from qwen3_core.validation import check_texts
 
 
+@fields_documented
 class Qwen3Embedding(BaseEmbedding):
     """Embeds queries behind an instruction and documents without, as the models were trained.
 
@@ -58,8 +60,8 @@ class Qwen3Embedding(BaseEmbedding):
     timeout: float | None = Field(default=None, frozen=True)
     """Seconds that one call may take, waiting for its turn included; default no limit."""
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
-    """Texts handed to the encoder at once, 1 to 2048. It sorts them by length and fills forward
-    passes by tokens, so this bounds no memory; more texts make fuller passes."""
+    """Texts handed to the encoder at once, 1 to 2048. It fills forward passes by tokens, so
+    this bounds no memory; more texts make fuller passes."""
     embeddings_cache: Any = Field(default=None, frozen=True)
     """Not supported: LlamaIndex keys it by the text alone, so that a query would get the vector of
     an equal document. `IngestionPipeline` has a cache of its own that is keyed by all settings."""

@@ -12,6 +12,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
+from qwen3_core.docstrings import fields_documented
 from qwen3_core.reranker import Ranked, Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
 from qwen3_core.validation import check_query, check_threshold, check_top_n
@@ -22,6 +23,7 @@ RETRIEVAL_SCORE = "retrieval_score"
 _dispatcher = get_dispatcher(__name__)
 
 
+@fields_documented
 class Qwen3Rerank(BaseNodePostprocessor):
     """Orders retrieved nodes by the probability that they meet the query, best first.
 
@@ -151,7 +153,8 @@ class Qwen3Rerank(BaseNodePostprocessor):
                 "a plain string goes to query_str="
             )
             raise TypeError(msg)
-        if not isinstance(nodes, Sequence) or isinstance(nodes, str):
+        given: object = nodes
+        if isinstance(given, str) or not isinstance(given, Sequence):
             msg = f"nodes must be a list of NodeWithScore, got {type(nodes).__name__}"
             raise TypeError(msg)
         check_query(query_bundle.query_str)

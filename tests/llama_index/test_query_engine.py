@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from llama_index.core import VectorStoreIndex
+from llama_index.core import Settings, VectorStoreIndex
 from llama_index.core.llms import MockLLM
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
@@ -55,6 +55,34 @@ def test_a_vector_store_will_do(index, embed_model, reranker):
     assert isinstance(engine, RetrieverQueryEngine)
     from_index = two_stage_query_engine(index, MockLLM(), reranker=reranker)
     assert engine.retrieve(QueryBundle(QUERY)) == from_index.retrieve(QueryBundle(QUERY))
+
+
+def test_a_vector_store_alone_means_the_model_of_settings_if_there_is_one(
+    index, embed_model, monkeypatch, reranker
+):
+    monkeypatch.setattr(Settings, "_embed_model", embed_model)
+    engine: Any = two_stage_query_engine(index.vector_store, MockLLM(), reranker=reranker)
+    assert engine.retriever._embed_model is embed_model
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"topk": 5}, r"no argument 'topk': did you mean top_k\?"),
+        ({"response_mode": "no_text"}, "no argument 'response_mode'"),
+        ({"similarity_top_k": 5}, "say top_k= in place of similarity_top_k="),
+        ({"node_postprocessors": []}, "say reranker= in place of node_postprocessors="),
+        ({"reranker": "tiny"}, "reranker must be a Qwen3Rerank, got str"),
+    ],
+)
+def test_arguments_that_would_be_ignored_are_refused(index, options, message):
+    with pytest.raises(TypeError, match=message):
+        two_stage_query_engine(index, MockLLM(), **options)
+
+
+def test_a_reranker_in_the_llms_place_is_refused(index, reranker):
+    with pytest.raises(TypeError, match="llm must be a LLM, got Qwen3Rerank"):
+        two_stage_query_engine(index, reranker)
 
 
 def test_a_vector_store_alone_means_the_default_models(index, no_loading):

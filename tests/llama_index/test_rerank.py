@@ -15,7 +15,7 @@ from llama_index.core.callbacks.schema import EventPayload
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
 import qwen3_core
-from llama_index_qwen3 import Qwen3Rerank
+from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank
 from qwen3_core.encoder import Encoder
 from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
@@ -422,3 +422,26 @@ def test_an_embedding_model_is_refused():
     folder: Any = Path(qwen3_core.__file__).parent / "tiny" / "embedding"
     with pytest.raises(ValueError, match="use a Qwen3 reranker model such as"):
         Qwen3Rerank(model=folder).postprocess_nodes(scored(text_nodes()), query_str=QUERY)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "message"),
+    [
+        (None, {"query_str": QUERY}, "nodes must be a list of NodeWithScore, got NoneType"),
+        (
+            [],
+            {"query_bundle": QUERY},
+            "query_bundle must be a QueryBundle, got str; a plain",
+        ),
+    ],
+)
+def test_arguments_of_another_type_are_refused(reranker, nodes, options, message):
+    with pytest.raises(TypeError, match=message):
+        reranker.postprocess_nodes(nodes, **options)
+
+
+@pytest.mark.parametrize("component", [Qwen3Rerank, Qwen3Embedding])
+def test_help_shows_the_fields(component):
+    described = [f.description for f in component.model_fields.values() if f.description]
+    assert len(described) > 8
+    assert all(line.split("\n")[0] in (component.__doc__ or "") for line in described)
