@@ -181,8 +181,10 @@ def show_next_steps(settings: Settings) -> None:
     )
     command = shlex.join([_short(sys.executable), sys.argv[0]])
     # One line each, so that they can be copied from a narrow terminal.
-    say(f"  {command} \\", "bold")
-    say(f"    --model {REAL_MODEL} --reranker {REAL_RERANKER}", "bold")
+    console.print(f"  {command} \\", style="bold", soft_wrap=True)
+    console.print(
+        f"    --model {REAL_MODEL} --reranker {REAL_RERANKER}", style="bold", soft_wrap=True
+    )
 
 
 def _title(hit: Hit, answer: str | None) -> Text:

@@ -44,7 +44,8 @@ def test_demo_shows_both_stages_and_the_sources_of_both_frameworks(run, uri):
     _, _, sources = out.partition("LangChain would send the LLM these passages")
     assert re.match(r".*\n  \[1\] .+ \(\S+\.md\)\n(      .+\n)+  \[2\] ", sources)
     assert out.count("LlamaIndex would send the LLM the same passages.") == 1
-    assert all(len(line) <= 80 for line in out.splitlines())
+    # The command is not wrapped, however long its paths: it is there to be copied.
+    assert all(len(line) <= 80 for line in out.splitlines() if "demo.py" not in line)
     assert "\x1b" not in out
 
 
