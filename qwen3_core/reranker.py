@@ -163,9 +163,8 @@ class Reranker(Component):
         check_top_n(top_n)
         check_threshold(score_threshold)
         pairs = _pairs(query, documents)
-        log_odds = await self.ascore_pairs(
-            pairs, instruction=instruction, show_progress=show_progress
-        )
+        job = self._score(pairs, self._task(instruction), show_progress)
+        log_odds = await self._arun(job, _size(pairs))
         return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
 
     def score(
@@ -181,7 +180,7 @@ class Reranker(Component):
         Arguments and errors as in `rerank`.
         """
         pairs = _pairs(query, documents)
-        return self.score_pairs(pairs, instruction=instruction, show_progress=show_progress)
+        return self._run(self._score(pairs, self._task(instruction), show_progress))
 
     def score_pairs(
         self,
@@ -206,14 +205,15 @@ class Reranker(Component):
     ) -> np.ndarray:
         """Like `score_pairs`, without blocking the event loop."""
         task, checked = self._check_pairs(pairs, instruction)
-        size = sum(len(query) + len(document) for query, document in checked)
-        return await self._arun(self._score(checked, task, show_progress), size)
+        return await self._arun(self._score(checked, task, show_progress), _size(checked))
+
+    def _task(self, instruction: str | None) -> str:
+        return self.instruction if instruction is None else resolve_instruction(instruction)
 
     def _check_pairs(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None
     ) -> tuple[str, list[tuple[str, str]]]:
-        task = self.instruction if instruction is None else resolve_instruction(instruction)
-        return task, [
+        return self._task(instruction), [
             (check_query(query), check_text(document, f"pairs[{i}][1]"))
             for i, (query, document) in enumerate(pairs)
         ]
@@ -280,6 +280,11 @@ class Reranker(Component):
                 f"max_length={self.max_length} tokens beside query and instruction; the rest of "
                 "them is not read. Split them, or raise max_length."
             )
+
+
+def _size(pairs: list[tuple[str, str]]) -> int:
+    """Characters that the pairs hold."""
+    return sum(len(query) + len(document) for query, document in pairs)
 
 
 def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:

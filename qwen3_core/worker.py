@@ -170,12 +170,12 @@ class Worker:
         if not sequences:
             request.settle()
             return request.future
-        request.span = start_span(
-            "qwen3.encode", model=self._name, sequences=len(sequences), bulk=bulk
-        )
         with self._changed:
             if self._closed:
                 raise self._closed_error()
+            request.span = start_span(
+                "qwen3.encode", model=self._name, sequences=len(sequences), bulk=bulk
+            )
             (self._bulk if bulk else self._interactive).append(request)
             if self._thread is None:
                 name = f"qwen3 {self._name}"
