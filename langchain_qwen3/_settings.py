@@ -5,8 +5,9 @@ from pathlib import Path
 from types import EllipsisType
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
 
 T = TypeVar("T")
@@ -62,8 +63,40 @@ class CheckpointSettings(BaseModel):
     """Seconds that one call may take, waiting for its turn included; then it raises TimeoutError.
     None: as long as it takes."""
 
+    base_url: str | None = None
+    """Where a server's API begins, such as "http://localhost:8000/v1": the model then runs there,
+    and `model` is its name there. None: the model runs in this process."""
+
+    api_key: SecretStr | None = Field(default=None, exclude=True)
+    """The server's key. None: `QWEN3_API_KEY` from the environment. It does not travel in
+    pickles."""
+
+    server: Server | str | None = None
+    """What the server is, "vllm" for example, or a `Server` with more settings. None: it is
+    asked."""
+
     show_progress: bool = False
     """Show a progress bar on stderr."""
+
+    def _model_settings(self) -> dict[str, Any]:
+        """Keyword arguments of the core's embedder and reranker alike."""
+        return {
+            "base_url": self.base_url,
+            "api_key": None if self.api_key is None else self.api_key.get_secret_value(),
+            "server": self.server,
+            "revision": self.revision,
+            "device": self.device,
+            "dtype": self.dtype,
+            "max_length": self.max_length,
+            "instruction": self.instruction,
+            "pack_tokens": self.pack_tokens,
+            "timeout": self.timeout,
+        }
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the key, which would be readable in a pickle."""
+        state = super().__getstate__()
+        return state | {"__dict__": state["__dict__"] | {"api_key": None}}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field; a refused value leaves the old one in place (pydantic alone keeps it)."""

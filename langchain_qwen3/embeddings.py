@@ -7,8 +7,10 @@ from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr, model_validator
 
 from langchain_qwen3._settings import CheckpointSettings
+from qwen3_core.components import make_embedder
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
+from qwen3_core.remote import RemoteEmbedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 from qwen3_core.validation import check_query
 
@@ -42,25 +44,17 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
     """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 at 0.6B, 4B, 8B).
     None: the model's own. Cut vectors are normalised again."""
 
-    _embedder: Embedder = PrivateAttr()
+    _embedder: Embedder | RemoteEmbedder = PrivateAttr()
 
     @model_validator(mode="after")
     def _configure(self) -> Self:
-        self._embedder = Embedder(
-            self.model,
-            revision=self.revision,
-            device=self.device,
-            dtype=self.dtype,
-            max_length=self.max_length,
-            dimensions=self.dimensions,
-            instruction=self.instruction,
-            pack_tokens=self.pack_tokens,
-            timeout=self.timeout,
+        self._embedder = make_embedder(
+            self.model, dimensions=self.dimensions, **self._model_settings()
         )
         return self
 
     @property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> Embedder | RemoteEmbedder:
         """The embedder behind this component, for what LangChain has no method for.
 
         For example many queries at once, as a float32 array:

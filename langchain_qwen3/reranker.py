@@ -11,8 +11,11 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import PrivateAttr, model_validator
 
 from langchain_qwen3._settings import CheckpointSettings, Threshold, TopN, override
+from qwen3_core.components import make_reranker
 from qwen3_core.docstrings import fields_documented
-from qwen3_core.reranker import Ranked, Reranker, sigmoid
+from qwen3_core.ranking import Ranked, sigmoid
+from qwen3_core.remote import RemoteReranker
+from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
 from qwen3_core.validation import check_threshold, check_top_n
 
@@ -25,20 +28,11 @@ class _RerankerSettings(CheckpointSettings):
     model: str | Path = DEFAULT_RERANKER_MODEL
     """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
 
-    _reranker: Reranker = PrivateAttr()
+    _reranker: Reranker | RemoteReranker = PrivateAttr()
 
     @model_validator(mode="after")
     def _configure(self) -> Self:
-        self._reranker = Reranker(
-            self.model,
-            revision=self.revision,
-            device=self.device,
-            dtype=self.dtype,
-            max_length=self.max_length,
-            instruction=self.instruction,
-            pack_tokens=self.pack_tokens,
-            timeout=self.timeout,
-        )
+        self._reranker = make_reranker(self.model, **self._model_settings())
         return self
 
 

@@ -5,10 +5,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from llama_index.core.bridge.pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+)
 
+from qwen3_core.components import make_embedder
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
+from qwen3_core.remote import RemoteEmbedder, Server
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
 from qwen3_core.validation import check_texts
 
@@ -59,6 +67,15 @@ class Qwen3Embedding(BaseEmbedding):
     """Token budget of one forward pass; default by device."""
     timeout: float | None = Field(default=None, frozen=True)
     """Seconds that one call may take, waiting for its turn included; default no limit."""
+    base_url: str | None = Field(default=None, frozen=True)
+    """Where a server's API begins, such as "http://localhost:8000/v1": the model then runs there,
+    and its name here is its name there. By default it runs in this process."""
+    api_key: SecretStr | None = Field(default=None, frozen=True, exclude=True)
+    """The server's key; by default `QWEN3_API_KEY` from the environment. It travels neither in
+    pickles nor in `to_dict`."""
+    server: Server | str | None = Field(default=None, frozen=True)
+    """What the server is, "vllm" for example, or a `Server` with more settings; by default it is
+    asked."""
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
     """Texts handed to the encoder at once, 1 to 2048. It fills forward passes by tokens, so
     this bounds no memory; more texts make fuller passes."""
@@ -66,7 +83,7 @@ class Qwen3Embedding(BaseEmbedding):
     """Not supported: LlamaIndex keys it by the text alone, so that a query would get the vector of
     an equal document. `IngestionPipeline` has a cache of its own that is keyed by all settings."""
 
-    _embedder: Embedder = PrivateAttr()
+    _embedder: Embedder | RemoteEmbedder = PrivateAttr()
 
     @field_validator("model_name", mode="before")
     @classmethod
@@ -87,8 +104,11 @@ class Qwen3Embedding(BaseEmbedding):
     def model_post_init(self, context: Any, /) -> None:
         """Check the settings; nothing is loaded yet."""
         super().model_post_init(context)
-        self._embedder = Embedder(
+        self._embedder = make_embedder(
             self.model_name,
+            base_url=self.base_url,
+            api_key=None if self.api_key is None else self.api_key.get_secret_value(),
+            server=self.server,
             revision=self.revision,
             device=self.device,
             dtype=self.dtype,
@@ -103,6 +123,11 @@ class Qwen3Embedding(BaseEmbedding):
         """A copy with some settings changed and checked; an equal model is shared, not loaded."""
         del deep  # settings are plain values
         return type(self)(**{**dict(self), **(update or {})})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the key, which would be readable in a pickle."""
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"__dict__": state["__dict__"] | {"api_key": None}}
 
     @classmethod
     def class_name(cls) -> str:

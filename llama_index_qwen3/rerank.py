@@ -5,15 +5,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from llama_index.core.bridge.pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+)
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
+from qwen3_core.components import make_reranker
 from qwen3_core.docstrings import fields_documented
-from qwen3_core.reranker import Ranked, Reranker
+from qwen3_core.ranking import Ranked
+from qwen3_core.remote import RemoteReranker, Server
+from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
 from qwen3_core.validation import check_query, check_threshold, check_top_n
 
@@ -79,10 +88,19 @@ class Qwen3Rerank(BaseNodePostprocessor):
     """Token budget of one forward pass; default by device."""
     timeout: float | None = Field(default=None, frozen=True)
     """Seconds that one call may take, waiting for its turn included; default no limit."""
+    base_url: str | None = Field(default=None, frozen=True)
+    """Where a server's API begins, such as "http://localhost:8000/v1": the model then runs there,
+    and its name here is its name there. By default it runs in this process."""
+    api_key: SecretStr | None = Field(default=None, frozen=True, exclude=True)
+    """The server's key; by default `QWEN3_API_KEY` from the environment. It travels neither in
+    pickles nor in `to_dict`."""
+    server: Server | str | None = Field(default=None, frozen=True)
+    """What the server is, "vllm" for example, or a `Server` with more settings; by default it is
+    asked."""
     show_progress: bool = False
     """Show a progress bar on stderr."""
 
-    _reranker: Reranker = PrivateAttr()
+    _reranker: Reranker | RemoteReranker = PrivateAttr()
 
     @field_validator("model", mode="before")
     @classmethod
@@ -94,8 +112,11 @@ class Qwen3Rerank(BaseNodePostprocessor):
         super().model_post_init(context)
         check_top_n(self.top_n)
         check_threshold(self.score_threshold)
-        self._reranker = Reranker(
+        self._reranker = make_reranker(
             self.model,
+            base_url=self.base_url,
+            api_key=None if self.api_key is None else self.api_key.get_secret_value(),
+            server=self.server,
             revision=self.revision,
             device=self.device,
             dtype=self.dtype,
@@ -109,6 +130,11 @@ class Qwen3Rerank(BaseNodePostprocessor):
         """A copy with some settings changed and checked; an equal model is shared, not loaded."""
         del deep  # settings are plain values
         return type(self)(**{**dict(self), **(update or {})})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the key, which would be readable in a pickle."""
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"__dict__": state["__dict__"] | {"api_key": None}}
 
     @classmethod
     def class_name(cls) -> str:

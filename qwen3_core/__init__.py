@@ -1,7 +1,8 @@
 """The Qwen3 embedding and reranking models, without any framework.
 
 `Embedder` turns texts into vectors, `Reranker` scores documents against a query. Both run on one
-packed forward pass (`qwen3_core.encoder`). Importing this package loads neither torch nor
+packed forward pass (`qwen3_core.encoder`). `RemoteEmbedder` and `RemoteReranker` do the same with
+the model on a server. Importing this package loads neither torch nor
 transformers; the first use of either class does.
 """
 
@@ -9,18 +10,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qwen3_core.embedder import Embedder
-    from qwen3_core.reranker import Ranked, Reranker
+    from qwen3_core.ranking import Ranked
+    from qwen3_core.remote import (
+        RemoteEmbedder,
+        RemoteReranker,
+        SelfCheckError,
+        Server,
+        ServerError,
+    )
+    from qwen3_core.reranker import Reranker
     from qwen3_core.worker import EngineClosedError, Stats
 
 __version__ = "0.1.0"
 
-__all__ = ["Embedder", "EngineClosedError", "Ranked", "Reranker", "Stats", "__version__"]
+__all__ = [
+    "Embedder",
+    "EngineClosedError",
+    "Ranked",
+    "RemoteEmbedder",
+    "RemoteReranker",
+    "Reranker",
+    "SelfCheckError",
+    "Server",
+    "ServerError",
+    "Stats",
+    "__version__",
+]
 
 _HOMES = {
     "Embedder": "embedder",
     "EngineClosedError": "worker",
-    "Ranked": "reranker",
+    "Ranked": "ranking",
+    "RemoteEmbedder": "remote",
+    "RemoteReranker": "remote",
     "Reranker": "reranker",
+    "SelfCheckError": "remote",
+    "Server": "remote",
+    "ServerError": "remote",
     "Stats": "worker",
 }
 

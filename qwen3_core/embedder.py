@@ -1,19 +1,19 @@
 """Vectors of queries and documents: encoder, slice, normalise."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from qwen3_core.base import BaseEmbedder
 from qwen3_core.engine import Component, Job
 from qwen3_core.packing import TokenSequence
 from qwen3_core.progress import progress_bar
-from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
-from qwen3_core.validation import check_dimensions, check_query, check_texts
+from qwen3_core.validation import check_dimensions
 
 
-class Embedder(Component):
+class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
     """A Qwen3 embedding model.
 
     Queries carry an instruction, documents do not. Vectors are the last token's hidden state, cut
@@ -73,79 +73,12 @@ class Embedder(Component):
         """Length of the vectors; loads the model if it was not given."""
         return self._dimensions or self.engine.encoder.hidden_size
 
-    def embed_documents(self, texts: Iterable[str], *, show_progress: bool = False) -> np.ndarray:
-        """Vectors of documents, without instruction.
-
-        Args:
-            texts: The documents; an empty text is allowed and gets the vector of "no text".
-            show_progress: Show a progress bar on stderr.
-
-        Returns:
-            (n, dimensions) float32, each row of length 1.
-
-        Raises:
-            TypeError: If a text is not a string.
-            ValueError: If a text holds a lone surrogate.
-            TimeoutError: If it takes longer than `timeout`.
-        """
-        return self._run(self._documents(check_texts(texts, "documents"), show_progress))
-
-    async def aembed_documents(
-        self, texts: Iterable[str], *, show_progress: bool = False
-    ) -> np.ndarray:
-        """Like `embed_documents`, without blocking the event loop."""
-        documents = check_texts(texts, "documents")
-        job = self._documents(documents, show_progress)
-        return await self._arun(job, sum(map(len, documents)))
-
-    def embed_queries(
-        self,
-        queries: Iterable[str],
-        *,
-        instruction: str | None = None,
-        show_progress: bool = False,
-    ) -> np.ndarray:
-        """Vectors of queries, each behind the instruction.
-
-        Args:
-            queries: The queries, none of them blank.
-            instruction: Sentence or task name in place of the embedder's own.
-            show_progress: Show a progress bar on stderr.
-
-        Returns:
-            (n, dimensions) float32, each row of length 1.
-
-        Raises:
-            TypeError: If a query is not a string.
-            ValueError: If a query is blank or holds a lone surrogate, or the instruction leaves no
-                room for a query within `max_length`.
-            TimeoutError: If it takes longer than `timeout`.
-        """
-        task, texts = self._check_queries(queries, instruction)
-        return self._run(self._queries(texts, task, show_progress))
-
-    async def aembed_queries(
-        self,
-        queries: Iterable[str],
-        *,
-        instruction: str | None = None,
-        show_progress: bool = False,
-    ) -> np.ndarray:
-        """Like `embed_queries`, without blocking the event loop."""
-        task, texts = self._check_queries(queries, instruction)
-        job = self._queries(texts, task, show_progress)
-        return await self._arun(job, sum(map(len, texts)))
-
-    def _check_queries(
-        self, queries: Iterable[str], instruction: str | None
-    ) -> tuple[str, list[str]]:
-        task = self.instruction if instruction is None else resolve_instruction(instruction)
-        return task, [check_query(query) for query in check_texts(queries, "queries")]
-
     def _documents(self, texts: list[str], show_progress: bool) -> Job[np.ndarray]:
         def sequences_of(window: slice) -> list[TokenSequence]:
             rows, cut = self.engine.tokenizer.embedding_documents(texts[window], self.max_length)
-            self._warn([window.start + i for i in cut], "documents")
+            if cut:
+                begin = window.start
+                self._warn_cut(texts_cut([begin + i for i in cut], "documents", self.max_length))
             return [TokenSequence((), row) for row in rows]
 
         return self._embed(texts, sequences_of, bulk=True, show_progress=show_progress)
@@ -154,14 +87,11 @@ class Embedder(Component):
         def sequences_of(window: slice) -> list[TokenSequence]:
             tokenizer, max_length = self.engine.tokenizer, self.max_length
             prefix = tokenizer.embedding_prefix(task)
-            if len(prefix) > max_length // 2:
-                msg = (
-                    f"the instruction takes {len(prefix)} of max_length={max_length} tokens, more "
-                    "than half: shorten it or raise max_length"
-                )
-                raise ValueError(msg)
+            check_instruction(len(prefix), max_length)
             rows, cut = tokenizer.embedding_queries(texts[window], max_length - len(prefix))
-            self._warn([window.start + i for i in cut], "queries")
+            if cut:
+                begin = window.start
+                self._warn_cut(texts_cut([begin + i for i in cut], "queries", max_length))
             return [TokenSequence(prefix, row) for row in rows]
 
         return self._embed(texts, sequences_of, bulk=False, show_progress=show_progress)
@@ -187,10 +117,21 @@ class Embedder(Component):
         vectors: np.ndarray = hidden / norms
         return vectors
 
-    def _warn(self, cut: list[int], what: str) -> None:
-        if cut:
-            self._warn_cut(
-                f"{len(cut)} of the {what} (first: {what}[{cut[0]}]) are longer than "
-                f"max_length={self.max_length} tokens; the rest of them is not read. "
-                "Split them, or raise max_length."
-            )
+
+def check_instruction(tokens: int, max_length: int) -> None:
+    """Raise ValueError if an instruction of so many tokens leaves too little for the query."""
+    if tokens > max_length // 2:
+        msg = (
+            f"the instruction takes {tokens} of max_length={max_length} tokens, more than half: "
+            "shorten it or raise max_length"
+        )
+        raise ValueError(msg)
+
+
+def texts_cut(cut: Sequence[int], what: str, max_length: int) -> str:
+    """What to say when the texts at these positions are not read to their end."""
+    return (
+        f"{len(cut)} of the {what} (first: {what}[{cut[0]}]) are longer than "
+        f"max_length={max_length} tokens; the rest of them is not read. "
+        "Split them, or raise max_length."
+    )

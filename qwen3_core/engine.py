@@ -14,7 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -107,7 +107,6 @@ class Component:
     """What embedder and reranker share: settings, checked at once, and a model, loaded when needed.
 
     It pickles and copies as its settings; the copy shares the engine, or loads one where none is.
-    As a context manager it lets go of the engine at the end.
     """
 
     def __init__(
@@ -171,12 +170,6 @@ class Component:
         """Let go of the engine, which goes with its last user; the next call opens it again."""
         self._engine = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_engine": None}
 
@@ -204,7 +197,7 @@ class Component:
         pending: deque[tuple[slice, Future[np.ndarray]]] = deque()
         gate = engine.worker.gate(bulk=bulk)
         try:
-            for window in _windows(texts):
+            for window in windows(texts):
                 size = sum(map(len, texts[window]))
                 yield from _enter(gate, size)
                 try:
@@ -311,7 +304,7 @@ async def _step_in_thread(job: Job[T], outcome: Any) -> "Future[Any] | _Done[T]"
         raise
 
 
-def _windows(texts: Sequence[str]) -> Iterator[slice]:
+def windows(texts: Sequence[str]) -> Iterator[slice]:
     """Consecutive slices of about `WINDOW_CHARACTERS` each, of one text at least."""
     begin, size = 0, 0
     for end, text in enumerate(texts):

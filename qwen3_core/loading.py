@@ -177,6 +177,15 @@ def load(
     return Checkpoint(str(name), loaded, head, tokenizer, config.max_position_embeddings)
 
 
+def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None) -> Qwen3Tokenizer:
+    """The tokenizer of a checkpoint, without its weights; arguments and errors as in `load`."""
+    try:
+        return _load_tokenizer(_locate(str(name), kind), revision)
+    except OSError as error:
+        msg = f"could not load the tokenizer of {str(name)!r}: {error}"
+        raise OSError(msg) from error
+
+
 def _locate(name: str, kind: Kind) -> str:
     """What transformers is to load: the folder of the bundled pair, or the name as given."""
     if name == TINY:

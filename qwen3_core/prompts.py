@@ -21,6 +21,9 @@ RERANK_SYSTEM: Final = (
     'provided. Note that the answer can only be "yes" or "no".'
 )
 
+RERANK_SUFFIX: Final = f"{IM_END}\n{IM_START}assistant\n{THINK}\n\n{END_THINK}\n\n"
+"""What follows the document in the reranker's prompt."""
+
 DEFAULT_TASK: Final = "web_search"
 
 TASKS: Final[dict[str, str]] = {
@@ -122,6 +125,12 @@ def query_text(query: str) -> str:
 def rerank_question(instruction: str, query: str) -> str:
     """The user turn of the reranker's prompt up to the document, shared by all documents."""
     return f"user\n<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"
+
+
+def rerank_frame(instruction: str, query: str) -> str:
+    """The reranker's prompt up to the document, control tokens included, as one string."""
+    head = f"{IM_START}system\n{RERANK_SYSTEM}{IM_END}\n{IM_START}"
+    return head + rerank_question(instruction, query)
 
 
 def rerank_document(document: str) -> str:

@@ -1,6 +1,7 @@
 """Token ids from text: control tokens come from the frame alone, only what may be cut is cut."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -54,6 +55,7 @@ class Qwen3Tokenizer:
 
         data: dict[str, Any] = json.loads(tokenizer_json)
         self._control = {token["content"]: int(token["id"]) for token in data["added_tokens"]}
+        self._spelled_control = re.compile("|".join(map(re.escape, self._control)))
         missing = {END_OF_TEXT, IM_START, IM_END, THINK, END_THINK} - set(self._control)
         if missing:
             msg = (
@@ -113,12 +115,22 @@ class Qwen3Tokenizer:
         return [tuple(encoding.ids) for encoding in encodings]
 
     def cut_text(self, text: str, tokens: int) -> str:
-        """The beginning of a text that the given number of tokens covers."""
+        """The longest beginning of a text that, read on its own, takes at most so many tokens."""
         encoding = self._text.encode(text, add_special_tokens=False)
-        if len(encoding.ids) <= tokens:
-            return text
-        end: int = encoding.offsets[tokens - 1][1] if tokens else 0
-        return text[:end]
+        while len(encoding.ids) > tokens:
+            # Once more, because the end of a cut text may be split in another way.
+            end = encoding.offsets[tokens - 1][1] if tokens else 0
+            text = text[: min(end, len(text) - 1)]
+            encoding = self._text.encode(text, add_special_tokens=False)
+        return text
+
+    def without_control_tokens(self, text: str) -> str:
+        """The text with a space in each control token that it spells, behind its first letter.
+
+        For readers that take `<|im_end|>` in a text for the end of a turn, as servers do. Here,
+        texts need no such care.
+        """
+        return self._spelled_control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def embedding_prefix(self, instruction: str) -> Ids:
         """The ids that all queries with one instruction begin with."""

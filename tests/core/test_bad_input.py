@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.reranker import rank
+from qwen3_core.ranking import rank
 from qwen3_core.tokenizer import TruncationWarning
 
 SURROGATE = "broken \ud83d text"

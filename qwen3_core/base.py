@@ -1,0 +1,263 @@
+"""What embedders and rerankers can be asked for, wherever the model runs.
+
+The model runs in this process (`qwen3_core.embedder`, `qwen3_core.reranker`) or on a server
+(`qwen3_core.remote`). Both check their input here, and differ in how they get the answer.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+
+from qwen3_core.prompts import resolve_instruction
+from qwen3_core.ranking import Ranked, rank
+from qwen3_core.validation import check_query, check_text, check_texts, check_threshold, check_top_n
+
+J = TypeVar("J")
+"""A call that is ready to run: `_run` runs it in this thread, `_arun` in this event loop."""
+
+
+class Base(ABC, Generic[J]):
+    """An instruction, and how calls run."""
+
+    instruction: str
+    """The sentence in force."""
+
+    @property
+    @abstractmethod
+    def max_length(self) -> int:
+        """Tokens read of one input."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the model; the next call gets hold of it again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def _run(self, job: J) -> Any: ...
+
+    @abstractmethod
+    async def _arun(self, job: J, size: int) -> Any:
+        """Run a call that has `size` characters of text to read."""
+
+    def _task(self, instruction: str | None) -> str:
+        """The instruction of one call."""
+        return self.instruction if instruction is None else resolve_instruction(instruction)
+
+
+class BaseEmbedder(Base[J]):
+    """Turns queries, behind an instruction, and documents, without one, into unit vectors."""
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> int:
+        """Length of the vectors."""
+
+    @abstractmethod
+    def _documents(self, texts: list[str], show_progress: bool) -> J: ...
+
+    @abstractmethod
+    def _queries(self, texts: list[str], task: str, show_progress: bool) -> J: ...
+
+    def embed_documents(self, texts: Iterable[str], *, show_progress: bool = False) -> np.ndarray:
+        """Vectors of documents, without instruction.
+
+        Args:
+            texts: The documents; an empty text is allowed and gets the vector of "no text".
+            show_progress: Show a progress bar on stderr.
+
+        Returns:
+            (n, dimensions) float32, each row of length 1.
+
+        Raises:
+            TypeError: If a text is not a string.
+            ValueError: If a text holds a lone surrogate.
+            TimeoutError: If it takes longer than `timeout`.
+        """
+        vectors: np.ndarray = self._run(
+            self._documents(check_texts(texts, "documents"), show_progress)
+        )
+        return vectors
+
+    async def aembed_documents(
+        self, texts: Iterable[str], *, show_progress: bool = False
+    ) -> np.ndarray:
+        """Like `embed_documents`, without blocking the event loop."""
+        documents = check_texts(texts, "documents")
+        job = self._documents(documents, show_progress)
+        vectors: np.ndarray = await self._arun(job, sum(map(len, documents)))
+        return vectors
+
+    def embed_queries(
+        self,
+        queries: Iterable[str],
+        *,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Vectors of queries, each behind the instruction.
+
+        Args:
+            queries: The queries, none of them blank.
+            instruction: Sentence or task name in place of the embedder's own.
+            show_progress: Show a progress bar on stderr.
+
+        Returns:
+            (n, dimensions) float32, each row of length 1.
+
+        Raises:
+            TypeError: If a query is not a string.
+            ValueError: If a query is blank or holds a lone surrogate, or the instruction leaves no
+                room for a query within `max_length`.
+            TimeoutError: If it takes longer than `timeout`.
+        """
+        task, texts = self._check_queries(queries, instruction)
+        vectors: np.ndarray = self._run(self._queries(texts, task, show_progress))
+        return vectors
+
+    async def aembed_queries(
+        self,
+        queries: Iterable[str],
+        *,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Like `embed_queries`, without blocking the event loop."""
+        task, texts = self._check_queries(queries, instruction)
+        job = self._queries(texts, task, show_progress)
+        vectors: np.ndarray = await self._arun(job, sum(map(len, texts)))
+        return vectors
+
+    def _check_queries(
+        self, queries: Iterable[str], instruction: str | None
+    ) -> tuple[str, list[str]]:
+        texts = check_texts(queries, "queries")
+        return self._task(instruction), [check_query(query) for query in texts]
+
+
+class BaseReranker(Base[J]):
+    """Scores documents by how well they meet a query."""
+
+    @abstractmethod
+    def _score(self, pairs: list[tuple[str, str]], task: str, show_progress: bool) -> J: ...
+
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> list[Ranked]:
+        """Documents by relevance to the query, best first; equal ones keep their order.
+
+        Args:
+            query: What is asked; not blank.
+            documents: The candidates' texts; an empty text is scored like any other.
+            top_n: Keep at most so many; None keeps all.
+            score_threshold: Then drop those whose score is below it.
+            instruction: Sentence or task name in place of the reranker's own.
+            show_progress: Show a progress bar on stderr.
+
+        Raises:
+            TypeError: If query or a document is not a string.
+            ValueError: If the query is blank, an argument is out of range, or a text holds a lone
+                surrogate.
+            TimeoutError: If it takes longer than `timeout`.
+        """
+        check_top_n(top_n)
+        check_threshold(score_threshold)
+        log_odds = self.score(
+            query, documents, instruction=instruction, show_progress=show_progress
+        )
+        return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
+
+    async def arerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> list[Ranked]:
+        """Like `rerank`, without blocking the event loop."""
+        check_top_n(top_n)
+        check_threshold(score_threshold)
+        pairs = _pairs(query, documents)
+        job = self._score(pairs, self._task(instruction), show_progress)
+        log_odds = await self._arun(job, _size(pairs))
+        return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
+
+    def score(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Log-odds of each document's relevance to one query: (n,) float32, in the given order.
+
+        Arguments and errors as in `rerank`.
+        """
+        pairs = _pairs(query, documents)
+        log_odds: np.ndarray = self._run(self._score(pairs, self._task(instruction), show_progress))
+        return log_odds
+
+    def score_pairs(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Log-odds of (query, document) pairs: (n,) float32, in the given order.
+
+        Pairs with the same query share its computation. Errors as in `rerank`.
+        """
+        task, checked = self._check_pairs(pairs, instruction)
+        log_odds: np.ndarray = self._run(self._score(checked, task, show_progress))
+        return log_odds
+
+    async def ascore_pairs(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Like `score_pairs`, without blocking the event loop."""
+        task, checked = self._check_pairs(pairs, instruction)
+        job = self._score(checked, task, show_progress)
+        log_odds: np.ndarray = await self._arun(job, _size(checked))
+        return log_odds
+
+    def _check_pairs(
+        self, pairs: Iterable[tuple[str, str]], instruction: str | None
+    ) -> tuple[str, list[tuple[str, str]]]:
+        return self._task(instruction), [
+            (check_query(query), check_text(document, f"pairs[{i}][1]"))
+            for i, (query, document) in enumerate(pairs)
+        ]
+
+
+def _size(pairs: list[tuple[str, str]]) -> int:
+    """Characters that the pairs hold."""
+    return sum(len(query) + len(document) for query, document in pairs)
+
+
+def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
+    """One query with each of its documents, checked."""
+    texts = check_texts(documents, "documents")
+    query = check_query(query)
+    return [(query, text) for text in texts]

@@ -1,0 +1,201 @@
+"""HTTP to one server: one client per event loop, bounded concurrency, errors that say what to do.
+
+Retries, `Retry-After`, connection pools and the key's header are the official OpenAI client's.
+"""
+
+import asyncio
+import json
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qwen3_core.remote.errors import ServerError
+from qwen3_core.remote.server import Server
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, AsyncOpenAI
+
+NO_KEY = "none"
+"""Sent where no key is needed; without it the OpenAI client would send `OPENAI_API_KEY` to whatever
+server it is pointed at."""
+
+WORDS = 400
+"""Characters that an error quotes of what a server said."""
+
+
+@dataclass
+class _Connection:
+    """What belongs to one event loop."""
+
+    openai: "AsyncOpenAI"
+    slots: asyncio.Semaphore
+    first_use: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the server is looked at, so that calls that begin together do so once."""
+
+
+_connections: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[object, _Connection]]"
+_connections = weakref.WeakKeyDictionary()
+
+
+class Client:
+    """Posts JSON to a server, from any event loop."""
+
+    def __init__(self, base_url: str, api_key: str | None, server: Server) -> None:
+        """Keep what is needed; nothing is connected yet.
+
+        Args:
+            base_url: Where the API begins, such as "http://localhost:8000/v1".
+            api_key: Sent as a bearer token; None for a server that wants none.
+            server: Its settings.
+        """
+        self.base_url = base_url
+        self._api_key = api_key
+        self._server = server
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a key is sent."""
+        return self._api_key is not None
+
+    @property
+    def first_use(self) -> asyncio.Lock:
+        """Of this server in this event loop."""
+        return self._connection().first_use
+
+    async def post(self, path: str, body: dict[str, Any], texts: Sequence[str]) -> Any:
+        """The JSON that the server answers to a JSON body.
+
+        Args:
+            path: Relative to the base URL, or a whole URL.
+            body: The request.
+            texts: Those that it holds, so that an error can count them and hide them.
+
+        Raises:
+            ServerError: If no usable answer came, after all retries.
+        """
+        connection = self._connection()
+        async with connection.slots:
+            return await self._request(connection, "post", path, body, texts)
+
+    async def get(self, path: str) -> Any:
+        """The JSON at a path; None if the server does not know the path. Errors as in `post`."""
+        connection = self._connection()
+        async with connection.slots:
+            return await self._request(connection, "get", path, None, ())
+
+    async def _request(
+        self,
+        connection: _Connection,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        texts: Sequence[str],
+    ) -> Any:
+        import httpx
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
+
+        what = self._describe(path, body, texts)
+        try:
+            if method == "get":
+                response = await connection.openai.get(path, cast_to=httpx.Response)
+            else:
+                response = await connection.openai.post(path, cast_to=httpx.Response, body=body)
+        except APITimeoutError:
+            msg = (
+                f"{what}: no answer within connect_timeout={self._server.connect_timeout} and "
+                f"read_timeout={self._server.read_timeout} seconds, in "
+                f"{self._server.retries + 1} attempts"
+            )
+            raise ServerError(msg) from None
+        except APIConnectionError as error:
+            cause = error.__cause__ or error
+            msg = (
+                f"{what}: no connection in {self._server.retries + 1} attempts "
+                f"({type(cause).__name__}: {cause}); is the server up, and base_url right?"
+            )
+            raise ServerError(msg) from None
+        except APIStatusError as error:
+            if method == "get" and error.status_code in (404, 405):
+                return None
+            msg = f"{what}: {self._refusal(error, texts)}"
+            raise ServerError(msg) from None
+        try:
+            return json.loads(response.content)
+        except ValueError:
+            kind = response.headers.get("content-type", "no content type")
+            msg = f"{what}: the answer is no JSON ({len(response.content)} bytes, {kind})"
+            raise ServerError(msg) from None
+
+    def _describe(self, path: str, body: dict[str, Any] | None, texts: Sequence[str]) -> str:
+        """A request's shape, without its texts."""
+        url = path if path.startswith("http") else f"{self.base_url}/{path.lstrip('/')}"
+        if body is None:
+            return url
+        size = sum(map(len, texts))
+        return f"{url} (model {body.get('model')!r}, {len(texts)} texts of {size:,} characters)"
+
+    def _refusal(self, error: "APIStatusError", texts: Sequence[str]) -> str:
+        """What a server answered, in its own words, less what must not be shown."""
+        words = _words(error.body)
+        for text in sorted({t for t in texts if len(t) > 3}, key=len, reverse=True):
+            words = words.replace(text, "...")
+        if self._api_key:
+            words = words.replace(self._api_key, "...")
+        refusal = f"the server answered {error.status_code}: {words[:WORDS] or 'nothing more'}"
+        if error.status_code in (401, 403):
+            refusal += (
+                " (an api_key was sent)"
+                if self.has_key
+                else " (no api_key was sent: give one, or set QWEN3_API_KEY; a key does not travel"
+                " in a pickle)"
+            )
+        return refusal
+
+    def _connection(self) -> _Connection:
+        """This event loop's client for this server; components with equal settings share it."""
+        loop = asyncio.get_running_loop()
+        if loop not in _connections:
+            for other in [other for other in _connections if other.is_closed()]:
+                del _connections[other]  # its client holds the loop, so it would stay for ever
+            _connections[loop] = {}
+        key = (self.base_url, self._api_key, self._server)
+        connection = _connections[loop].get(key)
+        if connection is None:
+            connection = _connections[loop][key] = self._connect()
+        return connection
+
+    def _connect(self) -> _Connection:
+        try:
+            import httpx
+            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+        except ImportError as error:
+            msg = "base_url needs the openai package: pip install 'qwen3-retrieval[server]'"
+            raise ImportError(msg) from error
+        openai = AsyncOpenAI(
+            api_key=self._api_key or NO_KEY,
+            base_url=self.base_url,
+            organization="",  # not OpenAI's, so that no name from the environment is sent
+            project="",
+            timeout=httpx.Timeout(self._server.read_timeout, connect=self._server.connect_timeout),
+            max_retries=self._server.retries,
+            # OpenAI's own choice would try to close itself when the event loop is gone.
+            http_client=DefaultAsyncHttpxClient(),
+        )
+        return _Connection(openai, asyncio.Semaphore(self._server.concurrency))
+
+
+def _words(body: object) -> str:
+    """The message in an error's body: OpenAI's shape, FastAPI's, Alibaba's, or plain text."""
+    if isinstance(body, dict):
+        for key in ("message", "detail", "error"):
+            if key in body:
+                return _words(body[key])
+        return ""
+    if isinstance(body, list):  # FastAPI's; its entries repeat the request under "input"
+        return "; ".join(
+            f"{'.'.join(map(str, entry.get('loc', ())))}: {entry.get('msg', '')}"
+            for entry in body
+            if isinstance(entry, dict)
+        )
+    return body if isinstance(body, str) else ""

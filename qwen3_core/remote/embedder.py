@@ -1,0 +1,229 @@
+"""Vectors from a server with OpenAI's embeddings API."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwen3_core.base import BaseEmbedder
+from qwen3_core.embedder import check_instruction, texts_cut
+from qwen3_core.engine import windows
+from qwen3_core.progress import progress_bar
+from qwen3_core.prompts import END_OF_TEXT, query_prefix, query_text
+from qwen3_core.remote import loops
+from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_embedding
+from qwen3_core.remote.component import Call, Facts, Remote, in_thread_if_long
+from qwen3_core.remote.errors import ServerError
+from qwen3_core.remote.server import Dialect, Limits, Server
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
+from qwen3_core.tokenizer import Qwen3Tokenizer
+from qwen3_core.validation import check_dimensions
+
+Batch = tuple[int, list[str]]
+"""Position of the first text, and the texts as they are sent."""
+
+
+class RemoteEmbedder(Remote, BaseEmbedder[Call]):
+    """A Qwen3 embedding model on a server, asked as `Embedder` asks the one in this process.
+
+    The instruction is put before queries here, and texts are cut and counted here. Texts travel as
+    strings, in which control tokens that a text spells are taken apart by a space, because servers
+    would obey them. Vectors are cut to `dimensions` and normalised here, unless the server does.
+
+    Safe to share between threads and event loops.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_EMBEDDING_MODEL,
+        *,
+        base_url: str,
+        api_key: str | None = None,
+        server: Server | str | None = None,
+        revision: str | None = None,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        instruction: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Check the settings; the server is not asked yet.
+
+        Args:
+            model: The model's name on the server, and where its tokenizer comes from (see `Server`
+                for a server that calls it something else).
+            base_url: Where the API begins, such as "http://localhost:8000/v1".
+            api_key: By default `QWEN3_API_KEY` from the environment, or for Alibaba Cloud
+                `DASHSCOPE_API_KEY`; never `OPENAI_API_KEY`. It does not travel in pickles.
+            server: Kind or settings of the server.
+            revision: Branch, tag or commit of the tokenizer on the hub.
+            max_length: Tokens read of one text, instruction included; default 8192, or what the
+                server takes if that is less.
+            dimensions: Length of the vectors, from 32 to the model's own.
+            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) put before queries.
+            timeout: Seconds that one call may take, retries included; None: as long as it takes.
+
+        Raises:
+            ValueError: If an argument is out of range.
+        """
+        self._dimensions = check_dimensions(dimensions)
+        super().__init__(
+            "embedding",
+            model,
+            base_url,
+            api_key=api_key,
+            server=server,
+            revision=revision,
+            max_length=max_length,
+            instruction=instruction,
+            timeout=timeout,
+        )
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors; asks the server if it was not given."""
+        return self._dimensions or loops.run(self._full_dimensions())
+
+    async def _full_dimensions(self) -> int:
+        facts = await self._look()
+        if not facts.dimensions:  # not checked, so not known
+            vectors, _ = await self._ask(facts, ["?"])
+            return int(vectors.shape[1])
+        return facts.dimensions
+
+    def _limits(self, dialect: Dialect) -> Limits:
+        return dialect.embed
+
+    async def _check(self, facts: Facts) -> Facts:
+        tokenizer = await self._load_tokenizer()
+        prompt = query_prefix(self.instruction) + query_text(QUERY)
+        texts = [prompt, RELEVANT, IRRELEVANT]
+        vectors, tokens = await self._ask(facts, [self._sent(text) for text in texts])
+        expected = sum(len(tokenizer.encode(text)) + 1 for text in texts)
+        check_embedding(vectors, tokens, expected)
+        return replace(facts, dimensions=vectors.shape[1])
+
+    def _documents(self, texts: list[str], show_progress: bool) -> Call:
+        return self._embed(texts, None, "documents", show_progress)
+
+    def _queries(self, texts: list[str], task: str, show_progress: bool) -> Call:
+        return self._embed(texts, task, "queries", show_progress)
+
+    async def _embed(
+        self, texts: list[str], task: str | None, what: str, show_progress: bool
+    ) -> np.ndarray:
+        if not texts:  # nothing is asked for it, so the vectors' length may be unknown (0)
+            return np.empty((0, self._dimensions or 0), dtype=np.float32)
+        facts = await self._look()
+        found: dict[int, np.ndarray] = {}
+        with progress_bar("Embedding", len(texts), show_progress) as progress:
+
+            async def ask(batch: Batch) -> None:
+                begin, sent = batch
+                found[begin], _ = await self._ask(facts, sent)
+                if progress is not None:
+                    progress(len(sent))
+
+            await self._share_out(self._batches(facts, texts, task, what), ask)
+        widths = {vectors.shape[1] for vectors in found.values()}
+        if len(widths) > 1:
+            msg = f"{self.base_url} returned vectors of different lengths: {sorted(widths)}"
+            raise ServerError(msg)
+        return np.concatenate([found[begin] for begin in sorted(found)])
+
+    async def _batches(
+        self, facts: Facts, texts: list[str], task: str | None, what: str
+    ) -> AsyncIterator[Batch]:
+        """The texts as they are sent, in batches within the server's limits."""
+        tokenizer, max_length = await self._load_tokenizer(), self._reads(facts)
+        most_texts = self._server.batch_size or facts.dialect.embed.texts
+        most_tokens = self._server.batch_tokens or facts.dialect.embed.tokens
+        for window in windows(texts):
+            prepare = partial(self._prepare, tokenizer, texts[window], task, max_length)
+            size = sum(map(len, texts[window]))
+            prepared, cut = await in_thread_if_long(size, prepare)
+            if cut:
+                self._warn_cut(texts_cut([window.start + i for i in cut], what, max_length))
+            begin, tokens = window.start, 0
+            batch: list[str] = []
+            for text, count in prepared:
+                if batch and (len(batch) == most_texts or tokens + count > most_tokens):
+                    yield begin, batch
+                    begin, batch, tokens = begin + len(batch), [], 0
+                batch.append(text)
+                tokens += count
+            yield begin, batch
+
+    def _prepare(
+        self, tokenizer: Qwen3Tokenizer, texts: list[str], task: str | None, max_length: int
+    ) -> tuple[list[tuple[str, int]], list[int]]:
+        """Texts as they are sent, with their tokens, and the positions of those that were cut."""
+        prefix, room = "", max_length - 1
+        if task is not None:
+            prefix = query_prefix(task)
+            texts = [query_text(text) for text in texts]
+            check_instruction(len(tokenizer.encode(prefix)), max_length)
+            prefix = tokenizer.without_control_tokens(prefix)
+            room -= len(tokenizer.encode(prefix))
+        texts = [tokenizer.without_control_tokens(text) for text in texts]
+        counts = [len(ids) for ids in tokenizer.encode_many(texts)]
+        cut = [i for i, count in enumerate(counts) if count > room]
+        for i in cut:
+            texts[i], counts[i] = tokenizer.cut_text(texts[i], room), room
+        extra = max_length - room
+        return [
+            (self._sent(prefix + text), count + extra)
+            for text, count in zip(texts, counts, strict=True)
+        ], cut
+
+    def _sent(self, text: str) -> str:
+        return text + END_OF_TEXT if self._server.append_end_of_text else text
+
+    async def _ask(self, facts: Facts, texts: list[str]) -> tuple[np.ndarray, int | None]:
+        """Vectors of one request's texts, cut and normalised, and the tokens that were read."""
+        body: dict[str, Any] = {
+            "model": self._served_model,
+            "input": texts,
+            "encoding_format": "float",
+        }
+        if self._dimensions is not None and facts.dialect.dimensions:
+            body["dimensions"] = self._dimensions
+        reply = await self._client.post("embeddings", body, texts)
+        try:
+            vectors = _vectors(reply, len(texts))
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"{self.base_url} answered {len(texts)} texts with something else: {error}"
+            raise ServerError(msg) from None
+        check_dimensions(self._dimensions, vectors.shape[1])
+        vectors = vectors[:, : self._dimensions]
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not (np.isfinite(norms).all() and norms.all()):
+            bad = int(np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))[0])
+            msg = f"{self.base_url} returned a vector of length {norms[bad, 0]} for text {bad}"
+            raise FloatingPointError(msg)
+        usage = reply.get("usage") or {}
+        tokens = usage.get("prompt_tokens")
+        return vectors / norms, tokens if isinstance(tokens, int) and tokens else None
+
+
+def _vectors(reply: Any, count: int) -> np.ndarray:
+    """(count, full dimensions) float32 in the order of the request.
+
+    Raises:
+        KeyError, TypeError, ValueError: If the reply is not what it should be.
+    """
+    data = reply["data"]
+    places = [entry["index"] for entry in data]
+    if sorted(places) != list(range(count)):
+        msg = f"{len(data)} vectors with the indices {sorted(places)!r:.80}"
+        raise ValueError(msg)
+    rows: list[Any] = [None] * count
+    for place, entry in zip(places, data, strict=True):
+        rows[place] = entry["embedding"]
+    vectors = np.array(rows, dtype=np.float32)  # ValueError if their lengths differ
+    if vectors.ndim != 2:
+        msg = f"vectors of shape {vectors.shape}"
+        raise ValueError(msg)
+    return vectors

@@ -1,0 +1,307 @@
+"""Scores from a server with a rerank API."""
+
+import warnings
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwen3_core.base import BaseReranker
+from qwen3_core.engine import windows
+from qwen3_core.progress import progress_bar
+from qwen3_core.prompts import (
+    DEFAULT_TASK,
+    RERANK_SUFFIX,
+    TASKS,
+    rerank_document,
+    rerank_frame,
+    resolve_instruction,
+)
+from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_rerank
+from qwen3_core.remote.component import Call, Facts, Remote, in_thread_if_long
+from qwen3_core.remote.errors import ServerError, ServerWarning
+from qwen3_core.remote.server import Dialect, Limits, Server
+from qwen3_core.reranker import documents_cut, fit_query
+from qwen3_core.settings import DEFAULT_MAX_LENGTH, DEFAULT_RERANKER_MODEL
+from qwen3_core.tokenizer import Qwen3Tokenizer
+
+TEMPLATE_FILE = Path(__file__).with_name("qwen3_reranker.jinja")
+"""Chat template for `vllm serve --chat-template`. vLLM's own example ends one newline short."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """One request: a query with some of its documents, as they are sent."""
+
+    query: str
+    documents: list[str]
+    members: list[int]
+    """Positions of the documents among all pairs."""
+
+
+class RemoteReranker(Remote, BaseReranker[Call]):
+    """A Qwen3 reranking model on a server, asked as `Reranker` asks the one in this process.
+
+    Documents are cut here, so that the server never cuts the end of the prompt. Control tokens that
+    a text spells are taken apart by a space, because servers would obey them.
+
+    Safe to share between threads and event loops.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_RERANKER_MODEL,
+        *,
+        base_url: str,
+        api_key: str | None = None,
+        server: Server | str | None = None,
+        revision: str | None = None,
+        max_length: int | None = None,
+        instruction: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Check the settings; the server is not asked yet.
+
+        Args:
+            model: The model's name on the server, and where its tokenizer comes from (see `Server`
+                for a server that calls it something else).
+            base_url: Where the API begins, such as "http://localhost:8001/v1".
+            api_key: By default `QWEN3_API_KEY` from the environment, or for Alibaba Cloud
+                `DASHSCOPE_API_KEY`; never `OPENAI_API_KEY`. It does not travel in pickles.
+            server: Kind or settings of the server.
+            revision: Branch, tag or commit of the tokenizer on the hub.
+            max_length: Tokens of one prompt (frame, instruction, query, document); default 8192, or
+                what the server takes if that is less.
+            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`).
+            timeout: Seconds that one call may take, retries included; None: as long as it takes.
+
+        Raises:
+            ValueError: If an argument is out of range, or the server is of a kind that cannot run
+                the model.
+        """
+        super().__init__(
+            "reranker",
+            model,
+            base_url,
+            api_key=api_key,
+            server=server,
+            revision=revision,
+            max_length=max_length,
+            instruction=instruction,
+            timeout=timeout,
+        )
+        if self._server.kind == "tei":
+            msg = (
+                "Text Embeddings Inference cannot run Qwen3 rerankers (it has no classifier head "
+                "for Qwen3): serve the reranker with vLLM, SGLang or llama.cpp"
+            )
+            raise ValueError(msg)
+
+    def _limits(self, dialect: Dialect) -> Limits:
+        return dialect.rerank
+
+    async def _check(self, facts: Facts) -> Facts:
+        tokenizer = await self._load_tokenizer()
+        task = resolve_instruction(None)
+        query, documents = QUERY, [RELEVANT, IRRELEVANT]
+        if self._server.template == "client":
+            query, documents = rerank_frame(task, query), [_framed(text) for text in documents]
+        scores, tokens = await self._ask(facts, query, documents, task)
+        # Some servers ignore the request for log-odds.
+        facts = replace(facts, log_odds=facts.log_odds and not _probabilities(scores))
+        prefix = tokenizer.rerank_prefix(task, QUERY)
+        rows, _ = tokenizer.rerank_documents([RELEVANT, IRRELEVANT], DEFAULT_MAX_LENGTH)
+        expected = 2 * len(prefix) + sum(map(len, rows))
+        bare = [len(tokenizer.encode(text)) for text in (QUERY, QUERY, RELEVANT, IRRELEVANT)]
+        hint = self._template_hint(facts)
+        check_rerank(_log_odds(facts, scores), tokens, expected, expected - sum(bare), hint)
+        if facts.kind == "vllm" and self._server.template == "server":
+            await self._check_end_of_template(tokenizer)
+        return facts
+
+    async def _check_end_of_template(self, tokenizer: Qwen3Tokenizer) -> None:
+        """Warn if vLLM's template ends in other tokens than the published prompt.
+
+        That shows neither in the number of tokens nor, plainly, in the scores.
+        """
+        roles = {"query": QUERY, "document": RELEVANT}
+        body = {
+            "model": self._served_model,
+            "messages": [{"role": role, "content": text} for role, text in roles.items()],
+            "add_generation_prompt": False,
+        }
+        try:
+            url = self.base_url.removesuffix("/v1") + "/tokenize"
+            reply = await self._client.post(url, body, list(roles.values()))
+            end = tuple(reply["tokens"])[-len(tokenizer.rerank_suffix) :]
+        except (ServerError, KeyError, TypeError):
+            return  # not every version has it, and it is a help only
+        if end != tokenizer.rerank_suffix:
+            msg = (
+                f"the chat template of {self.base_url} ends in the tokens {end}, not in those that "
+                f"the model was trained with, {tokenizer.rerank_suffix}; scores are shifted. Serve "
+                f"it with --chat-template {TEMPLATE_FILE}"
+            )
+            warnings.warn(msg, ServerWarning, stacklevel=2)
+
+    def _template_hint(self, facts: Facts) -> str:
+        if facts.kind == "vllm":
+            return (
+                f"vLLM: --chat-template {TEMPLATE_FILE} with Server(template='server'), or no "
+                "chat template with Server(template='client')."
+            )
+        return "Server(template='client') sends the frame, for a server that puts none around it."
+
+    def _score(self, pairs: list[tuple[str, str]], task: str, show_progress: bool) -> Call:
+        return self._score_batches(pairs, task, show_progress)
+
+    async def _score_batches(
+        self, pairs: list[tuple[str, str]], task: str, show_progress: bool
+    ) -> np.ndarray:
+        log_odds = np.empty(len(pairs), dtype=np.float32)
+        if not pairs:
+            return log_odds
+        facts = await self._look()
+        with progress_bar("Reranking", len(pairs), show_progress) as progress:
+
+            async def ask(batch: _Batch) -> None:
+                scores, _ = await self._ask(facts, batch.query, batch.documents, task)
+                log_odds[batch.members] = _log_odds(facts, scores)
+                if progress is not None:
+                    progress(len(batch.members))
+
+            await self._share_out(self._batches(facts, pairs, task), ask)
+        return log_odds
+
+    async def _batches(
+        self, facts: Facts, pairs: list[tuple[str, str]], task: str
+    ) -> AsyncIterator[_Batch]:
+        """The pairs as they are sent, in batches of one query within the server's limits."""
+        tokenizer, max_length = await self._load_tokenizer(), self._reads(facts)
+        most_texts = self._server.batch_size or facts.dialect.rerank.texts
+        most_tokens = self._server.batch_tokens or facts.dialect.rerank.tokens
+        documents = [document for _, document in pairs]
+        for window in windows(documents):
+            by_query: dict[str, list[int]] = {}
+            for i in range(window.start, window.stop):
+                by_query.setdefault(pairs[i][0], []).append(i)
+            for query, members in by_query.items():
+                texts = [documents[i] for i in members]
+                prepare = partial(self._prepare, tokenizer, query, texts, task, max_length)
+                size = len(query) + sum(map(len, texts))
+                sent_query, prepared, cut = await in_thread_if_long(size, prepare)
+                if cut:
+                    self._warn_cut(documents_cut([members[i] for i in cut], max_length))
+                batch, tokens = _Batch(sent_query, [], []), 0
+                for (text, count), member in zip(prepared, members, strict=True):
+                    full = len(batch.members) == most_texts or tokens + count > most_tokens
+                    if batch.members and full:
+                        yield batch
+                        batch, tokens = _Batch(sent_query, [], []), 0
+                    batch.documents.append(text)
+                    batch.members.append(member)
+                    tokens += count
+                yield batch
+
+    def _prepare(
+        self, tokenizer: Qwen3Tokenizer, query: str, texts: list[str], task: str, max_length: int
+    ) -> tuple[str, list[tuple[str, int]], list[int]]:
+        """Query and documents as sent, with the prompts' tokens, and which documents were cut."""
+        query = tokenizer.without_control_tokens(query)
+        query = fit_query(tokenizer, task, query, max_length, self._warn_cut)
+        extra = len(tokenizer.rerank_prefix(task, query)) + len(tokenizer.rerank_suffix)
+        room = max_length - extra
+        framed = [rerank_document(tokenizer.without_control_tokens(text)) for text in texts]
+        counts = [len(ids) for ids in tokenizer.encode_many(framed)]
+        cut = [i for i, count in enumerate(counts) if count > room]
+        for i in cut:
+            framed[i], counts[i] = tokenizer.cut_text(framed[i], room), room
+        if self._server.template == "client":
+            query = rerank_frame(tokenizer.without_control_tokens(task), query)
+            sent = [text + RERANK_SUFFIX for text in framed]
+        else:
+            # llama.cpp fills its template by replacement, the query first.
+            query = query.replace("{document}", "{ document}")
+            sent = [text[1:] for text in framed]
+        return query, [(s, count + extra) for s, count in zip(sent, counts, strict=True)], cut
+
+    async def _ask(
+        self, facts: Facts, query: str, documents: list[str], task: str
+    ) -> tuple[np.ndarray, int | None]:
+        """One request's scores in the order of its documents, and the tokens that were read."""
+        dialect = facts.dialect
+        body: dict[str, Any] = {
+            "model": self._served_model,
+            "query": query,
+            "documents": documents,
+            **dialect.extra,
+        }
+        if self._server.template == "server":
+            if dialect.instruction_key is not None:
+                body[dialect.instruction_key] = task
+            elif task != TASKS[DEFAULT_TASK]:
+                msg = (
+                    f"{self.base_url} ({facts.kind}) cannot be told an instruction: its template "
+                    "has the default one. Leave instruction out, or use Server(template='client') "
+                    "with a server that puts no frame around query and document."
+                )
+                raise ValueError(msg)
+        reply = await self._client.post(dialect.path, body, [query, *documents])
+        try:
+            scores = _scores(reply, len(documents))
+        except (KeyError, TypeError, ValueError) as error:
+            msg = (
+                f"{self.base_url} answered {len(documents)} documents with something else: {error}"
+            )
+            raise ServerError(msg) from None
+        if not np.isfinite(scores).all():
+            bad = int(np.flatnonzero(~np.isfinite(scores))[0])
+            msg = f"{self.base_url} returned the score {scores[bad]} for document {bad}"
+            raise FloatingPointError(msg)
+        usage = reply.get("usage") if isinstance(reply, dict) else None
+        tokens = (usage or {}).get("prompt_tokens") or (usage or {}).get("total_tokens")
+        return scores, tokens if isinstance(tokens, int) else None
+
+
+def _framed(document: str) -> str:
+    return rerank_document(document) + RERANK_SUFFIX
+
+
+def _scores(reply: Any, count: int) -> np.ndarray:
+    """(count,) float64 in the order of the request, whatever order the reply has.
+
+    Raises:
+        KeyError, TypeError, ValueError: If the reply is not what it should be.
+    """
+    results = reply if isinstance(reply, list) else reply["results"]
+    places = [entry["index"] for entry in results]
+    if sorted(places) != list(range(count)):
+        msg = f"{len(results)} scores with the indices {sorted(places)!r:.80}"
+        raise ValueError(msg)
+    scores = np.empty(count)
+    for place, entry in zip(places, results, strict=True):
+        scores[place] = entry["relevance_score"] if "relevance_score" in entry else entry["score"]
+    return scores
+
+
+def _probabilities(scores: np.ndarray) -> bool:
+    return bool(((scores >= 0) & (scores <= 1)).all())
+
+
+def _log_odds(facts: Facts, scores: np.ndarray) -> np.ndarray:
+    """Log-odds of scores: float32; probabilities of 0 and 1 become those next to them."""
+    if facts.log_odds:
+        return scores.astype(np.float32)
+    if not _probabilities(scores):
+        msg = (
+            f"the server returned {scores.min():.4g} to {scores.max():.4g} where probabilities, "
+            "from 0 to 1, were expected: set the server's kind, e.g. server='vllm'"
+        )
+        raise ServerError(msg)
+    smallest, largest = np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg
+    inside = np.clip(scores, smallest, largest)
+    result: np.ndarray = (np.log(inside) - np.log1p(-inside)).astype(np.float32)
+    return result

@@ -1,0 +1,190 @@
+"""Which server is asked, in what dialect, and how patiently."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, get_args
+from urllib.parse import urlsplit, urlunsplit
+
+from qwen3_core.settings import Kind
+from qwen3_core.validation import is_count
+
+ServerKind = Literal["auto", "vllm", "sglang", "llama.cpp", "cohere", "tei", "dashscope"]
+"""What a server is. "cohere" is any server with Cohere's or Jina's rerank API: Infinity,
+Xinference, LiteLLM, and the like. "auto" asks the server, and takes "cohere" for one that does not
+say."""
+
+Template = Literal["server", "client"]
+"""Who puts query and document into the reranker's frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How to talk to a server; all of it has a default that suits most.
+
+    Attributes:
+        kind: What the server is.
+        model: The model's name there; by default the component's `model`.
+        tokenizer: Where the model's tokenizer comes from (hub name, folder or "tiny"); by default
+            the component's `model` if that is one, else the published models' own. It counts and
+            cuts texts before they are sent.
+        template: "server" if the server's chat template frames query and document, "client" if it
+            only joins the two, so that they have to be sent in their frame.
+        append_end_of_text: Write `<|endoftext|>` behind each text to embed, for a server whose
+            tokenizer does not (old GGUF conversions).
+        batch_size: Texts of one request; by default the server's limit, or 32.
+        batch_tokens: Tokens of one request; by default the server's limit, or 65,536.
+        concurrency: Requests under way at a time, for all components that use this server with the
+            same settings in one event loop.
+        retries: Further attempts after 408, 409, 429, 5xx or a dropped connection, with growing,
+            jittered pauses of up to 8 s, or as long as the server's `Retry-After` says.
+        connect_timeout: Seconds to wait for a connection.
+        read_timeout: Seconds to wait for the next byte of an answer.
+        self_check: Ask a question with a known answer first, and refuse a server that gets it
+            wrong.
+    """
+
+    kind: ServerKind = "auto"
+    model: str | None = None
+    tokenizer: str | None = None
+    template: Template = "server"
+    append_end_of_text: bool = False
+    batch_size: int | None = None
+    batch_tokens: int | None = None
+    concurrency: int = 8
+    retries: int = 5
+    connect_timeout: float = 10.0
+    read_timeout: float = 300.0
+    self_check: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            ValueError: If a setting is.
+        """
+        for name, choices in (("kind", get_args(ServerKind)), ("template", get_args(Template))):
+            if getattr(self, name) not in choices:
+                listed = ", ".join(map(repr, choices))
+                msg = f"unknown server {name} {getattr(self, name)!r}: use one of {listed}"
+                raise ValueError(msg)
+        for name in ("batch_size", "batch_tokens"):
+            if getattr(self, name) is not None and not is_count(getattr(self, name)):
+                msg = f"{name} must be at least 1, or None, but got {getattr(self, name)!r}"
+                raise ValueError(msg)
+        if not is_count(self.concurrency) or not is_count(self.retries, 0):
+            msg = (
+                "concurrency must be at least 1 and retries at least 0, but got "
+                f"{self.concurrency!r} and {self.retries!r}"
+            )
+            raise ValueError(msg)
+        if not (self.connect_timeout > 0 and self.read_timeout > 0):
+            msg = (
+                "connect_timeout and read_timeout must be seconds above 0, but got "
+                f"{self.connect_timeout!r} and {self.read_timeout!r}"
+            )
+            raise ValueError(msg)
+
+
+def as_server(server: "Server | str | None") -> Server:
+    """The settings given, or the defaults for a kind of server.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If the kind is unknown.
+    """
+    if isinstance(server, Server):
+        return server
+    if server is None or isinstance(server, str):
+        return Server(kind=server or "auto")  # type: ignore[arg-type]  # checked there
+    msg = f"server must be a Server or the name of a kind, got {type(server).__name__}"
+    raise TypeError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may hold."""
+
+    texts: int = 32
+    """Texts; 32 is what Text Embeddings Inference takes by default."""
+    tokens: int = 65_536
+    """Tokens of all texts together; bounds how long one answer takes."""
+    tokens_per_text: int | None = None
+    """Tokens of one text; None: what the model reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a kind of server is asked to rerank, and what it takes."""
+
+    path: str = "rerank"
+    """Of the rerank API, relative to the base URL."""
+    instruction_key: str | None = None
+    """Field of the request that carries the instruction; None: its template has a fixed one."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of a rerank request."""
+    log_odds: bool = False
+    """Whether scores are log-odds; else they are probabilities."""
+    rerank: Limits = Limits()
+    embed: Limits = Limits()
+    dimensions: bool = False
+    """Whether an embedding request may ask for a vector's length."""
+
+
+DIALECTS: Final[dict[str, Dialect]] = {
+    # use_activation=False: log-odds do not saturate.
+    "vllm": Dialect(instruction_key="instruction", extra={"use_activation": False}, log_odds=True),
+    "sglang": Dialect(instruction_key="instruct", extra={"return_documents": False}),
+    "llama.cpp": Dialect(),
+    "cohere": Dialect(),
+    "tei": Dialect(),
+    # Alibaba Cloud Model Studio, API reference of text-embedding-v4 and qwen3-rerank. The limit
+    # of tokens counts the query once for each document.
+    "dashscope": Dialect(
+        path="reranks",
+        instruction_key="instruct",
+        rerank=Limits(texts=500, tokens=120_000, tokens_per_text=4_000),
+        embed=Limits(texts=10, tokens_per_text=8_192),
+        dimensions=True,
+    ),
+}
+
+#: Value of `owned_by` in a server's list of models -> kind.
+OWNERS: Final[dict[str, ServerKind]] = {
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "llamacpp": "llama.cpp",
+}
+
+
+def check_base_url(base_url: str) -> str:
+    """The URL without a trailing slash, and with the customary "/v1" if it has no path.
+
+    Raises:
+        TypeError: If it is not a string.
+        ValueError: If it is no http(s) URL, or holds a name or password.
+    """
+    if not isinstance(base_url, str):
+        msg = f"base_url must be a string, got {type(base_url).__name__}"
+        raise TypeError(msg)
+    parts = urlsplit(base_url.strip())
+    if parts.username is not None or parts.password is not None:
+        msg = "base_url holds a name or password: give the key as api_key, which is never shown"
+        raise ValueError(msg)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        msg = f"base_url must be like 'http://localhost:8000/v1', got {base_url!r}"
+        raise ValueError(msg)
+    if parts.query or parts.fragment:
+        msg = f"base_url must end with its path, without '?' or '#', got {base_url!r}"
+        raise ValueError(msg)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") or "/v1", "", ""))
+
+
+def is_dashscope(base_url: str) -> bool:
+    """Whether a URL is Alibaba Cloud Model Studio's (DashScope)."""
+    return (urlsplit(base_url).hostname or "").endswith(".aliyuncs.com")
+
+
+def dashscope_url(base_url: str, purpose: Kind) -> str:
+    """The root of that of its two compatible APIs which embeds or reranks."""
+    parts = urlsplit(base_url)
+    api = "compatible-mode" if purpose == "embedding" else "compatible-api"
+    return urlunsplit((parts.scheme, parts.netloc, f"/{api}/v1", "", ""))
