@@ -1,0 +1,135 @@
+"""Real vLLM servers with the bundled pair, where vLLM is installed (tools/setup_vllm.py)."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from qwen3_core.remote import TEMPLATE_FILE
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "qwen3_core" / "tiny"
+sys.path.insert(0, str(ROOT / "tools"))
+
+from setup_vllm import FOLDER  # noqa: E402 - found through the line above
+
+VLLM = Path(os.environ.get("QWEN3_VLLM", FOLDER / "bin" / "vllm"))
+LONG = 9_000
+"""Tokens that the served models read; the bundled pair as such reads 2,048."""
+START = 400
+"""Seconds that a server may take to start; about 30 on an idle machine."""
+
+RERANKER = {
+    "architectures": ["Qwen3ForSequenceClassification"],
+    "classifier_from_token": ["no", "yes"],
+    "is_original_qwen3_reranker": True,
+}
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\\n' + message.content"
+    " + '<|im_end|>\\n' -}}{%- endfor -%}{{- '<|im_start|>assistant\\n' -}}"
+)
+
+
+@dataclass
+class VllmServer:
+    """One `vllm serve`, which can be killed and started again on its port."""
+
+    arguments: list[str]
+    log: Path
+    port: int = field(default_factory=lambda: _free_port())
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        command = [str(VLLM), "serve", *self.arguments, "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--enforce-eager", "--dtype", "bfloat16"]
+        quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | quiet
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=env, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def wait(self) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + START
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                if httpx.get(self.url.removesuffix("/v1") + "/health").status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.5)
+        pytest.fail(f"vLLM did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+
+    def kill(self) -> None:
+        """SIGKILL to the server and its engine."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def long_pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The bundled pair, allowed to read long texts (rotary positions have no end of their own)."""
+    folders = {}
+    for name in ("embedding", "reranker"):
+        folder = folders[name] = tmp_path_factory.mktemp("long") / name
+        shutil.copytree(TINY / name, folder)
+        config = json.loads((folder / "config.json").read_text())
+        config["max_position_embeddings"] = LONG
+        (folder / "config.json").write_text(json.dumps(config))
+    return folders
+
+
+@pytest.fixture(scope="session")
+def servers(
+    long_pair: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, VllmServer]]:
+    """ "embedding", "reranker" and "chat", started together."""
+    if not VLLM.exists():
+        pytest.skip(f"no vLLM at {VLLM}: run tools/setup_vllm.py, or set QWEN3_VLLM")
+    logs = tmp_path_factory.mktemp("vllm")
+    template = logs / "chat.jinja"
+    template.write_text(CHAT_TEMPLATE)
+    names = ["--served-model-name", "tiny", "long", "--max-model-len", str(LONG)]
+    pooling = [*names, "--runner", "pooling"]
+    overrides = ["--hf-overrides", json.dumps(RERANKER), "--chat-template", str(TEMPLATE_FILE)]
+    commands = {
+        "embedding": [str(long_pair["embedding"]), *pooling],
+        "reranker": [str(long_pair["reranker"]), *pooling, *overrides],
+        "chat": [str(long_pair["reranker"]), *names, "--chat-template", str(template)],
+    }
+    running = {
+        name: VllmServer(arguments, logs / f"{name}.log") for name, arguments in commands.items()
+    }
+    try:
+        for server in running.values():
+            server.start()
+        for server in running.values():
+            server.wait()
+        yield running
+    finally:
+        for server in running.values():
+            server.kill()
