@@ -69,6 +69,8 @@ def show_settings(settings: Settings, passages: Sequence[Passage]) -> None:
         fact("models", "tiny (a bundled toy pair that needs no download)")
     else:
         fact("models", f"{_short(settings.model)} and {_short(settings.reranker)}")
+    if settings.base_url:
+        fact("servers", " and ".join(settings.base_url))
 
 
 def show_indexing(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from qwen3_core.remote import ServerError
+
 HERE = Path(__file__).resolve().parent
 KEPT = HERE.parent / ".demo"
 """Folder for what the examples keep: the Milvus Lite database and the downloaded corpus."""
@@ -39,12 +41,24 @@ class Settings:
     splitter: str
     model: str
     reranker: str
+    base_url: list[str]
+    """Addresses of the servers that run the models; none: they run in this process."""
     uri: str
     token: str | None
     collection: str | None
     llm: str | None
     """Name of the OpenAI model that answers, or None without an OPENAI_API_KEY."""
     debug: bool
+
+    @property
+    def embedding_url(self) -> str | None:
+        """Address of the server that embeds, if there is one."""
+        return self.base_url[0] if self.base_url else None
+
+    @property
+    def reranker_url(self) -> str | None:
+        """Address of the server that reranks, if there is one."""
+        return self.base_url[-1] if self.base_url else None
 
 
 def read_settings(description: str | None) -> Settings:
@@ -82,6 +96,14 @@ def read_settings(description: str | None) -> Settings:
         metavar="MODEL",
         help=f'reranking model; default "{TINY}" with --model {TINY}, else {REAL_RERANKER}',
     )
+    add(
+        "--base-url",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="server that runs the models, such as http://localhost:8000/v1 ($QWEN3_API_KEY is its "
+        "key); once if it runs both, twice for the embedding server and the reranker's",
+    )
     add("--instruction", help="task name or sentence that tells both models what to look for")
     add("--dimensions", type=_count, metavar="N", help="length of the vectors, 32 to the model's")
     add("--top-k", type=_count, default=10, metavar="K", help="candidates to retrieve (default 10)")
@@ -111,6 +133,8 @@ def read_settings(description: str | None) -> Settings:
     add("--debug", action="store_true", help="show warnings, logs and the traceback of an error")
     options = parser.parse_args()
 
+    if len(options.base_url) > 2:
+        parser.error("--base-url can be given twice: the embedding server, then the reranker's")
     if options.top_n > options.top_k:
         parser.error(f"--top-n {options.top_n} is more than --top-k {options.top_k}")
     if options.question is not None and not options.question.strip():
@@ -189,7 +213,7 @@ def _explain(error: Exception, settings: Settings) -> str | None:
         return "; ".join(detail["msg"] for detail in error.errors())
     if isinstance(error, ImportError):
         return f"{error}: `make demo` installs what the examples need, in .venv"
-    if isinstance(error, (UserError, ValueError, OSError)):
+    if isinstance(error, (UserError, ServerError, ValueError, OSError)):
         return str(error) or type(error).__name__
     return None
 

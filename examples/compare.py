@@ -42,7 +42,11 @@ def search(settings: Settings, store: Milvus, question: str) -> tuple[list[Hit],
     """The candidates for a question, in the order of dense search and in that of the reranker."""
     found = store.similarity_search_with_score(question, k=settings.top_k)
     dense = [to_hit(document, score) for document, score in found]
-    reranker = Qwen3Reranker(model=settings.reranker, instruction=settings.instruction)
+    reranker = Qwen3Reranker(
+        model=settings.reranker,
+        base_url=settings.reranker_url,
+        instruction=settings.instruction,
+    )
     ranking = reranker.rerank(question, [document for document, _ in found])
     return dense, [replace(dense[i], score=probability) for i, probability in ranking]
 

@@ -45,7 +45,10 @@ def main(settings: Settings) -> None:
 def open_store(settings: Settings, passages: list[Passage]) -> Milvus:
     """A Milvus vector store that holds the passages; only what it lacks is embedded."""
     embeddings = Qwen3Embeddings(
-        model=settings.model, dimensions=settings.dimensions, instruction=settings.instruction
+        model=settings.model,
+        base_url=settings.embedding_url,
+        dimensions=settings.dimensions,
+        instruction=settings.instruction,
     )
     collection = collection_name(settings, "langchain")
     store = Milvus(
@@ -81,7 +84,11 @@ def answer(settings: Settings, store: Milvus, question: str) -> list[Hit]:
     """
     retriever = Qwen3TwoStageRetriever(
         vectorstore=store,
-        reranker=Qwen3Reranker(model=settings.reranker, instruction=settings.instruction),
+        reranker=Qwen3Reranker(
+            model=settings.reranker,
+            base_url=settings.reranker_url,
+            instruction=settings.instruction,
+        ),
         k=settings.top_k,
         top_n=settings.top_n,
     )

@@ -43,7 +43,10 @@ def main(settings: Settings) -> None:
 def open_index(settings: Settings, passages: list[Passage]) -> VectorStoreIndex:
     """An index over a Milvus store that holds the passages; only what it lacks is embedded."""
     embed_model = Qwen3Embedding(
-        model=settings.model, dimensions=settings.dimensions, instruction=settings.instruction
+        model=settings.model,
+        base_url=settings.embedding_url,
+        dimensions=settings.dimensions,
+        instruction=settings.instruction,
     )
     collection = collection_name(settings, "llama_index")
     store = MilvusVectorStore(
@@ -89,7 +92,11 @@ def answer(
     engine = two_stage_query_engine(
         index,
         open_llm(settings),
-        reranker=Qwen3Rerank(model=settings.reranker, instruction=settings.instruction),
+        reranker=Qwen3Rerank(
+            model=settings.reranker,
+            base_url=settings.reranker_url,
+            instruction=settings.instruction,
+        ),
         top_k=settings.top_k,
         top_n=settings.top_n,
     )
@@ -107,7 +114,11 @@ def search(
 ) -> tuple[list[Hit], list[Hit]]:
     """The candidates for a question, in the order of dense search and in that of the reranker."""
     dense = index.as_retriever(similarity_top_k=settings.top_k).retrieve(question)
-    reranker = Qwen3Rerank(model=settings.reranker, instruction=settings.instruction)
+    reranker = Qwen3Rerank(
+        model=settings.reranker,
+        base_url=settings.reranker_url,
+        instruction=settings.instruction,
+    )
     return to_hits(dense), to_hits(reranker.postprocess_nodes(dense, query_str=question))
 
 

@@ -9,8 +9,10 @@ from langchain_milvus import Milvus
 from langchain_openai import ChatOpenAI
 from llama_index.core import Document as LlamaDocument
 from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core.base.response.schema import StreamingResponse
 from llama_index.llms.openai_like import OpenAILike
 from llama_index.vector_stores.milvus import MilvusVectorStore
+from pydantic import SecretStr
 
 import langchain_qwen3
 import llama_index_qwen3
@@ -39,7 +41,11 @@ def chain(servers, tmp_path):
     reranker = Qwen3Reranker(model="tiny", base_url=servers["reranker"].url)
     retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker, k=4, top_n=2)
     llm = ChatOpenAI(
-        base_url=servers["chat"].url, api_key="any", model="tiny", max_tokens=24, temperature=0
+        base_url=servers["chat"].url,
+        api_key=SecretStr("any"),
+        model="tiny",
+        max_completion_tokens=24,
+        temperature=0,
     )
     return create_rag_chain(retriever, llm)
 
@@ -78,10 +84,12 @@ def test_llama_index_answers_and_streams(servers, tmp_path):
     engine = two_stage_query_engine(index, llm, reranker=reranker, top_k=4, top_n=2)
     response = engine.query(QUERY)
     assert response.source_nodes[0].node.get_content() == TEXTS[0]
-    assert str(response)
+    assert (answer := str(response))
     streaming = two_stage_query_engine(
         index, llm, reranker=reranker, top_k=4, top_n=2, streaming=True
     )
-    words = list(streaming.query(QUERY).response_gen)
+    response = streaming.query(QUERY)
+    assert isinstance(response, StreamingResponse)
+    words = list(response.response_gen)
     assert len(words) > 3
-    assert "".join(words) == str(response)
+    assert "".join(words) == answer

@@ -12,15 +12,14 @@ from .conftest import VllmServer
 TEXTS = [f"Fact {i}: " + "a word and another, " * (i % 40) for i in range(3_000)]
 
 
-def test_killed_and_restarted_in_the_middle_of_a_call(servers: dict[str, VllmServer]):
+def test_killed_and_restarted_in_the_middle_of_a_call(servers: dict[str, VllmServer], monkeypatch):
     server = servers["embedding"]
     remote = RemoteEmbedder(
         "tiny", base_url=server.url, server=Server(batch_size=8, concurrency=4, retries=60)
     )
-    client = remote._client
     answered: list[str] = []
     some = threading.Event()
-    post = client.post
+    post = remote._client.post
 
     async def counted(path, body, texts):
         reply = await post(path, body, texts)
@@ -29,7 +28,7 @@ def test_killed_and_restarted_in_the_middle_of_a_call(servers: dict[str, VllmSer
             some.set()
         return reply
 
-    client.post = counted
+    monkeypatch.setattr(remote._client, "post", counted)
     found: list[np.ndarray] = []
     call = threading.Thread(target=lambda: found.append(remote.embed_documents(TEXTS)))
     call.start()
