@@ -107,7 +107,7 @@ def long_pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def servers(
     long_pair: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, VllmServer]]:
-    """ "embedding", "reranker" and "chat", started together."""
+    """ "embedding", "reranker", "no template" (a reranker) and "chat", started together."""
     if not VLLM.exists():
         pytest.skip(f"no vLLM at {VLLM}: run tools/setup_vllm.py, or set QWEN3_VLLM")
     logs = tmp_path_factory.mktemp("vllm")
@@ -115,10 +115,12 @@ def servers(
     template.write_text(CHAT_TEMPLATE)
     names = ["--served-model-name", "tiny", "long", "--max-model-len", str(LONG)]
     pooling = [*names, "--runner", "pooling"]
-    overrides = ["--hf-overrides", json.dumps(RERANKER), "--chat-template", str(TEMPLATE_FILE)]
+    overrides = ["--hf-overrides", json.dumps(RERANKER)]
+    framed = ["--chat-template", str(TEMPLATE_FILE)]
     commands = {
         "embedding": [str(long_pair["embedding"]), *pooling],
-        "reranker": [str(long_pair["reranker"]), *pooling, *overrides],
+        "reranker": [str(long_pair["reranker"]), *pooling, *overrides, *framed],
+        "no template": [str(long_pair["reranker"]), *pooling, *overrides],
         "chat": [str(long_pair["reranker"]), *names, "--chat-template", str(template)],
     }
     running = {
