@@ -107,7 +107,7 @@ def long_pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def servers(
     long_pair: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, VllmServer]]:
-    """ "embedding", "reranker", "no template" (a reranker) and "chat", started together."""
+    """The servers "embedding", "reranker", "no template" (a reranker too) and "chat"."""
     if not VLLM.exists():
         pytest.skip(f"no vLLM at {VLLM}: run tools/setup_vllm.py, or set QWEN3_VLLM")
     logs = tmp_path_factory.mktemp("vllm")
