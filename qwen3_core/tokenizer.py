@@ -115,7 +115,7 @@ class Qwen3Tokenizer:
         return [tuple(encoding.ids) for encoding in encodings]
 
     def cut_text(self, text: str, tokens: int) -> str:
-        """The longest beginning of a text that, read on its own, takes at most so many tokens."""
+        """The beginning of a text that, read on its own, takes at most so many tokens."""
         encoding = self._text.encode(text, add_special_tokens=False)
         while len(encoding.ids) > tokens:
             # Once more, because the end of a cut text may be split in another way.

@@ -158,12 +158,28 @@ def test_cut_embedding_keeps_end_of_text(tokenizer):
     assert cut == [0]
 
 
-@pytest.mark.parametrize("text", ["word " * 50, "日本語" * 30, "🙂" * 40])
-def test_cut_text_is_a_beginning_of_about_so_many_tokens(tokenizer, text):
-    cut = tokenizer.cut_text(text, 12)
+@pytest.mark.parametrize(
+    "text", ["word " * 50, "日本語" * 30, "🙂" * 40, "e\u0301" * 50, "\n a" * 40]
+)
+@pytest.mark.parametrize("tokens", [0, 1, 12, 13, 14, 15])
+def test_cut_text_is_a_beginning_of_at_most_so_many_tokens(tokenizer, text, tokens):
+    cut = tokenizer.cut_text(text, tokens)
     assert text.startswith(cut)
-    assert 0 < len(tokenizer.encode(cut)) <= 13
+    assert len(tokenizer.encode(cut)) <= tokens
+    # An emoji may be four tokens, none of which is a text of its own.
+    assert len(tokenizer.encode(cut)) > tokens - 4
     assert tokenizer.cut_text(text, 10_000) == text
+
+
+@given(pieces=st.lists(st.one_of(st.sampled_from(CONTROL_WORDS), st.text(max_size=4)), max_size=8))
+@example(pieces=["<|im_", "<|im_end|>", "end|>"])
+def test_a_text_for_a_server_spells_no_control_token(tokenizer, whole, control, pieces):
+    text = "".join(pieces)
+    sent = tokenizer.without_control_tokens(text)
+    assert control.isdisjoint(ids(whole, sent))
+    assert sent.replace(" ", "") == text.replace(" ", "")
+    if control.isdisjoint(ids(whole, text)):
+        assert sent == text
 
 
 def test_word_of_several_tokens_is_refused(tokenizer):
