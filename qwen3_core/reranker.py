@@ -256,19 +256,19 @@ class Reranker(Component):
         tokenizer = self.engine.tokenizer
         prefix = tokenizer.rerank_prefix(instruction, query)
         limit = int(self.max_length * QUERY_SHARE)
-        bare = len(tokenizer.rerank_prefix(instruction, ""))
-        suffix = len(tokenizer.rerank_suffix)
-        if self.max_length - limit - bare - suffix < 1:
+        frame = tokenizer.rerank_frame(instruction)
+        if self.max_length - limit - frame < 1:
             msg = (
                 f"max_length={self.max_length} leaves no room for a document: the frame and the "
-                f"instruction take {bare + suffix} tokens and the query may take {limit}; "
+                f"instruction take {frame} tokens and the query may take {limit}; "
                 "raise max_length or shorten the instruction"
             )
             raise ValueError(msg)
-        if len(prefix) - bare <= limit:
+        length = len(prefix) + len(tokenizer.rerank_suffix) - frame
+        if length <= limit:
             return prefix
         self._warn_cut(
-            f"the query takes {len(prefix) - bare} tokens; only the first {limit}, half of "
+            f"the query takes {length} tokens; only the first {limit}, half of "
             f"max_length={self.max_length}, are read, so that the document keeps its room."
         )
         return tokenizer.rerank_prefix(instruction, tokenizer.cut_text(query, limit))
