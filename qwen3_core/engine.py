@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from qwen3_core import leaving  # noqa: F401 - closes engines when the interpreter exits
 from qwen3_core.gate import Gate
 from qwen3_core.packing import TokenSequence
 from qwen3_core.prompts import resolve_instruction

@@ -1,6 +1,5 @@
 """One thread that runs a model for all callers, and mixes their work into full packs."""
 
-import atexit
 import contextlib
 import logging
 import os
@@ -357,7 +356,8 @@ class Worker:
 _workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
 
 
-def _close_all() -> None:
+def close_workers() -> None:
+    """Close all workers of the process: the interpreter is exiting."""
     for worker in list(_workers):
         worker.close()
 
@@ -374,7 +374,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-# Callers may be threads of a ThreadPoolExecutor, which the interpreter joins before it runs atexit
-# handlers: they would wait for a queue that is worked off to its end. concurrent.futures itself
-# uses this earlier hook, for the same reason.
-getattr(threading, "_register_atexit", atexit.register)(_close_all)
