@@ -19,7 +19,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_openai import ChatOpenAI
 from llama_index.core import VectorStoreIndex
-from llama_index.core.chat_engine.types import BaseChatEngine
+from llama_index.core.chat_engine.types import BaseChatEngine, ChatMode
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.llms.openai_like import OpenAILike
 from pydantic import SecretStr
@@ -151,7 +151,7 @@ def chat_engine(pair: Pair, server: OpenAIServer) -> Callable[[], BaseChatEngine
         reuse_client=False,
     )
     return lambda: index.as_chat_engine(
-        "condense_plus_context",
+        ChatMode.CONDENSE_PLUS_CONTEXT,
         llm=llm,
         similarity_top_k=len(TEXTS),
         node_postprocessors=[reranker],
