@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,17 @@ class Tick:
     take does not count."""
     collecting: float
     """Spent in garbage collections, in whichever thread: they stop all of them."""
+    queueing: float
+    """For which the loop's thread was ready to run and had no processor; nan but on Linux."""
+
+
+def queued_for_processor() -> float:
+    """Seconds that this thread has waited for a processor, so far; nan if the system is mute."""
+    try:
+        _, waited, _ = Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return float("nan")
+    return int(waited) / 1e9
 
 
 class LoopClock:
@@ -57,17 +69,23 @@ class LoopClock:
         self.ticks: list[Tick] = []
         self._ours = self._ours_cpu = self._collecting = 0.0
         self._collection_began = 0.0
+        self._queued = 0.0
 
     async def run(self, seconds: float | None = None) -> None:
         """Tick until cancelled, or for so many seconds."""
         gc.callbacks.append(self._note_collection)
+        self._queued = queued_for_processor()
         try:
             end = None if seconds is None else time.perf_counter() + seconds
             while end is None or time.perf_counter() < end:
                 due = time.perf_counter() + TICK
                 await asyncio.sleep(TICK)
                 late = time.perf_counter() - due
-                self.ticks.append(Tick(late, self._ours, self._ours_cpu, self._collecting))
+                queued = queued_for_processor()
+                queueing, self._queued = queued - self._queued, queued
+                self.ticks.append(
+                    Tick(late, self._ours, self._ours_cpu, self._collecting, queueing)
+                )
                 self._ours = self._ours_cpu = self._collecting = 0.0
         finally:
             gc.callbacks.remove(self._note_collection)

@@ -230,6 +230,7 @@ def report_loop(
         "our calls between two ticks, wall clock": [t.ours for t in load],
         "our calls between two ticks, processor time": [t.ours_cpu for t in load],
         "garbage collections between two ticks": [t.collecting for t in load],
+        "waits for a processor between two ticks": [t.queueing for t in load],
     }
     report.table(
         "loop",
