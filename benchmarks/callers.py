@@ -1,6 +1,7 @@
 """Threads and coroutines that ask, wait, check and ask again, and a clock in their event loop."""
 
 import asyncio
+import gc
 import itertools
 import random
 import threading
@@ -8,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,72 @@ class Answer:
     """From the serial answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What an event loop's clock saw since its last tick; all times in seconds."""
+
+    late: float
+    """How late the tick was."""
+    ours: float
+    """Spent inside the calls under test, all their steps together, by the clock on the wall."""
+    ours_cpu: float
+    """The same by the processor time of the loop's thread: what other threads and other processes
+    take does not count."""
+    collecting: float
+    """Spent in garbage collections, in whichever thread: they stop all of them."""
+    queueing: float
+    """For which the loop's thread was ready to run and had no processor; nan but on Linux."""
+
+
+def queued_for_processor() -> float:
+    """Seconds that this thread has waited for a processor, so far; nan if the system is mute."""
+    try:
+        _, waited, _ = Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return float("nan")
+    return int(waited) / 1e9
+
+
+class LoopClock:
+    """Sleeps `TICK` seconds over and over in an event loop, and notes what went on meanwhile."""
+
+    def __init__(self) -> None:
+        self.ticks: list[Tick] = []
+        self._ours = self._ours_cpu = self._collecting = 0.0
+        self._collection_began = 0.0
+        self._queued = 0.0
+
+    async def run(self, seconds: float | None = None) -> None:
+        """Tick until cancelled, or for so many seconds."""
+        gc.callbacks.append(self._note_collection)
+        self._queued = queued_for_processor()
+        try:
+            end = None if seconds is None else time.perf_counter() + seconds
+            while end is None or time.perf_counter() < end:
+                due = time.perf_counter() + TICK
+                await asyncio.sleep(TICK)
+                late = time.perf_counter() - due
+                queued = queued_for_processor()
+                queueing, self._queued = queued - self._queued, queued
+                self.ticks.append(
+                    Tick(late, self._ours, self._ours_cpu, self._collecting, queueing)
+                )
+                self._ours = self._ours_cpu = self._collecting = 0.0
+        finally:
+            gc.callbacks.remove(self._note_collection)
+
+    def add_step(self, wall: float, cpu: float) -> None:
+        """Note a step of a call under test."""
+        self._ours += wall
+        self._ours_cpu += cpu
+
+    def _note_collection(self, phase: str, _: object) -> None:
+        if phase == "start":
+            self._collection_began = time.perf_counter()
+        else:
+            self._collecting += time.perf_counter() - self._collection_began
+
+
 @dataclass
 class Outcome:
     """What a run gave; all times in seconds."""
@@ -42,13 +110,8 @@ class Outcome:
     answers: list[Answer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     took: float = 0.0
-    late: list[float] = field(default_factory=list)
-    """How late each tick of the loop's clock was."""
-    steps: list[float] = field(default_factory=list)
-    """How long each step of a call held the loop, by the clock on the wall."""
-    cpu_steps: list[float] = field(default_factory=list)
-    """The same by the processor time of the loop's thread: what other threads and other processes
-    take does not count."""
+    clock: LoopClock = field(default_factory=LoopClock)
+    """Watched the coroutines' event loop."""
 
     def wrong(self, tolerance: Callable[[Kind], float]) -> int:
         """Answers farther from the serial one than the tolerance for their kind."""
@@ -158,7 +221,8 @@ class Callers:
             await asyncio.sleep(pause and random.expovariate(1 / pause))
             begin = time.perf_counter()
             try:
-                answer = await _Watched(system.aanswer(self._workload.requests[number]), outcome)
+                call = system.aanswer(self._workload.requests[number])
+                answer = await _Watched(call, outcome.clock)
             except EngineClosedError as error:  # the process is ending
                 outcome.failures.append(repr(error))
                 return
@@ -182,7 +246,7 @@ class Callers:
         stagger: float,
         outcome: Outcome,
     ) -> None:
-        clock = asyncio.ensure_future(tick(outcome.late))
+        clock = asyncio.ensure_future(outcome.clock.run())
         callers = [
             asyncio.ensure_future(
                 self._acall(system, tickets, pause, stagger * i / self._coroutines, outcome)
@@ -193,15 +257,6 @@ class Callers:
         while waiting and time.monotonic() - tickets.last < PATIENCE:
             _, waiting = await asyncio.wait(waiting, timeout=1)
         clock.cancel()
-
-
-async def tick(late: list[float], seconds: float | None = None) -> None:
-    """Note how late a sleep of `TICK` seconds ends, over and over."""
-    end = None if seconds is None else time.perf_counter() + seconds
-    while end is None or time.perf_counter() < end:
-        due = time.perf_counter() + TICK
-        await asyncio.sleep(TICK)
-        late.append(time.perf_counter() - due)
 
 
 class _Tickets:
@@ -242,9 +297,9 @@ class _Tickets:
 class _Watched:
     """Awaits a call and notes how long each of its steps holds the event loop."""
 
-    def __init__(self, call: Coroutine[Any, Any, np.ndarray], outcome: Outcome) -> None:
+    def __init__(self, call: Coroutine[Any, Any, np.ndarray], clock: LoopClock) -> None:
         self._call = call
-        self._outcome = outcome
+        self._clock = clock
 
     def __await__(self) -> Generator[Any, Any, np.ndarray]:
         steps = self._call.__await__()
@@ -258,8 +313,7 @@ class _Watched:
                 answer: np.ndarray = stop.value
                 return answer
             finally:
-                self._outcome.steps.append(time.perf_counter() - begin)
-                self._outcome.cpu_steps.append(time.thread_time() - cpu)
+                self._clock.add_step(time.perf_counter() - begin, time.thread_time() - cpu)
             sent = error = None
             try:
                 sent = yield waits_for

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
-from benchmarks.callers import Callers, Outcome, tick
+from benchmarks.callers import Callers, LoopClock, Outcome, Tick
 from benchmarks.checkpoints import TINY, random_pair
-from benchmarks.systems import Locked, PackLog, Pair, SentenceTransformers, Shared, System
+from benchmarks.systems import (
+    Locked,
+    PackLog,
+    Pair,
+    SentenceTransformers,
+    Shared,
+    System,
+    Waiting,
+)
 from benchmarks.workload import (
     MIXED,
     QUERIES,
@@ -64,6 +72,9 @@ STAGGER = 1.0
 """Seconds over which coroutines begin when the event loop is watched. Clients do not arrive in the
 same millisecond; that many calls begun in one round of the loop hold it for as long as they take
 together, whatever they call."""
+
+WORST = 5
+"""Holds of the event loop that are shown one by one."""
 
 MANY = 16
 """Requests of a round of throughput at least."""
@@ -153,7 +164,7 @@ class Bench:
         return {"requests/s": len(numbers) / took, "tokens/s": tokens / took}
 
 
-def mixed_load(bench: Bench, idle: list[float], beside: list[float]) -> None:
+def mixed_load(bench: Bench, idle: list[Tick], beside: list[Tick]) -> None:
     """All callers, all kinds of requests, every answer checked."""
     workload, shared, report = bench.workload, bench.shared, bench.report
     before = [c.stats() for c in (shared.embedder, shared.reranker)]
@@ -194,25 +205,48 @@ def mixed_load(bench: Bench, idle: list[float], beside: list[float]) -> None:
         "computed": computed,
     }
     report.table("mixed_work", "Its work", [work])
-    report.table(
-        "loop",
-        "How long the event loop was held, ms",
-        [
-            {"what": what, **milliseconds(percentiles(values))}
-            for what, values in (
-                ("a 1 ms sleep is late, nothing going on", idle),
-                ("the same beside plain matrix products", beside),
-                ("the same under load", outcome.late),
-                ("one step of a call, wall clock", outcome.steps),
-                ("one step of a call, processor time", outcome.cpu_steps),
-            )
-        ],
+    control = bench.callers.run(
+        Waiting(shared, workload, {kind: statistics.median(outcome.times(kind)) for kind in KINDS}),
+        itertools.cycle(numbers),
+        seconds=bench.options.seconds / 2,
+        stagger=STAGGER,
     )
+    report_loop(report, idle, beside, control.clock.ticks, outcome.clock.ticks)
     for name in ("wrong", "lost", "doubled", "failed"):
         report.target(f"{name} answers under mixed load", counts[name], 0)
     report.target("sequences lost or computed twice", abs(sequences - computed), 0)
-    report.target("event loop held by one step of ours, ms", 1000 * max(outcome.steps), 20)
-    report.target("a 1 ms sleep late under load, at worst, ms", 1000 * max(outcome.late), 20)
+
+
+def report_loop(
+    report: Report, idle: list[Tick], beside: list[Tick], control: list[Tick], load: list[Tick]
+) -> None:
+    """How long the event loop was held, by whom, and how long it is without our calls."""
+    late = "a 1 ms sleep is late"
+    rows = {
+        f"{late}, nothing going on": [t.late for t in idle],
+        f"{late} beside plain matrix products": [t.late for t in beside],
+        f"{late} beside the threads, without our calls": [t.late for t in control],
+        f"{late} under the whole load": [t.late for t in load],
+        "our calls between two ticks, wall clock": [t.ours for t in load],
+        "our calls between two ticks, processor time": [t.ours_cpu for t in load],
+        "garbage collections between two ticks": [t.collecting for t in load],
+        "waits for a processor between two ticks": [t.queueing for t in load],
+    }
+    report.table(
+        "loop",
+        "How long the event loop was held, ms",
+        [{"what": what, **milliseconds(percentiles(values))} for what, values in rows.items()],
+    )
+    worst = sorted(load, key=lambda t: -max(t.late, t.ours))[:WORST]
+    report.table(
+        "loop_worst",
+        "The longest holds under the whole load, ms",
+        [{name: 1000 * value for name, value in asdict(tick).items()} for tick in worst],
+    )
+    ours = max(rows["our calls between two ticks, wall clock"])
+    cpu = max(rows["our calls between two ticks, processor time"])
+    report.target("event loop held by our calls, wall clock, ms", 1000 * ours, 20)
+    report.target("event loop held by our calls, processor time, ms", 1000 * cpu, 20)
 
 
 def queries_beside_indexing(bench: Bench) -> None:
@@ -388,15 +422,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def idle_clock() -> list[float]:
-    """How late the event loop's clock is when this process does nothing else."""
-    late: list[float] = []
-    asyncio.run(tick(late, 2))
-    return late
+def idle_clock() -> list[Tick]:
+    """What the event loop's clock says when this process does nothing else."""
+    clock = LoopClock()
+    asyncio.run(clock.run(2))
+    return clock.ticks
 
 
-def beside_products() -> list[float]:
-    """How late it is while two threads multiply matrices: what any busy process has to bear."""
+def beside_products() -> list[Tick]:
+    """What it says while two threads multiply matrices: what any busy process has to bear."""
     import torch
 
     stop = threading.Event()
@@ -409,12 +443,12 @@ def beside_products() -> list[float]:
     threads = [threading.Thread(target=multiply, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
-    late: list[float] = []
-    asyncio.run(tick(late, 4))
+    clock = LoopClock()
+    asyncio.run(clock.run(4))
     stop.set()
     for thread in threads:
         thread.join()
-    return late
+    return clock.ticks
 
 
 def timed(function: Callable[[], object]) -> float:

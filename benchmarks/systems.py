@@ -4,7 +4,7 @@ import asyncio
 import copy
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workload import Request
+from benchmarks.workload import Kind, Request, Workload
 from qwen3_core import Embedder, Reranker
 from qwen3_core.engine import Component, Engine
 from qwen3_core.loading import resolve_dtype
@@ -177,7 +177,31 @@ class SentenceTransformers:
         return await asyncio.to_thread(self.answer, request)
 
 
-System = Shared | Locked | SentenceTransformers
+class Waiting:
+    """A control: threads ask the engine, coroutines sleep in its place and get the serial answer.
+
+    What holds the event loop then is not the engine's code in that loop.
+    """
+
+    name = "no calls from the event loop"
+
+    def __init__(self, shared: Shared, workload: Workload, sleeps: Mapping[Kind, float]) -> None:
+        """Sleep so many seconds by the kind of request."""
+        self._shared = shared
+        self._sleeps = sleeps
+        self._answers = dict(zip(workload.requests, workload.expected, strict=True))
+
+    def answer(self, request: Request) -> np.ndarray:
+        """Answer in this thread."""
+        return self._shared.answer(request)
+
+    async def aanswer(self, request: Request) -> np.ndarray:
+        """Answer without the engine."""
+        await asyncio.sleep(self._sleeps[request.kind])
+        return self._answers[request]
+
+
+System = Shared | Locked | SentenceTransformers | Waiting
 
 
 class PackLog(logging.Handler):

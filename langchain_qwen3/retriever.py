@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from langchain_qwen3._settings import Threshold, TopN, override
 from langchain_qwen3.reranker import Qwen3Reranker
+from qwen3_core import leaving
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.validation import check_query, check_threshold, check_top_n
@@ -108,7 +109,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         k, top_n, options = self._plan(query, k, top_n, instruction, score_threshold)
         first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
         config = RunnableConfig(callbacks=run_manager.get_child())
-        candidates = first_stage.invoke(query, config, **arguments)[:k]
+        with leaving.search():
+            candidates = first_stage.invoke(query, config, **arguments)[:k]
         kept = self.reranker.compress_documents(
             candidates, query, callbacks=run_manager.get_child(), **options
         )
@@ -128,7 +130,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         k, top_n, options = self._plan(query, k, top_n, instruction, score_threshold)
         first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
         config = RunnableConfig(callbacks=run_manager.get_child())
-        candidates = (await first_stage.ainvoke(query, config, **arguments))[:k]
+        with leaving.search():
+            candidates = (await first_stage.ainvoke(query, config, **arguments))[:k]
         kept = await self.reranker.acompress_documents(
             candidates, query, callbacks=run_manager.get_child(), **options
         )

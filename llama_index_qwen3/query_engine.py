@@ -22,6 +22,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Metada
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.rerank import Qwen3Rerank
+from qwen3_core import leaving
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
 from qwen3_core.validation import check_query, check_top_n, is_count
 
@@ -188,15 +189,17 @@ def _check_prompt(prompt: BasePromptTemplate) -> BasePromptTemplate:
 
 
 class _TwoStageQueryEngine(RetrieverQueryEngine):
-    """Refuses blank queries before they reach the vector store."""
+    """Refuses blank queries before they reach the vector store, and all when Python exits."""
 
     def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         check_query(query_bundle.query_str)
-        return super().retrieve(query_bundle)
+        with leaving.search():
+            return super().retrieve(query_bundle)
 
     async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         check_query(query_bundle.query_str)
-        return await super().aretrieve(query_bundle)
+        with leaving.search():
+            return await super().aretrieve(query_bundle)
 
 
 def two_stage_query_engine(

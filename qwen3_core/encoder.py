@@ -48,8 +48,13 @@ def _heads(projected: Tensor, attention: Any) -> Tensor:
 class Encoder:
     """Computes last hidden states with a loaded Qwen3 model, pack by pack.
 
-    Not for two threads at once: `qwen3_core.engine` gives it a thread of its own. A result does not
-    depend on what else is in its pack beyond rounding (float32: about 1e-6 relative).
+    Not for two threads at once: `qwen3_core.engine` gives it a thread of its own.
+
+    A result does not depend on what else is in its pack beyond rounding. The same text alone, in a
+    batch or among other callers' work differs, as the distance of vectors of length 1 and as the
+    difference of log-odds, by at most 1e-5 each in float32 (log-odds above 1: of the largest), and
+    by at most 2e-3 and 1e-2 in bfloat16, where a last bit that falls the other way is 2**-8 of a
+    value. Both are tested on CPUs (`tests/core/test_parity.py`).
     """
 
     def __init__(self, model: "Qwen3Model", pack_tokens: int | None = None) -> None:

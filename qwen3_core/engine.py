@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from qwen3_core import leaving  # noqa: F401 - closes engines when the interpreter exits
 from qwen3_core.gate import Gate
 from qwen3_core.packing import TokenSequence
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_MAX_LENGTH, Dtype, Kind, check_settings
-from qwen3_core.tokenizer import SHORT, TruncationWarning
+from qwen3_core.tokenizer import TruncationWarning
 from qwen3_core.worker import Stats, Worker
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ Job = Generator["Future[Any]", Any, T]
 WINDOW_CHARACTERS = 2**17
 """Text that one call tokenises and submits at a time, about 30,000 tokens of English. Two such
 windows are under way, so that memory does not grow with the number of documents."""
+
+INLINE_CHARACTERS = 500
+"""Text that a coroutine tokenises by itself, in about 0.1 ms; handing it to a thread costs as much.
+An event loop may begin hundreds of calls in one round."""
 
 
 class Engine:
@@ -246,8 +251,7 @@ class Component:
             job: The job.
             size: Characters of text that it has to tokenise.
         """
-        # What takes a millisecond is not worth a thread; loading a model is.
-        inline = size <= SHORT and self._engine is not None
+        inline = size <= INLINE_CHARACTERS and self._engine is not None
         try:
             async with asyncio.timeout(self._timeout):
                 outcome: Any = None

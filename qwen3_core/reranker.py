@@ -103,6 +103,7 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
         log_odds: np.ndarray = hidden @ engine.head
         return log_odds
 
+<<<<<<< HEAD
 
 def fit_query(
     tokenizer: Qwen3Tokenizer,
@@ -131,6 +132,27 @@ def fit_query(
             f"max_length={max_length} leaves no room for a document: the frame and the "
             f"instruction take {bare + suffix} tokens and the query may take {limit}; "
             "raise max_length or shorten the instruction"
+=======
+    def _prefix(self, instruction: str, query: str) -> Ids:
+        """The frame up to the document, with the query cut to its share if it is longer."""
+        tokenizer = self.engine.tokenizer
+        prefix = tokenizer.rerank_prefix(instruction, query)
+        limit = int(self.max_length * QUERY_SHARE)
+        frame = tokenizer.rerank_frame(instruction)
+        if self.max_length - limit - frame < 1:
+            msg = (
+                f"max_length={self.max_length} leaves no room for a document: the frame and the "
+                f"instruction take {frame} tokens and the query may take {limit}; "
+                "raise max_length or shorten the instruction"
+            )
+            raise ValueError(msg)
+        length = len(prefix) + len(tokenizer.rerank_suffix) - frame
+        if length <= limit:
+            return prefix
+        self._warn_cut(
+            f"the query takes {length} tokens; only the first {limit}, half of "
+            f"max_length={self.max_length}, are read, so that the document keeps its room."
+>>>>>>> issue5
         )
         raise ValueError(msg)
     tokens = len(tokenizer.rerank_prefix(instruction, query)) - bare

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from qwen3_core.packing import Ids
@@ -68,6 +69,8 @@ class Qwen3Tokenizer:
         )
         self._text.no_truncation()
         self._text.no_padding()
+        # Instructions are few, and come again with every query.
+        self._encode_instruction = lru_cache(maxsize=64)(self.encode)
         self.end_of_text: int = self._control[END_OF_TEXT]
         self.appended: tuple[str, ...] = _appended(data.get("post_processor"))
         """Control tokens that the tokenizer, used as published, puts behind a text."""
@@ -134,7 +137,7 @@ class Qwen3Tokenizer:
 
     def embedding_prefix(self, instruction: str) -> Ids:
         """The ids that all queries with one instruction begin with."""
-        return self.encode(query_prefix(instruction))
+        return self._encode_instruction(query_prefix(instruction))
 
     def embedding_queries(self, queries: Sequence[str], length: int) -> tuple[list[Ids], list[int]]:
         """Ids of queries behind `embedding_prefix`, each ending in `<|endoftext|>`.
@@ -155,6 +158,11 @@ class Qwen3Tokenizer:
     def rerank_prefix(self, instruction: str, query: str) -> Ids:
         """The ids that all documents of one query begin with."""
         return self.rerank_head + self.encode(rerank_question(instruction, query))
+
+    def rerank_frame(self, instruction: str) -> int:
+        """Tokens that a prompt has without query and document."""
+        bare = self._encode_instruction(rerank_question(instruction, ""))
+        return len(self.rerank_head) + len(bare) + len(self.rerank_suffix)
 
     def rerank_documents(self, texts: Sequence[str], length: int) -> tuple[list[Ids], list[int]]:
         """Ids of documents behind `rerank_prefix`, each with the whole suffix.

@@ -1,6 +1,5 @@
 """One thread that runs a model for all callers, and mixes their work into full packs."""
 
-import atexit
 import contextlib
 import logging
 import os
@@ -8,7 +7,6 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, replace
@@ -79,10 +77,13 @@ class _Request(Work):
         self,
         sequences: Sequence[TokenSequence],
         hidden_size: int,
+        *,
+        bulk: bool,
         pack_tokens: int,
         on_progress: Callable[[int], object] | None,
     ) -> None:
         super().__init__(sequences)
+        self.bulk = bulk
         self.result = np.empty((len(sequences), hidden_size), dtype=np.float32)
         self.left = len(sequences)
         self.pack_tokens = pack_tokens
@@ -115,6 +116,9 @@ class Worker:
 
     Interactive work (queries, reranking) overtakes bulk work (documents). The pack that is running
     is finished first, so that interactive work waits for one pack at most.
+
+    Callers may be event loops, which must not wait: the lock is held for a few instructions at a
+    time, and packs are put together outside it.
     """
 
     def __init__(self, encoder: "Encoder", name: str) -> None:
@@ -127,8 +131,7 @@ class Worker:
     def _reset(self) -> None:
         """Be as new, with nothing queued: what a forked child needs, which has no such thread."""
         self._changed = threading.Condition()
-        self._interactive: deque[_Request] = deque()
-        self._bulk: deque[_Request] = deque()
+        self._queued: dict[_Request, None] = {}  # in the order they came; the lock guards it
         self._packs_without_bulk = 0
         self._closed = False
         self._gates = {bulk: Gate(QUEUE_CHARACTERS) for bulk in (False, True)}
@@ -166,33 +169,43 @@ class Worker:
             ValueError: If a sequence has no token of its own.
         """
         budget = pack_tokens or self._encoder.pack_tokens
-        request = _Request(sequences, self._encoder.hidden_size, budget, on_progress)
+        request = _Request(
+            sequences,
+            self._encoder.hidden_size,
+            bulk=bulk,
+            pack_tokens=budget,
+            on_progress=on_progress,
+        )
         if not sequences:
             request.settle()
             return request.future
+        request.span = start_span(
+            "qwen3.encode", model=self._name, sequences=len(sequences), bulk=bulk
+        )
         with self._changed:
-            if self._closed:
-                raise self._closed_error()
-            request.span = start_span(
-                "qwen3.encode", model=self._name, sequences=len(sequences), bulk=bulk
-            )
-            (self._bulk if bulk else self._interactive).append(request)
-            if self._thread is None:
-                name = f"qwen3 {self._name}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            closed = self._closed
+            if not closed:
+                self._queued[request] = None
+                if self._thread is None:
+                    name = f"qwen3 {self._name}"
+                    self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                    self._thread.start()
+                self._changed.notify()
+        if closed:
+            error = self._closed_error()
+            request.settle(error)
+            raise error
         return request.future
 
     def stats(self) -> Stats:
         """What has been done so far, and what waits now."""
         with self._changed:
-            queued = [*self._interactive, *self._bulk]
-            return replace(
-                self._stats,
-                queued_requests=len(queued),
-                queued_tokens=sum(request.waiting_tokens for request in queued),
-            )
+            stats, queued = self._stats, list(self._queued)
+        return replace(
+            stats,
+            queued_requests=len(queued),
+            queued_tokens=sum(request.waiting_tokens for request in queued),
+        )
 
     def close(self, *, wait: bool = True) -> None:
         """Fail what is queued with EngineClosedError, and end after the pack that is running.
@@ -202,9 +215,8 @@ class Worker:
         """
         with self._changed:
             self._closed = True
-            queued = [*self._interactive, *self._bulk]
-            self._interactive.clear()
-            self._bulk.clear()
+            queued = list(self._queued)
+            self._queued.clear()
             self._changed.notify()
         for request in queued:
             request.settle(self._closed_error())
@@ -239,28 +251,33 @@ class Worker:
     def _wait_for_pack(self) -> Pack[_Request] | None:
         """The next pack, once there is work; None when the engine is closed."""
         with self._changed:
-            while not (self._interactive or self._bulk or self._closed):
+            while not (self._queued or self._closed):
                 self._changed.wait()
             if self._closed:
                 return None
-            for queue in (self._interactive, self._bulk):
-                for request in [r for r in queue if r.future.cancelled()]:
-                    queue.remove(request)
-                    request.settle()
-            return self._encoder.next_pack(self._lines())
+            queued = list(self._queued)
+        waiting: list[_Request] = []
+        for request in queued:
+            if request.future.cancelled():
+                self._finish(request)
+            else:
+                waiting.append(request)
+        return self._encoder.next_pack(self._lines(waiting))
 
-    def _lines(self) -> list[Line[_Request]]:
+    def _lines(self, waiting: list[_Request]) -> list[Line[_Request]]:
         """Whose turn it is, and for how many tokens."""
-        queues = [queue for queue in (self._interactive, self._bulk) if queue]
+        queues = [[r for r in waiting if r.bulk is bulk] for bulk in (False, True)]
+        queues = [queue for queue in queues if queue]
         budgets = [min(request.pack_tokens for request in queue) for queue in queues]
         if len(queues) < 2:
             self._packs_without_bulk = 0
             return list(zip(queues, budgets, strict=True))
+        interactive, bulk = queues
         self._packs_without_bulk += 1
         if self._packs_without_bulk < BULK_TURN:
-            return [(self._interactive, budgets[0])]
+            return [(interactive, budgets[0])]
         self._packs_without_bulk = 0
-        return [(self._interactive, max(min(budgets) // 2, 1)), (self._bulk, min(budgets))]
+        return [(interactive, max(min(budgets) // 2, 1)), (bulk, min(budgets))]
 
     def _deliver(self, pack: Pack[_Request], states: np.ndarray, begin: float) -> None:
         """Hand out the rows of a pack, and finish the requests that have all of theirs."""
@@ -296,17 +313,16 @@ class Worker:
             request.waited = begin - request.submitted
         for request in counts:
             request.computed += took
-        with self._changed:
-            stats = self._stats
-            self._stats = replace(
-                stats,
-                requests=stats.requests + sum(r.left == count for r, count in counts.items()),
-                sequences=stats.sequences + len(pack.members),
-                tokens=stats.tokens + len(pack.ids),
-                packs=stats.packs + 1,
-                compute_time=stats.compute_time + took,
-                wait_time=stats.wait_time + sum(request.waited or 0.0 for request in new),
-            )
+        stats = self._stats  # which nobody else changes
+        self._stats = replace(
+            stats,
+            requests=stats.requests + sum(r.left == count for r, count in counts.items()),
+            sequences=stats.sequences + len(pack.members),
+            tokens=stats.tokens + len(pack.ids),
+            packs=stats.packs + 1,
+            compute_time=stats.compute_time + took,
+            wait_time=stats.wait_time + sum(request.waited or 0.0 for request in new),
+        )
         logger.debug(
             "%s: pack of %d tokens, %d sequences, %d requests, took %.3f s",
             self._name,
@@ -326,9 +342,7 @@ class Worker:
     def _finish(self, request: _Request, error: BaseException | None = None) -> None:
         """Take a request out of its queue and settle its future."""
         with self._changed:
-            for queue in (self._interactive, self._bulk):
-                if request in queue:
-                    queue.remove(request)
+            self._queued.pop(request, None)
         logger.debug(
             "%s: request of %d sequences waited %.3f s, its packs took %.3f s",
             self._name,
@@ -342,7 +356,8 @@ class Worker:
 _workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
 
 
-def _close_all() -> None:
+def close_workers() -> None:
+    """Close all workers of the process: the interpreter is exiting."""
     for worker in list(_workers):
         worker.close()
 
@@ -359,7 +374,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-# Callers may be threads of a ThreadPoolExecutor, which the interpreter joins before it runs atexit
-# handlers: they would wait for a queue that is worked off to its end. concurrent.futures itself
-# uses this earlier hook, for the same reason.
-getattr(threading, "_register_atexit", atexit.register)(_close_all)

@@ -485,9 +485,11 @@ def test_a_forked_child_does_not_wait_for_openmp_threads_it_has_not():
     assert done.stdout == "ended 0\n"
 
 
-def test_exit_with_queued_work_does_not_wait_for_it():
+@pytest.mark.parametrize("first", ["concurrent.futures.thread", "qwen3_core.engine"])
+def test_exit_with_queued_work_does_not_wait_for_it(first):
     done = run_script(
-        """
+        f"""
+        import {first}
         import time
         from concurrent.futures import ThreadPoolExecutor
         from qwen3_core import Embedder

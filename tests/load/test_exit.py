@@ -1,12 +1,12 @@
 """Leaving the interpreter while an executor still holds embeddings and Milvus Lite searches.
 
-Milvus Lite alone, without this package, hangs when the interpreter exits while a ThreadPoolExecutor
-holds queued searches (pymilvus 3.0, milvus-lite 3.1): `concurrent.futures` shuts every executor
-down first, that of Lite's own server among them, whose thread ends with "cannot schedule new
-futures after shutdown"; then it waits for the searches, which try to connect again and again. A
-search that is under way at that moment is enough. Nothing that is queued for an engine adds to
-that: its calls fail at once, and what would have searched with their vectors never does. Whoever
-searches in an executor should shut it down before the program ends.
+Milvus Lite alone, without this package, hangs when the interpreter exits while an executor holds
+queued searches, or one is just on its way: `concurrent.futures` shuts every executor down first,
+that of Lite's own server among them, whose thread ends with "cannot schedule new futures after
+shutdown"; then it waits for the searches, which try to connect again and again. The first test
+shows it. What goes through this package ends: queued calls fail before they reach the store, and
+searches of the two-stage retriever and query engine that are on their way may end
+(`qwen3_core.leaving`).
 """
 
 import subprocess
@@ -14,9 +14,24 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
-START = """
+COUNT_ERRORS = """
+    import atexit, faulthandler
+    from collections import Counter
+
+    def leave(futures):
+        # A hang shows where every thread is, and ends.
+        faulthandler.dump_traceback_later(30, exit=True)
+        errors = lambda: Counter(type(future.exception()).__name__ for future in futures)
+        atexit.register(lambda: print(dict(errors())))
+        print("leaving", not any(future.done() for future in futures))
+"""
+
+START = (
+    """
     import sys, threading
     from concurrent.futures import ThreadPoolExecutor
     from pymilvus import MilvusClient
@@ -29,30 +44,108 @@ START = """
     vectors = embedder.embed_documents([f"fact number {i}" for i in range(200)])
     client.insert("facts", [{"id": i, "vector": v} for i, v in enumerate(vectors)])
     pool = ThreadPoolExecutor(THREADS)
-"""
+    """
+    + COUNT_ERRORS
+)
+
+LANGCHAIN = (
+    """
+    import asyncio, sys, threading, time
+    from langchain_milvus import Milvus
+    from langchain_qwen3 import (
+        Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever, milvus_kwargs
+    )
+    from concurrent.futures import ThreadPoolExecutor
+
+    QUERIES = [f"What is fact {i}?" for i in range(200)]
+    store = Milvus(**milvus_kwargs(Qwen3Embeddings(model="tiny"), uri=sys.argv[1]))
+    store.add_texts([f"fact number {i}" for i in range(50)], ids=[str(i) for i in range(50)])
+    reranker = Qwen3Reranker(model="tiny")
+    retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker, k=10)
+    retriever.invoke("Is it loaded?")
+    begun = threading.Semaphore(0)
+    """
+    + COUNT_ERRORS
+)
+
+LLAMA_INDEX = (
+    """
+    import sys, threading, time
+    from llama_index.core import StorageContext, VectorStoreIndex
+    from llama_index.core.llms import MockLLM
+    from llama_index.core.schema import QueryBundle, TextNode
+    from llama_index.vector_stores.milvus import MilvusVectorStore
+    from llama_index_qwen3 import (
+        Qwen3Embedding, Qwen3Rerank, milvus_kwargs, two_stage_query_engine
+    )
+    from concurrent.futures import ThreadPoolExecutor
+
+    QUERIES = [QueryBundle(f"What is fact {i}?") for i in range(200)]
+    embed_model = Qwen3Embedding(model="tiny")
+    store = MilvusVectorStore(**milvus_kwargs(embed_model, uri=sys.argv[1]))
+    nodes = [TextNode(text=f"fact number {i}") for i in range(50)]
+    context = StorageContext.from_defaults(vector_store=store)
+    index = VectorStoreIndex(nodes, storage_context=context, embed_model=embed_model)
+    engine = two_stage_query_engine(index, MockLLM(), reranker=Qwen3Rerank(model="tiny"))
+    engine.retrieve(QueryBundle("Is it loaded?"))
+    begun = threading.Semaphore(0)
+    """
+    + COUNT_ERRORS
+)
 
 
-def leave(folder: Path, work: str) -> list[str]:
-    """Run a script that leaves with work queued; returns what it printed."""
-    code = textwrap.dedent(START) + textwrap.dedent(work)
-    done = subprocess.run(
+def run(folder: Path, *parts: str, timeout: float = 150) -> subprocess.CompletedProcess[str]:
+    """Run a script that leaves with work queued."""
+    code = "".join(map(textwrap.dedent, parts))
+    return subprocess.run(
         [sys.executable, "-c", code, str(folder / "exit.db")],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=timeout,
         check=False,
     )
+
+
+def leave(folder: Path, *parts: str) -> list[str]:
+    """What such a script printed."""
+    done = run(folder, *parts)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_milvus_lite_alone_hangs(tmp_path):
+    """If this fails, Lite has been mended, and `qwen3_core.leaving` may have become needless."""
+    done = run(
+        tmp_path,
+        """
+        import faulthandler, sys
+        from concurrent.futures import ThreadPoolExecutor
+        from pymilvus import MilvusClient
+
+        client = MilvusClient(sys.argv[1])
+        client.create_collection("facts", dimension=8)
+        client.insert("facts", [{"id": i, "vector": [float(i)] * 8} for i in range(200)])
+        pool = ThreadPoolExecutor(4)
+        futures = [
+            pool.submit(client.search, "facts", [[1.0] * 8], limit=10) for _ in range(20_000)
+        ]
+        futures[0].result()
+        faulthandler.dump_traceback_later(10, exit=True)
+        print("leaving", futures[-1].done())
+        """,
+    )
+    assert done.stdout == "leaving False\n"
+    assert done.returncode == 1, "it ended by itself"
+    assert "cannot schedule new futures after shutdown" in done.stderr
+    assert "Timeout (0:00:10)!" in done.stderr
 
 
 def test_queued_embeddings_do_not_delay_the_exit_and_their_searches_never_start(tmp_path):
     printed = leave(
         tmp_path,
+        START,
         """
-        import atexit
-
         texts = ["some text to embed " * 20] * 20_000
         begun = threading.Semaphore(0)
 
@@ -64,17 +157,86 @@ def test_queued_embeddings_do_not_delay_the_exit_and_their_searches_never_start(
         futures = [pool.submit(search, i) for i in range(100)]
         for _ in range(THREADS):
             begun.acquire()
-        errors = lambda: {type(f.exception()).__name__ for f in futures}
-        atexit.register(lambda: print(*errors()))
-        print("leaving", not any(f.done() for f in futures))
+        leave(futures)
         """,
     )
-    assert printed == ["leaving True", "EngineClosedError"]
+    assert printed == ["leaving True", "{'EngineClosedError': 100}"]
+
+
+SLOW_LANGCHAIN = """
+    fast = Milvus._collection_search
+
+    def slow(*args, **kwargs):
+        begun.release()
+        time.sleep(0.5)
+        return fast(*args, **kwargs)
+
+    Milvus._collection_search = slow
+"""
+
+SLOW_LLAMA_INDEX = """
+    fast = MilvusVectorStore.query
+
+    def slow(*args, **kwargs):
+        begun.release()
+        time.sleep(0.5)
+        return fast(*args, **kwargs)
+
+    MilvusVectorStore.query = slow
+"""
+
+QUEUE = """
+    pool = ThreadPoolExecutor(4)
+    futures = [pool.submit({call}, query) for query in QUERIES]
+    for _ in range(4):  # four searches are on their way to Lite
+        begun.acquire()
+    leave(futures)
+"""
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (LANGCHAIN, SLOW_LANGCHAIN, QUEUE.format(call="retriever.invoke")),
+        (LLAMA_INDEX, SLOW_LLAMA_INDEX, QUEUE.format(call="engine.retrieve")),
+        (LLAMA_INDEX, SLOW_LLAMA_INDEX, QUEUE.format(call="engine.query")),
+    ],
+    ids=["langchain", "llama_index-retrieve", "llama_index-query"],
+)
+def test_queued_two_stage_searches_end_with_the_interpreter(tmp_path, parts):
+    printed = leave(tmp_path, *parts)
+    assert printed == ["leaving True", "{'EngineClosedError': 200}"]
+
+
+@pytest.mark.parametrize("call", ["retriever.batch(QUERIES)", "asyncio.run(abatch())"])
+def test_batches_in_a_thread_end_with_the_interpreter(tmp_path, call):
+    printed = leave(
+        tmp_path,
+        LANGCHAIN,
+        """
+        async def abatch():
+            return await retriever.abatch(QUERIES)
+
+        def batch():
+            begun.release()
+            return CALL
+
+        pool = ThreadPoolExecutor(1)
+        futures = [pool.submit(batch)]
+        begun.acquire()
+        time.sleep(0.2)  # somewhere in the middle of it
+        leave(futures)
+        """.replace("CALL", call),
+    )
+    assert printed[0] == "leaving True"
+    # Python's own, "cannot schedule new futures", where the batch was still being queued.
+    assert printed[1] in ("{'EngineClosedError': 1}", "{'RuntimeError': 1}")
 
 
 def test_an_executor_that_is_shut_down_first_ends_at_once(tmp_path):
     printed = leave(
         tmp_path,
+        START,
         """
         def search(i):
             vectors = embedder.embed_queries([f"What is fact {i}?"])
