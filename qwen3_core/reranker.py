@@ -84,8 +84,9 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
             cut: list[int] = []
             for query, members in by_query.items():
                 if query not in prefixes:
-                    read = fit_query(engine.tokenizer, task, query, self.max_length, self._warn_cut)
-                    prefixes[query] = engine.tokenizer.rerank_prefix(task, read)
+                    _, prefixes[query] = fit_query(
+                        engine.tokenizer, task, query, self.max_length, self._warn_cut
+                    )
                 prefix = prefixes[query]
                 rows, cut_here = engine.tokenizer.rerank_documents(
                     [pairs[i][1] for i in members], self.max_length - len(prefix)
@@ -103,7 +104,6 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
         log_odds: np.ndarray = hidden @ engine.head
         return log_odds
 
-<<<<<<< HEAD
 
 def fit_query(
     tokenizer: Qwen3Tokenizer,
@@ -111,8 +111,8 @@ def fit_query(
     query: str,
     max_length: int,
     warn: Callable[[str], object],
-) -> str:
-    """The query, cut to its share of `max_length` if it is longer.
+) -> tuple[str, Ids]:
+    """The query, cut to its share of `max_length` if it is longer, and all ids before a document.
 
     Args:
         tokenizer: The model's.
@@ -124,45 +124,25 @@ def fit_query(
     Raises:
         ValueError: If frame, instruction and query leave no room for a document.
     """
+    prefix = tokenizer.rerank_prefix(instruction, query)
     limit = int(max_length * QUERY_SHARE)
-    bare = len(tokenizer.rerank_prefix(instruction, ""))
-    suffix = len(tokenizer.rerank_suffix)
-    if max_length - limit - bare - suffix < 1:
+    frame = tokenizer.rerank_frame_length(instruction)
+    if max_length - limit - frame < 1:
         msg = (
             f"max_length={max_length} leaves no room for a document: the frame and the "
-            f"instruction take {bare + suffix} tokens and the query may take {limit}; "
+            f"instruction take {frame} tokens and the query may take {limit}; "
             "raise max_length or shorten the instruction"
-=======
-    def _prefix(self, instruction: str, query: str) -> Ids:
-        """The frame up to the document, with the query cut to its share if it is longer."""
-        tokenizer = self.engine.tokenizer
-        prefix = tokenizer.rerank_prefix(instruction, query)
-        limit = int(self.max_length * QUERY_SHARE)
-        frame = tokenizer.rerank_frame(instruction)
-        if self.max_length - limit - frame < 1:
-            msg = (
-                f"max_length={self.max_length} leaves no room for a document: the frame and the "
-                f"instruction take {frame} tokens and the query may take {limit}; "
-                "raise max_length or shorten the instruction"
-            )
-            raise ValueError(msg)
-        length = len(prefix) + len(tokenizer.rerank_suffix) - frame
-        if length <= limit:
-            return prefix
-        self._warn_cut(
-            f"the query takes {length} tokens; only the first {limit}, half of "
-            f"max_length={self.max_length}, are read, so that the document keeps its room."
->>>>>>> issue5
         )
         raise ValueError(msg)
-    tokens = len(tokenizer.rerank_prefix(instruction, query)) - bare
-    if tokens <= limit:
-        return query
+    length = len(prefix) + len(tokenizer.rerank_suffix) - frame
+    if length <= limit:
+        return query, prefix
     warn(
-        f"the query takes {tokens} tokens; only the first {limit}, half of "
+        f"the query takes {length} tokens; only the first {limit}, half of "
         f"max_length={max_length}, are read, so that the document keeps its room."
     )
-    return tokenizer.cut_text(query, limit)
+    query = tokenizer.cut_text(query, limit)
+    return query, tokenizer.rerank_prefix(instruction, query)
 
 
 def documents_cut(cut: Collection[int], max_length: int) -> str:

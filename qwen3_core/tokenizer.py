@@ -159,7 +159,7 @@ class Qwen3Tokenizer:
         """The ids that all documents of one query begin with."""
         return self.rerank_head + self.encode(rerank_question(instruction, query))
 
-    def rerank_frame(self, instruction: str) -> int:
+    def rerank_frame_length(self, instruction: str) -> int:
         """Tokens that a prompt has without query and document."""
         bare = self._encode_instruction(rerank_question(instruction, ""))
         return len(self.rerank_head) + len(bare) + len(self.rerank_suffix)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qwen3_core.base import Base
+from qwen3_core.engine import INLINE_CHARACTERS
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.remote import loops
 from qwen3_core.remote.client import Client
@@ -32,7 +33,7 @@ from qwen3_core.settings import (
     Kind,
     check_settings,
 )
-from qwen3_core.tokenizer import SHORT, Qwen3Tokenizer, TruncationWarning
+from qwen3_core.tokenizer import Qwen3Tokenizer, TruncationWarning
 
 T = TypeVar("T")
 B = TypeVar("B")
@@ -267,4 +268,4 @@ class Remote(Base[Call]):
 
 async def in_thread_if_long(size: int, function: Callable[[], T]) -> T:
     """Call a function that tokenises `size` characters without holding up the event loop."""
-    return function() if size <= SHORT else await asyncio.to_thread(function)
+    return function() if size <= INLINE_CHARACTERS else await asyncio.to_thread(function)

@@ -211,8 +211,8 @@ class RemoteReranker(Remote, BaseReranker[Call]):
     ) -> tuple[str, list[tuple[str, int]], list[int]]:
         """Query and documents as sent, with the prompts' tokens, and which documents were cut."""
         query = tokenizer.without_control_tokens(query)
-        query = fit_query(tokenizer, task, query, max_length, self._warn_cut)
-        extra = len(tokenizer.rerank_prefix(task, query)) + len(tokenizer.rerank_suffix)
+        query, prefix = fit_query(tokenizer, task, query, max_length, self._warn_cut)
+        extra = len(prefix) + len(tokenizer.rerank_suffix)
         room = max_length - extra
         framed = [rerank_document(tokenizer.without_control_tokens(text)) for text in texts]
         counts = [len(ids) for ids in tokenizer.encode_many(framed)]
