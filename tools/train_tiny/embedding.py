@@ -53,7 +53,7 @@ class Stage:
 
 
 BAG = Stage("embedding-bag", 0, 600, 1024, 48, 3e-3, 1.0, (48, 64, 128))
-CONTEXT = Stage("embedding-context", 2, 300, 256, 32, 1.5e-3, 0.25, (48, 64, 96))
+CONTEXT = Stage("embedding-context", 2, 1000, 256, 32, 1e-3, 0.25, (48, 64, 96))
 
 #: Embeds token ids behind a shared prefix: float32 (rows, width).
 Embed = Callable[[list[list[int]], list[int]], Tensor]

@@ -56,12 +56,20 @@ def read_faq(folder: Path) -> DevSet:
     return DevSet("Milvus FAQ 2.4.6", queries, documents, gold)
 
 
-def read_parallel_faq(path: Path, version: str, lang: str) -> DevSet:
-    """Questions and answers of the Milvus FAQ in one language (keys question, answer)."""
+def read_parallel_faq(path: Path) -> list[DevSet]:
+    """Questions and answers of the Milvus FAQ in each language of a file, English first.
+
+    Keys of its rows: version, lang, question, answer.
+    """
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if row["version"] == version and row["lang"] == lang]
-    queries, documents = [r["question"] for r in rows], [r["answer"] for r in rows]
-    return DevSet(f"Milvus FAQ {version} {lang}", queries, documents, list(range(len(rows))))
+    languages = sorted({row["lang"] for row in rows}, key=lambda lang: (lang != "en", lang))
+    sets = []
+    for lang in languages:
+        own = [row for row in rows if row["lang"] == lang]
+        queries, documents = [r["question"] for r in own], [r["answer"] for r in own]
+        name = f"Milvus FAQ {own[0]['version']} {lang}"
+        sets.append(DevSet(name, queries, documents, list(range(len(own)))))
+    return sets
 
 
 def tutorial_question(

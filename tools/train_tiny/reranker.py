@@ -22,8 +22,9 @@ from .workspace import Workspace, log, seed_everything
 LAYERS = 3
 LIST_LENGTH = 8
 LISTS = 12
-STEPS = 350
-LEARNING_RATE = 1.5e-4
+STEPS = 1400
+LEARNING_RATE = 2e-4
+WARM_UP = 100
 #: Pairs of each group of sources (see data.GROUPS) that lists are made of.
 POOL = (6000, 9000, 2500, 6000)
 TARGET_TEMPERATURE = 0.07
@@ -65,7 +66,7 @@ def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> N
     average = torch.zeros(4)
     while step < steps:
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * group["share"] * learning_rate_share(step, steps, 25)
+            group["lr"] = LEARNING_RATE * group["share"] * learning_rate_share(step, steps, WARM_UP)
         task = DEFAULT_TASK if rng.random() < 0.75 else rng.choice(OTHER_TASKS)
         rows, target = lists.draw(rng)
         scores = log_odds(model, rows, task, encoder).view(-1, LIST_LENGTH)

@@ -85,7 +85,7 @@ def _evaluate(args: argparse.Namespace, workspace: Workspace) -> None:
     if args.faq:
         sets.append(read_faq(args.faq))
     if args.parallel_faq:
-        sets.append(read_parallel_faq(args.parallel_faq, "v2.4.x", "en"))
+        sets += read_parallel_faq(args.parallel_faq)
     results = {dev.name: evaluate_set(dev, embedder, reranker) for dev in sets}
     report: dict[str, object] = {"metrics": results}
     print(table(results))
