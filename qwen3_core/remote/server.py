@@ -178,9 +178,38 @@ def check_base_url(base_url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") or "/v1", "", ""))
 
 
+def check_key(key: str, name: str) -> str:
+    """The key without the blanks around it, as files and shells leave them.
+
+    Raises:
+        TypeError: If it is not a string.
+        ValueError: If nothing is left, or it cannot be sent. The error does not show the key, which
+            the HTTP client's own error would.
+    """
+    if not isinstance(key, str):
+        msg = f"{name} must be a string, got {type(key).__name__}"
+        raise TypeError(msg)
+    key = key.strip()
+    if not key:
+        msg = f"{name} is blank: leave it out for a server that wants none"
+        raise ValueError(msg)
+    if not (key.isascii() and key.isprintable()):
+        msg = f"{name} holds characters that HTTP headers cannot: copy the key again"
+        raise ValueError(msg)
+    return key
+
+
 def is_dashscope(base_url: str) -> bool:
-    """Whether a URL is Alibaba Cloud Model Studio's (DashScope)."""
-    return (urlsplit(base_url).hostname or "").endswith(".aliyuncs.com")
+    """Whether a URL is Alibaba Cloud Model Studio's (DashScope).
+
+    Such as dashscope.aliyuncs.com, dashscope-intl.aliyuncs.com or NAME.REGION.maas.aliyuncs.com.
+    Other hosts of that domain are customers' own, and are not to be sent the key.
+    """
+    host = urlsplit(base_url).hostname or ""
+    product = host.removesuffix(".aliyuncs.com").rpartition(".")[2]
+    return host.endswith(".aliyuncs.com") and (
+        product == "maas" or product == "dashscope" or product.startswith("dashscope-")
+    )
 
 
 def dashscope_url(base_url: str, purpose: Kind) -> str:
