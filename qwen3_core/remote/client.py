@@ -204,24 +204,35 @@ class Client:
 
 
 def _without_texts(words: str, texts: Sequence[str]) -> str:
-    """A server's words without what they repeat of the texts, shortened and escaped as it may be.
+    """A server's words without what they repeat of the texts, escaped or shortened as it may be.
 
     Whatever they have in common with a text for `REPEATED` characters or more is left out.
     """
-    for text in sorted({t for t in texts if 3 < len(t) < REPEATED}, key=len, reverse=True):
-        words = words.replace(text, "...")
+    forms = {form for text in texts for form in _spellings(text)}
+    for form in sorted((f for f in forms if 3 < len(f) < REPEATED), key=len, reverse=True):
+        words = words.replace(form, "...")
     words, kept, i = words[: 4 * WORDS], "", 0
     while i < len(words):
         end = i + REPEATED
-        if end > len(words) or not any(words[i:end] in text for text in texts):
+        if end > len(words) or not any(words[i:end] in form for form in forms):
             kept += words[i]
             i += 1
             continue
-        while end < len(words) and any(words[i : end + 1] in text for text in texts):
+        while end < len(words) and any(words[i : end + 1] in form for form in forms):
             end += 1
         kept += "..."
         i = end
     return kept
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    """A text as it is, and as JSON and Python write it."""
+    return (
+        text,
+        json.dumps(text)[1:-1],
+        json.dumps(text, ensure_ascii=False)[1:-1],
+        repr(text)[1:-1],
+    )
 
 
 def _words(body: object) -> str:

@@ -13,8 +13,10 @@ Use it as a context manager and give `server.url` to a component as its base URL
 Switches make it wrong in one respect, and `server.fail(...)` answers the next requests with faults.
 """
 
+import contextlib
 import json
 import select
+import socket
 import threading
 import time
 from collections import deque
@@ -107,6 +109,7 @@ class FakeServer:
         self._busy = 0
         self._lock = threading.Lock()
         self._faults: deque[Fault | None] = deque()
+        self._open: set[socket.socket] = set()
         self._http = _Listener(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
@@ -140,6 +143,9 @@ class FakeServer:
         self.stopped.set()
         self._http.shutdown()
         self._http.server_close()
+        for connection in list(self._open):  # clients keep them for their next request
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
 
     # What the APIs answer
@@ -362,7 +368,7 @@ def retry_at(code: int, seconds: float) -> Fault:
 def dropped(handler: Any, answer: Callable[[], Any]) -> None:
     """The connection ends before an answer."""
     handler.close_connection = True
-    handler.connection.shutdown(2)
+    handler.connection.shutdown(socket.SHUT_RDWR)
 
 
 def dropped_midway(handler: Any, answer: Callable[[], Any]) -> None:
@@ -370,7 +376,7 @@ def dropped_midway(handler: Any, answer: Callable[[], Any]) -> None:
     data = json.dumps(answer()).encode()
     handler.send(200, data[: len(data) // 2], content_length=str(len(data)))
     handler.close_connection = True
-    handler.connection.shutdown(2)
+    handler.connection.shutdown(socket.SHUT_RDWR)
 
 
 def truncated(handler: Any, answer: Callable[[], Any]) -> None:
@@ -434,6 +440,14 @@ def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            super().setup()
+            server._open.add(self.connection)
+
+        def finish(self) -> None:
+            server._open.discard(self.connection)
+            super().finish()
 
         def do_GET(self) -> None:
             if self.path != "/v1/models":

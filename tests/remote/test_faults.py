@@ -371,6 +371,15 @@ def test_a_refusal_is_told_in_the_servers_own_words_without_the_texts(server, pu
         assert KEY not in shown
 
 
+def test_a_short_text_is_not_repeated_either(server):
+    server.fail(
+        status(400, {"error": {"message": "cannot read 'secret\\n' or 秘密的文本 or \\u79d8"}})
+    )
+    with pytest.raises(ServerError) as caught:
+        ask(on_server(server, options()), ["secret\n", "秘密的文本"])
+    assert "cannot read '...' or ... or " in str(caught.value)
+
+
 def test_a_long_refusal_is_cut(server):
     server.fail(status(400, {"error": {"message": "x" * 100_000}}))
     with pytest.raises(ServerError) as caught:
