@@ -223,7 +223,7 @@ def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(key, origin, m
 
 @pytest.mark.parametrize("origin", ["argument", "environment"])
 def test_blanks_around_a_key_are_left_out(locked, origin, monkeypatch):
-    options = {"api_key": f" {KEY}\n"} if origin == "argument" else {}
+    options: dict[str, Any] = {"api_key": f" {KEY}\n"} if origin == "argument" else {}
     if origin == "environment":
         monkeypatch.setenv("QWEN3_API_KEY", f"{KEY}\r\n")
     component = RemoteEmbedder("tiny", base_url=locked.url, **options)
@@ -319,8 +319,9 @@ class Tracer(BaseCallbackHandler):
 
 
 def test_langchain_callbacks_are_not_shown_the_key(locked):
-    embeddings = Qwen3Embeddings(model="tiny", base_url=locked.url, api_key=KEY, server=SERVER)
-    reranker = Qwen3Reranker(model="tiny", base_url=locked.url, api_key=KEY, server=SERVER)
+    options: dict[str, Any] = {"model": "tiny", "base_url": locked.url, "api_key": KEY}
+    embeddings = Qwen3Embeddings(**options, server=SERVER)
+    reranker = Qwen3Reranker(**options, server=SERVER)
     store = InMemoryVectorStore.from_texts(TEXTS[:4], embeddings)
     retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker)
     tracer = Tracer()
@@ -349,11 +350,20 @@ class Payloads(LlamaHandler):
         super().__init__([], [])
         self.seen: list[str] = []
 
-    def on_event_start(self, event_type: Any, payload: Any = None, **kwargs: Any) -> str:
+    def on_event_start(
+        self,
+        event_type: Any,
+        payload: Any = None,
+        event_id: str = "",
+        parent_id: str = "",
+        **kwargs: Any,
+    ) -> str:
         self.seen.append(f"{event_type} {payload!r} {kwargs!r}")
         return ""
 
-    def on_event_end(self, event_type: Any, payload: Any = None, **kwargs: Any) -> None:
+    def on_event_end(
+        self, event_type: Any, payload: Any = None, event_id: str = "", **kwargs: Any
+    ) -> None:
         self.seen.append(f"{event_type} {payload!r} {kwargs!r}")
 
     def start_trace(self, trace_id: str | None = None) -> None:
