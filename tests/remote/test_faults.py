@@ -109,7 +109,7 @@ def test_an_answer_that_is_no_json_is_an_error_at_once(server, purpose, fault):
     np.testing.assert_allclose(ask(component), expected(component), atol=1e-5)
 
 
-def test_retry_after_is_honoured(server, monkeypatch):
+def test_retry_after_is_honoured(server):
     component = on_server(server, options(retries=3))
     server.fail(status(429, retry_after="0.4"), status(503, retry_after="0.2"))
     ask(component)
@@ -121,6 +121,13 @@ def test_retry_after_is_honoured(server, monkeypatch):
     ask(component)
     first, second = [r.time for r in server.received]
     assert second - first >= 0.9
+
+
+def test_a_server_that_asks_for_more_than_two_minutes_is_not_waited_for(server):
+    server.fail(status(429, retry_after="121"))
+    with pytest.raises(ServerError, match="answered 429"):
+        ask(on_server(server, options()))
+    assert len(server.received) == 1
 
 
 def test_pauses_grow_and_are_jittered(server, monkeypatch):
