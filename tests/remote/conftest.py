@@ -1,10 +1,13 @@
 """What the tests of servers share."""
 
+import ssl
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 
+from qwen3_core.loading import load_tokenizer
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server, component
 from tests.remote.fake_server import FakeServer, embedder, reranker
 
@@ -34,6 +37,22 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("QWEN3_API_KEY", "DASHSCOPE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each component and each client would do again, and always alike, is done once."""
+    monkeypatch.setattr("qwen3_core.loading.load_tokenizer", cached_tokenizer)
+    monkeypatch.setattr("httpx._transports.default.create_ssl_context", certificates)
+
+
+cached_tokenizer = cache(load_tokenizer)
+
+
+@cache
+def certificates(**_: Any) -> ssl.SSLContext:
+    """Certificates for https, which nothing here speaks."""
+    return ssl.create_default_context()
 
 
 @pytest.fixture
