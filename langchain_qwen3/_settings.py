@@ -32,7 +32,10 @@ class CheckpointSettings(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", validate_assignment=True, use_attribute_docstrings=True
+        extra="forbid",
+        validate_assignment=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # a key may be among the input
     )
 
     model: str | Path

@@ -45,7 +45,12 @@ class Qwen3Embedding(BaseEmbedding):
             long enough shows at first use: OSError or ValueError there.
     """
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # a key may be among the input
+    )
 
     model_name: str = Field(default=DEFAULT_EMBEDDING_MODEL, alias="model", frozen=True)
     """Hub name such as "Qwen/Qwen3-Embedding-0.6B", local folder, or "tiny" for the bundled one."""

@@ -58,7 +58,11 @@ class Qwen3Rerank(BaseNodePostprocessor):
             long enough shows at first use: OSError or ValueError there.
     """
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # a key may be among the input
+    )
 
     model: str = Field(default=DEFAULT_RERANKER_MODEL, frozen=True)
     """Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny" for the bundled one."""

@@ -5,6 +5,8 @@ Retries, `Retry-After`, connection pools and the key's header are the official O
 
 import asyncio
 import json
+import os
+import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,9 @@ server it is pointed at."""
 WORDS = 400
 """Characters that an error quotes of what a server said."""
 
+REPEATED = 12
+"""Characters in a row from which on what a server says is taken for a repetition of a text."""
+
 
 @dataclass
 class _Connection:
@@ -36,6 +41,18 @@ class _Connection:
 
 _connections: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[object, _Connection]]"
 _connections = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+"""Held while that is read or changed, which threads do."""
+
+
+def _after_fork_in_child() -> None:
+    """Another thread may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Client:
@@ -138,10 +155,9 @@ class Client:
     def _refusal(self, error: "APIStatusError", texts: Sequence[str]) -> str:
         """What a server answered, in its own words, less what must not be shown."""
         words = _words(error.body)
-        for text in sorted({t for t in texts if len(t) > 3}, key=len, reverse=True):
-            words = words.replace(text, "...")
         if self._api_key:
             words = words.replace(self._api_key, "...")
+        words = _without_texts(words, texts)
         refusal = f"the server answered {error.status_code}: {words[:WORDS] or 'nothing more'}"
         if error.status_code in (401, 403):
             refusal += (
@@ -155,15 +171,16 @@ class Client:
     def _connection(self) -> _Connection:
         """This event loop's client for this server; components with equal settings share it."""
         loop = asyncio.get_running_loop()
-        if loop not in _connections:
-            for other in [other for other in _connections if other.is_closed()]:
-                del _connections[other]  # its client holds the loop, so it would stay for ever
-            _connections[loop] = {}
+        with _lock:
+            if loop not in _connections:
+                for other in [other for other in _connections if other.is_closed()]:
+                    del _connections[other]  # its client holds the loop, so it would stay for ever
+                _connections[loop] = {}
+            own = _connections[loop]
         key = (self.base_url, self._api_key, self._server)
-        connection = _connections[loop].get(key)
-        if connection is None:
-            connection = _connections[loop][key] = self._connect()
-        return connection
+        if key not in own:  # only this loop's thread changes it
+            own[key] = self._connect()
+        return own[key]
 
     def _connect(self) -> _Connection:
         try:
@@ -182,7 +199,40 @@ class Client:
             # OpenAI's own choice would try to close itself when the event loop is gone.
             http_client=DefaultAsyncHttpxClient(),
         )
+        openai._custom_headers = {}  # noqa: SLF001 - those of OPENAI_CUSTOM_HEADERS, for OpenAI alone
         return _Connection(openai, asyncio.Semaphore(self._server.concurrency))
+
+
+def _without_texts(words: str, texts: Sequence[str]) -> str:
+    """A server's words without what they repeat of the texts, escaped or shortened as it may be.
+
+    Whatever they have in common with a text for `REPEATED` characters or more is left out.
+    """
+    forms = {form for text in texts for form in _spellings(text)}
+    for form in sorted((f for f in forms if 3 < len(f) < REPEATED), key=len, reverse=True):
+        words = words.replace(form, "...")
+    words, kept, i = words[: 4 * WORDS], "", 0
+    while i < len(words):
+        end = i + REPEATED
+        if end > len(words) or not any(words[i:end] in form for form in forms):
+            kept += words[i]
+            i += 1
+            continue
+        while end < len(words) and any(words[i : end + 1] in form for form in forms):
+            end += 1
+        kept += "..."
+        i = end
+    return kept
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    """A text as it is, and as JSON and Python write it."""
+    return (
+        text,
+        json.dumps(text)[1:-1],
+        json.dumps(text, ensure_ascii=False)[1:-1],
+        repr(text)[1:-1],
+    )
 
 
 def _words(body: object) -> str:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from qwen3_core.base import Base
 from qwen3_core.engine import INLINE_CHARACTERS
@@ -23,6 +23,7 @@ from qwen3_core.remote.server import (
     ServerKind,
     as_server,
     check_base_url,
+    check_key,
     dashscope_url,
     is_dashscope,
 )
@@ -68,7 +69,7 @@ _known: dict[object, Facts] = {}
 class Remote(Base[Call]):
     """A model on a server: settings, checked at once, and a first look at the server when needed.
 
-    It pickles and copies as its settings, without the key.
+    It pickles as its settings, without the key; a copy has the key.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Remote(Base[Call]):
         if self._dashscope and is_dashscope(base_url):
             base_url = dashscope_url(base_url, purpose)
         self.base_url = base_url
-        self._api_key = api_key
+        self._api_key = None if api_key is None else check_key(api_key, "api_key")
         self._warned = False
         self._set_up()
 
@@ -107,7 +108,8 @@ class Remote(Base[Call]):
         key = self._api_key
         if key is None:
             variables = KEY_VARIABLES if self._dashscope else KEY_VARIABLES[:1]
-            key = next((os.environ[name] for name in variables if os.environ.get(name)), None)
+            found = ((name, os.environ.get(name, "").strip()) for name in variables)
+            key = next((check_key(value, name) for name, value in found if value), None)
         self._client = Client(self.base_url, key, self._server)
         self._tokenizer: Qwen3Tokenizer | None = None
 
@@ -117,6 +119,15 @@ class Remote(Base[Call]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._set_up()
+
+    def __copy__(self) -> Self:
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        return copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        del memo  # what it holds is never changed
+        return self.__copy__()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r}, base_url={self.base_url!r})"

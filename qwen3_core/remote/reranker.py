@@ -165,6 +165,7 @@ class RemoteReranker(Remote, BaseReranker[Call]):
         if not pairs:
             return log_odds
         facts = await self._look()
+        task = (await self._load_tokenizer()).without_control_tokens(task)
         with progress_bar("Reranking", len(pairs), show_progress) as progress:
 
             async def ask(batch: _Batch) -> None:
@@ -190,7 +191,7 @@ class RemoteReranker(Remote, BaseReranker[Call]):
                 by_query.setdefault(pairs[i][0], []).append(i)
             for query, members in by_query.items():
                 texts = [documents[i] for i in members]
-                prepare = partial(self._prepare, tokenizer, query, texts, task, max_length)
+                prepare = partial(self._prepare, facts, tokenizer, query, texts, task, max_length)
                 size = len(query) + sum(map(len, texts))
                 sent_query, prepared, cut = await in_thread_if_long(size, prepare)
                 if cut:
@@ -207,7 +208,13 @@ class RemoteReranker(Remote, BaseReranker[Call]):
                 yield batch
 
     def _prepare(
-        self, tokenizer: Qwen3Tokenizer, query: str, texts: list[str], task: str, max_length: int
+        self,
+        facts: Facts,
+        tokenizer: Qwen3Tokenizer,
+        query: str,
+        texts: list[str],
+        task: str,
+        max_length: int,
     ) -> tuple[str, list[tuple[str, int]], list[int]]:
         """Query and documents as sent, with the prompts' tokens, and which documents were cut."""
         query = tokenizer.without_control_tokens(query)
@@ -220,11 +227,12 @@ class RemoteReranker(Remote, BaseReranker[Call]):
         for i in cut:
             framed[i], counts[i] = tokenizer.cut_text(framed[i], room), room
         if self._server.template == "client":
-            query = rerank_frame(tokenizer.without_control_tokens(task), query)
+            query = rerank_frame(task, query)
             sent = [text + RERANK_SUFFIX for text in framed]
         else:
-            # llama.cpp fills its template by replacement, the query first.
-            query = query.replace("{document}", "{ document}")
+            if facts.dialect.instruction_key is None:
+                # llama.cpp fills its template by replacement, the query first.
+                query = query.replace("{document}", "{ document}")
             sent = [text[1:] for text in framed]
         return query, [(s, count + extra) for s, count in zip(sent, counts, strict=True)], cut
 

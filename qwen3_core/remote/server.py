@@ -34,8 +34,9 @@ class Server:
         batch_tokens: Tokens of one request; by default the server's limit, or 65,536.
         concurrency: Requests under way at a time, for all components that use this server with the
             same settings in one event loop.
-        retries: Further attempts after 408, 409, 429, 5xx or a dropped connection, with growing,
-            jittered pauses of up to 8 s, or as long as the server's `Retry-After` says.
+        retries: Further attempts after 408, 409, 429, 5xx, a dropped connection or none in time,
+            with growing, jittered pauses of up to 8 s, or as long as the server's `Retry-After`
+            says; if that is more than two minutes, there is no further attempt.
         connect_timeout: Seconds to wait for a connection.
         read_timeout: Seconds to wait for the next byte of an answer.
         self_check: Ask a question with a known answer first, and refuse a server that gets it
@@ -178,9 +179,38 @@ def check_base_url(base_url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") or "/v1", "", ""))
 
 
+def check_key(key: str, name: str) -> str:
+    """The key without the blanks around it, as files and shells leave them.
+
+    Raises:
+        TypeError: If it is not a string.
+        ValueError: If nothing is left, or it cannot be sent. The error does not show the key, which
+            the HTTP client's own error would.
+    """
+    if not isinstance(key, str):
+        msg = f"{name} must be a string, got {type(key).__name__}"
+        raise TypeError(msg)
+    key = key.strip()
+    if not key:
+        msg = f"{name} is blank: leave it out for a server that wants none"
+        raise ValueError(msg)
+    if not (key.isascii() and key.isprintable()):
+        msg = f"{name} holds characters that HTTP headers cannot: copy the key again"
+        raise ValueError(msg)
+    return key
+
+
 def is_dashscope(base_url: str) -> bool:
-    """Whether a URL is Alibaba Cloud Model Studio's (DashScope)."""
-    return (urlsplit(base_url).hostname or "").endswith(".aliyuncs.com")
+    """Whether a URL is Alibaba Cloud Model Studio's (DashScope).
+
+    Such as dashscope.aliyuncs.com, dashscope-intl.aliyuncs.com or NAME.REGION.maas.aliyuncs.com.
+    Other hosts of that domain are customers' own, and are not to be sent the key.
+    """
+    host = urlsplit(base_url).hostname or ""
+    product = host.removesuffix(".aliyuncs.com").rpartition(".")[2]
+    return host.endswith(".aliyuncs.com") and (
+        product == "maas" or product == "dashscope" or product.startswith("dashscope-")
+    )
 
 
 def dashscope_url(base_url: str, purpose: Kind) -> str:
