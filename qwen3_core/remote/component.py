@@ -3,6 +3,7 @@
 import asyncio
 import os
 import warnings
+import weakref
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ class Facts:
     max_length: int | None
     """Tokens that it reads of one input; None if it does not say."""
     dimensions: int = 0
-    """Length of an embedding server's vectors; 0 for a reranker or if it was not asked."""
+    """Length of an embedding server's vectors, as it sends them; 0 for a reranker or if it was not
+    asked."""
     log_odds: bool = False
     """Whether a reranking server returns log-odds; else probabilities."""
 
@@ -64,6 +66,8 @@ class Facts:
 
 
 _known: dict[object, Facts] = {}
+_tokenizers: "weakref.WeakValueDictionary[object, Qwen3Tokenizer]" = weakref.WeakValueDictionary()
+"""Shared by all components that name the same one, for as long as one of them lives."""
 
 
 class Remote(Base[Call]):
@@ -237,8 +241,14 @@ class Remote(Base[Call]):
             own = self._model == TINY or "/" in self._model or Path(self._model).is_dir()
             # All published sizes share one tokenizer, and so do models served under an alias.
             name = self._model if own else DEFAULT_EMBEDDING_MODEL
+        key = (name, self._purpose, self._revision)
         try:
-            return load_tokenizer(name, self._purpose, revision=self._revision)
+            tokenizer = _tokenizers.get(key)
+            if tokenizer is None:
+                tokenizer = _tokenizers[key] = load_tokenizer(
+                    name, self._purpose, revision=self._revision
+                )
+            return tokenizer
         except OSError as error:
             msg = (
                 f"{error}\nTexts are counted and cut before they are sent: name a tokenizer with "

@@ -12,7 +12,7 @@ from qwen3_core.base import BaseEmbedder
 from qwen3_core.embedder import check_instruction, texts_cut
 from qwen3_core.engine import windows
 from qwen3_core.progress import progress_bar
-from qwen3_core.prompts import END_OF_TEXT, query_prefix, query_text
+from qwen3_core.prompts import DEFAULT_TASK, END_OF_TEXT, TASKS, query_prefix, query_text
 from qwen3_core.remote import loops
 from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_embedding
 from qwen3_core.remote.component import Call, Facts, Remote, in_thread_if_long
@@ -84,9 +84,14 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
     @property
     def dimensions(self) -> int:
         """Length of the vectors; asks the server if it was not given."""
-        return self._dimensions or loops.run(self._full_dimensions())
+        return self._dimensions or loops.run(self._server_dimensions())
 
-    async def _full_dimensions(self) -> int:
+    @property
+    def _identity(self) -> object:
+        # Some servers are asked for vectors of that length.
+        return (super()._identity, self._dimensions)
+
+    async def _server_dimensions(self) -> int:
         facts = await self._look()
         if not facts.dimensions:  # not checked, so not known
             vectors, _ = await self._ask(facts, ["?"])
@@ -98,11 +103,11 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
 
     async def _check(self, facts: Facts) -> Facts:
         tokenizer = await self._load_tokenizer()
-        prompt = query_prefix(self.instruction) + query_text(QUERY)
+        prompt = query_prefix(TASKS[DEFAULT_TASK]) + query_text(QUERY)
         texts = [prompt, RELEVANT, IRRELEVANT]
         vectors, tokens = await self._ask(facts, [self._sent(text) for text in texts])
         expected = sum(len(tokenizer.encode(text)) + 1 for text in texts)
-        check_embedding(vectors, tokens, expected)
+        check_embedding(self._cut(vectors), tokens, expected)
         return replace(facts, dimensions=vectors.shape[1])
 
     def _documents(self, texts: list[str], show_progress: bool) -> Call:
@@ -122,7 +127,8 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
 
             async def ask(batch: Batch) -> None:
                 begin, sent = batch
-                found[begin], _ = await self._ask(facts, sent)
+                vectors, _ = await self._ask(facts, sent)
+                found[begin] = self._cut(vectors)
                 if progress is not None:
                     progress(len(sent))
 
@@ -182,7 +188,7 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
         return text + END_OF_TEXT if self._server.append_end_of_text else text
 
     async def _ask(self, facts: Facts, texts: list[str]) -> tuple[np.ndarray, int | None]:
-        """Vectors of one request's texts, cut and normalised, and the tokens that were read."""
+        """The server's vectors of one request's texts, and the tokens that it read."""
         body: dict[str, Any] = {
             "model": self._served_model,
             "input": texts,
@@ -196,16 +202,28 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
         except (KeyError, TypeError, ValueError) as error:
             msg = f"{self.base_url} answered {len(texts)} texts with something else: {error}"
             raise ServerError(msg) from None
-        check_dimensions(self._dimensions, vectors.shape[1])
+        width = vectors.shape[1]
+        if facts.dimensions and width != facts.dimensions:
+            msg = (
+                f"{self.base_url} returned vectors of {width} dimensions, and of "
+                f"{facts.dimensions} before: is another model served now? A new process asks anew"
+            )
+            raise ServerError(msg)
+        check_dimensions(self._dimensions, width)
+        usage = reply.get("usage") or {}
+        tokens = usage.get("prompt_tokens")
+        return vectors, tokens if isinstance(tokens, int) and tokens else None
+
+    def _cut(self, vectors: np.ndarray) -> np.ndarray:
+        """The vectors with as many dimensions as are wanted, of length 1."""
         vectors = vectors[:, : self._dimensions]
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not (np.isfinite(norms).all() and norms.all()):
             bad = int(np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))[0])
             msg = f"{self.base_url} returned a vector of length {norms[bad, 0]} for text {bad}"
             raise FloatingPointError(msg)
-        usage = reply.get("usage") or {}
-        tokens = usage.get("prompt_tokens")
-        return vectors / norms, tokens if isinstance(tokens, int) and tokens else None
+        unit: np.ndarray = vectors / norms
+        return unit
 
 
 def _vectors(reply: Any, count: int) -> np.ndarray:

@@ -186,6 +186,13 @@ def test_dimensions_are_asked_for_where_the_server_has_them_else_cut_here(kind):
         assert set(asked) == ({64} if kind == "dashscope" else {None})
 
 
+def test_components_of_other_dimensions_do_not_mix_up_a_servers_own(kind):
+    with FakeServer(kind) as server:
+        assert on_server(server, dimensions=64).embed_documents(["text"]).shape == (1, 64)
+        assert on_server(server).dimensions == 256
+        assert on_server(server, dimensions=32).dimensions == 32
+
+
 def test_empty_lists_ask_nothing(unchecked):
     server, options = unchecked
     assert on_server(server, options).embed_documents([]).shape == (0, 0)

@@ -288,6 +288,12 @@ def test_vectors_of_different_lengths_are_an_error(server):
     server.fail(mangled(all_shorter))
     with pytest.raises(ServerError, match=r"vectors of different lengths: \[100, 256\]"):
         ask(on_server(server, options(batch_size=4)))
+    # Cut to 64 they would look alike; what the self-check has seen tells.
+    checked = on_server(server, dimensions=64)
+    ask(checked)
+    server.fail(mangled(all_shorter))
+    with pytest.raises(ServerError, match="vectors of 100 dimensions, and of 256 before"):
+        ask(checked)
     server.fail(mangled(all_shorter))
     with pytest.raises(ValueError, match="dimensions must be an integer from 32 to 100, got 128"):
         ask(on_server(server, options(), dimensions=128))
