@@ -233,6 +233,8 @@ class RemoteReranker(Remote, BaseReranker[Call]):
     ) -> tuple[np.ndarray, int | None]:
         """One request's scores in the order of its documents, and the tokens that were read."""
         dialect = facts.dialect
+        if facts.kind == "llama.cpp":  # fills its template by replacement, the query first
+            query = query.replace("{document}", "{ document}")
         body: dict[str, Any] = {
             "model": self._served_model,
             "query": query,
