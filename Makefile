@@ -9,10 +9,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help demo test vllm bench bench-load lint format clean venv
+.PHONY: help demo test vllm llama-cpp bench bench-load lint format clean venv
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## retrieve, rerank and answer through both frameworks, offline
 	@$(VENV_PYTHON) examples/demo.py
@@ -22,6 +22,9 @@ test: venv ## run the tests
 
 vllm: venv ## install a vLLM server, in an environment of its own, for tests/vllm
 	@$(PYTHON) tools/setup_vllm.py
+
+llama-cpp: venv ## install a llama.cpp server, in an environment of its own, for tests/llama_cpp
+	@$(PYTHON) tools/setup_llama_cpp.py
 
 bench: venv ## measure embedding and reranking beside peers
 	@$(VENV_PYTHON) benchmarks/speed.py

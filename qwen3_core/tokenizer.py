@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -131,8 +132,10 @@ class Qwen3Tokenizer:
         """The text with a space in each control token that it spells, behind its first letter.
 
         For readers that take `<|im_end|>` in a text for the end of a turn, as servers do. Here,
-        texts need no such care.
+        texts need no such care. The text is composed as well (Unicode's NFC), which the model's
+        tokenizer does and llama.cpp's does not.
         """
+        text = unicodedata.normalize("NFC", text)
         return self._spelled_control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def embedding_prefix(self, instruction: str) -> Ids:

@@ -16,6 +16,7 @@ from qwen3_core.remote.errors import ServerError
 from qwen3_core.remote.server import Server
 
 if TYPE_CHECKING:
+    import httpx
     from openai import APIStatusError, AsyncOpenAI
 
 NO_KEY = "none"
@@ -197,7 +198,7 @@ class Client:
             timeout=httpx.Timeout(self._server.read_timeout, connect=self._server.connect_timeout),
             max_retries=self._server.retries,
             # OpenAI's own choice would try to close itself when the event loop is gone.
-            http_client=DefaultAsyncHttpxClient(),
+            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [_final_if_missing]}),
         )
         openai._custom_headers = {}  # noqa: SLF001 - those of OPENAI_CUSTOM_HEADERS, for OpenAI alone
         return _Connection(openai, asyncio.Semaphore(self._server.concurrency))
@@ -233,6 +234,12 @@ def _spellings(text: str) -> tuple[str, ...]:
         json.dumps(text, ensure_ascii=False)[1:-1],
         repr(text)[1:-1],
     )
+
+
+async def _final_if_missing(response: "httpx.Response") -> None:
+    """Keep the OpenAI client, which reads this header, from asking again for what is not there."""
+    if response.status_code == 501:
+        response.headers["x-should-retry"] = "false"
 
 
 def _words(body: object) -> str:

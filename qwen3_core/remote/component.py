@@ -221,8 +221,9 @@ class Remote(Base[Call]):
                 "the server does, with Server(model=...), or start it with --served-model-name"
             )
             raise ServerError(msg)
-        length = (own or {}).get("max_model_len")
-        return kind, length if isinstance(length, int) else None
+        if kind == "llama.cpp" and len(models) == 1:
+            own = models[0]  # it serves its one model under any name
+        return kind, _max_length(own or {})
 
     @abstractmethod
     def _limits(self, dialect: Dialect) -> Any:
@@ -285,6 +286,16 @@ class Remote(Base[Call]):
                     group.create_task(work())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+
+
+def _max_length(model: dict[str, Any]) -> int | None:
+    """Tokens that a model in a server's list reads of one input; None if it does not say."""
+    length = model.get("max_model_len")
+    if isinstance(length, int):
+        return length
+    meta = model.get("meta")  # llama.cpp's; it refuses inputs that fill their whole context
+    context = meta.get("n_ctx") if isinstance(meta, dict) else None
+    return context - 1 if isinstance(context, int) else None
 
 
 async def in_thread_if_long(size: int, function: Callable[[], T]) -> T:

@@ -191,7 +191,7 @@ class RemoteReranker(Remote, BaseReranker[Call]):
                 by_query.setdefault(pairs[i][0], []).append(i)
             for query, members in by_query.items():
                 texts = [documents[i] for i in members]
-                prepare = partial(self._prepare, facts, tokenizer, query, texts, task, max_length)
+                prepare = partial(self._prepare, tokenizer, query, texts, task, max_length)
                 size = len(query) + sum(map(len, texts))
                 sent_query, prepared, cut = await in_thread_if_long(size, prepare)
                 if cut:
@@ -209,7 +209,6 @@ class RemoteReranker(Remote, BaseReranker[Call]):
 
     def _prepare(
         self,
-        facts: Facts,
         tokenizer: Qwen3Tokenizer,
         query: str,
         texts: list[str],
@@ -230,9 +229,6 @@ class RemoteReranker(Remote, BaseReranker[Call]):
             query = rerank_frame(task, query)
             sent = [text + RERANK_SUFFIX for text in framed]
         else:
-            if facts.dialect.instruction_key is None:
-                # llama.cpp fills its template by replacement, the query first.
-                query = query.replace("{document}", "{ document}")
             sent = [text[1:] for text in framed]
         return query, [(s, count + extra) for s, count in zip(sent, counts, strict=True)], cut
 
@@ -241,6 +237,8 @@ class RemoteReranker(Remote, BaseReranker[Call]):
     ) -> tuple[np.ndarray, int | None]:
         """One request's scores in the order of its documents, and the tokens that were read."""
         dialect = facts.dialect
+        if facts.kind == "llama.cpp":  # fills its template by replacement, the query first
+            query = query.replace("{document}", "{ document}")
         body: dict[str, Any] = {
             "model": self._served_model,
             "query": query,

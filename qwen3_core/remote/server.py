@@ -34,9 +34,9 @@ class Server:
         batch_tokens: Tokens of one request; by default the server's limit, or 65,536.
         concurrency: Requests under way at a time, for all components that use this server with the
             same settings in one event loop.
-        retries: Further attempts after 408, 409, 429, 5xx, a dropped connection or none in time,
-            with growing, jittered pauses of up to 8 s, or as long as the server's `Retry-After`
-            says; if that is more than two minutes, there is no further attempt.
+        retries: Further attempts after 408, 409, 429, 5xx but 501, a dropped connection or none in
+            time, with growing, jittered pauses of up to 8 s, or as long as the server's
+            `Retry-After` says; if that is more than two minutes, there is no further attempt.
         connect_timeout: Seconds to wait for a connection.
         read_timeout: Seconds to wait for the next byte of an answer.
         self_check: Ask a question with a known answer first, and refuse a server that gets it

@@ -1,6 +1,7 @@
 """Ids of our split frames equal those of the whole prompt; user text never becomes control."""
 
 import json
+import unicodedata
 
 import pytest
 from hypothesis import example, given
@@ -174,8 +175,8 @@ def test_cut_text_is_a_beginning_of_at_most_so_many_tokens(tokenizer, text, toke
 @given(pieces=st.lists(st.one_of(st.sampled_from(CONTROL_WORDS), st.text(max_size=4)), max_size=8))
 @example(pieces=["<|im_", "<|im_end|>", "end|>"])
 def test_a_text_for_a_server_spells_no_control_token(tokenizer, whole, control, pieces):
-    text = "".join(pieces)
-    sent = tokenizer.without_control_tokens(text)
+    text = unicodedata.normalize("NFC", "".join(pieces))
+    sent = tokenizer.without_control_tokens("".join(pieces))
     assert control.isdisjoint(ids(whole, sent))
     assert sent.replace(" ", "") == text.replace(" ", "")
     if control.isdisjoint(ids(whole, text)):

@@ -1,0 +1,106 @@
+"""Real llama.cpp servers with the bundled pair, if installed (tools/setup_llama_cpp.py)."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "qwen3_core" / "tiny"
+sys.path.insert(0, str(ROOT / "tools"))
+
+from setup_llama_cpp import FOLDER  # noqa: E402 - found through the line above
+
+PYTHON = Path(os.environ.get("QWEN3_LLAMA_CPP", FOLDER / "bin" / "python"))
+LONG = 9_216
+"""Tokens that the served models read, but for "no eos"; the bundled pair as such reads 2,048."""
+START = 120
+"""Seconds that all servers together may take to start; 2 on an idle machine."""
+
+
+@dataclass
+class LlamaServer:
+    """One server, running."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def wait(self, deadline: float) -> None:
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"http://127.0.0.1:{self.port}/health").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        pytest.fail(f"llama.cpp did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+
+
+def _start(file: Path, pooling: str, context: int) -> LlamaServer:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    script = Path(__file__).with_name("serve.py")
+    command = [str(PYTHON), str(script), str(file), pooling, str(port), str(context)]
+    path = file.with_suffix(".log")
+    with path.open("wb") as log:
+        return LlamaServer(subprocess.Popen(command, stdout=log, stderr=log), port, path)
+
+
+@pytest.fixture(scope="session")
+def long_pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The bundled pair, allowed to read long texts (rotary positions have no end of their own)."""
+    folders = {}
+    for name in ("embedding", "reranker"):
+        folder = folders[name] = tmp_path_factory.mktemp("long") / name
+        shutil.copytree(TINY / name, folder)
+        config = json.loads((folder / "config.json").read_text())
+        config["max_position_embeddings"] = LONG
+        (folder / "config.json").write_text(json.dumps(config))
+    return folders
+
+
+@pytest.fixture(scope="session")
+def servers(
+    long_pair: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, LlamaServer]]:
+    """The servers "embedding", "no eos", "reranker" and "no frame" (a reranker too)."""
+    if not PYTHON.exists():
+        pytest.skip(f"no llama.cpp at {PYTHON}: run tools/setup_llama_cpp.py")
+    conversions = {
+        "embedding": (long_pair["embedding"], "last", LONG, []),
+        "no eos": (TINY / "embedding", "last", 2048, ["--no-eos"]),
+        "reranker": (long_pair["reranker"], "rank", LONG, []),
+        "no frame": (long_pair["reranker"], "rank", LONG, ["--no-frame"]),
+    }
+    files = tmp_path_factory.mktemp("gguf")
+    running: dict[str, LlamaServer] = {}
+    try:
+        for name, (folder, pooling, context, options) in conversions.items():
+            file = files / f"{name.replace(' ', '-')}.gguf"
+            script = str(ROOT / "tools" / "convert_to_gguf.py")
+            command = [str(PYTHON), script, str(folder), str(file), *options]
+            subprocess.run(command, check=True)
+            running[name] = _start(file, pooling, context)
+        deadline = time.monotonic() + START
+        for server in running.values():
+            server.wait(deadline)
+        yield running
+    finally:
+        for server in running.values():
+            server.process.kill()
+            server.process.wait()
