@@ -28,6 +28,17 @@ DEFAULT_PACK_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 8192}
 its caches and memory."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of a forward pass says that memory could not be had."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # The CPU's allocator, and some libraries under CUDA and MPS, raise a plain RuntimeError.
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in said or "not enough memory" in said or "out of memory" in said
+    )
+
+
 def _rms_norm(norm: Any, x: Tensor) -> Tensor:
     """A Qwen3RMSNorm module's function, fused; `norm.weight` broadcasts over the last dimension."""
     return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
@@ -95,6 +106,14 @@ class Encoder:
     def forget(self) -> None:
         """Drop the keys and values of prefixes that are kept between packs, to free memory."""
         self._prefixes.clear()
+
+    def free_memory(self) -> None:
+        """Give back what can be done without: kept prefixes, and the allocator's reserve."""
+        self.forget()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
 
     def next_pack(self, lines: Iterable[Line[W]]) -> Pack[W]:
         """Take work for one forward pass; see `packing.next_pack`."""

@@ -60,6 +60,10 @@ class Work:
         self._taken += 1
         return self._order[self._taken - 1]
 
+    def give_back(self, count: int) -> None:
+        """Let the sequences taken last wait again."""
+        self._taken -= count
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, replace
@@ -125,6 +126,8 @@ class Worker:
         self._encoder = encoder
         self._name = name
         self._stats = Stats(pack_tokens=encoder.pack_tokens)
+        self._most_tokens = sys.maxsize
+        """Of a pack, once memory was short; it stays so."""
         self._reset()
         _workers.add(self)
 
@@ -243,10 +246,43 @@ class Worker:
             try:
                 states = self._encoder.run(pack)
             except BaseException as error:  # noqa: BLE001 - it belongs to the callers
-                for request in dict(pack.members):
-                    self._finish(request, error)
+                failure = self._split(pack, error)
+                for request in dict(pack.members) if failure else ():
+                    self._finish(request, failure)
             else:
                 self._deliver(pack, states, begin)
+
+    def _split(self, pack: Pack[_Request], error: BaseException) -> BaseException | None:
+        """Put a pack for which memory was short back into the queue, to be computed in halves.
+
+        Returns:
+            What to tell the callers, if it cannot be helped.
+        """
+        from qwen3_core.encoder import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            return error
+        self._encoder.free_memory()
+        tokens, reason = len(pack.ids), (str(error) or "no reason given").partition("\n")[0]
+        if len(pack.members) == 1:
+            msg = (
+                f"{self._name!r} has not enough memory on {self._encoder.device} for one sequence "
+                f"of {tokens} tokens ({reason}): lower max_length, split the text, or use a "
+                "smaller model, dtype='bfloat16' or a device with more memory"
+            )
+            return MemoryError(msg)
+        for request, count in Counter(request for request, _ in pack.members).items():
+            request.give_back(count)
+        self._most_tokens = tokens // 2
+        self._stats = replace(self._stats, pack_tokens=self._most_tokens)
+        logger.warning(
+            "%s: not enough memory for a pack of %d tokens (%s); from now on %d",
+            self._name,
+            tokens,
+            reason,
+            self._most_tokens,
+        )
+        return None
 
     def _wait_for_pack(self) -> Pack[_Request] | None:
         """The next pack, once there is work; None when the engine is closed."""
@@ -268,7 +304,9 @@ class Worker:
         """Whose turn it is, and for how many tokens."""
         queues = [[r for r in waiting if r.bulk is bulk] for bulk in (False, True)]
         queues = [queue for queue in queues if queue]
-        budgets = [min(request.pack_tokens for request in queue) for queue in queues]
+        budgets = [
+            min(self._most_tokens, *(request.pack_tokens for request in queue)) for queue in queues
+        ]
         if len(queues) < 2:
             self._packs_without_bulk = 0
             return list(zip(queues, budgets, strict=True))
