@@ -12,6 +12,7 @@ from qwen3_core.milvus import (
     Metric,
     check_collection,
     check_uri,
+    collection_properties,
     index_params,
     search_params,
 )
@@ -33,7 +34,9 @@ def milvus_kwargs(
     They give an HNSW index on inner product, searches that see all that was written before them,
     documents with differing metadata keys, and room for `k` candidates: the store's own defaults
     are L2, "Session", the keys of the first document for all, and 10. If the collection exists
-    already, its dimension, metric and kind of ids are checked before anything is written.
+    already, its dimension, metric and kind of ids are checked before anything is written. A new
+    collection keeps what its vectors were made with (model, revision, dimensions, max_length) among
+    its properties, and an existing one is compared with it.
 
     A Milvus Lite file belongs to one process at a time. The store's asynchronous client belongs to
     the event loop in which it was first used: make a new store in each `asyncio.run`.
@@ -64,7 +67,7 @@ def milvus_kwargs(
 
     Raises:
         ValueError: If an argument is out of range, or the collection exists with another dimension,
-            metric or kind of ids.
+            metric or kind of ids, or with vectors of another model or other settings.
         ImportError: If pymilvus is not installed.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         OSError: If the embedding model cannot be found or read.
@@ -75,18 +78,22 @@ def milvus_kwargs(
         raise TypeError(msg)
     index, search = index_params(metric), search_params(k, metric)
     uri = check_uri(uri)
+    fingerprint = None
     if isinstance(embeddings, Qwen3Embeddings):
-        dimensions = embeddings.embedder.dimensions
+        fingerprint = embeddings.embedder.fingerprint
+        dimensions = fingerprint.dimensions
     else:
         dimensions = len(embeddings.embed_query("How long are the vectors?"))
+    exists = False
     if not drop_old:
         try:
-            check_collection(
+            exists = check_collection(
                 uri,
                 collection_name,
                 dimensions=dimensions,
                 metric=metric,
                 auto_id=auto_id,
+                fingerprint=fingerprint,
                 token=token,
             )
         except ModuleNotFoundError as error:
@@ -94,6 +101,8 @@ def milvus_kwargs(
                 raise
             msg = not_installed("pymilvus")
             raise ImportError(msg) from error
+    # For a collection that exists, the store would overwrite its properties.
+    properties = None if exists or fingerprint is None else collection_properties(fingerprint)
     return {
         "embedding_function": embeddings,
         "connection_args": {"uri": uri, "token": token} if token else {"uri": uri},
@@ -101,6 +110,7 @@ def milvus_kwargs(
         "index_params": index,
         "search_params": search,
         "consistency_level": CONSISTENCY,
+        "collection_properties": properties,
         "enable_dynamic_field": True,
         "auto_id": auto_id,
         "drop_old": drop_old,

@@ -9,6 +9,7 @@ from qwen3_core.milvus import (
     Metric,
     check_collection,
     check_uri,
+    collection_properties,
     index_params,
     search_params,
 )
@@ -30,8 +31,9 @@ def milvus_kwargs(
     HNSW index, strong consistency, `ef` large enough for `k`. Adding a node whose id is there
     already replaces it (`upsert_mode`); `VectorStoreIndex.from_documents` gives nodes new ids each
     time, so open a filled collection with `VectorStoreIndex.from_vector_store`, and keep one up to
-    date with an `IngestionPipeline` that has a docstore. Change or add what you like in the
-    returned dictionary.
+    date with an `IngestionPipeline` that has a docstore. A new collection keeps what its vectors
+    were made with (model, revision, dimensions, max_length) among its properties, and an existing
+    one is compared with it. Change or add what you like in the returned dictionary.
 
     Args:
         embed_model: The model whose vectors will be stored; loaded now unless it names its
@@ -51,7 +53,7 @@ def milvus_kwargs(
     Raises:
         TypeError: If `embed_model` is none of ours, or `uri` neither a string nor a path.
         ValueError: If an argument is out of range, or the collection exists with another dimension
-            or metric.
+            or metric, or with vectors of another model or other settings.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         OSError: If the embedding model cannot be found or read.
         pymilvus.exceptions.MilvusException: If the server does not answer.
@@ -68,16 +70,19 @@ def milvus_kwargs(
         raise TypeError(msg)
     index, search = index_params(metric), search_params(k, metric)
     uri = check_uri(uri)
-    dim = embed_model.dim
+    fingerprint = embed_model.fingerprint
+    dim = fingerprint.dimensions
     # The store wants these flat: it nests what is not a name of its own under "params" itself.
     index |= index.pop("params")
+    exists = False
     if not overwrite:
-        check_collection(
+        exists = check_collection(
             uri,
             collection_name,
             dimensions=dim,
             metric=metric,
             vector_field="embedding",
+            fingerprint=fingerprint,
             token=token,
         )
     return {
@@ -89,6 +94,8 @@ def milvus_kwargs(
         "index_config": index,
         "search_config": search["params"],
         "consistency_level": CONSISTENCY,
+        # For a collection that exists, the store would unload it and overwrite its properties.
+        "collection_properties": None if exists else collection_properties(fingerprint),
         "upsert_mode": True,
         "overwrite": overwrite,
         "use_async_client": use_async_client,

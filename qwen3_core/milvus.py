@@ -1,9 +1,13 @@
 """What a Milvus collection for Qwen3 vectors must look like, and a check of one that exists."""
 
+import logging
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.validation import is_count
+
+logger = logging.getLogger(__name__)
 
 Metric = Literal["IP", "COSINE"]
 
@@ -12,6 +16,15 @@ CONSISTENCY: Final = "Strong"
 
 MAX_K: Final = 16_384
 """Hits that one search returns at most (Milvus documentation, "Limits")."""
+
+
+FINGERPRINT_KEY: Final = "qwen3_retrieval.fingerprint"
+"""The collection property that holds the fingerprint, as JSON."""
+
+
+def collection_properties(fingerprint: Fingerprint) -> dict[str, str]:
+    """Properties for a new collection, by which `check_collection` will know its vectors."""
+    return {FINGERPRINT_KEY: fingerprint.to_json()}
 
 
 def index_params(metric: Metric = "IP") -> dict[str, Any]:
@@ -94,13 +107,17 @@ def check_collection(
     metric: Metric = "IP",
     vector_field: str = "vector",
     auto_id: bool | None = None,
+    fingerprint: Fingerprint | None = None,
     token: str | None = None,
 ) -> bool:
-    """Check that a collection, if it exists, takes vectors of this length and metric, and load it.
+    """Check that a collection, if it exists, holds vectors of this kind, and load it.
 
-    Call it before a vector store opens the collection: the stores check neither, and Milvus Lite
+    Call it before a vector store opens the collection: the stores check nothing, and Milvus Lite
     searches with the wrong metric without a word. LlamaIndex's store does not load a collection
     either that another process made.
+
+    A collection without a fingerprint, which somebody else made, is taken as it is; a warning is
+    logged.
 
     Args:
         uri: Path of a Milvus Lite file ("./milvus.db"), or "http://host:19530", or a Zilliz Cloud
@@ -110,14 +127,16 @@ def check_collection(
         metric: The metric that will be asked for.
         vector_field: Name of the collection's vector field.
         auto_id: Whether Milvus is to number what is added; None does not compare.
+        fingerprint: What the vectors will be made with; None does not compare.
         token: "user:password" or an API key, where the server wants one.
 
     Returns:
         Whether the collection exists.
 
     Raises:
-        ValueError: If the collection exists with another dimension, metric or kind of ids, or
-            without the field, or another process has the Milvus Lite file open.
+        ValueError: If the collection exists with another dimension, metric or kind of ids, or with
+            vectors of another model or other settings, or without the field, or another process has
+            the Milvus Lite file open.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
     client = _connect(uri, token)
@@ -151,6 +170,8 @@ def check_collection(
                 f"embedding model gives {dimensions}: {remedy}"
             )
             raise ValueError(msg)
+        if fingerprint is not None:
+            _check_fingerprint(collection_name, description, fingerprint)
         indexes = client.list_indexes(collection_name, field_name=vector_field)
         for index_name in indexes:
             index = client.describe_index(collection_name, index_name)
@@ -166,6 +187,36 @@ def check_collection(
         return True
     finally:
         client.close()
+
+
+def _check_fingerprint(
+    collection_name: str, description: dict[str, Any], fingerprint: Fingerprint
+) -> None:
+    kept = (description.get("properties") or {}).get(FINGERPRINT_KEY)
+    if kept is None:
+        logger.warning(
+            "collection %r does not say what its vectors were made with; it is taken for granted "
+            "that they were made with %s",
+            collection_name,
+            fingerprint.model,
+        )
+        return
+    try:
+        found = Fingerprint.from_json(kept)
+    except ValueError as error:
+        msg = f"property {FINGERPRINT_KEY!r} of collection {collection_name!r} is {error}"
+        raise ValueError(msg) from error
+    differences = found.differences(fingerprint)
+    if differences:
+        listed = "; ".join(
+            f"{name} {there}, not {asked}" for name, (there, asked) in differences.items()
+        )
+        msg = (
+            f"the vectors of collection {collection_name!r} were made with {listed}: vectors of "
+            "both kinds cannot be compared. Index the documents anew into another collection_name, "
+            "or use the model and settings that the collection was made with"
+        )
+        raise ValueError(msg)
 
 
 def _connect(uri: str, token: str | None) -> Any:
