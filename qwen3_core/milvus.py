@@ -1,6 +1,8 @@
 """What a Milvus collection for Qwen3 vectors must look like, and a check of one that exists."""
 
+import json
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -18,6 +20,12 @@ MAX_K: Final = 16_384
 """Hits that one search returns at most (Milvus documentation, "Limits")."""
 
 
+MAX_TEXT_BYTES: Final = 65_535
+"""Bytes of UTF-8 that a text may have: both stores create VARCHAR fields of this length, which is
+Milvus's largest. Milvus Lite counts characters in place of bytes."""
+
+_ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
 FINGERPRINT_KEY: Final = "qwen3_retrieval.fingerprint"
 """The collection property that holds the fingerprint, as JSON."""
 
@@ -25,6 +33,63 @@ FINGERPRINT_KEY: Final = "qwen3_retrieval.fingerprint"
 def collection_properties(fingerprint: Fingerprint) -> dict[str, str]:
     """Properties for a new collection, by which `check_collection` will know its vectors."""
     return {FINGERPRINT_KEY: fingerprint.to_json()}
+
+
+def literal(value: str | float | bool | Sequence[str | float | bool]) -> str:
+    """A value, written so that it stands for itself in a filter expression, whatever it holds.
+
+    Expressions are strings, so a value with a quote or a backslash in it would change their meaning
+    (and LlamaIndex's own `MetadataFilters` does not escape backslashes).
+
+    Example:
+        ```python
+        expression = f"author == {literal(author)} and year in {literal([2024, 2025])}"
+        ```
+
+    Args:
+        value: A string, number or bool, or a list of them.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If it is NaN or infinite, or a string with a lone surrogate.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            msg = f"a filter's value holds a lone surrogate, which Milvus cannot store: {value!r}"
+            raise ValueError(msg) from error
+        # Nothing else: Milvus Lite does not know escapes such as \\u2028.
+        return f'"{value.translate(_ESCAPES)}"'
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value, allow_nan=False)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(literal(item) for item in value)}]"
+    msg = (
+        "a filter's value must be a string, number or bool, or a list of them, got "
+        f"{type(value).__name__}: {value!r:.80}"
+    )
+    raise TypeError(msg)
+
+
+def check_text_lengths(texts: Iterable[str]) -> None:
+    """Check that Milvus can keep the texts, before some of a call's batches are written.
+
+    Args:
+        texts: What will be added: documents' texts as the splitter left them.
+
+    Raises:
+        ValueError: If a text has more than `MAX_TEXT_BYTES` bytes in UTF-8.
+    """
+    lengths = [len(text.encode(errors="surrogatepass")) for text in texts]
+    long = [i for i, length in enumerate(lengths) if length > MAX_TEXT_BYTES]
+    if long:
+        msg = (
+            f"{len(long)} of {len(lengths)} texts (first: texts[{long[0]}], "
+            f"{lengths[long[0]]:,} bytes) are longer than the {MAX_TEXT_BYTES:,} bytes that a "
+            "Milvus field holds: split them into chunks"
+        )
+        raise ValueError(msg)
 
 
 def index_params(metric: Metric = "IP") -> dict[str, Any]:
