@@ -1,11 +1,12 @@
 """The keyword arguments with which LlamaIndex's Milvus store fits Qwen3 vectors."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from qwen3_core.milvus import (
     CONSISTENCY,
+    TEXT_INDEX,
     Metric,
     check_collection,
     check_uri,
@@ -13,6 +14,9 @@ from qwen3_core.milvus import (
     index_params,
     search_params,
 )
+
+TEXT_FIELD: Final = "sparse_embedding"
+"""The field for full-text search in a hybrid collection."""
 
 
 def milvus_kwargs(
@@ -23,6 +27,7 @@ def milvus_kwargs(
     collection_name: str = "qwen3",
     k: int = 100,
     metric: Metric = "IP",
+    hybrid: bool = False,
     overwrite: bool = False,
     use_async_client: bool = True,
 ) -> dict[str, Any]:
@@ -45,6 +50,8 @@ def milvus_kwargs(
         k: The largest `similarity_top_k` that will be asked for, from 1 to 16,384. A server refuses
             a search for more; it costs time, so do not set it higher than needed.
         metric: "IP" (inner product) or "COSINE"; equal for vectors of length 1.
+        hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on), fused with the
+            vectors' by rank where `vector_store_query_mode="hybrid"` is asked for.
         overwrite: Let the store drop an existing collection of this name.
         use_async_client: Needed for `aquery` and other async calls. The store's async client
             belongs to the event loop of its first call: build one store per loop, or do not call
@@ -82,10 +89,11 @@ def milvus_kwargs(
             dimensions=dim,
             metric=metric,
             vector_field="embedding",
+            text_search_field=TEXT_FIELD if hybrid else None,
             fingerprint=fingerprint,
             token=token,
         )
-    return {
+    kwargs = {
         "uri": uri,
         "token": token or "",
         "collection_name": collection_name,
@@ -99,4 +107,18 @@ def milvus_kwargs(
         "upsert_mode": True,
         "overwrite": overwrite,
         "use_async_client": use_async_client,
+    }
+    return kwargs | _hybrid() if hybrid else kwargs
+
+
+def _hybrid() -> dict[str, Any]:
+    """What differs with full-text search beside the vectors."""
+    from llama_index.vector_stores.milvus.utils import BM25BuiltInFunction
+
+    return {
+        "enable_sparse": True,
+        "sparse_embedding_field": TEXT_FIELD,
+        "sparse_embedding_function": BM25BuiltInFunction(output_field_names=TEXT_FIELD),
+        "sparse_index_config": TEXT_INDEX,
+        "hybrid_ranker": "RRFRanker",
     }

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -112,6 +113,12 @@ def index_params(metric: Metric = "IP") -> dict[str, Any]:
     }
 
 
+TEXT_INDEX: Final = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25"}
+"""Index of the sparse field that Milvus's BM25 function fills, for a hybrid collection."""
+
+_OLDEST_WITH_BM25: Final = (2, 5)
+
+
 def search_params(k: int, metric: Metric = "IP") -> dict[str, Any]:
     """Search parameters with which HNSW can return `k` hits: a server refuses `ef` below `k`.
 
@@ -171,6 +178,7 @@ def check_collection(
     dimensions: int,
     metric: Metric = "IP",
     vector_field: str = "vector",
+    text_search_field: str | None = None,
     auto_id: bool | None = None,
     fingerprint: Fingerprint | None = None,
     token: str | None = None,
@@ -191,6 +199,7 @@ def check_collection(
         dimensions: Length of the vectors that will be written or searched.
         metric: The metric that will be asked for.
         vector_field: Name of the collection's vector field.
+        text_search_field: Name of the field for full-text search (BM25), if it is wanted.
         auto_id: Whether Milvus is to number what is added; None does not compare.
         fingerprint: What the vectors will be made with; None does not compare.
         token: "user:password" or an API key, where the server wants one.
@@ -200,12 +209,14 @@ def check_collection(
 
     Raises:
         ValueError: If the collection exists with another dimension, metric or kind of ids, or with
-            vectors of another model or other settings, or without the field, or another process has
-            the Milvus Lite file open.
+            vectors of another model or other settings, or without a field, or another process has
+            the Milvus Lite file open, or the server has no full-text search and it is wanted.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
     client = _connect(uri, token)
     try:
+        if text_search_field is not None:
+            _check_text_search(client, uri)
         if not client.has_collection(collection_name):
             return False
         remedy = (
@@ -226,6 +237,12 @@ def check_collection(
             msg = (
                 f"collection {collection_name!r} has no vector field {vector_field!r} "
                 f"(its fields: {', '.join(fields)}): {remedy}"
+            )
+            raise ValueError(msg)
+        if text_search_field is not None and text_search_field not in fields:
+            msg = (
+                f"collection {collection_name!r} was made without full-text search: it has no "
+                f"field {text_search_field!r} (its fields: {', '.join(fields)}): {remedy}"
             )
             raise ValueError(msg)
         found = fields[vector_field].get("params", {}).get("dim")
@@ -252,6 +269,17 @@ def check_collection(
         return True
     finally:
         client.close()
+
+
+def _check_text_search(client: Any, uri: str) -> None:
+    version = str(client.get_server_version())
+    number = re.search(r"(\d+)\.(\d+)", version)
+    if number and tuple(map(int, number.groups())) < _OLDEST_WITH_BM25:
+        msg = (
+            f"full-text search needs Milvus 2.5 or newer, but the server at {uri} is {version}: "
+            "update it, or search without hybrid=True"
+        )
+        raise ValueError(msg)
 
 
 def _check_fingerprint(

@@ -86,6 +86,7 @@ def test_the_token_is_for_the_connection(embeddings, monkeypatch):
         "name": "qwen3",
         "dimensions": 256,
         "metric": "COSINE",
+        "text_search_field": None,
         "auto_id": False,
         "fingerprint": embeddings.embedder.fingerprint,
         "token": "user:secret",

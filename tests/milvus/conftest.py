@@ -33,7 +33,8 @@ def open_store(request: pytest.FixtureRequest, uri: str) -> Iterator[Callable[..
     name = f"c{abs(hash(request.node.nodeid))}"
 
     def open_it(**options) -> Store:
-        return request.param(uri, name, **options)
+        store: Store = request.param(uri, name, **options)
+        return store
 
     yield open_it
     if "://" in uri:  # a server keeps what a file's folder would take with it

@@ -97,7 +97,7 @@ class LlamaIndex(Store):
             TextNode(id_=id_, text=text, metadata=data, excluded_embed_metadata_keys=list(metadata))
             for id_, text, data in _rows(texts, metadata)
         ]
-        self.store.add(list(self.model(nodes)))  # type: ignore[arg-type]
+        self.store.add(list(self.model(nodes)))
 
     def replace(self, id_, text):
         self.add({id_: text})

@@ -32,15 +32,19 @@ def store(request, own_server):
 
 def patiently(call):
     """What a call returns once it does: what the server says until then are clear errors."""
+    errors: list[str] = []
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return call()
+            result = call()
         except MilvusException as error:
-            assert str(error)
+            errors.append(str(error))
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
+        else:
+            assert all(errors)
+            return result
 
 
 def test_between_calls(own_server, store):

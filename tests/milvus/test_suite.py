@@ -1,10 +1,12 @@
 """The same behaviour of both stores on Milvus Lite and on a standalone server."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from pymilvus.exceptions import MilvusException
 
 from qwen3_core import Embedder
 from qwen3_core.milvus import FINGERPRINT_KEY, literal
@@ -44,6 +46,24 @@ def test_a_hundred_are_found_best_first(open_store):
     assert len({hit.id for hit in hits}) == 100
     assert hits[0][:2] == ("id-7", ANSWER)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_a_hundred_of_a_built_index_are_found_with_ef_for_them(open_store, request):
+    """What a server holds of fresh rows it compares one by one; only then is HNSW asked."""
+    store = open_store(dimensions=32)
+    store.add({f"id-{i}": f"This is filler number {i}." for i in range(3000)} | {"a": ANSWER})
+    store.client.flush(_name(store))
+    if "lite" not in request.node.name:
+        _wait_for_index(store)
+    hits = store.search(QUESTION, 100)
+    assert len({hit.id for hit in hits}) == 100
+    few = open_store(dimensions=32, k=10)  # ef is 64
+    if "lite" in request.node.name:
+        assert len(few.search(QUESTION, 100)) == 100
+    else:
+        with pytest.raises(MilvusException, match=r"ef\(64\) should be larger than k\(100\)"):
+            few.search(QUESTION, 100)
+        assert few.search(QUESTION, 64) == hits[:64]
 
 
 @pytest.mark.parametrize("metric", ["IP", "COSINE"])
@@ -145,6 +165,20 @@ def test_a_text_too_long_for_milvus_is_refused_by_it(open_store):
     with pytest.raises(Exception, match=r"65536.* exceeds max.length"):
         store.add({"b": "x" * 65_536})
     assert store.ids() == {"a"}
+
+
+def _wait_for_index(store):
+    (name,) = store.client.list_indexes(_name(store))
+    deadline = time.monotonic() + 120
+    while True:
+        index = store.client.describe_index(_name(store), name)
+        if index["indexed_rows"] == 3001 and index["pending_index_rows"] == 0:
+            break
+        assert time.monotonic() < deadline, index
+        time.sleep(0.5)
+    # Loads the index in place of the fresh rows.
+    store.client.release_collection(_name(store))
+    store.client.load_collection(_name(store))
 
 
 def _name(store):
