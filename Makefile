@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help demo test vllm llama-cpp bench bench-load lint format clean venv
+.PHONY: help demo test vllm llama-cpp milvus bench bench-load lint format clean venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ vllm: venv ## install a vLLM server, in an environment of its own, for tests/vll
 
 llama-cpp: venv ## install a llama.cpp server, in an environment of its own, for tests/llama_cpp
 	@$(PYTHON) tools/setup_llama_cpp.py
+
+milvus: venv ## install a Milvus server, in a folder of its own, for tests/milvus
+	@$(PYTHON) tools/setup_milvus.py
 
 bench: venv ## measure embedding and reranking beside peers
 	@$(VENV_PYTHON) benchmarks/speed.py

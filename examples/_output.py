@@ -129,6 +129,14 @@ def show_comparison(
     console.print(table)
 
 
+def show_ranking(title: str, hits: Sequence[Hit]) -> None:
+    """Print the passages of one stage, each with its score."""
+    say()
+    say(title, "dim")
+    for number, hit in enumerate(hits, start=1):
+        _source(number, hit, f"{hit.score:.3f}")
+
+
 def explain_scores() -> None:
     """Say what the scores of a comparison are."""
     say()

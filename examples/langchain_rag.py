@@ -42,7 +42,7 @@ def main(settings: Settings) -> None:
     show_next_steps(settings)
 
 
-def open_store(settings: Settings, passages: list[Passage]) -> Milvus:
+def open_store(settings: Settings, passages: list[Passage], *, hybrid: bool = False) -> Milvus:
     """A Milvus vector store that holds the passages; only what it lacks is embedded."""
     embeddings = Qwen3Embeddings(
         model=settings.model,
@@ -50,7 +50,7 @@ def open_store(settings: Settings, passages: list[Passage]) -> Milvus:
         dimensions=settings.dimensions,
         instruction=settings.instruction,
     )
-    collection = collection_name(settings, "langchain")
+    collection = collection_name(settings, "langchain_hybrid" if hybrid else "langchain")
     store = Milvus(
         **milvus_kwargs(
             embeddings,
@@ -58,6 +58,7 @@ def open_store(settings: Settings, passages: list[Passage]) -> Milvus:
             token=settings.token,
             collection_name=collection,
             k=settings.top_k,
+            hybrid=hybrid,
         )
     )
     start = time.perf_counter()

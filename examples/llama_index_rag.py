@@ -40,7 +40,9 @@ def main(settings: Settings) -> None:
     show_next_steps(settings)
 
 
-def open_index(settings: Settings, passages: list[Passage]) -> VectorStoreIndex:
+def open_index(
+    settings: Settings, passages: list[Passage], *, hybrid: bool = False
+) -> VectorStoreIndex:
     """An index over a Milvus store that holds the passages; only what it lacks is embedded."""
     embed_model = Qwen3Embedding(
         model=settings.model,
@@ -48,7 +50,7 @@ def open_index(settings: Settings, passages: list[Passage]) -> VectorStoreIndex:
         dimensions=settings.dimensions,
         instruction=settings.instruction,
     )
-    collection = collection_name(settings, "llama_index")
+    collection = collection_name(settings, "llama_index_hybrid" if hybrid else "llama_index")
     store = MilvusVectorStore(
         **milvus_kwargs(
             embed_model,
@@ -56,6 +58,7 @@ def open_index(settings: Settings, passages: list[Passage]) -> VectorStoreIndex:
             token=settings.token,
             collection_name=collection,
             k=settings.top_k,
+            hybrid=hybrid,
             use_async_client=False,
         )
     )

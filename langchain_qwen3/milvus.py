@@ -1,7 +1,7 @@
 """`milvus_kwargs`: the right arguments for `langchain_milvus.Milvus` with Qwen3 vectors."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.embeddings import Embeddings
 
@@ -9,12 +9,17 @@ from langchain_qwen3._missing import not_installed
 from langchain_qwen3.embeddings import Qwen3Embeddings
 from qwen3_core.milvus import (
     CONSISTENCY,
+    TEXT_INDEX,
     Metric,
     check_collection,
     check_uri,
+    collection_properties,
     index_params,
     search_params,
 )
+
+TEXT_FIELD: Final = "sparse"
+"""The field for full-text search in a hybrid collection."""
 
 
 def milvus_kwargs(
@@ -25,6 +30,7 @@ def milvus_kwargs(
     collection_name: str = "qwen3",
     k: int = 100,
     metric: Metric = "IP",
+    hybrid: bool = False,
     auto_id: bool = False,
     drop_old: bool = False,
 ) -> dict[str, Any]:
@@ -33,7 +39,9 @@ def milvus_kwargs(
     They give an HNSW index on inner product, searches that see all that was written before them,
     documents with differing metadata keys, and room for `k` candidates: the store's own defaults
     are L2, "Session", the keys of the first document for all, and 10. If the collection exists
-    already, its dimension, metric and kind of ids are checked before anything is written.
+    already, its dimension, metric and kind of ids are checked before anything is written. A new
+    collection keeps what its vectors were made with (model, revision, dimensions, max_length) among
+    its properties, and an existing one is compared with it.
 
     A Milvus Lite file belongs to one process at a time. The store's asynchronous client belongs to
     the event loop in which it was first used: make a new store in each `asyncio.run`.
@@ -56,6 +64,9 @@ def milvus_kwargs(
         k: The largest number of candidates that a search will ask for, from 1 to 16,384. A server
             refuses a search for more; it costs time, so do not set it higher than needed.
         metric: "IP", which for these vectors is the cosine similarity, or "COSINE".
+        hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on). Each search then
+            needs `ranker_type="rrf"` and `fetch_k=k`, since the store would take 4 of each kind:
+            `Qwen3TwoStageRetriever(..., search_kwargs={"ranker_type": "rrf", "fetch_k": 100})`.
         auto_id: False: documents are added with the caller's own ids, which `ids=` must give
             (strings; `Document.id` is not used). If a document comes again under its id, use
             `store.upsert`, which needs an existing collection. True: Milvus numbers them. Never
@@ -64,7 +75,7 @@ def milvus_kwargs(
 
     Raises:
         ValueError: If an argument is out of range, or the collection exists with another dimension,
-            metric or kind of ids.
+            metric or kind of ids, or with vectors of another model or other settings.
         ImportError: If pymilvus is not installed.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         OSError: If the embedding model cannot be found or read.
@@ -75,18 +86,23 @@ def milvus_kwargs(
         raise TypeError(msg)
     index, search = index_params(metric), search_params(k, metric)
     uri = check_uri(uri)
+    fingerprint = None
     if isinstance(embeddings, Qwen3Embeddings):
-        dimensions = embeddings.embedder.dimensions
+        fingerprint = embeddings.embedder.fingerprint
+        dimensions = fingerprint.dimensions
     else:
         dimensions = len(embeddings.embed_query("How long are the vectors?"))
+    exists = False
     if not drop_old:
         try:
-            check_collection(
+            exists = check_collection(
                 uri,
                 collection_name,
                 dimensions=dimensions,
                 metric=metric,
+                text_search_field=TEXT_FIELD if hybrid else None,
                 auto_id=auto_id,
+                fingerprint=fingerprint,
                 token=token,
             )
         except ModuleNotFoundError as error:
@@ -94,14 +110,31 @@ def milvus_kwargs(
                 raise
             msg = not_installed("pymilvus")
             raise ImportError(msg) from error
-    return {
+    # For a collection that exists, the store would overwrite its properties.
+    properties = None if exists or fingerprint is None else collection_properties(fingerprint)
+    kwargs = {
         "embedding_function": embeddings,
         "connection_args": {"uri": uri, "token": token} if token else {"uri": uri},
         "collection_name": collection_name,
         "index_params": index,
         "search_params": search,
         "consistency_level": CONSISTENCY,
+        "collection_properties": properties,
         "enable_dynamic_field": True,
         "auto_id": auto_id,
         "drop_old": drop_old,
+    }
+    return kwargs | _hybrid(index, search) if hybrid else kwargs
+
+
+def _hybrid(index: dict[str, Any], search: dict[str, Any]) -> dict[str, Any]:
+    """What differs with full-text search beside the vectors."""
+    from langchain_milvus import BM25BuiltInFunction
+
+    return {
+        "builtin_function": BM25BuiltInFunction(output_field_names=TEXT_FIELD),
+        "vector_field": ["vector", TEXT_FIELD],
+        # Given, because the store's own would drop a share of the terms, which Lite refuses.
+        "index_params": [index, TEXT_INDEX | {"params": {}}],
+        "search_params": [search, {"metric_type": "BM25", "params": {}}],
     }

@@ -16,6 +16,7 @@ from llama_index.core.bridge.pydantic import (
 from qwen3_core.components import make_embedder
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
+from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.remote import RemoteEmbedder, Server
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
 from qwen3_core.validation import check_texts
@@ -154,6 +155,11 @@ class Qwen3Embedding(BaseEmbedding):
     def dim(self) -> int:
         """Length of the vectors, as vector stores ask for it; loads the model if not given."""
         return self._embedder.dimensions
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What the vectors of documents are made with; loads the model if `dim` does."""
+        return self._embedder.fingerprint
 
     def _get_query_embedding(self, query: str) -> Embedding:
         vectors = self._embedder.embed_queries([query], instruction=self.instruction)

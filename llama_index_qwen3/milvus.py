@@ -1,17 +1,22 @@
 """The keyword arguments with which LlamaIndex's Milvus store fits Qwen3 vectors."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from qwen3_core.milvus import (
     CONSISTENCY,
+    TEXT_INDEX,
     Metric,
     check_collection,
     check_uri,
+    collection_properties,
     index_params,
     search_params,
 )
+
+TEXT_FIELD: Final = "sparse_embedding"
+"""The field for full-text search in a hybrid collection."""
 
 
 def milvus_kwargs(
@@ -22,6 +27,7 @@ def milvus_kwargs(
     collection_name: str = "qwen3",
     k: int = 100,
     metric: Metric = "IP",
+    hybrid: bool = False,
     overwrite: bool = False,
     use_async_client: bool = True,
 ) -> dict[str, Any]:
@@ -30,8 +36,9 @@ def milvus_kwargs(
     HNSW index, strong consistency, `ef` large enough for `k`. Adding a node whose id is there
     already replaces it (`upsert_mode`); `VectorStoreIndex.from_documents` gives nodes new ids each
     time, so open a filled collection with `VectorStoreIndex.from_vector_store`, and keep one up to
-    date with an `IngestionPipeline` that has a docstore. Change or add what you like in the
-    returned dictionary.
+    date with an `IngestionPipeline` that has a docstore. A new collection keeps what its vectors
+    were made with (model, revision, dimensions, max_length) among its properties, and an existing
+    one is compared with it. Change or add what you like in the returned dictionary.
 
     Args:
         embed_model: The model whose vectors will be stored; loaded now unless it names its
@@ -43,6 +50,8 @@ def milvus_kwargs(
         k: The largest `similarity_top_k` that will be asked for, from 1 to 16,384. A server refuses
             a search for more; it costs time, so do not set it higher than needed.
         metric: "IP" (inner product) or "COSINE"; equal for vectors of length 1.
+        hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on), fused with the
+            vectors' by rank where `vector_store_query_mode="hybrid"` is asked for.
         overwrite: Let the store drop an existing collection of this name.
         use_async_client: Needed for `aquery` and other async calls. The store's async client
             belongs to the event loop of its first call: build one store per loop, or do not call
@@ -51,7 +60,7 @@ def milvus_kwargs(
     Raises:
         TypeError: If `embed_model` is none of ours, or `uri` neither a string nor a path.
         ValueError: If an argument is out of range, or the collection exists with another dimension
-            or metric.
+            or metric, or with vectors of another model or other settings.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         OSError: If the embedding model cannot be found or read.
         pymilvus.exceptions.MilvusException: If the server does not answer.
@@ -68,19 +77,23 @@ def milvus_kwargs(
         raise TypeError(msg)
     index, search = index_params(metric), search_params(k, metric)
     uri = check_uri(uri)
-    dim = embed_model.dim
+    fingerprint = embed_model.fingerprint
+    dim = fingerprint.dimensions
     # The store wants these flat: it nests what is not a name of its own under "params" itself.
     index |= index.pop("params")
+    exists = False
     if not overwrite:
-        check_collection(
+        exists = check_collection(
             uri,
             collection_name,
             dimensions=dim,
             metric=metric,
             vector_field="embedding",
+            text_search_field=TEXT_FIELD if hybrid else None,
+            fingerprint=fingerprint,
             token=token,
         )
-    return {
+    kwargs = {
         "uri": uri,
         "token": token or "",
         "collection_name": collection_name,
@@ -89,7 +102,23 @@ def milvus_kwargs(
         "index_config": index,
         "search_config": search["params"],
         "consistency_level": CONSISTENCY,
+        # For a collection that exists, the store would unload it and overwrite its properties.
+        "collection_properties": None if exists else collection_properties(fingerprint),
         "upsert_mode": True,
         "overwrite": overwrite,
         "use_async_client": use_async_client,
+    }
+    return kwargs | _hybrid() if hybrid else kwargs
+
+
+def _hybrid() -> dict[str, Any]:
+    """What differs with full-text search beside the vectors."""
+    from llama_index.vector_stores.milvus.utils import BM25BuiltInFunction
+
+    return {
+        "enable_sparse": True,
+        "sparse_embedding_field": TEXT_FIELD,
+        "sparse_embedding_function": BM25BuiltInFunction(output_field_names=TEXT_FIELD),
+        "sparse_index_config": TEXT_INDEX,
+        "hybrid_ranker": "RRFRanker",
     }

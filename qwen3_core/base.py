@@ -10,6 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.ranking import Ranked, rank
 from qwen3_core.validation import check_query, check_text, check_texts, check_threshold, check_top_n
@@ -58,6 +59,14 @@ class BaseEmbedder(Base[J]):
     @abstractmethod
     def dimensions(self) -> int:
         """Length of the vectors."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """What the vectors of documents are made with; for it nothing is loaded but `dimensions`.
+
+        Its `max_length` is the one asked for, also where the model has fewer positions.
+        """
 
     @abstractmethod
     def _documents(self, texts: list[str], show_progress: bool) -> J: ...

@@ -7,9 +7,10 @@ import numpy as np
 
 from qwen3_core.base import BaseEmbedder
 from qwen3_core.engine import Component, Job
+from qwen3_core.fingerprint import Fingerprint, weights_digest
 from qwen3_core.packing import TokenSequence
 from qwen3_core.progress import progress_bar
-from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH, Dtype
 from qwen3_core.validation import check_dimensions
 
 
@@ -72,6 +73,19 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
     def dimensions(self) -> int:
         """Length of the vectors; loads the model if it was not given."""
         return self._dimensions or self.engine.encoder.hidden_size
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What the vectors of documents are made with; see `BaseEmbedder`."""
+        model = self._source["model"]
+        weights = weights_digest(model)
+        return Fingerprint(
+            model=model,
+            revision=None if weights else self._source["revision"] or "main",
+            weights=weights,
+            dimensions=self.dimensions,
+            max_length=self._max_length or DEFAULT_MAX_LENGTH,
+        )
 
     def _documents(self, texts: list[str], show_progress: bool) -> Job[np.ndarray]:
         def sequences_of(window: slice) -> list[TokenSequence]:

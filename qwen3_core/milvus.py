@@ -1,9 +1,16 @@
 """What a Milvus collection for Qwen3 vectors must look like, and a check of one that exists."""
 
+import json
+import logging
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.validation import is_count
+
+logger = logging.getLogger(__name__)
 
 Metric = Literal["IP", "COSINE"]
 
@@ -12,6 +19,78 @@ CONSISTENCY: Final = "Strong"
 
 MAX_K: Final = 16_384
 """Hits that one search returns at most (Milvus documentation, "Limits")."""
+
+
+MAX_TEXT_BYTES: Final = 65_535
+"""Bytes of UTF-8 that a text may have: both stores create VARCHAR fields of this length, which is
+Milvus's largest. Milvus Lite counts characters in place of bytes."""
+
+_ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+FINGERPRINT_KEY: Final = "qwen3_retrieval.fingerprint"
+"""The collection property that holds the fingerprint, as JSON."""
+
+
+def collection_properties(fingerprint: Fingerprint) -> dict[str, str]:
+    """Properties for a new collection, by which `check_collection` will know its vectors."""
+    return {FINGERPRINT_KEY: fingerprint.to_json()}
+
+
+def literal(value: str | float | bool | Sequence[str | float | bool]) -> str:
+    """A value, written so that it stands for itself in a filter expression, whatever it holds.
+
+    Expressions are strings, so a value with a quote or a backslash in it would change their meaning
+    (and LlamaIndex's own `MetadataFilters` does not escape backslashes).
+
+    Example:
+        ```python
+        expression = f"author == {literal(author)} and year in {literal([2024, 2025])}"
+        ```
+
+    Args:
+        value: A string, number or bool, or a list of them.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If it is NaN or infinite, or a string with a lone surrogate.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            msg = f"a filter's value holds a lone surrogate, which Milvus cannot store: {value!r}"
+            raise ValueError(msg) from error
+        # Nothing else: Milvus Lite does not know escapes such as \\u2028.
+        return f'"{value.translate(_ESCAPES)}"'
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value, allow_nan=False)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(literal(item) for item in value)}]"
+    msg = (
+        "a filter's value must be a string, number or bool, or a list of them, got "
+        f"{type(value).__name__}: {value!r:.80}"
+    )
+    raise TypeError(msg)
+
+
+def check_text_lengths(texts: Iterable[str]) -> None:
+    """Check that Milvus can keep the texts, before some of a call's batches are written.
+
+    Args:
+        texts: What will be added: documents' texts as the splitter left them.
+
+    Raises:
+        ValueError: If a text has more than `MAX_TEXT_BYTES` bytes in UTF-8.
+    """
+    lengths = [len(text.encode(errors="surrogatepass")) for text in texts]
+    long = [i for i, length in enumerate(lengths) if length > MAX_TEXT_BYTES]
+    if long:
+        msg = (
+            f"{len(long)} of {len(lengths)} texts (first: texts[{long[0]}], "
+            f"{lengths[long[0]]:,} bytes) are longer than the {MAX_TEXT_BYTES:,} bytes that a "
+            "Milvus field holds: split them into chunks"
+        )
+        raise ValueError(msg)
 
 
 def index_params(metric: Metric = "IP") -> dict[str, Any]:
@@ -32,6 +111,12 @@ def index_params(metric: Metric = "IP") -> dict[str, Any]:
         "metric_type": metric,
         "params": {"M": 16, "efConstruction": 200},
     }
+
+
+TEXT_INDEX: Final = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25"}
+"""Index of the sparse field that Milvus's BM25 function fills, for a hybrid collection."""
+
+_OLDEST_WITH_BM25: Final = (2, 5)
 
 
 def search_params(k: int, metric: Metric = "IP") -> dict[str, Any]:
@@ -93,14 +178,19 @@ def check_collection(
     dimensions: int,
     metric: Metric = "IP",
     vector_field: str = "vector",
+    text_search_field: str | None = None,
     auto_id: bool | None = None,
+    fingerprint: Fingerprint | None = None,
     token: str | None = None,
 ) -> bool:
-    """Check that a collection, if it exists, takes vectors of this length and metric, and load it.
+    """Check that a collection, if it exists, holds vectors of this kind, and load it.
 
-    Call it before a vector store opens the collection: the stores check neither, and Milvus Lite
+    Call it before a vector store opens the collection: the stores check nothing, and Milvus Lite
     searches with the wrong metric without a word. LlamaIndex's store does not load a collection
     either that another process made.
+
+    A collection without a fingerprint, which somebody else made, is taken as it is; a warning is
+    logged.
 
     Args:
         uri: Path of a Milvus Lite file ("./milvus.db"), or "http://host:19530", or a Zilliz Cloud
@@ -109,19 +199,24 @@ def check_collection(
         dimensions: Length of the vectors that will be written or searched.
         metric: The metric that will be asked for.
         vector_field: Name of the collection's vector field.
+        text_search_field: Name of the field for full-text search (BM25), if it is wanted.
         auto_id: Whether Milvus is to number what is added; None does not compare.
+        fingerprint: What the vectors will be made with; None does not compare.
         token: "user:password" or an API key, where the server wants one.
 
     Returns:
         Whether the collection exists.
 
     Raises:
-        ValueError: If the collection exists with another dimension, metric or kind of ids, or
-            without the field, or another process has the Milvus Lite file open.
+        ValueError: If the collection exists with another dimension, metric or kind of ids, or with
+            vectors of another model or other settings, or without a field, or another process has
+            the Milvus Lite file open, or the server has no full-text search and it is wanted.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
     client = _connect(uri, token)
     try:
+        if text_search_field is not None:
+            _check_text_search(client, uri)
         if not client.has_collection(collection_name):
             return False
         remedy = (
@@ -144,6 +239,12 @@ def check_collection(
                 f"(its fields: {', '.join(fields)}): {remedy}"
             )
             raise ValueError(msg)
+        if text_search_field is not None and text_search_field not in fields:
+            msg = (
+                f"collection {collection_name!r} was made without full-text search: it has no "
+                f"field {text_search_field!r} (its fields: {', '.join(fields)}): {remedy}"
+            )
+            raise ValueError(msg)
         found = fields[vector_field].get("params", {}).get("dim")
         if found is not None and int(found) != dimensions:
             msg = (
@@ -151,6 +252,8 @@ def check_collection(
                 f"embedding model gives {dimensions}: {remedy}"
             )
             raise ValueError(msg)
+        if fingerprint is not None:
+            _check_fingerprint(collection_name, description, fingerprint)
         indexes = client.list_indexes(collection_name, field_name=vector_field)
         for index_name in indexes:
             index = client.describe_index(collection_name, index_name)
@@ -166,6 +269,47 @@ def check_collection(
         return True
     finally:
         client.close()
+
+
+def _check_text_search(client: Any, uri: str) -> None:
+    version = str(client.get_server_version())
+    number = re.search(r"(\d+)\.(\d+)", version)
+    if number and tuple(map(int, number.groups())) < _OLDEST_WITH_BM25:
+        msg = (
+            f"full-text search needs Milvus 2.5 or newer, but the server at {uri} is {version}: "
+            "update it, or search without hybrid=True"
+        )
+        raise ValueError(msg)
+
+
+def _check_fingerprint(
+    collection_name: str, description: dict[str, Any], fingerprint: Fingerprint
+) -> None:
+    kept = (description.get("properties") or {}).get(FINGERPRINT_KEY)
+    if kept is None:
+        logger.warning(
+            "collection %r does not say what its vectors were made with; it is taken for granted "
+            "that they were made with %s",
+            collection_name,
+            fingerprint.model,
+        )
+        return
+    try:
+        found = Fingerprint.from_json(kept)
+    except ValueError as error:
+        msg = f"property {FINGERPRINT_KEY!r} of collection {collection_name!r} is {error}"
+        raise ValueError(msg) from error
+    differences = found.differences(fingerprint)
+    if differences:
+        listed = "; ".join(
+            f"{name} {there}, not {asked}" for name, (there, asked) in differences.items()
+        )
+        msg = (
+            f"the vectors of collection {collection_name!r} were made with {listed}: vectors of "
+            "both kinds cannot be compared. Index the documents anew into another collection_name, "
+            "or use the model and settings that the collection was made with"
+        )
+        raise ValueError(msg)
 
 
 def _connect(uri: str, token: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""The pages under docs: their Python runs as it stands, up to the server that it names."""
+"""The pages under docs: their Python runs as it stands, up to a server that it names."""
 
 import re
 from pathlib import Path
@@ -7,13 +7,13 @@ import pytest
 
 from tests.conftest import ROOT
 
-BLOCKS = [
-    pytest.param(block, id=f"{path.stem}-{i}")
-    for path in sorted((ROOT / "docs").glob("*.md"))
-    for i, block in enumerate(
-        re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
-    )
-]
+
+def blocks(page: str) -> list[str]:
+    """The Python blocks of a page."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
 LINKS = [
     pytest.param(path, target, id=f"{path.stem}-{target}")
     for path in [
@@ -25,14 +25,23 @@ LINKS = [
 ]
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_block_runs(block):
+@pytest.mark.parametrize("block", blocks("servers.md"))
+def test_a_block_about_servers_runs(block):
     names: dict[str, object] = {}
     exec("from llama_index_qwen3 import Qwen3Rerank", names)  # what an earlier block imported
     exec(compile(block, "docs", "exec"), names)
     components = [name for name in names if name in ("embeddings", "embed_model", "reranker")]
     assert components
     assert all("8000" in repr(names[c]) or "8001" in repr(names[c]) for c in components)
+
+
+def test_the_page_about_milvus_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks("milvus.md"):
+        exec(compile(block, "docs/milvus.md", "exec"), names)
+    assert len(names["found"]) == 2  # type: ignore[arg-type]
+    assert names["found_by_llama_index"]
 
 
 @pytest.mark.parametrize(("path", "target"), LINKS)

@@ -11,6 +11,7 @@ import numpy as np
 from qwen3_core.base import BaseEmbedder
 from qwen3_core.embedder import check_instruction, texts_cut
 from qwen3_core.engine import windows
+from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.progress import progress_bar
 from qwen3_core.prompts import DEFAULT_TASK, END_OF_TEXT, TASKS, query_prefix, query_text
 from qwen3_core.remote import loops
@@ -18,7 +19,7 @@ from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_embeddin
 from qwen3_core.remote.component import Call, Facts, Remote, in_thread_if_long
 from qwen3_core.remote.errors import ServerError
 from qwen3_core.remote.server import Dialect, Limits, Server
-from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH
 from qwen3_core.tokenizer import Qwen3Tokenizer
 from qwen3_core.validation import check_dimensions
 
@@ -85,6 +86,17 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
     def dimensions(self) -> int:
         """Length of the vectors; asks the server if it was not given."""
         return self._dimensions or loops.run(self._server_dimensions())
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What the vectors of documents are made with; see `BaseEmbedder`."""
+        return Fingerprint(
+            model=self._model,
+            revision=None,  # the server's choice; ours is the tokenizer's
+            weights=None,
+            dimensions=self.dimensions,
+            max_length=self._max_length or DEFAULT_MAX_LENGTH,
+        )
 
     @property
     def _identity(self) -> object:

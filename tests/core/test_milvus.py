@@ -6,7 +6,13 @@ import sys
 import pytest
 from pymilvus import MilvusClient
 
-from qwen3_core.milvus import check_collection, index_params, search_params
+from qwen3_core.milvus import (
+    check_collection,
+    check_text_lengths,
+    index_params,
+    literal,
+    search_params,
+)
 
 
 @pytest.fixture
@@ -91,3 +97,42 @@ def test_a_collection_of_an_earlier_process_is_loaded(uri, collection):
     client = MilvusClient(uri=uri)
     assert client.query(collection, filter="id == 1", output_fields=["id"])[0]["id"] == 1
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ('a "b" \\ c\n', '"a \\"b\\" \\\\ c\\n"'),
+        ("線\u2028", '"線\u2028"'),
+        (3, "3"),
+        (-0.5, "-0.5"),
+        (True, "true"),
+        (["it's", 1], '["it\'s", 1]'),
+        ([], "[]"),
+    ],
+)
+def test_a_literal_stands_for_its_value(value, expected):
+    assert literal(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "error"),
+    [
+        (None, TypeError, "must be a string, number or bool, or a list of them, got NoneType"),
+        ({"a": 1}, TypeError, "got dict"),
+        ([b"x"], TypeError, "got bytes"),
+        (float("nan"), ValueError, "not JSON compliant"),
+        ("\ud83d", ValueError, "a filter's value holds a lone surrogate"),
+    ],
+)
+def test_what_is_no_value_is_refused(value, kind, error):
+    with pytest.raises(kind, match=error):
+        literal(value)
+
+
+def test_texts_too_long_for_milvus_are_named():
+    check_text_lengths(["x" * 65_535, ""])
+    with pytest.raises(
+        ValueError, match=r"1 of 2 texts \(first: texts\[1\], 80,000 bytes\) are .* split them"
+    ):
+        check_text_lengths(["x", "é" * 40_000])

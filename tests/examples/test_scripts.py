@@ -120,6 +120,21 @@ def test_compare_shows_what_moved(run, uri, notes):
     assert error.count("\n") == 1
 
 
+def test_hybrid_shows_all_stages(run, uri, notes):
+    arguments = ("--uri", uri, "--corpus", str(notes), "--question", KEYS, "--top-n", "2")
+    out = run("hybrid.py", *arguments).stdout
+    assert out.count("embedded all 4 passages") == 2
+    stages = re.findall(
+        r"^(dense search|fused with BM25|then reranked), top 2 of 4$", out, re.MULTILINE
+    )
+    assert stages == ["dense search", "fused with BM25", "then reranked"]
+    assert len(re.findall(r"^  \[[12]\] .* \d\.\d{3}$", out, re.MULTILINE)) == 6
+    reranked = out.partition("then reranked")[2]
+    assert "[1] Where are the spare keys? (office.md)" in reranked
+    assert "LangChain and LlamaIndex return the same order." in reranked
+    assert sorted(row_counts(uri).values()) == [4, 4]
+
+
 def test_the_tutorials_faq(run, uri, milvus_faq_folder: Path):
     question = "How is data stored in milvus?"
     out = run(

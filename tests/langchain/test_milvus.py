@@ -9,6 +9,7 @@ from langchain_milvus import Milvus
 from pymilvus import MilvusClient
 
 from langchain_qwen3 import Qwen3Embeddings, Qwen3TwoStageRetriever, milvus_kwargs
+from qwen3_core.milvus import collection_properties
 from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS
 
 COUNT = 110
@@ -44,7 +45,7 @@ def new(embeddings, tmp_path):
 
 
 def test_the_arguments(tmp_path):
-    embeddings = Qwen3Embeddings(model="/no/such/folder", dimensions=64)  # and nothing is loaded
+    embeddings = Qwen3Embeddings(model="no/such-model", dimensions=64)  # and nothing is loaded
     path = tmp_path / "a.db"
     assert milvus_kwargs(embeddings, uri=path, collection_name="docs", k=300) == {
         "embedding_function": embeddings,
@@ -57,6 +58,7 @@ def test_the_arguments(tmp_path):
         },
         "search_params": {"metric_type": "IP", "params": {"ef": 300}},
         "consistency_level": "Strong",
+        "collection_properties": collection_properties(embeddings.embedder.fingerprint),
         "enable_dynamic_field": True,
         "auto_id": False,
         "drop_old": False,
@@ -84,7 +86,9 @@ def test_the_token_is_for_the_connection(embeddings, monkeypatch):
         "name": "qwen3",
         "dimensions": 256,
         "metric": "COSINE",
+        "text_search_field": None,
         "auto_id": False,
+        "fingerprint": embeddings.embedder.fingerprint,
         "token": "user:secret",
     }
 
@@ -179,10 +183,14 @@ def test_other_embeddings_will_do(tmp_path):
             {"embeddings": Qwen3Embeddings(model="tiny", dimensions=64)},
             "'qwen3' holds vectors of 256 dimensions, but the embedding model gives 64: choose",
         ),
+        (
+            {"embeddings": Qwen3Embeddings(model="tiny", max_length=100)},
+            "the vectors of collection 'qwen3' were made with max_length 8192, not 100: ",
+        ),
         ({"metric": "COSINE"}, "'qwen3' is indexed for the metric IP, but COSINE was asked for"),
         ({"auto_id": True}, "'qwen3' takes the caller's ids, but numbering by Milvus was asked"),
     ],
-    ids=["dimensions", "metric", "auto_id"],
+    ids=["dimensions", "fingerprint", "metric", "auto_id"],
 )
 def test_a_collection_that_does_not_fit_is_refused_and_left_alone(embeddings, uri, change, error):
     with pytest.raises(ValueError, match=error):

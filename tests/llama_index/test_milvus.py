@@ -11,6 +11,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery
 from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3 import Qwen3Embedding, milvus_kwargs
+from qwen3_core.milvus import collection_properties
 from tests.llama_index.conftest import TEXTS, build_index, open_store, text_nodes
 
 QUERY = "How is data stored in Milvus?"
@@ -26,6 +27,7 @@ def test_the_arguments(tmp_path, embed_model):
         "index_config": {"index_type": "HNSW", "metric_type": "IP", "M": 16, "efConstruction": 200},
         "search_config": {"ef": 200},
         "consistency_level": "Strong",
+        "collection_properties": collection_properties(embed_model.fingerprint),
         "upsert_mode": True,
         "overwrite": False,
         "use_async_client": True,
@@ -103,6 +105,12 @@ def test_both_metrics_give_the_same_scores(tmp_path, embed_model, metric):
 def test_another_dimension_is_refused_before_anything_is_written(corpus):
     other = Qwen3Embedding(model="tiny", dimensions=64)
     with pytest.raises(ValueError, match=r"holds vectors of 256 dimensions.* gives 64: choose ano"):
+        milvus_kwargs(other, uri=corpus)
+
+
+def test_vectors_made_otherwise_are_refused(corpus):
+    other = Qwen3Embedding(model="tiny", max_length=100)
+    with pytest.raises(ValueError, match=r"were made with max_length 8192, not 100: .* Index the"):
         milvus_kwargs(other, uri=corpus)
 
 

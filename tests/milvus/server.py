@@ -1,0 +1,87 @@
+"""A standalone Milvus server from tools/setup_milvus.py, on a port and in a folder of its own."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+from setup_milvus import FOLDER
+
+INSTALLED = Path(os.environ.get("QWEN3_MILVUS", FOLDER))
+START = 120
+"""Seconds that the server may take to start; about 6 on an idle machine."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class MilvusServer:
+    """A server that can be killed and started again with its data on its port."""
+
+    data: Path
+    health: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        config = _starter().MilvusServerConfig(data_dir=str(self.data), proxy_port=free_port())
+        # What else it binds, it chooses from the free ones.
+        config.RANDOM_PORT_START = free_port()
+        config.resolve()
+        self.uri = f"http://127.0.0.1:{config.get('proxy_port')}"
+
+    def start(self) -> None:
+        env = os.environ | {
+            "DEPLOY_MODE": "STANDALONE",
+            "METRICS_PORT": str(self.health),
+            "MILVUS_RUN_DIR": str(self.data / "run"),
+            "LD_LIBRARY_PATH": str(INSTALLED / "bin"),
+        }
+        command = [str(INSTALLED / "bin" / "milvus"), "run", "standalone"]
+        with (self.data / "output.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.data, env=env, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def wait(self) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + START
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if "OK" in httpx.get(f"http://127.0.0.1:{self.health}/healthz").text:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        log = (self.data / "output.log").read_text(errors="replace")
+        pytest.fail(f"Milvus did not start:\n{log[-3000:]}")
+
+    def kill(self) -> None:
+        """SIGKILL: it writes nothing more."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def _starter() -> ModuleType:
+    """The wheel's module "milvus", which writes the server's configuration."""
+    path = INSTALLED / "package" / "milvus" / "__init__.py"
+    spec: Any = importlib.util.spec_from_file_location("_milvus_starter", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
