@@ -1,7 +1,7 @@
-"""Index a corpus on many processes or machines with Ray Data: read, split, embed, store.
+r"""Index a corpus on many processes or machines with Ray Data: read, split, embed, store.
 
     python examples/ray_ingest.py --framework langchain --out shards --uri ./milvus.db
-    python examples/ray_ingest.py --framework llama_index --out /mnt/shards --address auto \\
+    python examples/ray_ingest.py --framework llama_index --out /mnt/shards --address auto \
         --model Qwen/Qwen3-Embedding-0.6B --workers 8 --gpus 1
 
 Writes Parquet shards that Milvus bulk import takes, in the schema of the framework's own vector
@@ -102,7 +102,9 @@ def embed_groups(
             "object_store_memory": OBJECT_STORE,
             "include_dashboard": False,
         }
-    ray.init(runtime_env={"env_vars": variables}, log_to_driver=False, **start)
+    ray.init(
+        runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="ERROR", **start
+    )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     try:
@@ -116,12 +118,10 @@ def embed_groups(
                     "settings": settings,
                     "out": str(out),
                 },
+                # Ray starts a killed worker again, and its shard replaces the same file.
                 compute=ray.data.ActorPoolStrategy(size=options.workers),
                 num_cpus=options.cpus,
                 num_gpus=options.gpus,
-                # A killed worker's shard is done again by another; it replaces the same file.
-                max_restarts=-1,
-                max_task_retries=-1,
             )
         )
         yield from results.iter_rows()
@@ -161,6 +161,7 @@ class EmbedShard:
         self.out = Path(out)
 
     def __call__(self, group: dict[str, Any]) -> dict[str, Any]:
+        """Write the shard of a row from `read_and_split`, unless it is there; say what was done."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
