@@ -1,0 +1,232 @@
+"""examples/ray_ingest.py: the shards and, where Ray is installed, the job on two workers."""
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow comes with Milvus Lite and Ray Data")
+pytestmark = pytest.mark.timeout(900)
+
+FILES = 12
+METADATA = {"source": "a.md", "title": "Keys"}
+
+
+@pytest.fixture
+def ingest(monkeypatch):
+    """The example, as a module."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    return importlib.import_module("ray_ingest")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for i in range(FILES):
+        text = f"# How is shelf {i} reached?\n\nBy ladder {i}.\n\n# Who owns it?\n\nNumber {i}.\n"
+        (folder / f"{i:02}.md").write_text(text, encoding="utf-8")
+    return folder
+
+
+def options(corpus, framework="langchain", **changes):
+    return argparse.Namespace(
+        **{
+            "framework": framework,
+            "corpus": str(corpus),
+            "model": "tiny",
+            "base_url": None,
+            "dimensions": 64,
+            "workers": 2,
+            "cpus": 1,
+            "gpus": 0,
+            "address": None,
+            "uri": None,
+            "token": None,
+            "collection": "qwen3",
+            **changes,
+        }
+    )
+
+
+def shard_of(ingest, corpus, out, framework):
+    """One shard of the whole corpus, made without Ray."""
+    folder, sources = ingest.find_files(str(corpus))
+    settings = {"model": "tiny", "dimensions": 64}
+    group = {"folder": str(folder), "sources": sources}
+    group = ingest.read_and_split(group, framework, settings)
+    embed = ingest.EmbedShard(framework, settings, str(out))
+    result = embed(group)
+    return group, out / result["shard"], embed
+
+
+@pytest.mark.parametrize("framework", ["langchain", "llama_index"])
+def test_the_file_has_the_schema_that_bulk_import_takes(ingest, corpus, tmp_path, framework):
+    group, path, embed = shard_of(ingest, corpus, tmp_path, framework)
+    table = pq.read_table(path)
+    assert tuple(table.column_names) == ingest.SCHEMAS[framework]
+    vector = "vector" if framework == "langchain" else "embedding"
+    assert str(table.schema.field(vector).type) == "list<element: float>"
+    assert {str(f.type) for f in table.schema if f.name != vector} == {"string"}
+    meta = json.loads(table["$meta"][0].as_py())
+    assert meta["source"] == "00.md"
+    assert ("_node_content" in meta) == (framework == "llama_index")
+    written = path.stat().st_mtime_ns
+    assert embed(group)["skipped"]
+    assert path.stat().st_mtime_ns == written
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_changed_file_or_setting_makes_another_shard(ingest, corpus):
+    group = {"folder": str(corpus), "sources": ["00.md"]}
+    names = [ingest.read_and_split(group, "langchain", {"model": m})["shard"] for m in "ab"]
+    (corpus / "00.md").write_text("# Another", encoding="utf-8")
+    names.append(ingest.read_and_split(group, "langchain", {"model": "a"})["shard"])
+    assert len(set(names)) == 3
+
+
+def test_a_file_that_is_no_text_is_reported(ingest, corpus, tmp_path):
+    (corpus / "03.md").write_bytes(b"\xff\xfe")
+    group, path, _ = shard_of(ingest, corpus, tmp_path, "langchain")
+    assert group["errors"] == ["03.md is not UTF-8 text (invalid start byte at byte 0)"]
+    assert pq.read_table(path).num_rows == 2 * (FILES - 1)
+
+
+def test_langchain_opens_the_collection_as_its_own(ingest, corpus, tmp_path):
+    from langchain_core.documents import Document
+    from langchain_milvus import Milvus
+
+    from langchain_qwen3 import Qwen3Embeddings, milvus_kwargs
+
+    _, path, _ = shard_of(ingest, corpus, tmp_path, "langchain")
+    uri = str(tmp_path / "lc.db")
+    assert ingest.upsert([path], options(corpus, uri=uri)) == 2 * FILES
+    assert ingest.upsert([path], options(corpus, uri=uri)) == 2 * FILES  # nothing twice
+    embeddings = Qwen3Embeddings(model="tiny", dimensions=64)
+    imported = Milvus(**milvus_kwargs(embeddings, uri=uri))
+    own = Milvus(**milvus_kwargs(embeddings, uri=uri, collection_name="own"))
+    rows = pq.read_table(path).to_pylist()
+    documents = [Document(r["text"], metadata=json.loads(r["$meta"])) for r in rows]
+    own.add_documents(documents, ids=[r["pk"] for r in rows])
+    for question in ("ladder 3", "Who owns number 7?"):
+        found, expected = (
+            s.similarity_search_with_score(question, k=2 * FILES) for s in (imported, own)
+        )
+        # Documents of equal score may come in either order.
+        assert len(found) == 2 * FILES
+        expected_by_id = {d.metadata["pk"]: (d, score) for d, score in expected}
+        for document, score in found:
+            same, same_score = expected_by_id[document.metadata["pk"]]
+            assert document == same
+            assert score == pytest.approx(same_score, abs=1e-5)
+    fields = [
+        [(f["name"], f["type"], f["params"]) for f in s.client.describe_collection(n)["fields"]]
+        for s, n in ((imported, "qwen3"), (own, "own"))
+    ]
+    assert fields[0] == fields[1]
+
+
+def test_llama_index_opens_the_collection_as_its_own(ingest, corpus, tmp_path):
+    from llama_index.core import StorageContext, VectorStoreIndex
+    from llama_index.core.vector_stores.utils import metadata_dict_to_node
+    from llama_index.vector_stores.milvus import MilvusVectorStore
+
+    from llama_index_qwen3 import Qwen3Embedding, milvus_kwargs
+
+    _, path, _ = shard_of(ingest, corpus, tmp_path, "llama_index")
+    uri = str(tmp_path / "li.db")
+    assert ingest.upsert([path], options(corpus, "llama_index", uri=uri)) == 2 * FILES
+    model = Qwen3Embedding(model="tiny", dimensions=64)
+    imported, own = (
+        MilvusVectorStore(
+            **milvus_kwargs(model, uri=uri, collection_name=name, use_async_client=False)
+        )
+        for name in ("qwen3", "own")
+    )
+    rows = pq.read_table(path).to_pylist()
+    nodes = [metadata_dict_to_node(json.loads(r["$meta"]), text=r["text"]) for r in rows]
+    VectorStoreIndex(
+        nodes, storage_context=StorageContext.from_defaults(vector_store=own), embed_model=model
+    )
+    ids = [r["id"] for r in rows]
+    stored = [
+        {r["id"]: r for r in s.client.query(s.collection_name, ids=ids, output_fields=["*"])}
+        for s in (imported, own)
+    ]
+    assert set(stored[0]) == set(ids)
+    for key in ids:
+        row, same = stored[0][key], stored[1][key]
+        np.testing.assert_allclose(row.pop("embedding"), same.pop("embedding"), atol=1e-5)
+        assert row == same
+    index = VectorStoreIndex.from_vector_store(imported, embed_model=model)
+    hits = index.as_retriever(similarity_top_k=3).retrieve("ladder 3")
+    assert len(hits) == 3
+    assert all(hit.node.metadata["source"] == hit.node.ref_doc_id for hit in hits)
+    assert all(hit.node.text and hit.node_id in ids for hit in hits)
+
+
+@pytest.fixture
+def kill_one_worker():
+    """A thread that kills the first actor it sees at work, as `kill -9` does."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def watch(out):
+        from ray.util.state import list_actors
+
+        while not over.wait(0.5):
+            if not list(out.glob("*.parquet")):
+                continue
+            alive = list_actors(filters=[("state", "=", "ALIVE")])
+            workers = [a.pid for a in alive if "SlowShard" in str(a.class_name) and a.pid]
+            if workers:
+                os.kill(workers[0], signal.SIGKILL)
+                killed.append(len(list(out.glob("*.parquet"))))
+                return
+
+    def start(out):
+        threading.Thread(target=watch, args=(out,), daemon=True).start()
+        return killed
+
+    yield start
+    over.set()
+
+
+def test_two_workers_one_killed_give_the_rows_of_one_process(
+    ingest, corpus, tmp_path, kill_one_worker, monkeypatch
+):
+    pytest.importorskip("ray", reason='Ray is not installed: pip install "qwen3-retrieval[ray]"')
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    class SlowShard(ingest.EmbedShard):  # still at work when the worker is killed
+        def __call__(self, group):
+            time.sleep(1)
+            return super().__call__(group)
+
+    monkeypatch.setattr(ingest, "EmbedShard", SlowShard)
+    out = tmp_path / "out"
+    out.mkdir()
+    killed = kill_one_worker(out)
+    groups = [{"folder": str(corpus), "sources": [f"{i:02}.md"]} for i in range(FILES)]
+    results = list(ingest.embed_groups(groups, options(corpus), out))
+    assert len(killed) == 1
+    assert killed[0] < FILES  # shards that there were when the worker was killed
+    assert len({r["shard"] for r in results}) == len(results) == FILES
+
+    _, path, _ = shard_of(ingest, corpus, tmp_path, "langchain")
+    expected = {r["pk"]: r for r in pq.read_table(path).to_pylist()}
+    tables = [pq.read_table(file).to_pylist() for file in sorted(out.glob("*.parquet"))]
+    rows = [row for table in tables for row in table]
+    assert sorted(row["pk"] for row in rows) == sorted(expected)  # none lost, none twice
+    for row in rows:
+        same = expected[row["pk"]]
+        np.testing.assert_allclose(row.pop("vector"), same["vector"], atol=1e-5)
+        assert row == {k: v for k, v in same.items() if k != "vector"}
