@@ -11,10 +11,13 @@ import argparse
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from qwen3_core.ingest.framework import FRAMEWORKS
 from qwen3_core.ingest.run import Ingest, Summary
@@ -27,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.debug:
         _quiet()
+    # The lock that it has by default is for several processes, and starts one to watch over it.
+    tqdm.set_lock(threading.RLock())
     try:
         settings = Settings(**{each.name: getattr(options, each.name) for each in fields(Settings)})
     except ValueError as error:
