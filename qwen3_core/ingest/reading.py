@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -112,7 +113,12 @@ def _read_jsonl(
 
 def _record(line: bytes, text_field: str) -> Section:
     try:
-        record = json.loads(line.decode("utf-8-sig"), parse_constant=_no_number, parse_int=_int64)
+        record = json.loads(
+            line.decode("utf-8-sig"),
+            parse_constant=_no_number,
+            parse_float=_finite,
+            parse_int=_int64,
+        )
     except UnicodeDecodeError as error:
         msg = f"not UTF-8 text ({error.reason} at byte {error.start})"
         raise ValueError(msg) from error
@@ -149,6 +155,13 @@ def _record(line: bytes, text_field: str) -> Section:
 def _no_number(name: str) -> float:
     msg = f"{name} is no JSON number"
     raise ValueError(msg)
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(float(digits)):
+        msg = f"the number {digits[:24]} is out of range"
+        raise ValueError(msg)
+    return float(digits)
 
 
 def _int64(digits: str) -> int:
@@ -213,10 +226,13 @@ _HIDDEN: Final = ("script", "style", "template", "noscript", "title", "svg")
 
 def _html_text(soup: "BeautifulSoup") -> str:
     """All words of a page, a line per block, with headings marked as in Markdown."""
+    from bs4 import NavigableString
+
     for tag in soup(_HIDDEN):
         tag.decompose()
     for text in soup.find_all(string=True):
-        if text.find_parent("pre") is None:
+        # Comments and declarations are of derived classes: those are no words.
+        if type(text) is NavigableString and text.find_parent("pre") is None:
             text.replace_with(re.sub(r"\s+", " ", text))
     for tag in soup([f"h{level}" for level in range(1, 7)]):
         words = tag.get_text(" ", strip=True)

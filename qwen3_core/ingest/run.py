@@ -134,7 +134,11 @@ class Ingest:
         else:
             self._client = self._framework.open()
         self._held = read_holdings(
-            self._client, settings.collection, self._framework.id_field, self._corpus.name
+            self._client,
+            settings.collection,
+            self._framework.id_field,
+            self._corpus.name,
+            repair=not settings.dry_run,
         )
 
     def _bar(self) -> AbstractContextManager["tqdm[Any]"]:

@@ -38,7 +38,8 @@ def corpus(tmp_path: Path) -> Path:
     write(folder / "office" / "keys.md", "# Keys\n\nThe spare keys hang in the archive.\n\n"
           "# Opening hours\n\nThe office opens at eight.\n")  # fmt: skip
     write(folder / "coffee.txt", "Pour in vinegar and water, then rinse twice.\n")
-    write(folder / "faq.jsonl", '{"text": "Beans are bought on Mondays.", "author": "Ada", "id": 7}\n'
+    write(folder / "faq.jsonl", '{"text": "Beans are bought on Mondays.", "id": 7, "author": '
+          '"Ada"}\n'
           '{"text": "Leave is asked for in writing.", "tags": ["hr", "\\"quoted\\""]}\n'
           '{"text": "Say it twice."}\n{"text": "Say it twice."}\n')  # fmt: skip
     return folder

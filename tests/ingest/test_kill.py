@@ -1,6 +1,7 @@
-"""Killed with SIGKILL at any moment, and run again: the collection is that of an undisturbed run."""
+"""Killed with SIGKILL at any moment and run again, it ends with an undisturbed run's collection."""
 
 import multiprocessing
+import os
 import random
 import sys
 import time
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from qwen3_core.ingest.__main__ import main
+from tests.conftest import ROOT
 from tests.ingest.conftest import VECTOR_FIELDS, read_rows, release, write
 
 KILLS = 20
@@ -32,6 +34,9 @@ def processes():
     """Processes that begin with the libraries loaded, so that a run takes two seconds, not ten."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        context.Process(target=int).start()
     return context
 
 
