@@ -212,7 +212,7 @@ def _read_html(data: bytes) -> Section:
     if soup.contains_replacement_characters:
         msg = "its character set cannot be told: save it as UTF-8"
         raise UnreadableError(msg)
-    title = soup.title.get_text(" ", strip=True) if soup.title else ""
+    title = " ".join(soup.title.get_text().split()) if soup.title else ""
     metadata = {"title": _clean(title)} if title else {}
     return Section(_clean(_html_text(soup)), len(data), markdown=True, metadata=metadata)
 
@@ -226,7 +226,7 @@ _HIDDEN: Final = ("script", "style", "template", "noscript", "title", "svg")
 
 def _html_text(soup: "BeautifulSoup") -> str:
     """All words of a page, a line per block, with headings marked as in Markdown."""
-    from bs4 import NavigableString
+    from bs4.element import NavigableString
 
     for tag in soup(_HIDDEN):
         tag.decompose()
