@@ -1,0 +1,112 @@
+"""What an ingest asks of a framework: its splitters, and rows in its own vector store."""
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ClassVar, Final, Protocol
+
+from qwen3_core.ingest.chunks import Chunk, heading_of, split_at_headings
+from qwen3_core.ingest.reading import Section
+from qwen3_core.ingest.settings import EXTRA_HINT, Settings, Splitter
+from qwen3_core.packing import Ids
+
+Encode = Callable[[str], Ids]
+"""Token ids of a text."""
+
+
+class Framework(Protocol):
+    """The thin part that differs between LangChain and LlamaIndex."""
+
+    id_field: ClassVar[str]
+    """Name of the primary key in the collections that its vector store creates."""
+    splitter_packages: ClassVar[tuple[str, ...]]
+    """Distributions whose release decides where a text is cut."""
+
+    def __init__(self, settings: Settings, encode: Encode) -> None: ...
+
+    def split_at_headings(self, text: str) -> list[str]:
+        """A Markdown text in parts that begin with their heading."""
+
+    def split_to_size(self, text: str) -> list[str]:
+        """A text in pieces of at most `chunk_size` tokens where it can be cut so."""
+
+    def check(self) -> None:
+        """Raise ValueError if the collection exists but does not fit; creates nothing."""
+
+    def open(self) -> Any:
+        """Open the vector store; returns its `pymilvus.MilvusClient`."""
+
+    def write(self, chunks: Sequence[Chunk]) -> None:
+        """Embed chunks and write their rows; one whose id is there already is replaced."""
+
+
+FRAMEWORKS: Final = {
+    "langchain": ("langchain_core", "langchain_qwen3.ingest"),
+    "llama-index": ("llama_index.core", "llama_index_qwen3.ingest"),
+}
+"""A package that shows that the framework is installed, and where the part is."""
+
+
+def load_framework(name: str | None, settings: Settings, encode: Encode) -> Framework:
+    """The framework of this name, or the first that is installed.
+
+    Raises:
+        ImportError: If it, or a package that it needs, is not installed.
+    """
+    name = name or next((n for n, (package, _) in FRAMEWORKS.items() if _installed(package)), None)
+    if name is None:
+        msg = (
+            "neither LangChain nor LlamaIndex is installed: run `pip install "
+            '"qwen3-retrieval[langchain,ingest]"` or "qwen3-retrieval[llama-index,ingest]"'
+        )
+        raise ImportError(msg)
+    try:
+        module = import_module(FRAMEWORKS[name][1])
+    except ModuleNotFoundError as error:
+        extra = EXTRA_HINT.replace("[ingest]", f"[{name},ingest]")
+        msg = f"--framework {name} needs {error.name}, which is not installed: {extra}"
+        raise ImportError(msg) from error
+    framework: Framework = module.IngestFramework(settings, encode)
+    return framework
+
+
+MAX_TITLE: Final = 200
+"""Characters that are kept of a title."""
+
+
+def split(
+    framework: Framework, section: Section, splitter: Splitter
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The pieces of a section, each with its metadata: its heading is its title."""
+    for piece, heading in _pieces(framework, section, splitter):
+        metadata = dict(section.metadata)
+        if heading:
+            metadata["title"] = heading
+        if isinstance(metadata.get("title"), str):
+            metadata["title"] = metadata["title"][:MAX_TITLE]
+        yield piece, metadata
+
+
+def _pieces(
+    framework: Framework, section: Section, splitter: Splitter
+) -> Iterator[tuple[str, str]]:
+    if splitter == "none":
+        yield section.text, ""
+    elif not section.markdown:
+        for piece in framework.split_to_size(section.text):
+            yield piece, ""
+    elif splitter == "headers":
+        for part in split_at_headings(section.text):
+            yield part, part.strip().partition("\n")[0].strip(" \t#")
+    else:
+        for part in framework.split_at_headings(section.text):
+            heading = heading_of(part)
+            for piece in framework.split_to_size(part):
+                yield piece, heading
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False

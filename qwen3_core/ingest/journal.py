@@ -1,0 +1,83 @@
+"""Notes on finished files, so that an unchanged file need not be read and split again.
+
+The collection remains the truth: a note counts only while the collection holds exactly the chunks
+that it speaks of. A journal that is lost, old or torn costs time, never data.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Note:
+    """A file that was finished."""
+
+    file: str
+    """Digest of its bytes."""
+    splitter: str
+    """How it was cut, releases of the splitters included."""
+    chunks: str
+    """Fingerprint of its chunks."""
+
+
+class Journal:
+    """A file of JSON lines, to which whole lines are appended."""
+
+    def __init__(self, path: Path, corpus: str) -> None:
+        """Use the file at `path`, which need not exist."""
+        self._path = path
+        self._corpus = corpus
+        self._checked = False
+
+    def read(self) -> dict[str, Note]:
+        """The newest note on each file of the corpus, by its source; torn lines are left out.
+
+        Raises:
+            OSError: If the journal exists and cannot be read.
+        """
+        notes: dict[str, Note] = {}
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return notes
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                if entry["corpus"] == self._corpus and "source" in entry:
+                    note = Note(entry["file"], entry["splitter"], entry["chunks"])
+                    notes[entry["source"]] = note
+            except (ValueError, KeyError, TypeError):
+                continue
+        return notes
+
+    def note(self, source: str, note: Note) -> None:
+        """Note that a file is finished."""
+        self._append({"corpus": self._corpus, "source": source, **vars(note)})
+
+    def summarize(self, summary: dict[str, Any]) -> None:
+        """Add the summary of a run."""
+        self._append({"corpus": self._corpus, "summary": summary})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        data = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(file).st_size
+            if not self._checked and size and os.pread(file, 1, size - 1) != b"\n":
+                data = b"\n" + data  # the last run was killed in the middle of a line
+            self._checked = True
+            os.write(file, data)  # one call, so that two runs do not mix their lines
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def default_path(uri: str, collection: str) -> Path:
+    """Beside a Milvus Lite database; for a server in the current folder."""
+    if "://" in uri:
+        return Path(f"{collection}.ingest.jsonl")
+    path = Path(uri).expanduser()
+    return path.with_name(f"{path.stem}.{collection}.ingest.jsonl")
