@@ -1,6 +1,7 @@
 """A standalone Milvus server from tools/setup_milvus.py, on a port and in a folder of its own."""
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -38,15 +39,32 @@ class MilvusServer:
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
-        config = _starter().MilvusServerConfig(data_dir=str(self.data), proxy_port=free_port())
-        # What else it binds, it chooses from the free ones.
-        config.RANDOM_PORT_START = free_port()
+        config = _starter().MilvusServerConfig(data_dir=str(self.data))
+        # Its own search for free ports tries loopback alone, where not all of them are bound.
+        items = config.configurable_items
+        config.update(**{name: free_port() for name in items if name.endswith("_port")})
         config.resolve()
         self.uri = f"http://127.0.0.1:{config.get('proxy_port')}"
+        # The etcd inside would listen on 2379 and 2380, whatever the rest is told.
+        client = f"http://127.0.0.1:{config.get('etcd_port')}"
+        peer = f"http://127.0.0.1:{free_port()}"
+        etcd = {
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": f"default={peer}",
+        }
+        self.etcd.write_text(json.dumps(etcd))  # which is YAML too
+
+    @property
+    def etcd(self) -> Path:
+        return self.data / "configs" / "etcd.yaml"
 
     def start(self) -> None:
         env = os.environ | {
             "DEPLOY_MODE": "STANDALONE",
+            "ETCD_CONFIG_PATH": str(self.etcd),
             "METRICS_PORT": str(self.health),
             "MILVUS_RUN_DIR": str(self.data / "run"),
             "LD_LIBRARY_PATH": str(INSTALLED / "bin"),
