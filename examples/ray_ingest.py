@@ -11,6 +11,7 @@ On a cluster, --corpus and --out are on storage that all machines see.
 """
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -103,16 +104,22 @@ def embed_groups(
             "include_dashboard": False,
         }
     ray.init(
-        runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="ERROR", **start
+        runtime_env={"env_vars": variables},
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **start,
     )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     try:
         results = (
             ray.data.from_items(groups, override_num_blocks=len(groups))
-            .map(read_and_split, fn_kwargs={"framework": options.framework, "settings": settings})
             .map(
-                EmbedShard,
+                read_and_split,  # type: ignore[arg-type]  # Ray's types know one argument only
+                fn_kwargs={"framework": options.framework, "settings": settings},
+            )
+            .map(
+                EmbedShard,  # type: ignore[arg-type]  # nor classes
                 fn_constructor_kwargs={
                     "framework": options.framework,
                     "settings": settings,
