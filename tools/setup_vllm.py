@@ -3,7 +3,7 @@
 
     python3 tools/setup_vllm.py [FOLDER]
 
-Linux on x86-64, about 3.5 GB, two to three minutes; a second run returns at once. Needs .venv
+Linux on x86-64, 3 GB, about a minute; a second run returns at once. Needs .venv
 (tools/setup_venv.py), whose uv does the work. FOLDER is by default one named by the version in
 the user's cache, where the tests look.
 """
@@ -34,6 +34,7 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     ready = folder / "vllm-ready"
     if ready.exists():
+        print(f"vLLM {VERSION} is installed: {folder / 'bin' / 'vllm'}")
         return
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         sys.exit("vLLM's CPU build is for Linux on x86-64.")
@@ -64,6 +65,7 @@ def main() -> None:
     metadata.parent.mkdir(exist_ok=True)
     metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
     ready.touch()
+    print(f"vLLM {VERSION} is installed: {folder / 'bin' / 'vllm'}")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,9 @@ def check_rerank(
     if tokens is not None and tokens <= expected - frame // 2:
         msg = (
             f"the server read {tokens} tokens where the model's prompts have {expected}: it does "
-            f"not put query and document into the model's frame. {template_hint} {SWITCH}"
+            "not put query and document into the model's frame. Either its template is missing, or "
+            "it does not run the model as a reranker (vLLM: --hf-overrides), or this is the "
+            f"address of the embedding server. {template_hint} {SWITCH}"
         )
         raise SelfCheckError(msg)
     if tokens is not None and tokens >= expected + frame // 2:

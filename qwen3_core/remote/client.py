@@ -167,6 +167,11 @@ class Client:
                 else " (no api_key was sent: give one, or set QWEN3_API_KEY; a key does not travel"
                 " in a pickle)"
             )
+        elif error.status_code == 404 and len(words) < 20:
+            refusal += (
+                " (is base_url the address of this model's server, and not of the other one? It "
+                "ends where the API begins, as in http://localhost:8000/v1)"
+            )
         return refusal
 
     def _connection(self) -> _Connection:
@@ -255,4 +260,6 @@ def _words(body: object) -> str:
             for entry in body
             if isinstance(entry, dict)
         )
-    return body if isinstance(body, str) else ""
+    if isinstance(body, str):
+        return "an HTML page" if body.lstrip()[:1] == "<" else body
+    return ""

@@ -176,7 +176,11 @@ def check_base_url(base_url: str) -> str:
     if parts.query or parts.fragment:
         msg = f"base_url must end with its path, without '?' or '#', got {base_url!r}"
         raise ValueError(msg)
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") or "/v1", "", ""))
+    path = parts.path.rstrip("/")
+    if path.endswith(("/embeddings", "/rerank", "/reranks", "/score")):
+        msg = f"base_url ends where the API begins: leave {path.rpartition('/')[2]!r} out of it"
+        raise ValueError(msg)
+    return urlunsplit((parts.scheme, parts.netloc, path or "/v1", "", ""))
 
 
 def check_key(key: str, name: str) -> str:

@@ -399,6 +399,8 @@ def test_the_base_url_may_leave_out_v1_and_may_end_in_a_slash(server, purpose, p
         ("ftp://localhost/v1", "must be like"),
         ("http://", "must be like"),
         ("", "must be like"),
+        ("http://localhost:8000/v1/embeddings", "where the API begins: leave 'embeddings' out"),
+        ("http://localhost:8000/v1/rerank/", "where the API begins: leave 'rerank' out of it"),
     ],
 )
 def test_base_urls_that_are_refused(url, message):

@@ -98,6 +98,20 @@ def test_other_refusals_are_not_tried_again(server, purpose, code):
 
 
 @both
+def test_a_server_that_lacks_the_api_is_asked_about(server, purpose):
+    server.fail(status(404, {"detail": "Not Found"}))
+    with pytest.raises(ServerError, match=r"404: Not Found .is base_url the address of this model"):
+        ask(remote(purpose, server, options()))
+
+
+@both
+def test_a_page_is_not_quoted(server, purpose):
+    server.fail(status(400, "<!DOCTYPE HTML><html><body>Bad request</body></html>"))
+    with pytest.raises(ServerError, match=r"answered 400: an HTML page$"):
+        ask(remote(purpose, server, options()))
+
+
+@both
 @pytest.mark.parametrize("fault", [truncated, too_long, html])
 def test_an_answer_that_is_no_json_is_an_error_at_once(server, purpose, fault):
     component = remote(purpose, server, options())
@@ -510,7 +524,7 @@ FLAWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "reranker",
         {"template": None},
         {},
-        "does not put query and document into the model's frame. vLLM: --chat-template .*jinja",
+        "does not put query and document into the model's frame..*vLLM: --chat-template .*jinja",
     ),
     "two templates": (
         "reranker",
