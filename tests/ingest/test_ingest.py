@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from pymilvus import MilvusClient, MilvusException
 
 from qwen3_core import Embedder
 from qwen3_core.ingest.framework import FRAMEWORKS
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
 from tests.ingest.conftest import ID_FIELDS, VECTOR_FIELDS, release, texts, write
 
 EVERYTHING = sorted(
@@ -455,3 +456,18 @@ def test_ids_do_not_depend_on_where_the_corpus_lies(framework, ingest, rows, cor
     corpus.rename(moved)
     assert ingest(framework, "--corpus", str(moved), "--no-resume", "--delete-missing") == 0
     assert rows(framework).keys() == expected.keys()
+
+
+# Another model
+
+
+def test_another_model_of_the_same_length_is_refused(framework, ingest, rows, tmp_path, capsys):
+    ingest(framework)
+    before = rows(framework)
+    other = tmp_path / "other"
+    shutil.copytree(TINY / "embedding", other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
+    assert ingest(framework, "--model", str(other)) == 1
+    assert "model" in capsys.readouterr().err
+    assert rows(framework) == before
