@@ -6,6 +6,8 @@ Tests that want the Milvus documentation or the published Qwen3 tokenizer look f
 
 import json
 import os
+import shutil
+import socket
 from pathlib import Path
 
 # The models of the tests are so small that a second thread costs more than it brings. Before torch
@@ -34,12 +36,36 @@ APPEND_END_OF_TEXT = {
 }
 
 
+LONG = 9_216
+"""Tokens that `long_pair` reads; the bundled pair as such reads 2,048."""
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def optional_data(*parts: str) -> Path:
     """A path below the optional data, or a skip that says what is missing."""
     path = DATA.joinpath(*parts)
     if not path.exists():
         pytest.skip(f"no {'/'.join(parts)} in {DATA}; set QWEN3_TEST_DATA to a folder that has it")
     return path
+
+
+@pytest.fixture(scope="session")
+def long_pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The bundled pair, allowed to read long texts (rotary positions have no end of their own)."""
+    folders = {}
+    for name in ("embedding", "reranker"):
+        folder = folders[name] = tmp_path_factory.mktemp("long") / name
+        shutil.copytree(TINY / name, folder)
+        config = json.loads((folder / "config.json").read_text())
+        config["max_position_embeddings"] = LONG
+        (folder / "config.json").write_text(json.dumps(config))
+    return folders
 
 
 @pytest.fixture(scope="session")

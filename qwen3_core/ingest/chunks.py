@@ -6,10 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-MAX_TEXT: Final = 65_535
-"""Bytes of text that a row can hold: the longest VARCHAR of Milvus, which both stores ask for."""
+from qwen3_core.milvus import MAX_TEXT_BYTES
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class ChunkMaker:
                 yield Chunk(f"{self._document_id}-{digest}", self._document_id, text, metadata)
 
 
-def split_to_fit(text: str, limit: int = MAX_TEXT) -> Iterator[str]:
+def split_to_fit(text: str, limit: int = MAX_TEXT_BYTES) -> Iterator[str]:
     """The text in parts of at most `limit` bytes of UTF-8, none of them blank.
 
     It is cut at white space where there is some in the last half of a part.

@@ -5,7 +5,7 @@ import os
 import warnings
 import weakref
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -20,6 +20,7 @@ from qwen3_core.remote.server import (
     DIALECTS,
     OWNERS,
     Dialect,
+    Limits,
     Server,
     ServerKind,
     as_server,
@@ -226,8 +227,22 @@ class Remote(Base[Call]):
         return kind, _max_length(own or {})
 
     @abstractmethod
-    def _limits(self, dialect: Dialect) -> Any:
+    def _limits(self, dialect: Dialect) -> Limits:
         """The limits that concern this component."""
+
+    def _requests(self, facts: Facts, counts: Sequence[int]) -> Iterator[slice]:
+        """Consecutive texts of so many tokens each, in requests within the server's limits."""
+        limits = self._limits(facts.dialect)
+        most_texts = self._server.batch_size or limits.texts
+        most_tokens = self._server.batch_tokens or limits.tokens
+        begin, tokens = 0, 0
+        for end, count in enumerate(counts):
+            if end > begin and (end - begin == most_texts or tokens + count > most_tokens):
+                yield slice(begin, end)
+                begin, tokens = end, 0
+            tokens += count
+        if begin < len(counts):
+            yield slice(begin, len(counts))
 
     async def _load_tokenizer(self) -> Qwen3Tokenizer:
         if self._tokenizer is None:

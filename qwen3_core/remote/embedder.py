@@ -156,23 +156,14 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
     ) -> AsyncIterator[Batch]:
         """The texts as they are sent, in batches within the server's limits."""
         tokenizer, max_length = await self._load_tokenizer(), self._reads(facts)
-        most_texts = self._server.batch_size or facts.dialect.embed.texts
-        most_tokens = self._server.batch_tokens or facts.dialect.embed.tokens
         for window in windows(texts):
             prepare = partial(self._prepare, tokenizer, texts[window], task, max_length)
             size = sum(map(len, texts[window]))
             prepared, cut = await in_thread_if_long(size, prepare)
             if cut:
                 self._warn_cut(texts_cut([window.start + i for i in cut], what, max_length))
-            begin, tokens = window.start, 0
-            batch: list[str] = []
-            for text, count in prepared:
-                if batch and (len(batch) == most_texts or tokens + count > most_tokens):
-                    yield begin, batch
-                    begin, batch, tokens = begin + len(batch), [], 0
-                batch.append(text)
-                tokens += count
-            yield begin, batch
+            for part in self._requests(facts, [count for _, count in prepared]):
+                yield window.start + part.start, [text for text, _ in prepared[part]]
 
     def _prepare(
         self, tokenizer: Qwen3Tokenizer, texts: list[str], task: str | None, max_length: int

@@ -155,10 +155,7 @@ class RemoteReranker(Remote, BaseReranker[Call]):
             )
         return "Server(template='client') sends the frame, for a server that puts none around it."
 
-    def _score(self, pairs: list[tuple[str, str]], task: str, show_progress: bool) -> Call:
-        return self._score_batches(pairs, task, show_progress)
-
-    async def _score_batches(
+    async def _score(
         self, pairs: list[tuple[str, str]], task: str, show_progress: bool
     ) -> np.ndarray:
         log_odds = np.empty(len(pairs), dtype=np.float32)
@@ -182,8 +179,6 @@ class RemoteReranker(Remote, BaseReranker[Call]):
     ) -> AsyncIterator[_Batch]:
         """The pairs as they are sent, in batches of one query within the server's limits."""
         tokenizer, max_length = await self._load_tokenizer(), self._reads(facts)
-        most_texts = self._server.batch_size or facts.dialect.rerank.texts
-        most_tokens = self._server.batch_tokens or facts.dialect.rerank.tokens
         documents = [document for _, document in pairs]
         for window in windows(documents):
             by_query: dict[str, list[int]] = {}
@@ -196,16 +191,8 @@ class RemoteReranker(Remote, BaseReranker[Call]):
                 sent_query, prepared, cut = await in_thread_if_long(size, prepare)
                 if cut:
                     self._warn_cut(documents_cut([members[i] for i in cut], max_length))
-                batch, tokens = _Batch(sent_query, [], []), 0
-                for (text, count), member in zip(prepared, members, strict=True):
-                    full = len(batch.members) == most_texts or tokens + count > most_tokens
-                    if batch.members and full:
-                        yield batch
-                        batch, tokens = _Batch(sent_query, [], []), 0
-                    batch.documents.append(text)
-                    batch.members.append(member)
-                    tokens += count
-                yield batch
+                for part in self._requests(facts, [count for _, count in prepared]):
+                    yield _Batch(sent_query, [text for text, _ in prepared[part]], members[part])
 
     def _prepare(
         self,

@@ -1,9 +1,6 @@
 """Real llama.cpp servers with the bundled pair, if installed (tools/setup_llama_cpp.py)."""
 
-import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,15 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "qwen3_core" / "tiny"
+from tests.conftest import LONG, ROOT, TINY, free_port
+
 sys.path.insert(0, str(ROOT / "tools"))
 
-from setup_llama_cpp import FOLDER  # noqa: E402 - found through the line above
+from setup_llama_cpp import FOLDER
 
 PYTHON = Path(os.environ.get("QWEN3_LLAMA_CPP", FOLDER / "bin" / "python"))
-LONG = 9_216
-"""Tokens that the served models read, but for "no eos"; the bundled pair as such reads 2,048."""
 START = 120
 """Seconds that all servers together may take to start; 2 on an idle machine."""
 
@@ -51,27 +46,12 @@ class LlamaServer:
 
 
 def _start(file: Path, pooling: str, context: int) -> LlamaServer:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     script = Path(__file__).with_name("serve.py")
     command = [str(PYTHON), str(script), str(file), pooling, str(port), str(context)]
     path = file.with_suffix(".log")
     with path.open("wb") as log:
         return LlamaServer(subprocess.Popen(command, stdout=log, stderr=log), port, path)
-
-
-@pytest.fixture(scope="session")
-def long_pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The bundled pair, allowed to read long texts (rotary positions have no end of their own)."""
-    folders = {}
-    for name in ("embedding", "reranker"):
-        folder = folders[name] = tmp_path_factory.mktemp("long") / name
-        shutil.copytree(TINY / name, folder)
-        config = json.loads((folder / "config.json").read_text())
-        config["max_position_embeddings"] = LONG
-        (folder / "config.json").write_text(json.dumps(config))
-    return folders
 
 
 @pytest.fixture(scope="session")

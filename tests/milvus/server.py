@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,19 +14,15 @@ from typing import Any
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+from tests.conftest import ROOT, free_port
+
+sys.path.insert(0, str(ROOT / "tools"))
 
 from setup_milvus import FOLDER
 
 INSTALLED = Path(os.environ.get("QWEN3_MILVUS", FOLDER))
 START = 120
 """Seconds that the server may take to start; about 6 on an idle machine."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,16 +14,13 @@ import httpx
 import pytest
 
 from qwen3_core.remote import TEMPLATE_FILE
+from tests.conftest import LONG, ROOT, free_port
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "qwen3_core" / "tiny"
 sys.path.insert(0, str(ROOT / "tools"))
 
-from setup_vllm import FOLDER  # noqa: E402 - found through the line above
+from setup_vllm import FOLDER
 
 VLLM = Path(os.environ.get("QWEN3_VLLM", FOLDER / "bin" / "vllm"))
-LONG = 9_000
-"""Tokens that the served models read; the bundled pair as such reads 2,048."""
 START = 400
 """Seconds that a server may take to start; about 30 on an idle machine."""
 
@@ -46,7 +41,7 @@ class VllmServer:
 
     arguments: list[str]
     log: Path
-    port: int = field(default_factory=lambda: _free_port())
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,25 +77,6 @@ class VllmServer:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
-def long_pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The bundled pair, allowed to read long texts (rotary positions have no end of their own)."""
-    folders = {}
-    for name in ("embedding", "reranker"):
-        folder = folders[name] = tmp_path_factory.mktemp("long") / name
-        shutil.copytree(TINY / name, folder)
-        config = json.loads((folder / "config.json").read_text())
-        config["max_position_embeddings"] = LONG
-        (folder / "config.json").write_text(json.dumps(config))
-    return folders
 
 
 @pytest.fixture(scope="session")
