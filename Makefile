@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help demo test vllm llama-cpp milvus bench bench-load lint format clean venv
+.PHONY: help demo test vllm llama-cpp milvus chromium bench bench-load lint format clean venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ llama-cpp: venv ## install a llama.cpp server, in an environment of its own, for
 
 milvus: venv ## install a Milvus server, in a folder of its own, for tests/milvus
 	@$(PYTHON) tools/setup_milvus.py
+
+chromium: ## install Chromium where there is none, for the tests that read pages in a browser
+	@$(PYTHON) tools/setup_chromium.py
 
 bench: venv ## measure embedding and reranking beside peers
 	@$(VENV_PYTHON) benchmarks/speed.py

@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # The models of the tests are so small that a second thread costs more than it brings. Before torch
 # is imported, and for the child processes too.
@@ -16,6 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")
@@ -131,6 +136,24 @@ def random_checkpoints(
         source = tokenizer_file.with_name("tokenizer_config.json")
         (folder / "tokenizer_config.json").write_text(source.read_text(encoding="utf-8"))
     return folders
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator["Browser"]:
+    """A headless Chromium, driven by playwright's synchronous interface."""
+    from playwright.sync_api import sync_playwright
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tools"))
+        from setup_chromium import find
+    path = find()
+    if path is None:
+        pytest.skip("no Chromium or Chrome here; `make chromium` installs one")
+    with sync_playwright() as playwright:
+        # No sandbox: in a container Chromium cannot set up its own, and the pages are ours.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(autouse=True)

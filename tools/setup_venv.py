@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Create .venv and install this checkout in it, with all that development and the demo need.
 
-    python3 tools/setup_venv.py [--extras langchain,llama-index,ingest,ray,examples]
+    python3 tools/setup_venv.py [--extras langchain,llama-index,ingest,ray,evaluation,demo,examples]
 
 Needs Python 3.11 and a package index, as pip is configured on this machine. A second run returns
 at once unless pyproject.toml, overrides.txt, this script or the Python version has changed. A .venv
@@ -32,8 +32,8 @@ OVERRIDES = ROOT / "overrides.txt"
 
 TORCH = os.environ.get("TORCH_SPEC", "torch==2.13.0")
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
-EXTRAS = "langchain,llama-index,ingest,ray,examples"
-GROUPS = ("test", "lint")
+EXTRAS = "langchain,llama-index,ingest,ray,evaluation,demo,examples"
+GROUPS = ("test", "lint", "docs")
 
 INDEX_HINT = (
     "Is a package index within reach? Behind a mirror, set PIP_INDEX_URL (and PIP_CERT, PIP_PROXY)."
