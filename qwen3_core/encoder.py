@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from qwen3_core.attention import KeysValues, last_token_attention, packed_attention
+from qwen3_core.attention import Attention, Segment, attention_for, last_tokens_of, segments_of
+from qwen3_core.buffers import Buffers
+from qwen3_core.layers import Layer, rms_norm
 from qwen3_core.packing import Ids, Line, Pack, W, next_pack
 
 if TYPE_CHECKING:
     from transformers import Qwen3Model
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of a prefix in one layer, each (kv_heads, prefix length, head_dim)."""
 
 PREFIX_CACHE_TOKENS = 2048
 """Tokens of prefixes whose keys and values are kept between calls (112 KiB a token at 0.6B)."""
@@ -37,23 +41,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         "can't allocate memory" in said or "not enough memory" in said or "out of memory" in said
     )
-
-
-def _rms_norm(norm: Any, x: Tensor) -> Tensor:
-    """A Qwen3RMSNorm module's function, fused; `norm.weight` broadcasts over the last dimension."""
-    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (1, heads, T, head_dim); cos and sin are (1, 1, T, head_dim)."""
-    half = x.shape[-1] // 2
-    rotated = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos + rotated * sin
-
-
-def _heads(projected: Tensor, attention: Any) -> Tensor:
-    """(T, heads * head_dim) as (T, heads, head_dim)."""
-    return projected.view(len(projected), -1, attention.head_dim)
 
 
 class Encoder:
@@ -76,12 +63,16 @@ class Encoder:
             pack_tokens: Token budget of one forward pass; by default `DEFAULT_PACK_TOKENS`.
 
         Raises:
-            ValueError: If the budget is below 1 or the model uses sliding-window attention.
+            ValueError: If the budget is below 1, or the model uses sliding-window attention or
+                another activation than Qwen3 does.
         """
         if any(
             kind != "full_attention" for kind in getattr(model.config, "layer_types", None) or ()
         ):
             msg = "the model uses sliding-window attention; no published Qwen3 retrieval model does"
+            raise ValueError(msg)
+        if (activation := model.config.hidden_act) != "silu":
+            msg = f"the model's activation is {activation!r}; all Qwen3 models use 'silu'"
             raise ValueError(msg)
         self.model = model
         self.device = model.embed_tokens.weight.device
@@ -91,6 +82,7 @@ class Encoder:
             msg = f"pack_tokens must be at least 1, got {pack_tokens}"
             raise ValueError(msg)
         self.pack_tokens = pack_tokens
+        self._buffers = Buffers(self.device)
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()
 
     @property
@@ -110,6 +102,7 @@ class Encoder:
     def free_memory(self) -> None:
         """Give back what can be done without: kept prefixes, and the allocator's reserve."""
         self.forget()
+        self._buffers.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
@@ -133,6 +126,8 @@ class Encoder:
         used = [branch.prefix for branch in pack.branches if branch.prefix]
         known = {prefix: self._prefixes[prefix] for prefix in used if prefix in self._prefixes}
         states, laid = self._forward(pack, known)
+        if len(pack.ids) > self.pack_tokens:  # one long sequence: do not hold its memory for good
+            self._buffers.clear()
         for prefix in used:
             self._remember(prefix, (known | laid)[prefix])
         result: np.ndarray = states.cpu().numpy()
@@ -146,37 +141,45 @@ class Encoder:
         ids = torch.tensor(pack.ids, device=self.device)
         positions = torch.tensor([pack.positions], device=self.device)
         last_rows = torch.tensor(pack.last_rows, device=self.device)
-        x = model.embed_tokens(ids)
-        cos, sin = (t[:, None] for t in model.rotary_emb(x[None], positions))
+        x = model.embed_tokens(ids).float()
+        # Both halves of a head turn by the same angles: transformers lists them twice.
+        turns = model.rotary_emb(x[None], positions)
+        cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in turns)
 
-        laid = [b for b in pack.branches if b.prefix_rows.stop > b.prefix_rows.start]
-        captured: dict[Ids, list[KeysValues]] = {branch.prefix: [] for branch in laid}
-        layers: list[Any] = list(model.layers)
-        for index, layer in enumerate(layers):
-            attention = layer.self_attn
+        behind: dict[Ids, slice] = {}  # where known prefixes lie behind the pack's own keys
+        stop = len(ids)
+        for prefix in known:
+            behind[prefix] = slice(stop, stop := stop + len(prefix))
+        laid = {b.prefix: b.prefix_rows for b in pack.branches if b.prefix not in (*known, ())}
+        captured: dict[Ids, list[KeysValues]] = {prefix: [] for prefix in laid}
+        attention = self._attention(segments_of(pack, behind))
+        last = len(model.layers) - 1
+        for index, module in enumerate(model.layers):
+            layer = Layer(module, self._buffers)
+            normed = layer.normed(x)
+            keys, values = layer.keys_values(normed, cos, sin, stop)
+            for prefix, rows in laid.items():
+                captured[prefix].append((keys[:, rows].clone(), values[:, rows].clone()))
+            for prefix, rows in behind.items():
+                keys[:, rows], values[:, rows] = known[prefix][index]
+            if index == last:
+                attention = self._attention(last_tokens_of(pack, behind))
+                normed, x, cos, sin = (t[last_rows] for t in (normed, x, cos, sin))
+            layer.attend(x, normed, cos, sin, keys, values, attention)
+            layer.transform(x)
+        norm = model.norm
+        return rms_norm(x, norm.weight.float(), norm.variance_epsilon), captured
 
-            normed = _rms_norm(layer.input_layernorm, x)
-            keys = _rms_norm(attention.k_norm, _heads(attention.k_proj(normed), attention))
-            keys = _rotate(keys.transpose(0, 1)[None], cos, sin)
-            values = _heads(attention.v_proj(normed), attention).transpose(0, 1)[None]
-            for branch in laid:
-                rows = branch.prefix_rows
-                pair = (keys[:, :, rows].contiguous(), values[:, :, rows].contiguous())
-                captured[branch.prefix].append(pair)
-            visible = {prefix: pairs[index] for prefix, pairs in known.items()}
-
-            attend = packed_attention
-            if index == len(layers) - 1:
-                attend = last_token_attention
-                normed, x = normed[last_rows], x[last_rows]
-                cos, sin = cos[:, :, last_rows], sin[:, :, last_rows]
-            query = _rms_norm(attention.q_norm, _heads(attention.q_proj(normed), attention))
-            query = _rotate(query.transpose(0, 1)[None], cos, sin)
-            attended = attend(query, keys, values, pack, visible, attention.scaling)
-            x = x + attention.o_proj(attended[0].transpose(0, 1).reshape(len(x), -1))
-            x = x + layer.mlp(_rms_norm(layer.post_attention_layernorm, x))
-        x, weight = x.float(), model.norm.weight.float()
-        return F.rms_norm(x, x.shape[-1:], weight, model.norm.variance_epsilon), captured
+    def _attention(self, segments: list[Segment]) -> Attention:
+        config = self.model.config
+        return attention_for(
+            segments,
+            device=self.device,
+            dtype=self.model.dtype,
+            heads=(heads := config.num_key_value_heads or config.num_attention_heads),
+            group=config.num_attention_heads // heads,
+            size=config.head_dim,
+        )
 
     def _remember(self, prefix: Ids, layers: list[KeysValues]) -> None:
         """Keep the prefixes used last, up to `PREFIX_CACHE_TOKENS` tokens, and always the last."""

@@ -102,14 +102,6 @@ def test_rerank_scores(reranker_folder, reranker_reference, pack_tokens):
     np.testing.assert_allclose(ours, expected, atol=FLOAT32 * max(1, np.abs(expected).max()))
 
 
-def test_scores_on_devices_without_grouped_heads(reranker_folder, reranker_reference, monkeypatch):
-    monkeypatch.setattr("qwen3_core.attention.GROUPED_HEADS", frozenset())
-    pairs = [("How is data stored?", text) for text in ragged_texts(8)[4:]]
-    expected = reranker_reference.log_odds(pairs, MAX_LENGTH)
-    found = reranker(reranker_folder).score_pairs(pairs)
-    np.testing.assert_allclose(found, expected, atol=FLOAT32 * max(1, np.abs(expected).max()))
-
-
 def test_rerank_scores_of_many_queries(reranker_folder, reranker_reference):
     texts = ragged_texts(12)[4:]
     pairs = [(f"query {i % 3}", text) for i, text in enumerate(texts)]

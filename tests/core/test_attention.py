@@ -1,0 +1,151 @@
+"""Attention over packs: both ways of computing it, and the choice between them."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen3_core import attention
+from qwen3_core.attention import BlockAttention, Segment, VarlenAttention, attention_for
+from qwen3_core.buffers import Buffers
+from qwen3_core.encoder import Encoder
+from qwen3_core.packing import TokenSequence, Work
+
+CPU = torch.device("cpu")
+HEADS, GROUP, SIZE = 2, 3, 8
+
+
+def varlen_attn(query, key, value, q_ends, k_ends, *_, scale, window_size, enable_gqa):
+    """What torch documents of its CUDA kernel, in terms of its attention for single sequences."""
+    assert window_size == (-1, 0)
+    out = torch.empty_like(query)
+    for i in range(len(q_ends) - 1):
+        q, k, v = (
+            t[ends[i] : ends[i + 1]].transpose(0, 1)[None]
+            for t, ends in ((query, q_ends), (key, k_ends), (value, k_ends))
+        )
+        n, seen = q.shape[2], k.shape[2]
+        mask = torch.ones(n, seen, dtype=torch.bool).tril(seen - n)
+        found = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, scale=scale, enable_gqa=enable_gqa
+        )
+        out[q_ends[i] : q_ends[i + 1]] = found[0].transpose(0, 1)
+    return out
+
+
+@pytest.fixture
+def varlen(monkeypatch):
+    attention._varlen_agrees.cache_clear()
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    yield
+    attention._varlen_agrees.cache_clear()
+
+
+@st.composite
+def segment_lists(draw):
+    """Segments whose queries lie behind one another, with keys anywhere before row 400."""
+    segments, row = [], 0
+    for count, more, prefix in draw(
+        st.lists(
+            st.tuples(st.integers(1, 250), st.integers(0, 30), st.integers(0, 120)),
+            min_size=1,
+            max_size=5,
+        )
+    ):
+        queries = slice(row, row := row + count)
+        begin = draw(st.integers(0, 400 - count - more))
+        segments.append(Segment(queries, slice(begin, begin + count + more), slice(0, prefix)))
+    return segments
+
+
+@given(segments=segment_lists(), seed=st.integers(0, 2**16))
+def test_blocks_and_the_varlen_kernel_see_the_same(segments, seed):
+    torch.manual_seed(seed)
+    count = segments[-1].queries.stop
+    query = torch.randn(HEADS, count, GROUP, SIZE)
+    keys, values = torch.randn(2, HEADS, 400, SIZE).unbind()
+    found, expected = torch.full((2, count, HEADS, GROUP, SIZE), torch.nan).unbind()
+    BlockAttention(segments)(query, keys, values, found, Buffers(CPU))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+        VarlenAttention(segments, CPU)(query, keys, values, expected, Buffers(CPU))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_computes_the_same_with_the_varlen_kernel(random_checkpoints, varlen, monkeypatch):
+    from qwen3_core.loading import load
+
+    model = load(random_checkpoints["embedding"], "embedding", device="cpu", dtype="float32").model
+    sequences = [
+        TokenSequence(prefix, tuple(range(5, 5 + n)))
+        for prefix in ((), (1, 2, 3), (4,))
+        for n in (1, 2, 130)
+    ]
+
+    def states():
+        encoder = Encoder(model, pack_tokens=150)
+        for _ in range(2):  # the second time with known prefixes
+            work = Work(sequences)
+            rows: dict[int, np.ndarray] = {}
+            while (pack := encoder.next_pack([([work], 150)])).members:
+                found = encoder.run(pack)
+                rows |= {i: row for (_, i), row in zip(pack.members, found, strict=True)}
+            yield np.stack([rows[i] for i in range(len(sequences))])
+
+    expected = list(states())
+    monkeypatch.setattr(
+        "qwen3_core.encoder.attention_for", lambda segments, **_: VarlenAttention(segments, CPU)
+    )
+    for found, blocks in zip(states(), expected, strict=True):
+        np.testing.assert_allclose(found, blocks, atol=1e-5)
+
+
+SHAPE = {"heads": HEADS, "group": GROUP, "size": SIZE}
+ONE = [Segment(slice(0, 1), slice(0, 1), slice(0))]
+
+
+def test_the_varlen_kernel_is_tried_before_it_is_used(varlen, caplog):
+    assert attention._varlen_agrees(CPU, torch.bfloat16, HEADS, GROUP, SIZE)
+    assert not caplog.records
+
+
+def aligned_at_the_first_key(query, key, value, q_ends, k_ends, *rest, **kwargs):
+    """The other convention for fewer queries than keys, which would be wrong for us."""
+    first = torch.cat(
+        [k + torch.arange(n) for k, n in zip(k_ends[:-1], q_ends.diff(), strict=True)]
+    )
+    return varlen_attn(query, key[first], value[first], q_ends, q_ends, *rest, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reason"),
+    [
+        (aligned_at_the_first_key, "it is wrong by"),
+        (None, "it fails with"),
+    ],
+)
+def test_a_kernel_that_does_not_agree_is_not_used(varlen, monkeypatch, caplog, kernel, reason):
+    def broken(*args, **kwargs):
+        msg = "no kernel image is available"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel or broken)
+    with caplog.at_level(logging.WARNING):
+        assert not attention._varlen_agrees(CPU, torch.bfloat16, HEADS, GROUP, SIZE)
+    assert reason in caplog.text
+
+
+def test_cpus_and_float32_take_blocks(varlen):
+    cuda = torch.device("cuda")
+    for device, dtype in ((CPU, torch.bfloat16), (cuda, torch.float32)):
+        found = attention_for(ONE, device=device, dtype=dtype, **SHAPE)
+        assert isinstance(found, BlockAttention)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_the_real_kernel_agrees():
+    assert attention._varlen_agrees(torch.device("cuda"), torch.bfloat16, 8, 2, 128)
