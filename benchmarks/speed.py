@@ -1,43 +1,32 @@
 """How fast texts are embedded and candidates reranked, beside peers on the same checkpoints.
 
     python benchmarks/speed.py
+    python benchmarks/speed.py --tasks rerank-50 embed-512 --systems qwen3-retrieval floor
     python benchmarks/speed.py --embedding HUB_NAME --reranker HUB_NAME
 
 By default the checkpoints have the shape of Qwen3-0.6B and random weights: speed does not depend on
-the weights' values. Peers: the published usage code (left-padded batch, all logits) and
-sentence-transformers in its default batches. "Floor" is the time of the bare weight products for
-the tokens that must be computed at least once. The systems take turns; ratios are medians of the
-rounds' ratios.
+the weights' values. The systems (benchmarks/peers.py) take turns, each in a process of its own;
+ratios are medians of the rounds' ratios.
 """
 
 import argparse
 import json
+import random
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.checkpoints import ROOT, random_pair
 from benchmarks.machine import describe
-from qwen3_core import Embedder, Reranker
-from qwen3_core.prompts import IM_END, IM_START, RERANK_SYSTEM, TASKS
-from qwen3_core.settings import Dtype
+from benchmarks.peers import SYSTEMS, Checkpoints, Peer
 
 QUESTION = "How is data stored in Milvus?"
-TASK = TASKS["web_search"]
-HEAD = f"{IM_START}system\n{RERANK_SYSTEM}{IM_END}\n{IM_START}user\n"
-TAIL = f"{IM_END}\n{IM_START}assistant\n<think>\n\n</think>\n\n"
-OURS, FLOOR = "qwen3-retrieval", "floor"
-
-System = Callable[[], np.ndarray]
+OURS = "qwen3-retrieval"
 
 
 def passages(count: int) -> list[str]:
@@ -47,125 +36,76 @@ def passages(count: int) -> list[str]:
     return (found * (count // len(found) + 1))[:count]
 
 
-def published_reranker(folder: str, dtype: torch.dtype, documents: list[str]) -> System:
-    """The models' published usage: one left-padded batch, logits of all tokens and positions."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    model.eval()
-    head, tail = (tokenizer.encode(text, add_special_tokens=False) for text in (HEAD, TAIL))
-    yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
-    bodies = [f"<Instruct>: {TASK}\n<Query>: {QUESTION}\n<Document>: {d}" for d in documents]
-
-    @torch.inference_mode()
-    def run() -> np.ndarray:
-        rows = tokenizer(bodies, add_special_tokens=False)["input_ids"]
-        inputs = {"input_ids": [head + row + tail for row in rows]}
-        batch = tokenizer.pad(inputs, padding=True, return_tensors="pt")
-        logits = model(**batch).logits[:, -1].float()
-        difference: np.ndarray = (logits[:, yes] - logits[:, no]).numpy()
-        return difference
-
-    return run
+def ragged(count: int, words: tuple[int, int]) -> list[str]:
+    """Texts from that corpus of very different lengths, each from another place."""
+    chance = random.Random(0)
+    text = " ".join(passages(60)).split(" ")
+    found = []
+    for _ in range(count):
+        length, start = chance.randint(*words), chance.randrange(len(text))
+        found.append(" ".join((text[start:] + text * (length // len(text) + 1))[:length]))
+    return found
 
 
-def cross_encoder(folder: str, dtype: str, documents: list[str]) -> System:
-    """sentence-transformers' CrossEncoder in its default batches; raw log-odds."""
-    from sentence_transformers import CrossEncoder
+TASKS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+    "rerank-10": ("rerank", "rerank 10 passages", (QUESTION, passages(10))),
+    "rerank-50": ("rerank", "rerank 50 passages", (QUESTION, passages(50))),
+    "rerank-100": ("rerank", "rerank 100 passages", (QUESTION, passages(100))),
+    "embed-16": ("embed", "embed 16 passages of 20-500 tokens", (ragged(16, (14, 340)),)),
+    "embed-64": ("embed", "embed 64 passages of 20-500 tokens", (ragged(64, (14, 340)),)),
+    "embed-512": ("embed", "embed 512 passages of 20-500 tokens", (ragged(512, (14, 340)),)),
+    "embed-uniform": ("embed", "embed 32 passages of one length", (ragged(32, (80, 80)),)),
+    "embed-8k": ("embed", "embed 8 documents of 8,192 tokens", (ragged(8, (7000, 7000)),)),
+    "embed-8k-1": ("embed", "embed a document of 8,192 tokens", (ragged(1, (7000, 7000)),)),
+    "query": ("query", "embed a query", (QUESTION,)),
+}
+"""By name: the systems' method, a title and the arguments."""
 
-    model = CrossEncoder(
-        folder,
-        device="cpu",
-        model_kwargs={"dtype": dtype},
-        activation_fn=torch.nn.Identity(),
-        prompts={"web_search": TASK},
-        default_prompt_name="web_search",
-    )
-    pairs = [(QUESTION, document) for document in documents]
-    return lambda: np.asarray(model.predict(pairs))
-
-
-def sentence_transformer(folder: str, dtype: str, texts: list[str], batch_size: int) -> System:
-    """sentence-transformers' SentenceTransformer on documents."""
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": dtype})
-    return lambda: np.asarray(model.encode_document(texts, batch_size=batch_size))
+DEFAULT_TASKS = ("rerank-10", "embed-64", "query")
 
 
-def floor(model: Any, tokens: int) -> System:
-    """Every layer's weight products for so many tokens, and nothing else."""
-    config, dtype = model.config, model.dtype
-    wide = config.num_attention_heads * config.head_dim
-    sizes = (config.hidden_size, wide, config.intermediate_size)
-    hidden, heads, inner = (torch.randn(tokens, n, dtype=dtype) for n in sizes)
-
-    @torch.inference_mode()
-    def run() -> np.ndarray:
-        for layer in model.layers:
-            attention, mlp = layer.self_attn, layer.mlp
-            for module in (attention.q_proj, attention.k_proj, attention.v_proj):
-                module(hidden)
-            attention.o_proj(heads)
-            mlp.gate_proj(hidden), mlp.up_proj(hidden)
-            mlp.down_proj(inner)
-        return np.empty(0)
-
-    return run
-
-
-def measure(systems: dict[str, System], rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each system, its ratio to ours, and how far its answer is from ours."""
-    answers = {name: run() for name, run in systems.items()}  # the first run warms up
-    times: dict[str, list[float]] = {name: [] for name in systems}
-    for _ in range(rounds):
-        for name, run in systems.items():
-            begin = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - begin)
+def measure(
+    peers: dict[str, Peer], method: str, arguments: tuple[Any, ...], rounds: int
+) -> dict[str, dict[str, float]]:
+    """Each system's median seconds, ratio to ours, peak memory and distance from our answer."""
+    answers: dict[str, np.ndarray] = {}
+    times: dict[str, list[float]] = {}
+    memory: dict[str, float] = {}
+    for turn in range(rounds + 1):  # the first warms up
+        for name, peer in peers.items():
+            seconds, answers[name], memory[name] = peer.run(method, *arguments)
+            if turn:
+                times.setdefault(name, []).append(seconds)
     figures = {}
-    for name, seconds in times.items():
-        ratios = [a / b for a, b in zip(seconds, times[OURS], strict=True)]
-        figures[name] = {"seconds": median(seconds), "ratio": median(ratios)}
-        if answers[name].size:
-            figures[name]["difference"] = float(np.abs(answers[name] - answers[OURS]).max())
+    for name, taken in times.items():
+        row = figures[name] = {"seconds": median(taken), "memory": memory[name]}
+        if OURS in times:
+            ratios = [a / b for a, b in zip(taken, times[OURS], strict=True)]
+            row |= {"ratio": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+            if answers[name].size and name != OURS:
+                row["difference"] = float(np.abs(answers[name] - answers[OURS]).max())
     return figures
 
 
-def tasks(embedding: str, reranker: str, dtype: Dtype) -> dict[str, dict[str, System]]:
-    """What is measured: for each task the systems that do it."""
-    documents, texts = passages(10), passages(64)
-    ours_e = Embedder(embedding, dtype=dtype, device="cpu")
-    ours_r = Reranker(reranker, dtype=dtype, device="cpu")
-    torch_dtype = getattr(torch, dtype)
-    tokenizer = ours_r.engine.tokenizer
-    prefix = tokenizer.rerank_prefix(TASK, QUESTION)
-    rows, _ = tokenizer.rerank_documents(documents, 8192)
-    rerank_tokens = len(prefix) + sum(map(len, rows))
-    rows, _ = ours_e.engine.tokenizer.embedding_documents(texts, 8192)
-    embed_tokens = sum(map(len, rows))
-
-    def rerank() -> np.ndarray:
-        ours_r.engine.encoder.forget()  # a question asked twice would find its keys and values
-        return ours_r.score(QUESTION, documents)
-
-    return {
-        f"rerank {len(documents)} passages ({rerank_tokens} tokens)": {
-            OURS: rerank,
-            "published code": published_reranker(reranker, torch_dtype, documents),
-            "sentence-transformers": cross_encoder(reranker, dtype, documents),
-            FLOOR: floor(ours_r.engine.encoder.model, rerank_tokens),
-        },
-        f"embed {len(texts)} passages ({embed_tokens} tokens)": {
-            OURS: lambda: ours_e.embed_documents(texts),
-            "sentence-transformers": sentence_transformer(embedding, dtype, texts, 32),
-            "sentence-transformers, one by one": sentence_transformer(embedding, dtype, texts, 1),
-            FLOOR: floor(ours_e.engine.encoder.model, embed_tokens),
-        },
-    }
+def show(title: str, figures: dict[str, dict[str, float]]) -> Table:
+    """The figures of a task as a table."""
+    table = Table("system", "seconds", "times ours", "(range)", "memory", "difference", title=title)
+    for name, row in figures.items():
+        table.add_row(
+            name,
+            f"{row['seconds']:.3g}",
+            f"{row['ratio']:.2f}" if "ratio" in row else "",
+            f"{row['lowest']:.2f}-{row['highest']:.2f}" if "ratio" in row else "",
+            f"{row['memory']:.1f} GiB",
+            f"{row['difference']:.1e}" if "difference" in row else "",
+        )
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=DEFAULT_TASKS)
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--embedding", help="hub name or folder, in place of random weights")
     parser.add_argument("--reranker", help="hub name or folder, in place of random weights")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
@@ -180,13 +120,23 @@ def main() -> None:
         report: dict[str, Any] = {"machine": describe(), "dtype": args.dtype, "tasks": {}}
         for key, value in report["machine"].items():
             console.print(f"{key:13} {value}")
-        for name, systems in tasks(embedding, reranker, args.dtype).items():
-            figures = report["tasks"][name] = measure(systems, args.rounds)
-            table = Table("system", "seconds", "times ours", "difference", title=name)
-            for system, row in figures.items():
-                far = f"{row['difference']:.1e}" if "difference" in row else ""
-                table.add_row(system, f"{row['seconds']:.2f}", f"{row['ratio']:.2f}", far)
-            console.print(table)
+        given = Checkpoints(embedding, reranker, args.dtype)
+        peers: dict[str, Peer] = {}
+        try:
+            for name in args.systems:
+                try:
+                    peers[name] = Peer(name, given)
+                except RuntimeError as error:
+                    console.print(f"[yellow]without {name}: {error}")
+            for task in args.tasks:
+                method, title, arguments = TASKS[task]
+                running = {name: peer for name, peer in peers.items() if method in peer.offers}
+                figures = measure(running, method, arguments, args.rounds)
+                report["tasks"][task] = figures
+                console.print(show(title, figures))
+        finally:
+            for peer in peers.values():
+                peer.close()
     report["machine"]["load average, end"] = describe()["load average"]
     if args.json:
         args.json.write_text(json.dumps(report, indent=2), encoding="utf-8")

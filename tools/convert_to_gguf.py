@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Write a Qwen3 embedding or reranking checkpoint as GGUF, the format of llama.cpp.
 
-    python tools/convert_to_gguf.py FOLDER FILE.gguf [--no-eos] [--no-frame]
+    python tools/convert_to_gguf.py FOLDER FILE.gguf [--no-eos] [--no-frame] [--q8-0]
 
 Needs the gguf package alone (tools/setup_llama_cpp.py installs it). For the published checkpoints
 llama.cpp's convert_hf_to_gguf.py does the same; it refuses the bundled pair, whose vocabulary it
-does not know. Weights are written as float32, so that nothing is lost.
+does not know. Weights are written as float32, so that nothing is lost, or as Q8_0.
 
 A folder is an embedding model's if it says how to pool (1_Pooling), else a reranker's.
 
 --no-eos     llama.cpp puts no <|endoftext|> behind a text, as with old conversions
 --no-frame   llama.cpp joins query and document bare, so that whole frames can be sent, with an
              instruction (Server(template="client")); otherwise it has the default instruction
+--q8-0       matrices in 8 bits, in blocks of 32 with a scale each
 """
 
 import argparse
@@ -35,7 +36,9 @@ FRAME = (
 NO_FRAME = "{query}{document}"
 
 
-def convert(folder: Path, file: Path, *, add_eos: bool = True, frame: bool = True) -> None:
+def convert(
+    folder: Path, file: Path, *, add_eos: bool = True, frame: bool = True, q8_0: bool = False
+) -> None:
     """Write one checkpoint.
 
     Args:
@@ -43,6 +46,7 @@ def convert(folder: Path, file: Path, *, add_eos: bool = True, frame: bool = Tru
         file: The GGUF file to write.
         add_eos: Of an embedding model: llama.cpp puts <|endoftext|> behind each text.
         frame: Of a reranker: llama.cpp puts query and document into the published prompt.
+        q8_0: Round matrices to 8 bits.
 
     Raises:
         OSError: If a file is missing.
@@ -55,7 +59,8 @@ def convert(folder: Path, file: Path, *, add_eos: bool = True, frame: bool = Tru
     reranker = not (folder / "1_Pooling").is_dir()
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN3])
     writer.add_name(folder.name)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    file_type = gguf.LlamaFileType.MOSTLY_Q8_0 if q8_0 else gguf.LlamaFileType.ALL_F32
+    writer.add_file_type(file_type)
     _add_shape(writer, config)
     vocabulary = _add_tokenizer(writer, folder, config["vocab_size"])
     if reranker:
@@ -80,7 +85,11 @@ def convert(folder: Path, file: Path, *, add_eos: bool = True, frame: bool = Tru
             if reranker and name.endswith(head):
                 rows = weights[[vocabulary["yes"], vocabulary["no"]]]  # the score is the first's
                 writer.add_tensor("cls.output.weight", rows)
-            writer.add_tensor(target, weights)
+            if q8_0 and weights.ndim == 2:
+                kind = gguf.GGMLQuantizationType.Q8_0
+                writer.add_tensor(target, gguf.quants.quantize(weights, kind), raw_dtype=kind)
+            else:
+                writer.add_tensor(target, weights)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -136,8 +145,10 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--no-eos", dest="eos", action="store_false")
     parser.add_argument("--no-frame", dest="frame", action="store_false")
+    parser.add_argument("--q8-0", action="store_true")
     given = parser.parse_args()
-    convert(given.folder, given.file, add_eos=given.eos, frame=given.frame)
+    options = {"add_eos": given.eos, "frame": given.frame, "q8_0": given.q8_0}
+    convert(given.folder, given.file, **options)
 
 
 if __name__ == "__main__":

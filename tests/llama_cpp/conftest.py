@@ -47,7 +47,7 @@ class LlamaServer:
 
 def _start(file: Path, pooling: str, context: int) -> LlamaServer:
     port = free_port()
-    script = Path(__file__).with_name("serve.py")
+    script = ROOT / "tools" / "llama_cpp_server.py"
     command = [str(PYTHON), str(script), str(file), pooling, str(port), str(context)]
     path = file.with_suffix(".log")
     with path.open("wb") as log:

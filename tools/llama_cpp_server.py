@@ -1,6 +1,6 @@
 """`llama-server` as the xllamacpp wheel holds it; runs in that wheel's environment.
 
-python serve.py FILE.gguf last|rank PORT CONTEXT
+python llama_cpp_server.py FILE.gguf last|rank PORT CONTEXT [THREADS]
 """
 
 import sys
@@ -10,7 +10,7 @@ import xllamacpp
 
 
 def main() -> None:
-    file, pooling, port, context = sys.argv[1:]
+    file, pooling, port, context, *threads = sys.argv[1:]
     slots = 2
     params = xllamacpp.CommonParams()
     params.model.path = file
@@ -26,7 +26,8 @@ def main() -> None:
     # As `-ub`: a long text that is read in parts beside a short one gets another vector.
     params.n_batch = params.n_ubatch = int(context)
     # Its threads wait for each other without sleeping, which servers side by side cannot afford.
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    count = int(threads[0]) if threads else 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = count
     params.ui = False
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)

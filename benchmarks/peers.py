@@ -1,0 +1,404 @@
+"""The systems that `speed.py` compares, each in a process of its own with memory of its own.
+
+A system offers some of `rerank(query, documents)`, `embed(documents)` and `query(text)`, which
+return log-odds (n,), vectors (n, hidden_size) and one vector (hidden_size,).
+"""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from benchmarks.checkpoints import ROOT
+from qwen3_core import Embedder, Reranker
+from qwen3_core.prompts import IM_END, IM_START, RERANK_SYSTEM, TASKS
+from qwen3_core.settings import Dtype
+
+TASK = TASKS["web_search"]
+HEAD = f"{IM_START}system\n{RERANK_SYSTEM}{IM_END}\n{IM_START}user\n"
+TAIL = f"{IM_END}\n{IM_START}assistant\n<think>\n\n</think>\n\n"
+SERVER_START = 300
+"""Seconds that a server may take to start."""
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """What all systems load."""
+
+    embedding: str
+    reranker: str
+    dtype: Dtype
+
+
+class Ours:
+    """This package. A question asked twice would find its keys and values: they are dropped."""
+
+    def __init__(self, given: Checkpoints) -> None:
+        self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
+        self._reranker = Reranker(given.reranker, dtype=given.dtype, device="cpu")
+
+    def rerank(self, query: str, documents: list[str]) -> np.ndarray:
+        self._reranker.engine.encoder.forget()
+        return self._reranker.score(query, documents)
+
+    def embed(self, documents: list[str]) -> np.ndarray:
+        return self._embedder.embed_documents(documents)
+
+    def query(self, text: str) -> np.ndarray:
+        vector: np.ndarray = self._embedder.embed_queries([text])[0]
+        return vector
+
+
+class WithoutPrefix:
+    """This package, with the instruction's keys and values computed for each query anew."""
+
+    def __init__(self, given: Checkpoints) -> None:
+        self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
+
+    def query(self, text: str) -> np.ndarray:
+        self._embedder.engine.encoder.forget()
+        vector: np.ndarray = self._embedder.embed_queries([text])[0]
+        return vector
+
+
+class Floor:
+    """The bare weight products of the tokens that must be computed, and nothing else."""
+
+    def __init__(self, given: Checkpoints) -> None:
+        import torch
+
+        self._torch = torch
+        self._inputs: dict[tuple[int, int], Any] = {}
+        self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu").engine
+        self._reranker = Reranker(given.reranker, dtype=given.dtype, device="cpu").engine
+
+    def rerank(self, query: str, documents: list[str]) -> np.ndarray:
+        tokenizer = self._reranker.tokenizer
+        rows, _ = tokenizer.rerank_documents(documents, 8192)
+        return self._run(len(tokenizer.rerank_prefix(TASK, query)) + sum(map(len, rows)))
+
+    def embed(self, documents: list[str]) -> np.ndarray:
+        rows, _ = self._embedder.tokenizer.embedding_documents(documents, 8192)
+        return self._run(sum(map(len, rows)))
+
+    def query(self, text: str) -> np.ndarray:
+        return self.embed([f":{text}"])  # without the instruction, which is known
+
+    def _run(self, tokens: int) -> np.ndarray:
+        """All layers' products, for blocks of rows as a forward pass takes them."""
+        torch = self._torch
+        layers: Any = self._embedder.encoder.model.layers
+        most = self._embedder.encoder.pack_tokens
+        with torch.inference_mode():
+            for count in [most] * (tokens // most) + [tokens % most]:
+                for layer in layers:
+                    attention, mlp = layer.self_attn, layer.mlp
+                    for linear in (
+                        *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+                        *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
+                    ):
+                        linear(self._input(count, linear.in_features))
+        return np.empty(0)
+
+    def _input(self, rows: int, width: int) -> Any:
+        key = (rows, width)
+        if key not in self._inputs:
+            dtype = self._embedder.encoder.model.dtype
+            self._inputs[key] = self._torch.randn(rows, width).to(dtype)
+        return self._inputs[key]
+
+
+class Published:
+    """The models' published usage: one left-padded batch, for reranking logits of all tokens."""
+
+    def __init__(self, given: Checkpoints) -> None:
+        import torch
+        from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+        self._torch = torch
+        options: dict[str, Any] = {"dtype": getattr(torch, given.dtype)}
+        load: Any = AutoTokenizer.from_pretrained
+        self._tokenizers = [load(f, padding_side="left") for f in (given.embedding, given.reranker)]
+        self._embedding: Any = AutoModel.from_pretrained(given.embedding, **options).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(given.reranker, **options)
+        self._reranker = model.eval()
+
+    def rerank(self, query: str, documents: list[str]) -> np.ndarray:
+        tokenizer = self._tokenizers[1]
+        head, tail = (tokenizer.encode(text, add_special_tokens=False) for text in (HEAD, TAIL))
+        yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
+        bodies = [f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {d}" for d in documents]
+        rows = tokenizer(bodies, add_special_tokens=False)["input_ids"]
+        inputs = {"input_ids": [head + row + tail for row in rows]}
+        batch = tokenizer.pad(inputs, padding=True, return_tensors="pt")
+        with self._torch.inference_mode():
+            logits = self._reranker(**batch).logits[:, -1].float()
+        difference: np.ndarray = (logits[:, yes] - logits[:, no]).numpy()
+        return difference
+
+    def query(self, text: str) -> np.ndarray:
+        prompt = f"Instruct: {TASK}\nQuery:{text}"
+        batch = self._tokenizers[0]([prompt], padding=True, return_tensors="pt")
+        with self._torch.inference_mode():
+            state = self._embedding(**batch).last_hidden_state[0, -1].float()
+            vector: np.ndarray = self._torch.nn.functional.normalize(state, dim=0).numpy()
+        return vector
+
+
+class SentenceTransformers:
+    """sentence-transformers in its default batches of 32, as LangChain's classes call it."""
+
+    def __init__(self, given: Checkpoints) -> None:
+        from sentence_transformers import CrossEncoder, SentenceTransformer
+        from torch.nn import Identity
+
+        options: dict[str, Any] = {"device": "cpu", "model_kwargs": {"dtype": given.dtype}}
+        self._embedder = SentenceTransformer(given.embedding, **options)
+        self._reranker = CrossEncoder(
+            given.reranker,
+            activation_fn=Identity(),
+            prompts={"web_search": TASK},
+            default_prompt_name="web_search",
+            **options,
+        )
+
+    def rerank(self, query: str, documents: list[str]) -> np.ndarray:
+        pairs = [(query, document) for document in documents]
+        scores: np.ndarray = self._reranker.predict(pairs, show_progress_bar=False)
+        return scores
+
+    def embed(self, documents: list[str]) -> np.ndarray:
+        return np.asarray(self._embedder.encode_document(documents, show_progress_bar=False))
+
+    def query(self, text: str) -> np.ndarray:
+        return np.asarray(self._embedder.encode_query(text, show_progress_bar=False))
+
+
+class OneByOne:
+    """The same, each document by itself: no padding, as many calls as documents."""
+
+    def __init__(self, given: Checkpoints) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        options: dict[str, Any] = {"device": "cpu", "model_kwargs": {"dtype": given.dtype}}
+        self._embedder = SentenceTransformer(given.embedding, **options)
+
+    def embed(self, documents: list[str]) -> np.ndarray:
+        found = self._embedder.encode_document(documents, batch_size=1, show_progress_bar=False)
+        return np.asarray(found)
+
+
+class Server:
+    """A server of another project, asked through our client."""
+
+    def __init__(self) -> None:
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def _start(self, kind: str, command: list[str], port: int) -> str:
+        import httpx
+
+        env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
+        env.pop("OMP_NUM_THREADS", None)
+        process = subprocess.Popen(
+            command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self._processes.append(process)
+        deadline = time.monotonic() + SERVER_START
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                    return f"http://127.0.0.1:{port}/v1"
+            except httpx.TransportError:
+                time.sleep(0.5)
+        msg = f"the {kind} server did not start: {' '.join(command)}"
+        raise RuntimeError(msg)
+
+    def _ask(
+        self,
+        given: Checkpoints,
+        server: Literal["vllm", "llama.cpp"],
+        embedding: str,
+        reranker: str,
+    ) -> None:
+        from qwen3_core import remote
+
+        # Random weights would fail the check: they know no answers.
+        options: dict[str, Any] = {"server": remote.Server(server, self_check=False)}
+        self._embedder = remote.RemoteEmbedder(
+            given.embedding, base_url=embedding, timeout=3600, **options
+        )
+        self._reranker = remote.RemoteReranker(
+            given.reranker, base_url=reranker, timeout=3600, **options
+        )
+
+    def rerank(self, query: str, documents: list[str]) -> np.ndarray:
+        return self._reranker.score(query, documents)
+
+    def embed(self, documents: list[str]) -> np.ndarray:
+        return self._embedder.embed_documents(documents)
+
+    def query(self, text: str) -> np.ndarray:
+        vector: np.ndarray = self._embedder.embed_queries([text])[0]
+        return vector
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait()
+
+
+class Vllm(Server):
+    """vLLM's CPU build, two servers (`make vllm` installs it)."""
+
+    def __init__(self, given: Checkpoints) -> None:
+        super().__init__()
+        from setup_vllm import FOLDER
+
+        from qwen3_core.remote import TEMPLATE_FILE
+
+        program = FOLDER / "bin" / "vllm"
+        if not program.exists():
+            raise FileNotFoundError(program)
+        overrides = (
+            '{"architectures": ["Qwen3ForSequenceClassification"], "classifier_from_token": '
+            '["no", "yes"], "is_original_qwen3_reranker": true}'
+        )
+        more = ["--hf-overrides", overrides, "--chat-template", str(TEMPLATE_FILE)]
+        urls = []
+        servers: list[tuple[str, list[str]]] = [(given.embedding, []), (given.reranker, more)]
+        for folder, options in servers:
+            port = free_port()
+            command = [str(program), "serve", folder, *options, "--runner", "pooling"]
+            command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", given.dtype]
+            command += ["--max-model-len", "8192", "--enable-prefix-caching"]
+            urls.append(self._start("vLLM", command, port))
+        self._ask(given, "vllm", *urls)
+
+
+class LlamaCpp(Server):
+    """llama.cpp's server with weights in Q8_0 (`make llama-cpp` installs it)."""
+
+    def __init__(self, given: Checkpoints) -> None:
+        super().__init__()
+        from setup_llama_cpp import FOLDER
+
+        python = str(FOLDER / "bin" / "python")
+        if not Path(python).exists():
+            raise FileNotFoundError(python)
+        urls = []
+        for folder, pooling in ((given.embedding, "last"), (given.reranker, "rank")):
+            file, port = f"{folder}-q8_0.gguf", free_port()
+            if not Path(file).exists():
+                convert = str(ROOT / "tools" / "convert_to_gguf.py")
+                subprocess.run([python, convert, folder, file, "--q8-0"], check=True)
+            serve = str(ROOT / "tools" / "llama_cpp_server.py")
+            threads = str(os.cpu_count())
+            command = [python, serve, file, pooling, str(port), "8192", threads]
+            urls.append(self._start("llama.cpp", command, port))
+        self._ask(given, "llama.cpp", *urls)
+
+
+SYSTEMS: dict[str, Callable[[Checkpoints], Any]] = {
+    "qwen3-retrieval": Ours,
+    "without kept prefix": WithoutPrefix,
+    "published code": Published,
+    "sentence-transformers": SentenceTransformers,
+    "sentence-transformers, one by one": OneByOne,
+    "vLLM": Vllm,
+    "llama.cpp Q8_0": LlamaCpp,
+    "floor": Floor,
+}
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Peer:
+    """One system in a process of its own, asked over a pipe."""
+
+    def __init__(self, name: str, given: Checkpoints) -> None:
+        """Start it.
+
+        Raises:
+            RuntimeError: If the system is not installed or cannot load the checkpoints.
+        """
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, name, given), daemon=False)
+        self._process.start()
+        theirs.close()
+        self.offers: set[str] = self._receive()
+
+    def run(self, method: str, *arguments: Any) -> tuple[float, np.ndarray, float]:
+        """Call a method of the system: seconds, its answer, and peak memory of the call in GiB."""
+        self._pipe.send((method, arguments))
+        seconds, answer, memory = self._receive()
+        return seconds, answer, memory
+
+    def close(self) -> None:
+        """End it."""
+        self._pipe.send(None)
+        self._process.join()
+
+    def _receive(self) -> Any:
+        try:
+            outcome = self._pipe.recv()
+        except EOFError:
+            outcome = RuntimeError("its process ended")
+        if isinstance(outcome, Exception):
+            raise RuntimeError(str(outcome)) from outcome
+        return outcome
+
+
+def _serve(pipe: Connection, name: str, given: Checkpoints) -> None:
+    """Load a system and answer calls until None comes."""
+    try:
+        system = SYSTEMS[name](given)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other side reports it
+        pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+        return
+    pipe.send({method for method in ("rerank", "embed", "query") if hasattr(system, method)})
+    while (call := pipe.recv()) is not None:
+        method, arguments = call
+        _forget_peak()
+        begin = time.perf_counter()
+        try:
+            answer = getattr(system, method)(*arguments)
+            pipe.send((time.perf_counter() - begin, answer, _peak()))
+        except Exception as error:  # noqa: BLE001 - the same
+            pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+    if hasattr(system, "close"):
+        system.close()
+
+
+def _forget_peak() -> None:
+    """Start measuring this process's peak memory anew, where Linux lets us."""
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> float:
+    """Peak resident memory in GiB since then; nan where it is not told."""
+    if sys.platform != "linux":
+        return float("nan")
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**20
+    return float("nan")
