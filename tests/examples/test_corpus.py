@@ -111,7 +111,7 @@ def test_ids_name_source_content_and_splitter(corpus, settings, notes):
 
 def test_each_embedding_has_a_collection_of_its_own(corpus, settings):
     def name(*arguments: str) -> str:
-        return corpus.collection_name(settings(*arguments), "langchain")
+        return str(corpus.collection_name(settings(*arguments), "langchain"))
 
     assert name() == name("--instruction", "fact_check", "--top-k", "5", "--reranker", "x")
     others = [

@@ -17,7 +17,7 @@ from tests.ingest.test_kill import (
     wait_until,
 )
 
-KILLS = 3
+KILLS = 2
 
 
 @pytest.fixture(params=list(VECTOR_FIELDS))
