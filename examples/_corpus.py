@@ -14,6 +14,9 @@ from typing import Any
 from _shared import MILVUS_DOCS, Settings, UserError, kept_folder
 from tqdm import tqdm
 
+from qwen3_core.ingest.chunks import Chunk, ChunkMaker, source_key, split_at_headings
+from qwen3_core.ingest.collection import Holdings, delete_chunks, read_holdings
+
 MILVUS_DOCS_URL = (
     "https://github.com/milvus-io/milvus-docs/releases/download/"
     "v2.4.6-preview/milvus_docs_2.4.x_en.zip"
@@ -22,48 +25,25 @@ MILVUS_FAQ_PASSAGES = 72
 """Passages that the tutorial gets from the FAQ of this release."""
 
 
-@dataclass(frozen=True)
-class Passage:
-    """A piece of a file."""
-
-    id: str
-    """Says where it comes from, what it says and which model embeds it; equal in each run."""
-    text: str
-    source: str
-    """File name, relative to the corpus."""
-    title: str
-
-
-def load_passages(
-    settings: Settings, markdown_splitter: Callable[[str], list[str]]
-) -> list[Passage]:
+def load_passages(settings: Settings, markdown_splitter: Callable[[str], list[str]]) -> list[Chunk]:
     """Read the corpus and cut it into passages, each with text in it and none of them twice.
 
     Args:
         settings: The command line.
-        markdown_splitter: The framework's own splitter, for `--splitter framework`.
+        markdown_splitter: The framework's own splitter, for `--splitter framework`. The other cuts
+            at every "# ", one passage per heading of any level. It also cuts at comments in code
+            blocks, which the frameworks' splitters do not.
     """
     split = split_at_headings if settings.splitter == "headers" else markdown_splitter
-    prefix = id_prefix(settings)
-    passages = {}
+    passages: list[Chunk] = []
     for source, text in _read(settings.corpus):
-        for piece in split(text):
-            if piece.strip():
-                key = f"{prefix}{_digest(source, piece, length=32)}"
-                passages[key] = Passage(key, piece, source, title_of(piece))
+        maker = ChunkMaker(_place(settings.corpus), source, settings.splitter)
+        for piece in dict.fromkeys(split(text)):
+            passages += maker.make([piece], {"title": title_of(piece)})
     if not passages:
         message = f"there is no text in the Markdown files of {settings.corpus}"
         raise UserError(message)
-    return list(passages.values())
-
-
-def split_at_headings(text: str) -> list[str]:
-    """Cut at every "# ", to the letter as in the Milvus tutorial.
-
-    That is one passage per heading of any level. It also cuts at comments in code blocks; the
-    frameworks' splitters do not.
-    """
-    return text.split("# ")
+    return passages
 
 
 def title_of(passage: str) -> str:
@@ -72,33 +52,26 @@ def title_of(passage: str) -> str:
     return next((line for line in lines if line), "(no words)")
 
 
-def embedding_prefix(settings: Settings) -> str:
-    """What the ids of all passages embedded with these settings begin with."""
-    return _digest(_place(settings.model), str(settings.dimensions)) + "-"
-
-
-def id_prefix(settings: Settings) -> str:
-    """What the ids of all passages of this corpus, cut and embedded in this way, begin with."""
-    return f"{embedding_prefix(settings)}{_digest(_place(settings.corpus), settings.splitter)}-"
-
-
 def collection_name(settings: Settings, framework: str) -> str:
     """The collection asked for, or one for this framework, corpus and embedding."""
-    return settings.collection or f"{framework}_{id_prefix(settings).strip('-').replace('-', '_')}"
+    parts = (settings.model, settings.corpus)
+    shape = (str(settings.dimensions), settings.splitter)
+    key = "\0".join([*(_place(part) for part in parts), *shape])
+    return settings.collection or f"{framework}_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
 class IndexPlan:
     """What has to be done so that a collection holds the corpus."""
 
-    missing: list[Passage]
+    missing: list[Chunk]
     """To be embedded and added."""
-    stale: list[str]
-    """Ids to be deleted: passages that are no longer in the corpus."""
+    stale: Holdings
+    """To be deleted: passages that are no longer in the corpus."""
 
 
 def plan_index(
-    client: Any, collection: str, id_field: str, passages: list[Passage], settings: Settings
+    client: Any, collection: str, id_field: str, passages: list[Chunk], settings: Settings
 ) -> IndexPlan:
     """Compare the corpus with what a collection holds of it.
 
@@ -109,25 +82,23 @@ def plan_index(
         passages: The corpus.
         settings: The command line.
     """
-    if not client.has_collection(collection):
-        return IndexPlan(passages, [])
-    client.load_collection(collection)
-    foreign = f'not ({id_field} like "{embedding_prefix(settings)}%")'
-    if client.query(collection, filter=foreign, output_fields=[id_field], limit=1):
-        message = (
-            f"the collection {collection!r} holds passages embedded with another --model or "
-            "--dimensions, whose vectors do not compare: choose another --collection"
-        )
-        raise UserError(message)
-    stored: set[str] = set()
-    pages = client.query_iterator(
-        collection, filter=f'{id_field} like "{id_prefix(settings)}%"', output_fields=[id_field]
-    )
-    while page := pages.next():
-        stored.update(row[id_field] for row in page)
-    pages.close()
-    wanted = {passage.id for passage in passages}
-    return IndexPlan([p for p in passages if p.id not in stored], sorted(stored - wanted))
+    corpus = _place(settings.corpus)
+    stale = read_holdings(client, collection, id_field, corpus, repair=True)
+    missing = []
+    for passage in passages:
+        held = stale.get(source_key(passage.metadata["source"]), set())
+        digest = bytes.fromhex(passage.digest)
+        if digest in held:
+            held.remove(digest)
+        else:
+            missing.append(passage)
+    return IndexPlan(missing, {key: digests for key, digests in stale.items() if digests})
+
+
+def delete_stale(client: Any, collection: str, plan: IndexPlan, settings: Settings) -> None:
+    """Delete what the plan says."""
+    for key, digests in plan.stale.items():
+        delete_chunks(client, collection, _place(settings.corpus), key, digests)
 
 
 def _read(corpus: str) -> Iterator[tuple[str, str]]:
@@ -218,7 +189,3 @@ def _place(name: str) -> str:
     """A folder or glob by its full path; other names, such as those of the hub, as they are."""
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() or glob.has_magic(name) else name
-
-
-def _digest(*parts: str, length: int = 8) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:length]

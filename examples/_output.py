@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from _corpus import IndexPlan, Passage
+from _corpus import IndexPlan
 from _shared import REAL_MODEL, REAL_RERANKER, TINY, Settings
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from qwen3_core.ingest.chunks import Chunk
 
 WIDTH = 80
 
@@ -60,9 +62,9 @@ def fact(name: str, value: str) -> None:
     console.print(grid)
 
 
-def show_settings(settings: Settings, passages: Sequence[Passage]) -> None:
+def show_settings(settings: Settings, passages: Sequence[Chunk]) -> None:
     """Say what is searched, and with which models."""
-    files = {passage.source for passage in passages}
+    files = {passage.metadata["source"] for passage in passages}
     place = _short(settings.corpus)
     fact("corpus", f"{_count(passages, 'passage')} from {_count(files, 'file')} in {place}")
     if settings.model == settings.reranker == TINY:
@@ -74,7 +76,7 @@ def show_settings(settings: Settings, passages: Sequence[Passage]) -> None:
 
 
 def show_indexing(
-    framework: str, plan: IndexPlan, passages: Sequence[Passage], seconds: float
+    framework: str, plan: IndexPlan, passages: Sequence[Chunk], seconds: float
 ) -> None:
     """Say what was done to the index."""
     if plan.missing:
@@ -83,7 +85,7 @@ def show_indexing(
     else:
         what = f"nothing to embed: the index holds all {_count(passages, 'passage')} already"
     if plan.stale:
-        what += f"; deleted {len(plan.stale)} that left the corpus"
+        what += f"; deleted {sum(map(len, plan.stale.values()))} that left the corpus"
     fact(framework, what)
 
 

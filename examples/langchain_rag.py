@@ -8,7 +8,7 @@ Without OPENAI_API_KEY it prints the passages that the LLM would have read.
 
 import time
 
-from _corpus import Passage, collection_name, load_passages, plan_index
+from _corpus import collection_name, delete_stale, load_passages, plan_index
 from _output import (
     Hit,
     show_answer,
@@ -30,6 +30,7 @@ from langchain_qwen3 import (
     create_rag_chain,
     milvus_kwargs,
 )
+from qwen3_core.ingest.chunks import Chunk
 
 
 def main(settings: Settings) -> None:
@@ -42,7 +43,7 @@ def main(settings: Settings) -> None:
     show_next_steps(settings)
 
 
-def open_store(settings: Settings, passages: list[Passage], *, hybrid: bool = False) -> Milvus:
+def open_store(settings: Settings, passages: list[Chunk], *, hybrid: bool = False) -> Milvus:
     """A Milvus vector store that holds the passages; only what it lacks is embedded."""
     embeddings = Qwen3Embeddings(
         model=settings.model,
@@ -65,14 +66,10 @@ def open_store(settings: Settings, passages: list[Passage], *, hybrid: bool = Fa
     plan = plan_index(store.client, collection, "pk", passages, settings)
     if plan.missing:
         store.add_documents(
-            [
-                Document(p.text, metadata={"source": p.source, "title": p.title})
-                for p in plan.missing
-            ],
+            [Document(p.text, metadata=p.metadata) for p in plan.missing],
             ids=[p.id for p in plan.missing],
         )
-    if plan.stale:
-        store.delete(ids=plan.stale)
+    delete_stale(store.client, collection, plan, settings)
     show_indexing("LangChain", plan, passages, time.perf_counter() - start)
     return store
 

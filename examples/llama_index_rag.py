@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from _corpus import Passage, collection_name, load_passages, plan_index
+from _corpus import collection_name, delete_stale, load_passages, plan_index
 from _output import (
     Hit,
     show_answer,
@@ -28,6 +28,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, milvus_kwargs, two_stage_query_engine
+from qwen3_core.ingest.chunks import Chunk
 
 
 def main(settings: Settings) -> None:
@@ -41,7 +42,7 @@ def main(settings: Settings) -> None:
 
 
 def open_index(
-    settings: Settings, passages: list[Passage], *, hybrid: bool = False
+    settings: Settings, passages: list[Chunk], *, hybrid: bool = False
 ) -> VectorStoreIndex:
     """An index over a Milvus store that holds the passages; only what it lacks is embedded."""
     embed_model = Qwen3Embedding(
@@ -66,21 +67,20 @@ def open_index(
     start = time.perf_counter()
     plan = plan_index(store.client, collection, "id", passages, settings)
     if plan.missing:
-        hidden = ["source", "title"]  # kept with the node, but not part of what the models read
+        hidden = list(plan.missing[0].metadata)  # kept, but not part of what the models read
         index.insert_nodes(
             [
                 TextNode(
                     id_=p.id,
                     text=p.text,
-                    metadata={"source": p.source, "title": p.title},
+                    metadata=p.metadata,
                     excluded_embed_metadata_keys=hidden,
                     excluded_llm_metadata_keys=hidden,
                 )
                 for p in plan.missing
             ]
         )
-    if plan.stale:
-        store.delete_nodes(plan.stale)
+    delete_stale(store.client, collection, plan, settings)
     show_indexing("LlamaIndex", plan, passages, time.perf_counter() - start)
     return index
 

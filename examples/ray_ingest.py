@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _corpus import split_at_headings, title_of
+from _corpus import title_of
 from _shards import LANGCHAIN, SCHEMAS, VECTOR_FIELD, digest, milvus_row, read_shard, write_shard
 from _shared import BUNDLED_CORPUS, TINY
 
 from qwen3_core.batch import Qwen3EmbedBatch
+from qwen3_core.ingest.chunks import split_at_headings, split_to_fit
 
 OBJECT_STORE = 256 << 20
 """Bytes of shared memory for local Ray; what passes through it is texts, vectors stay in shards."""
@@ -149,7 +150,8 @@ def read_and_split(
         except UnicodeDecodeError as error:
             errors.append(f"{source} is not UTF-8 text ({error.reason} at byte {error.start})")
             continue
-        passages.update({digest(source, p): (p, source) for p in pieces if p.strip()})
+        fitting = (part for piece in pieces for part in split_to_fit(piece))
+        passages.update({digest(source, part): (part, source) for part in fitting})
     return {
         "shard": digest(framework, repr(sorted(settings.items())), *content) + ".parquet",
         "ids": list(passages),

@@ -10,13 +10,11 @@ from langchain_qwen3.embeddings import Qwen3Embeddings
 from qwen3_core.milvus import (
     CONSISTENCY,
     TEXT_INDEX,
-    Metric,
     check_collection,
     check_uri,
     collection_properties,
-    index_params,
-    search_params,
 )
+from qwen3_core.milvus_index import IndexType, Metric, choose_index, index_params, search_params
 
 TEXT_FIELD: Final = "sparse"
 """The field for full-text search in a hybrid collection."""
@@ -30,18 +28,20 @@ def milvus_kwargs(
     collection_name: str = "qwen3",
     k: int = 100,
     metric: Metric = "IP",
+    rows: int | None = None,
+    index_type: IndexType | None = None,
     hybrid: bool = False,
     auto_id: bool = False,
     drop_old: bool = False,
 ) -> dict[str, Any]:
     """Keyword arguments for the constructor of `langchain_milvus.Milvus`.
 
-    They give an HNSW index on inner product, searches that see all that was written before them,
-    documents with differing metadata keys, and room for `k` candidates: the store's own defaults
-    are L2, "Session", the keys of the first document for all, and 10. If the collection exists
-    already, its dimension, metric and kind of ids are checked before anything is written. A new
-    collection keeps what its vectors were made with (model, revision, dimensions, max_length) among
-    its properties, and an existing one is compared with it.
+    They give an index on inner product that suits the size, searches that see all that was written
+    before them, documents with differing metadata keys, and room for `k` candidates: the store's
+    own defaults are L2, "Session", the keys of the first document for all, and 10. If the
+    collection exists, its dimension, metric and kind of ids are checked before anything is written.
+    A new collection keeps what its vectors were made with (model, revision, dimensions, max_length)
+    among its properties, and an existing one is compared with it.
 
     A Milvus Lite file belongs to one process at a time. The store's asynchronous client belongs to
     the event loop in which it was first used: make a new store in each `asyncio.run`.
@@ -64,6 +64,10 @@ def milvus_kwargs(
         k: The largest number of candidates that a search will ask for, from 1 to 16,384. A server
             refuses a search for more; it costs time, so do not set it higher than needed.
         metric: "IP", which for these vectors is the cosine similarity, or "COSINE".
+        rows: About how many rows a new collection will hold, which chooses its index: FLAT up to
+            10,000, HNSW up to 10 million, IVF_SQ8 beyond. None: HNSW.
+        index_type: The index of a new collection, in place of that choice: "FLAT", "HNSW",
+            "IVF_SQ8" or, on a server, "DISKANN". A collection that exists keeps its own.
         hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on). Each search then
             needs `ranker_type="rrf"` and `fetch_k=k`, since the store would take 4 of each kind:
             `Qwen3TwoStageRetriever(..., search_kwargs={"ranker_type": "rrf", "fetch_k": 100})`.
@@ -84,18 +88,19 @@ def milvus_kwargs(
     if not isinstance(embeddings, Embeddings):
         msg = f"embeddings must be LangChain Embeddings, got {type(embeddings).__name__}"
         raise TypeError(msg)
-    index, search = index_params(metric), search_params(k, metric)
     uri = check_uri(uri)
+    index_type = choose_index(uri, index_type, rows)
+    search = search_params(k, metric, index_type)
     fingerprint = None
     if isinstance(embeddings, Qwen3Embeddings):
         fingerprint = embeddings.embedder.fingerprint
         dimensions = fingerprint.dimensions
     else:
         dimensions = len(embeddings.embed_query("How long are the vectors?"))
-    exists = False
+    found = None
     if not drop_old:
         try:
-            exists = check_collection(
+            found = check_collection(
                 uri,
                 collection_name,
                 dimensions=dimensions,
@@ -110,8 +115,13 @@ def milvus_kwargs(
                 raise
             msg = not_installed("pymilvus")
             raise ImportError(msg) from error
+    index = index_params(metric, index_type, rows=rows, dimensions=dimensions)
+    if found:
+        search = search_params(k, metric, found)
     # For a collection that exists, the store would overwrite its properties.
-    properties = None if exists or fingerprint is None else collection_properties(fingerprint)
+    properties = None
+    if found is None and fingerprint is not None:
+        properties = collection_properties(fingerprint)
     kwargs = {
         "embedding_function": embeddings,
         "connection_args": {"uri": uri, "token": token} if token else {"uri": uri},

@@ -7,13 +7,11 @@ from llama_index_qwen3.embedding import Qwen3Embedding
 from qwen3_core.milvus import (
     CONSISTENCY,
     TEXT_INDEX,
-    Metric,
     check_collection,
     check_uri,
     collection_properties,
-    index_params,
-    search_params,
 )
+from qwen3_core.milvus_index import IndexType, Metric, choose_index, index_params, search_params
 
 TEXT_FIELD: Final = "sparse_embedding"
 """The field for full-text search in a hybrid collection."""
@@ -27,18 +25,20 @@ def milvus_kwargs(
     collection_name: str = "qwen3",
     k: int = 100,
     metric: Metric = "IP",
+    rows: int | None = None,
+    index_type: IndexType | None = None,
     hybrid: bool = False,
     overwrite: bool = False,
     use_async_client: bool = True,
 ) -> dict[str, Any]:
     """Keyword arguments for `llama_index.vector_stores.milvus.MilvusVectorStore`.
 
-    HNSW index, strong consistency, `ef` large enough for `k`. Adding a node whose id is there
-    already replaces it (`upsert_mode`); `VectorStoreIndex.from_documents` gives nodes new ids each
-    time, so open a filled collection with `VectorStoreIndex.from_vector_store`, and keep one up to
-    date with an `IngestionPipeline` that has a docstore. A new collection keeps what its vectors
-    were made with (model, revision, dimensions, max_length) among its properties, and an existing
-    one is compared with it. Change or add what you like in the returned dictionary.
+    An index that suits the size, strong consistency, room for `k` hits. Adding a node whose id is
+    there already replaces it (`upsert_mode`); `VectorStoreIndex.from_documents` gives nodes new ids
+    each time, so open a filled collection with `VectorStoreIndex.from_vector_store`, and keep one
+    up to date with an `IngestionPipeline` that has a docstore. A new collection keeps what its
+    vectors were made with (model, revision, dimensions, max_length) among its properties, and an
+    existing one is compared with it. Change or add what you like in the returned dictionary.
 
     Args:
         embed_model: The model whose vectors will be stored; loaded now unless it names its
@@ -50,6 +50,10 @@ def milvus_kwargs(
         k: The largest `similarity_top_k` that will be asked for, from 1 to 16,384. A server refuses
             a search for more; it costs time, so do not set it higher than needed.
         metric: "IP" (inner product) or "COSINE"; equal for vectors of length 1.
+        rows: About how many rows a new collection will hold, which chooses its index: FLAT up to
+            10,000, HNSW up to 10 million, IVF_SQ8 beyond. None: HNSW.
+        index_type: The index of a new collection, in place of that choice: "FLAT", "HNSW",
+            "IVF_SQ8" or, on a server, "DISKANN". A collection that exists keeps its own.
         hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on), fused with the
             vectors' by rank where `vector_store_query_mode="hybrid"` is asked for.
         overwrite: Let the store drop an existing collection of this name.
@@ -75,15 +79,14 @@ def milvus_kwargs(
     if not isinstance(embed_model, Qwen3Embedding):
         msg = f"embed_model must be a Qwen3Embedding, got {type(embed_model).__name__}"
         raise TypeError(msg)
-    index, search = index_params(metric), search_params(k, metric)
     uri = check_uri(uri)
+    index_type = choose_index(uri, index_type, rows)
+    search = search_params(k, metric, index_type)
     fingerprint = embed_model.fingerprint
     dim = fingerprint.dimensions
-    # The store wants these flat: it nests what is not a name of its own under "params" itself.
-    index |= index.pop("params")
-    exists = False
+    found = None
     if not overwrite:
-        exists = check_collection(
+        found = check_collection(
             uri,
             collection_name,
             dimensions=dim,
@@ -93,6 +96,11 @@ def milvus_kwargs(
             fingerprint=fingerprint,
             token=token,
         )
+    if found:
+        search = search_params(k, metric, found)
+    index = index_params(metric, index_type, rows=rows, dimensions=dim)
+    # The store wants these flat: it nests what is not a name of its own under "params" itself.
+    index |= index.pop("params")
     kwargs = {
         "uri": uri,
         "token": token or "",
@@ -103,7 +111,7 @@ def milvus_kwargs(
         "search_config": search["params"],
         "consistency_level": CONSISTENCY,
         # For a collection that exists, the store would unload it and overwrite its properties.
-        "collection_properties": None if exists else collection_properties(fingerprint),
+        "collection_properties": None if found is not None else collection_properties(fingerprint),
         "upsert_mode": True,
         "overwrite": overwrite,
         "use_async_client": use_async_client,

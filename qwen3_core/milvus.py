@@ -5,21 +5,15 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.validation import is_count
+from qwen3_core.milvus_index import Metric
 
 logger = logging.getLogger(__name__)
 
-Metric = Literal["IP", "COSINE"]
-
 CONSISTENCY: Final = "Strong"
 """A search sees all that was inserted before it; the stores' own default is "Session"."""
-
-MAX_K: Final = 16_384
-"""Hits that one search returns at most (Milvus documentation, "Limits")."""
-
 
 MAX_TEXT_BYTES: Final = 65_535
 """Bytes of UTF-8 that a text may have: both stores create VARCHAR fields of this length, which is
@@ -93,46 +87,10 @@ def check_text_lengths(texts: Iterable[str]) -> None:
         raise ValueError(msg)
 
 
-def index_params(metric: Metric = "IP") -> dict[str, Any]:
-    """HNSW index parameters for a new collection (M 16, efConstruction 200).
-
-    Args:
-        metric: "IP" (inner product), which equals the cosine for our vectors of length 1, or
-            "COSINE".
-
-    Raises:
-        ValueError: If the metric is another.
-    """
-    if metric not in get_args(Metric):
-        msg = f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}"
-        raise ValueError(msg)
-    return {
-        "index_type": "HNSW",
-        "metric_type": metric,
-        "params": {"M": 16, "efConstruction": 200},
-    }
-
-
 TEXT_INDEX: Final = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25"}
 """Index of the sparse field that Milvus's BM25 function fills, for a hybrid collection."""
 
 _OLDEST_WITH_BM25: Final = (2, 5)
-
-
-def search_params(k: int, metric: Metric = "IP") -> dict[str, Any]:
-    """Search parameters with which HNSW can return `k` hits: a server refuses `ef` below `k`.
-
-    Args:
-        k: The largest number of candidates that will be asked for, from 1 to `MAX_K`.
-        metric: As in `index_params`.
-
-    Raises:
-        ValueError: If `k` is out of range.
-    """
-    if not is_count(k) or k > MAX_K:
-        msg = f"k must be an integer from 1 to {MAX_K}, got {k!r}"
-        raise ValueError(msg)
-    return {"metric_type": metric, "params": {"ef": max(k, 64)}}
 
 
 def check_uri(uri: str | Path) -> str:
@@ -182,7 +140,7 @@ def check_collection(
     auto_id: bool | None = None,
     fingerprint: Fingerprint | None = None,
     token: str | None = None,
-) -> bool:
+) -> str | None:
     """Check that a collection, if it exists, holds vectors of this kind, and load it.
 
     Call it before a vector store opens the collection: the stores check nothing, and Milvus Lite
@@ -205,7 +163,8 @@ def check_collection(
         token: "user:password" or an API key, where the server wants one.
 
     Returns:
-        Whether the collection exists.
+        The type of its vectors' index, which decides what a search may ask for ("" if it has none);
+        None if there is no such collection.
 
     Raises:
         ValueError: If the collection exists with another dimension, metric or kind of ids, or with
@@ -213,12 +172,12 @@ def check_collection(
             the Milvus Lite file open, or the server has no full-text search and it is wanted.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
-    client = _connect(uri, token)
+    client = connect(uri, token)
     try:
         if text_search_field is not None:
             _check_text_search(client, uri)
         if not client.has_collection(collection_name):
-            return False
+            return None
         remedy = (
             "choose another collection_name, drop the collection, or change the setting to match"
         )
@@ -254,9 +213,11 @@ def check_collection(
             raise ValueError(msg)
         if fingerprint is not None:
             _check_fingerprint(collection_name, description, fingerprint)
+        index_type = ""
         indexes = client.list_indexes(collection_name, field_name=vector_field)
         for index_name in indexes:
             index = client.describe_index(collection_name, index_name)
+            index_type = str(index.get("index_type", ""))
             found_metric = index.get("metric_type")
             if found_metric and found_metric != metric:
                 msg = (
@@ -266,7 +227,7 @@ def check_collection(
                 raise ValueError(msg)
         if indexes:
             client.load_collection(collection_name)
-        return True
+        return index_type
     finally:
         client.close()
 
@@ -312,7 +273,13 @@ def _check_fingerprint(
         raise ValueError(msg)
 
 
-def _connect(uri: str, token: str | None) -> Any:
+def connect(uri: str, token: str | None) -> Any:
+    """A `pymilvus.MilvusClient`.
+
+    Raises:
+        ValueError: If another process has the Milvus Lite file open.
+        pymilvus.exceptions.MilvusException: If the server does not answer.
+    """
     from pymilvus import MilvusClient
     from pymilvus.exceptions import ConnectionConfigException
 

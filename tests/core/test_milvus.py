@@ -9,10 +9,9 @@ from pymilvus import MilvusClient
 from qwen3_core.milvus import (
     check_collection,
     check_text_lengths,
-    index_params,
     literal,
-    search_params,
 )
+from qwen3_core.milvus_index import choose_index, index_params, search_params
 
 
 @pytest.fixture
@@ -30,11 +29,11 @@ def collection(uri):
 
 
 def test_collection_that_does_not_exist(uri):
-    assert check_collection(uri, "docs", dimensions=64) is False
+    assert check_collection(uri, "docs", dimensions=64) is None
 
 
 def test_collection_that_fits(uri, collection):
-    assert check_collection(uri, collection, dimensions=64) is True
+    assert check_collection(uri, collection, dimensions=64) == "AUTOINDEX"
 
 
 def test_other_dimension(uri, collection):
@@ -60,8 +59,62 @@ def test_ef_is_at_least_k():
     assert search_params(5, "COSINE")["metric_type"] == index_params("COSINE")["metric_type"]
 
 
+@pytest.mark.parametrize(
+    ("index_type", "params"),
+    [
+        ("FLAT", {}),
+        ("HNSW", {"ef": 200}),
+        ("IVF_SQ8", {"nprobe": 200}),
+        ("DISKANN", {"search_list": 200}),
+        ("AUTOINDEX", {}),  # Zilliz Cloud's, which chooses by itself
+    ],
+)
+def test_each_index_is_asked_in_its_own_words(index_type, params):
+    assert search_params(100, index_type=index_type)["params"] == params
+
+
+@pytest.mark.parametrize(
+    ("rows", "index_type"),
+    [
+        (None, "HNSW"),
+        (1, "FLAT"),
+        (10_000, "FLAT"),
+        (10_001, "HNSW"),
+        (10_000_000, "HNSW"),
+        (10_000_001, "IVF_SQ8"),
+    ],
+)
+def test_the_index_follows_from_the_size(rows, index_type):
+    assert choose_index("./milvus.db", rows=rows) == index_type
+
+
+def test_lists_of_ivf_follow_from_the_rows_of_a_segment():
+    def nlist(rows, dimensions=1024):
+        return index_params("IP", "IVF_SQ8", rows=rows, dimensions=dimensions)["params"]["nlist"]
+
+    assert nlist(10_000) == 4 * 100
+    # A segment of 512 MB holds 131,072 vectors of 1024 dimensions.
+    assert nlist(10**9) == nlist(None) == 4 * 362
+    assert nlist(10**9, dimensions=256) == 4 * 724
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"index_type": "ANNOY"}, "must be one of FLAT, HNSW, IVF_SQ8, DISKANN, got 'ANNOY'"),
+        ({"index_type": "DISKANN"}, r"Milvus Lite has no DISKANN index .*: use a server"),
+        ({"rows": 0}, "rows must be an integer of at least 1, got 0"),
+        ({"rows": 1e6}, "rows must be an integer of at least 1"),
+    ],
+)
+def test_what_is_no_index_is_refused(arguments, error):
+    with pytest.raises(ValueError, match=error):
+        choose_index("./milvus.db", **arguments)
+    assert choose_index("http://localhost:19530", "DISKANN") == "DISKANN"
+
+
 def test_other_kind_of_ids(uri, collection):
-    assert check_collection(uri, collection, dimensions=64, auto_id=False) is True
+    assert check_collection(uri, collection, dimensions=64, auto_id=False) == "AUTOINDEX"
     with pytest.raises(
         ValueError, match=r"takes the caller's ids, but numbering by Milvus was asked"
     ):
@@ -93,7 +146,7 @@ def test_a_collection_of_an_earlier_process_is_loaded(uri, collection):
     client.insert(collection, [{"id": 1, "vector": [1.0] + [0.0] * 63}])
     client.close()
     server_manager_instance.release_server(uri)
-    assert check_collection(uri, collection, dimensions=64) is True
+    assert check_collection(uri, collection, dimensions=64) == "AUTOINDEX"
     client = MilvusClient(uri=uri)
     assert client.query(collection, filter="id == 1", output_fields=["id"])[0]["id"] == 1
     client.close()

@@ -83,7 +83,7 @@ def test_splits_to_the_letter_as_the_tutorial(corpus, settings, milvus_faq_folde
         lines += path.read_text(encoding="utf-8").split("# ")
     assert len(lines) == 72
     assert sorted(passage.text for passage in passages) == sorted(lines)
-    assert "Where does Milvus store data?" in {passage.title for passage in passages}
+    assert "Where does Milvus store data?" in {passage.metadata["title"] for passage in passages}
 
 
 @pytest.mark.parametrize("example", ["langchain_rag", "llama_index_rag"])
@@ -96,40 +96,32 @@ def test_the_frameworks_own_splitters(example_module, example):
     assert "Second." in two
 
 
-def test_ids_name_source_content_and_embedding(corpus, settings, notes):
+def test_ids_name_source_content_and_splitter(corpus, settings, notes):
     def ids(*arguments: str) -> list[str]:
         found = settings("--corpus", str(notes), "--question", "?", *arguments)
         return [passage.id for passage in corpus.load_passages(found, str.splitlines)]
 
     before = ids()
     assert len(set(before)) == len(before) == 4
-    assert ids("--instruction", "fact_check", "--top-k", "5", "--reranker", "x") == before
-    for arguments in (
-        ("--model", "another"),
-        ("--dimensions", "64"),
-        ("--splitter", "framework"),
-    ):
-        assert not set(ids(*arguments)) & set(before)
+    assert ids("--instruction", "fact_check", "--top-k", "5", "--model", "another") == before
+    assert not set(ids("--splitter", "framework")) & set(before)
     (notes / "office.md").rename(notes / "renamed.md")
     assert len(set(ids()) & set(before)) == 2
 
 
-def test_a_collection_of_another_model_is_refused(corpus, settings, notes):
-    class Client:
-        """A collection with a row that other settings wrote."""
+def test_each_embedding_has_a_collection_of_its_own(corpus, settings):
+    def name(*arguments: str) -> str:
+        return str(corpus.collection_name(settings(*arguments), "langchain"))
 
-        def has_collection(self, name):
-            return True
-
-        def load_collection(self, name):
-            pass
-
-        def query(self, name, **_):
-            return [{"pk": "another"}]
-
-    found = settings("--corpus", str(notes), "--question", "?")
-    with pytest.raises(Exception, match=r"another --model or .*another --collection"):
-        corpus.plan_index(Client(), "notes", "pk", [], found)
+    assert name() == name("--instruction", "fact_check", "--top-k", "5", "--reranker", "x")
+    others = [
+        ("--model", "another"),
+        ("--dimensions", "64"),
+        ("--splitter", "framework"),
+        ("--corpus", "milvus-docs"),
+    ]
+    assert len({name(), *(name(*other) for other in others)}) == 5
+    assert name("--collection", "mine") == "mine"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +172,7 @@ def test_downloads_the_tutorials_archive_once(corpus, settings, archive):
     zip_up(archive, files | {"en/about/c.md": "# no", "__MACOSX/en/faq/._a.md": "# no"})
     found = settings("--corpus", "milvus-docs")
     first = corpus.load_passages(found, no_splitter)
-    assert {passage.source for passage in first} == {"a.md", "b.md"}
+    assert {passage.metadata["source"] for passage in first} == {"a.md", "b.md"}
     archive.unlink()
     assert corpus.load_passages(found, no_splitter) == first
 
@@ -201,7 +193,9 @@ def test_a_wrong_archive_is_refused_and_forgotten(corpus, shared, settings, arch
 
 def test_every_question_of_the_demo_has_its_passage(corpus, settings, example_module):
     questions = example_module("_questions").QUESTIONS
-    titles = {passage.title for passage in corpus.load_passages(settings(), no_splitter)}
+    titles = {
+        passage.metadata["title"] for passage in corpus.load_passages(settings(), no_splitter)
+    }
     assert len(titles) >= 60
     assert set(questions.values()) <= titles
     assert not set(questions) & titles

@@ -56,7 +56,7 @@ def test_the_arguments(tmp_path):
             "metric_type": "IP",
             "params": {"M": 16, "efConstruction": 200},
         },
-        "search_params": {"metric_type": "IP", "params": {"ef": 300}},
+        "search_params": {"metric_type": "IP", "params": {"ef": 600}},
         "consistency_level": "Strong",
         "collection_properties": collection_properties(embeddings.embedder.fingerprint),
         "enable_dynamic_field": True,

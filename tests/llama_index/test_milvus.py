@@ -25,7 +25,7 @@ def test_the_arguments(tmp_path, embed_model):
         "dim": 256,
         "similarity_metric": "IP",
         "index_config": {"index_type": "HNSW", "metric_type": "IP", "M": 16, "efConstruction": 200},
-        "search_config": {"ef": 200},
+        "search_config": {"ef": 400},
         "consistency_level": "Strong",
         "collection_properties": collection_properties(embed_model.fingerprint),
         "upsert_mode": True,
