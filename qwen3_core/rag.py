@@ -88,7 +88,7 @@ def _opens_tag(text: str, begin: int) -> bool:
         shown = unicodedata.normalize("NFKC", text[i]).casefold()
         if not name and shown == "|":
             return True
-        if not name and shown == "/":
+        if shown == "/" and name in ("", "<"):
             continue
         if name in _TAGS and not (shown.isalnum() or shown == "_"):
             return True
