@@ -52,7 +52,7 @@ class Journal:
                 if entry["corpus"] == self._corpus and "source" in entry:
                     note = Note(entry["file"], entry["splitter"], entry["chunks"])
                     notes[entry["source"]] = note
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         return notes
 
