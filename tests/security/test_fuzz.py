@@ -5,6 +5,7 @@ Each property runs briefly with the suite. The long form runs all of them for te
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -150,16 +151,10 @@ def plan_packs(callers, limits, known):
 
 # Files
 
+TAGS = ["p", "h1", "h2", "pre", "td", "tr", "ul", "li", "br", "b"]
+ODD = ["<!-- x -->", "<![CDATA[y]]>", "<script>z</script>", "&#xD800;", "&lt;", "<title>t", "\n"]
 HTML = st.lists(
-    st.sampled_from(
-        [
-            f"<{slash}{tag}>"
-            for slash in ("", "/")
-            for tag in ["p", "h1", "h2", "pre", "td", "tr", "ul", "li", "br", "b"]
-        ]
-        + ["<!-- x -->", "<![CDATA[y]]>", "<script>z</script>", "&#xD800;", "&lt;", "<title>t"]
-        + ["text ", "\n"]
-    )
+    st.sampled_from([*(f"<{tag}>" for tag in TAGS), *(f"</{tag}>" for tag in TAGS), *ODD])
     | st.text(max_size=6),
     max_size=20,
 ).map(lambda parts: "".join(parts).encode("utf-8", "surrogatepass"))
@@ -180,8 +175,7 @@ def read_files(data, suffix):
         file = SourceFile(path, path.name, KINDS[suffix], len(data))
         try:
             sections = list(read_sections(file, hashlib.sha256(), "text", bad.append))
-        except UnreadableError as error:
-            assert str(error)
+        except UnreadableError:
             return
     for section in sections:
         section.text.encode()
@@ -271,10 +265,11 @@ def read_replies(reply, models, kind, check):
         ):
             try:
                 found = ask(make("tiny", base_url="http://localhost:1", server=server))
-            except (ServerError, FloatingPointError) as error:
-                assert str(error)
+            except (ServerError, FloatingPointError):
+                continue
             except ValueError as error:  # a limit that leaves no room
-                assert "max_length" in str(error)
+                if "max_length" not in str(error):
+                    raise
             else:
                 assert len(found) == 2
                 assert np.isfinite(found).all()
@@ -308,10 +303,8 @@ def refuse_arguments(value, other):
         lambda: asyncio.run(embedder().aembed_documents([value, other])),
     ]
     for call in calls:
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             call()
-        except (TypeError, ValueError) as error:
-            assert str(error)
 
 
 # Answers
