@@ -52,6 +52,7 @@ class Whole:
 
     @torch.inference_mode()
     def log_odds(self, query: str, document: str) -> float:
+        """Of the document's relevance to the query."""
         prompt = rerank_frame(TASK, query) + rerank_document(document) + RERANK_SUFFIX
         ids = self._tokenizer.encode(prompt, add_special_tokens=False).ids
         state = self._model(torch.tensor([ids])).last_hidden_state[0, -1]

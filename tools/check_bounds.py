@@ -31,24 +31,19 @@ TESTS = [f"tests/core/test_{name}.py" for name in (
 def check(end: str, folder: Path) -> int:
     """Install one end and run the tests on it; returns pytest's exit code."""
     python = folder / end / "bin" / "python"
-    env = with_pip_settings_for_uv(dict(os.environ))
+    env = with_pip_settings_for_uv(dict(os.environ)) | {"PYTHONPATH": str(ROOT)}
     uv = [sys.executable, "-m", "uv"]
-    subprocess.run(
-        [*uv, "venv", "-q", "--python", sys.executable, folder / end], env=env, check=True
-    )
+    make = [*uv, "venv", "-q", "--python", sys.executable, folder / end]
     install = [*uv, "pip", "install", "-q", "--python", python, "--resolution", ENDS[end]]
+    subprocess.run(make, env=env, check=True)
     subprocess.run([*install, TORCH, *RUNNERS, ROOT], env=env, check=True)
-    query = (
-        "import importlib.metadata as m, sys; print(*(f'{n} {m.version(n)}' for n in sys.argv[1:]))"
-    )
-    found = subprocess.run(
+    query = "import importlib.metadata as m, sys; print(*map(m.version, sys.argv[1:]))"
+    shown = subprocess.run(
         [python, "-c", query, *SHOWN], capture_output=True, text=True, check=True
     )
-    print(f"{end}: {found.stdout.strip()}", flush=True)
-    env["PYTHONPATH"] = str(ROOT)
-    return subprocess.run(
-        [python, "-m", "pytest", "-q", *TESTS], cwd=ROOT, env=env, check=False
-    ).returncode
+    print(end, *zip(SHOWN, shown.stdout.split(), strict=True), flush=True)
+    command = [python, "-m", "pytest", "-q", *TESTS]
+    return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
 
 
 def main() -> int:
