@@ -12,6 +12,7 @@ without the attack, and the change through it; then how many documents became re
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def main() -> None:
     listed = json.loads((ROOT / "tests" / "security" / "attacks.json").read_text("utf-8"))
     pairs = [(query, document) for query in QUESTIONS for document in DOCUMENTS]
     clean = ours.score_pairs(pairs)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for attack in (each for each in listed if each["target"] == "judge"):
         bad = [(q, f"{d} {attack['text'].format(query=q)}") for q, d in pairs]
         ways = {
@@ -78,7 +79,7 @@ def main() -> None:
             "here": ours.score_pairs(bad),
             "sent": np.array([whole.log_odds(q, whole.cleaned(d)) for q, d in bad]),
         }
-        row = {"attack": attack["name"], "clean": float(clean.mean())}
+        row: dict[str, Any] = {"attack": attack["name"], "clean": float(clean.mean())}
         for way, scores in ways.items():
             row[way] = float((scores - clean).mean())
             row[f"{way} relevant"] = int((scores > 0).sum())
@@ -88,7 +89,7 @@ def main() -> None:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
-def show(rows: list[dict[str, float]], pairs: int, clean: int) -> None:
+def show(rows: list[dict[str, Any]], pairs: int, clean: int) -> None:
     table = Table(title=f"{pairs} documents per attack, {clean} of them relevant without one")
     ways = ("obeyed", "here", "sent")
     for name in ("attack", "log-odds", *ways, *(f"{way} > 0.5" for way in ways)):

@@ -30,13 +30,14 @@ TESTS = [f"tests/core/test_{name}.py" for name in (
 
 def check(end: str, folder: Path) -> int:
     """Install one end and run the tests on it; returns pytest's exit code."""
-    python = folder / end / "bin" / "python"
+    home = str(folder / end)
+    python = f"{home}/bin/python"
     env = with_pip_settings_for_uv(dict(os.environ)) | {"PYTHONPATH": str(ROOT)}
     uv = [sys.executable, "-m", "uv"]
-    make = [*uv, "venv", "-q", "--python", sys.executable, folder / end]
+    make = [*uv, "venv", "-q", "--python", sys.executable, home]
     install = [*uv, "pip", "install", "-q", "--python", python, "--resolution", ENDS[end]]
     subprocess.run(make, env=env, check=True)
-    subprocess.run([*install, TORCH, *RUNNERS, ROOT], env=env, check=True)
+    subprocess.run([*install, TORCH, *RUNNERS, str(ROOT)], env=env, check=True)
     query = "import importlib.metadata as m, sys; print(*map(m.version, sys.argv[1:]))"
     shown = subprocess.run(
         [python, "-c", query, *SHOWN], capture_output=True, text=True, check=True

@@ -256,7 +256,7 @@ def _html_text(soup: "BeautifulSoup") -> str:
             # Comments and declarations are of other derived classes: those are no words.
             if type(node) not in (NavigableString, CData):
                 continue
-            words = str(node) if verbatim else re.sub(r"\s+", " ", node)
+            words = str(node) if verbatim else re.sub(r"\s+", " ", str(node))
             (parts if heading is None else heading).append(words)
         else:
             open_tags.pop()
