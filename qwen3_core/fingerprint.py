@@ -46,7 +46,7 @@ class Fingerprint:
         try:
             data = json.loads(text)
             known = {field.name: data[field.name] for field in fields(cls)}
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
+        except (TypeError, KeyError, json.JSONDecodeError, RecursionError) as error:
             msg = f"not a fingerprint of vectors: {text!r:.200}"
             raise ValueError(msg) from error
         return cls(**known)

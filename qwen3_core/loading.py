@@ -129,11 +129,11 @@ def load(
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import AutoModel, AutoModelForCausalLM
 
     try:
         source = _locate(str(name), kind)
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = _config(str(name), source, kind, revision)
         tokenizer = _load_tokenizer(source, revision)
         _check_kind(str(name), source, kind, config, tokenizer, revision)
         device = resolve_device(device)
@@ -144,12 +144,15 @@ def load(
                 revision=revision,
                 config=config,
                 dtype=resolve_dtype(dtype, device, config.hidden_size),
+                # We have our own. A checkpoint could name compiled code on the hub instead.
+                attn_implementation="sdpa",
                 use_safetensors=True,
+                trust_remote_code=False,
                 output_loading_info=True,
             )
     except (OSError, SafetensorError) as error:
         msg = (
-            f"could not load the {kind} model {str(name)!r}: {error}\n"
+            f"could not load the {kind} model {str(name)!r}: {_pickled(str(name)) or error}\n"
             "Give a name on the Hugging Face Hub (network or a filled cache needed), such as "
             f"{_RECOMMENDED[kind]!r}, a folder that holds config.json, tokenizer.json and "
             f"*.safetensors, or {TINY!r} for the bundled model that needs no download."
@@ -244,6 +247,33 @@ def _load_tokenizer(source: str, revision: str | None) -> Qwen3Tokenizer:
     except json.JSONDecodeError as error:
         msg = f"{path} is not valid JSON ({error}): download it again"
         raise OSError(msg) from error
+
+
+def _config(name: str, source: str, kind: Kind, revision: str | None) -> Any:
+    """The checkpoint's configuration; no code that comes with it is run, and nobody is asked to."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except ValueError as error:
+        msg = (
+            f"{name!r} is not a model that transformers knows, and code that comes with a "
+            f"checkpoint is never run here: use a Qwen3 {kind} model such as {_RECOMMENDED[kind]!r}"
+        )
+        raise ValueError(msg) from error
+
+
+def _pickled(name: str) -> str | None:
+    """Why a folder's weights are not read, if they are a pickle."""
+    folder = Path(name).expanduser()
+    found = sorted(folder.glob("pytorch_model*.bin"))
+    if not found or any(folder.glob("*.safetensors")):
+        return None
+    return (
+        f"its weights are a pickle ({found[0].name}), which can run any code when it is read, so "
+        "only *.safetensors is read: get the original checkpoint, or have a machine that holds "
+        "nothing of value convert it"
+    )
 
 
 def _check_kind(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.milvus_index import Metric
@@ -102,10 +103,14 @@ def check_uri(uri: str | Path) -> str:
 
     Raises:
         TypeError: If it is neither a string nor a path.
-        ValueError: If it is neither an address nor a path that can be a Milvus Lite database.
+        ValueError: If it is neither an address nor a path that can be a Milvus Lite database, or
+            an address that holds a password.
         FileNotFoundError: If the folder of the database does not exist.
     """
     if isinstance(uri, str) and "://" in uri:
+        if "@" in urlsplit(uri).netloc:
+            msg = "uri holds a name or password: give token='user:password', which is never shown"
+            raise ValueError(msg)
         return uri
     if not isinstance(uri, (str, Path)):
         msg = f"uri must be a string or a path, got {type(uri).__name__}: {uri!r:.80}"

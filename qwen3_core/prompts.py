@@ -16,6 +16,17 @@ IM_END: Final = "<|im_end|>"
 THINK: Final = "<think>"
 END_THINK: Final = "</think>"
 
+CONTROL_TOKENS: Final = (
+    *(END_OF_TEXT, IM_START, IM_END, THINK, END_THINK),
+    *("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
+    *("<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
+    *("<|image_pad|>", "<|video_pad|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"),
+    *("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
+    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
+)
+"""All that the published models' tokenizer reads as one token each (`added_tokens` of its
+tokenizer.json)."""
+
 RERANK_SYSTEM: Final = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct "
     'provided. Note that the answer can only be "yes" or "no".'

@@ -1,6 +1,7 @@
 """What both frameworks' answering chains share: numbered, fenced passages and their citations."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,18 +13,35 @@ ANSWER_INSTRUCTIONS: Final = (
 )
 """System prompt for answering over passages made by `fence`."""
 
-_TAG = re.compile(r"<(?=\s*/?\s*passages?\b)", re.IGNORECASE)
-_CITATION = re.compile(r"\[(\d{1,9}(?:\s*,\s*\d{1,9})*)\]")
+_TAGS: Final = frozenset(
+    (
+        *("passage", "passages"),  # ours
+        *("think", "tool_call", "tool_response", "tools"),  # Qwen3's; not all marked special there
+        *("s", "<sys>"),  # Llama 2, Mistral
+        *("start_of_turn", "end_of_turn", "bos", "eos"),  # Gemma
+    )
+)
+"""Names of tags that delimit a prompt, ours or a chat model's: servers turn the latter into control
+tokens wherever a text spells them (from the models' published chat templates)."""
+
+_OPENING: Final = re.compile("[<\ufe64\uff1c]")
+_UNSEEN: Final = ("Cc", "Cf", "Mn", "Me")
+"""Unicode categories of control and format characters, and of marks on the character before."""
+_INSTRUCTION: Final = re.compile(r"\[(?=/?(?:INST|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS)\])")
+"""Mistral's control tokens with square brackets."""
+_CITATION: Final = re.compile(r"\[(\d{1,9}(?:\s*,\s*\d{1,9})*)\]")
 
 
 def fence(texts: Sequence[str]) -> str:
-    """Passages in numbered tags, from 1, in which no passage can close its tag or open another.
+    """Passages in numbered tags, from 1, in which no passage can pretend to be anything else.
 
-    Within a text the `<` of anything that reads as a passage tag becomes `&lt;`; the rest is kept
-    to the letter.
+    Within a text the `<` of whatever reads as a passage tag or as a chat model's control token
+    becomes `&lt;`, and the `[` of whatever reads as a citation of one of these passages or as a
+    control token `&#91;`; the rest is kept to the letter. Letters of other widths and characters
+    that cannot be seen make no difference. It takes time in proportion to the texts' length.
     """
     passages = (
-        f'<passage number="{i}">\n{_TAG.sub("&lt;", text)}\n</passage>'
+        f'<passage number="{i}">\n{_quoted(text, len(texts))}\n</passage>'
         for i, text in enumerate(texts, start=1)
     )
     return "<passages>\n" + "\n".join(passages) + "\n</passages>"
@@ -36,5 +54,45 @@ def cited(answer: str, count: int) -> list[int]:
         answer: The LLM's text, with citations such as `[2]`, `[1][3]` or `[1, 3]`.
         count: How many passages there were; other numbers are not citations and are left out.
     """
-    numbers = (int(n) for group in _CITATION.findall(answer) for n in group.split(","))
-    return list(dict.fromkeys(n for n in numbers if 1 <= n <= count))
+    numbers = (n for found in _CITATION.finditer(answer) for n in _numbers(found, count))
+    return list(dict.fromkeys(numbers))
+
+
+def _numbers(found: re.Match[str], count: int) -> list[int]:
+    return [n for n in map(int, found[1].split(",")) if 1 <= n <= count]
+
+
+def _quoted(text: str, count: int) -> str:
+    """A text for one of `count` passages, with nothing in it that could be taken for the prompt."""
+
+    def opening(found: re.Match[str]) -> str:
+        return "&lt;" if _opens_tag(text, found.end()) else found[0]
+
+    def citation(found: re.Match[str]) -> str:
+        return f"&#91;{found[0][1:]}" if _numbers(found, count) else found[0]
+
+    quoted = _INSTRUCTION.sub("&#91;", _OPENING.sub(opening, text))
+    return _CITATION.sub(citation, quoted)
+
+
+def _opens_tag(text: str, begin: int) -> bool:
+    """Whether what follows a `<` makes it the beginning of a tag of `_TAGS` or of `<|...|>`."""
+    name = ""
+    for i in range(begin, len(text)):
+        if text[i].isspace():
+            if name:
+                break
+            continue
+        if unicodedata.category(text[i]) in _UNSEEN:
+            continue
+        shown = unicodedata.normalize("NFKC", text[i]).casefold()
+        if not name and shown == "|":
+            return True
+        if shown == "/" and name in ("", "<"):
+            continue
+        if name in _TAGS and not (shown.isalnum() or shown == "_"):
+            return True
+        name += shown
+        if not any(tag.startswith(name) for tag in _TAGS):
+            return False
+    return name in _TAGS

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from qwen3_core.packing import Ids
 from qwen3_core.prompts import (
+    CONTROL_TOKENS,
     END_OF_TEXT,
     END_THINK,
     IM_END,
@@ -57,7 +58,9 @@ class Qwen3Tokenizer:
 
         data: dict[str, Any] = json.loads(tokenizer_json)
         self._control = {token["content"]: int(token["id"]) for token in data["added_tokens"]}
-        self._spelled_control = re.compile("|".join(map(re.escape, self._control)))
+        # The published ones too: a server may run another model than the one that cuts here.
+        spelled = dict.fromkeys((*self._control, *CONTROL_TOKENS))
+        self._spelled_control = re.compile("|".join(map(re.escape, spelled)))
         missing = {END_OF_TEXT, IM_START, IM_END, THINK, END_THINK} - set(self._control)
         if missing:
             msg = (

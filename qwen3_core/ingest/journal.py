@@ -24,7 +24,10 @@ class Note:
 
 
 class Journal:
-    """A file of JSON lines, to which whole lines are appended."""
+    """A file of JSON lines, to which whole lines are appended.
+
+    It names the corpus's files, so that a new one can be read by its owner alone.
+    """
 
     def __init__(self, path: Path, corpus: str) -> None:
         """Use the file at `path`, which need not exist."""
@@ -49,7 +52,7 @@ class Journal:
                 if entry["corpus"] == self._corpus and "source" in entry:
                     note = Note(entry["file"], entry["splitter"], entry["chunks"])
                     notes[entry["source"]] = note
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         return notes
 
@@ -63,7 +66,7 @@ class Journal:
 
     def _append(self, entry: dict[str, Any]) -> None:
         data = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
-        file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             size = os.fstat(file).st_size
             if not self._checked and size and os.pread(file, 1, size - 1) != b"\n":

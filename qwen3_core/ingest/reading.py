@@ -217,30 +217,57 @@ def _read_html(data: bytes) -> Section:
     return Section(_clean(_html_text(soup)), len(data), markdown=True, metadata=metadata)
 
 
-_BLOCKS: Final = (
-    *("p", "div", "section", "article", "main", "header", "footer", "aside", "blockquote", "pre"),
-    *("ul", "ol", "li", "dl", "dt", "dd", "table", "tr", "figure", "figcaption", "br", "hr"),
+_BLOCKS: Final = frozenset(
+    (
+        *("p", "div", "section", "article", "main", "header", "footer", "aside", "blockquote"),
+        *("pre", "ul", "ol", "li", "dl", "dt", "dd", "table", "tr", "figure", "figcaption"),
+        *("br", "hr"),
+    )
 )
-_HIDDEN: Final = ("script", "style", "template", "noscript", "title", "svg")
+_HIDDEN: Final = frozenset(("script", "style", "template", "noscript", "title", "svg"))
+_HEADINGS: Final = frozenset(f"h{level}" for level in range(1, 7))
 
 
 def _html_text(soup: "BeautifulSoup") -> str:
-    """All words of a page, a line per block, with headings marked as in Markdown."""
-    from bs4.element import NavigableString
+    """All words of a page, a line per block, with headings marked as in Markdown.
 
-    for tag in soup(_HIDDEN):
-        tag.decompose()
-    for text in soup.find_all(string=True):
-        # Comments and declarations are of derived classes: those are no words.
-        if type(text) is NavigableString and text.find_parent("pre") is None:
-            text.replace_with(re.sub(r"\s+", " ", text))
-    for tag in soup([f"h{level}" for level in range(1, 7)]):
-        words = tag.get_text(" ", strip=True)
-        tag.replace_with(f"\n\n{'#' * int(tag.name[1])} {words}\n\n" if words else "")
-    for tag in soup(["td", "th"]):
-        tag.append(" ")
-    for tag in soup(_BLOCKS):
-        tag.insert(0, "\n")
-        tag.append("\n")
-    lines = (line.rstrip() for line in soup.get_text().split("\n"))
+    One pass without recursion: a page may hold a hundred thousand tags within one another.
+    """
+    from bs4.element import CData, NavigableString, Tag
+
+    parts: list[str] = []
+    heading: list[str] | None = None
+    verbatim = 0  # how many <pre> are open
+    open_tags = [(soup.name, iter(soup.contents))]
+    while open_tags:
+        name, contents = open_tags[-1]
+        node = next(contents, None)
+        if isinstance(node, Tag):
+            if node.name in _HIDDEN:
+                continue
+            open_tags.append((node.name, iter(node.contents)))
+            verbatim += node.name == "pre"
+            if node.name in _HEADINGS and heading is None:
+                heading = []
+                open_tags[-1] = (f"outer {node.name}", open_tags[-1][1])
+            elif node.name in _BLOCKS and heading is None:
+                parts.append("\n")
+        elif node is not None:
+            # Comments and declarations are of other derived classes: those are no words.
+            if type(node) not in (NavigableString, CData):
+                continue
+            words = str(node) if verbatim else re.sub(r"\s+", " ", str(node))
+            (parts if heading is None else heading).append(words)
+        else:
+            open_tags.pop()
+            verbatim -= name == "pre"
+            if name.startswith("outer "):
+                title = " ".join(filter(None, map(str.strip, heading or ())))
+                parts.append(f"\n\n{'#' * int(name[-1])} {title}\n\n" if title else "")
+                heading = None
+            elif heading is None and name in ("td", "th"):
+                parts.append(" ")
+            elif heading is None and name in _BLOCKS:
+                parts.append("\n")
+    lines = (line.rstrip() for line in "".join(parts).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

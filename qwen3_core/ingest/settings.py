@@ -1,6 +1,6 @@
 """What one ingest is asked to do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,7 +22,7 @@ class Settings:
     uri: str = "./milvus.db"
     collection: str = "qwen3"
     name: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)  # a secret
     model: str = DEFAULT_EMBEDDING_MODEL
     base_url: str | None = None
     device: str = "auto"

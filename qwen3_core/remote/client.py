@@ -140,7 +140,7 @@ class Client:
             raise ServerError(msg) from None
         try:
             return json.loads(response.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             kind = response.headers.get("content-type", "no content type")
             msg = f"{what}: the answer is no JSON ({len(response.content)} bytes, {kind})"
             raise ServerError(msg) from None
@@ -249,17 +249,16 @@ async def _final_if_missing(response: "httpx.Response") -> None:
 
 def _words(body: object) -> str:
     """The message in an error's body: OpenAI's shape, FastAPI's, Alibaba's, or plain text."""
-    if isinstance(body, dict):
-        for key in ("message", "detail", "error"):
-            if key in body:
-                return _words(body[key])
-        return ""
+    while isinstance(body, dict):
+        body = next((body[key] for key in ("message", "detail", "error") if key in body), None)
     if isinstance(body, list):  # FastAPI's; its entries repeat the request under "input"
-        return "; ".join(
-            f"{'.'.join(map(str, entry.get('loc', ())))}: {entry.get('msg', '')}"
-            for entry in body
-            if isinstance(entry, dict)
-        )
+        return "; ".join(_problem(entry) for entry in body if isinstance(entry, dict))
     if isinstance(body, str):
         return "an HTML page" if body.lstrip()[:1] == "<" else body
     return ""
+
+
+def _problem(entry: dict[str, Any]) -> str:
+    place = entry.get("loc")
+    place = ".".join(map(str, place)) if isinstance(place, list) else place
+    return f"{place}: {entry.get('msg', '')}"

@@ -37,6 +37,7 @@ from qwen3_core.settings import (
     check_settings,
 )
 from qwen3_core.tokenizer import Qwen3Tokenizer, TruncationWarning
+from qwen3_core.validation import is_count
 
 T = TypeVar("T")
 B = TypeVar("B")
@@ -209,7 +210,7 @@ class Remote(Base[Call]):
             return "dashscope", limits.tokens_per_text
         reply = await self._client.get("models")
         listed = reply.get("data") if isinstance(reply, dict) else None
-        models = [m for m in listed or [] if isinstance(m, dict)]
+        models = [m for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
         own = next((m for m in models if m.get("id") == self._served_model), None)
         owner = str((own or (models[0] if models else {})).get("owned_by", ""))
         kind = self._server.kind
@@ -306,11 +307,11 @@ class Remote(Base[Call]):
 def _max_length(model: dict[str, Any]) -> int | None:
     """Tokens that a model in a server's list reads of one input; None if it does not say."""
     length = model.get("max_model_len")
-    if isinstance(length, int):
+    if is_count(length):
         return length
     meta = model.get("meta")  # llama.cpp's; it refuses inputs that fill their whole context
     context = meta.get("n_ctx") if isinstance(meta, dict) else None
-    return context - 1 if isinstance(context, int) else None
+    return context - 1 if is_count(context, 2) else None
 
 
 async def in_thread_if_long(size: int, function: Callable[[], T]) -> T:

@@ -18,6 +18,7 @@ from qwen3_core.remote import loops
 from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_embedding
 from qwen3_core.remote.component import Call, Facts, Remote, in_thread_if_long
 from qwen3_core.remote.errors import ServerError
+from qwen3_core.remote.replies import in_order, numbers, tokens_read
 from qwen3_core.remote.server import Dialect, Limits, Server
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH
 from qwen3_core.tokenizer import Qwen3Tokenizer
@@ -202,7 +203,7 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
         reply = await self._client.post("embeddings", body, texts)
         try:
             vectors = _vectors(reply, len(texts))
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             msg = f"{self.base_url} answered {len(texts)} texts with something else: {error}"
             raise ServerError(msg) from None
         width = vectors.shape[1]
@@ -213,9 +214,7 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
             )
             raise ServerError(msg)
         check_dimensions(self._dimensions, width)
-        usage = reply.get("usage") or {}
-        tokens = usage.get("prompt_tokens")
-        return vectors, tokens if isinstance(tokens, int) and tokens else None
+        return vectors, tokens_read(reply)
 
     def _cut(self, vectors: np.ndarray) -> np.ndarray:
         """The vectors with as many dimensions as are wanted, of length 1."""
@@ -233,18 +232,8 @@ def _vectors(reply: Any, count: int) -> np.ndarray:
     """(count, full dimensions) float32 in the order of the request.
 
     Raises:
-        KeyError, TypeError, ValueError: If the reply is not what it should be.
+        ValueError: If the reply is not what it should be.
     """
-    data = reply["data"]
-    places = [entry["index"] for entry in data]
-    if sorted(places) != list(range(count)):
-        msg = f"{len(data)} vectors with the indices {sorted(places)!r:.80}"
-        raise ValueError(msg)
-    rows: list[Any] = [None] * count
-    for place, entry in zip(places, data, strict=True):
-        rows[place] = entry["embedding"]
-    vectors = np.array(rows, dtype=np.float32)  # ValueError if their lengths differ
-    if vectors.ndim != 2:
-        msg = f"vectors of shape {vectors.shape}"
-        raise ValueError(msg)
-    return vectors
+    entries = in_order(reply.get("data") if isinstance(reply, dict) else reply, count)
+    with np.errstate(over="ignore"):  # infinity is refused where vectors are cut
+        return numbers([entry.get("embedding") for entry in entries], 2).astype(np.float32)

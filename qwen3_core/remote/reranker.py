@@ -23,6 +23,7 @@ from qwen3_core.prompts import (
 from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_rerank
 from qwen3_core.remote.component import Call, Facts, Remote, in_thread_if_long
 from qwen3_core.remote.errors import ServerError, ServerWarning
+from qwen3_core.remote.replies import in_order, numbers, tokens_read
 from qwen3_core.remote.server import Dialect, Limits, Server
 from qwen3_core.reranker import documents_cut, fit_query
 from qwen3_core.settings import DEFAULT_MAX_LENGTH, DEFAULT_RERANKER_MODEL
@@ -245,18 +246,17 @@ class RemoteReranker(Remote, BaseReranker[Call]):
         reply = await self._client.post(dialect.path, body, [query, *documents])
         try:
             scores = _scores(reply, len(documents))
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             msg = (
                 f"{self.base_url} answered {len(documents)} documents with something else: {error}"
             )
             raise ServerError(msg) from None
-        if not np.isfinite(scores).all():
-            bad = int(np.flatnonzero(~np.isfinite(scores))[0])
+        finite = np.abs(scores) <= np.finfo(np.float32).max
+        if not finite.all():
+            bad = int(np.flatnonzero(~finite)[0])
             msg = f"{self.base_url} returned the score {scores[bad]} for document {bad}"
             raise FloatingPointError(msg)
-        usage = reply.get("usage") if isinstance(reply, dict) else None
-        tokens = (usage or {}).get("prompt_tokens") or (usage or {}).get("total_tokens")
-        return scores, tokens if isinstance(tokens, int) else None
+        return scores, tokens_read(reply)
 
 
 def _framed(document: str) -> str:
@@ -267,17 +267,11 @@ def _scores(reply: Any, count: int) -> np.ndarray:
     """(count,) float64 in the order of the request, whatever order the reply has.
 
     Raises:
-        KeyError, TypeError, ValueError: If the reply is not what it should be.
+        ValueError: If the reply is not what it should be.
     """
-    results = reply if isinstance(reply, list) else reply["results"]
-    places = [entry["index"] for entry in results]
-    if sorted(places) != list(range(count)):
-        msg = f"{len(results)} scores with the indices {sorted(places)!r:.80}"
-        raise ValueError(msg)
-    scores = np.empty(count)
-    for place, entry in zip(places, results, strict=True):
-        scores[place] = entry["relevance_score"] if "relevance_score" in entry else entry["score"]
-    return scores
+    results = reply.get("results") if isinstance(reply, dict) else reply
+    entries = in_order(results, count)
+    return numbers([entry.get("relevance_score", entry.get("score")) for entry in entries], 1)
 
 
 def _probabilities(scores: np.ndarray) -> bool:

@@ -1,0 +1,265 @@
+"""No file that is read can run code, and no file that is written can be read by others."""
+
+import ast
+import json
+import pickle
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from qwen3_core import Embedder
+from qwen3_core.ingest.journal import Journal, Note
+from qwen3_core.loading import load
+from tests.conftest import ROOT, TINY
+
+PACKAGES = ["qwen3_core", "langchain_qwen3", "llama_index_qwen3"]
+SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+
+BANNED_MODULES = {
+    *("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"),
+    *("subprocess", "pty", "code", "codeop", "ctypes", "cffi", "runpy", "imp", "commands"),
+}
+BANNED_CALLS = {
+    *("eval", "exec", "compile", "__import__"),
+    *("os.system", "os.popen", "torch.load", "yaml.load", "np.load", "numpy.load"),
+    *("tempfile.mktemp", "ssl._create_unverified_context", "torch.hub.load"),
+}
+BANNED_PREFIXES = ("os.exec", "os.spawn", "os.posix_spawn")
+
+
+def dotted(node: ast.expr) -> str:
+    """The name that is called, such as "os.system"."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
+
+
+def offences(source: str) -> list[str]:
+    """What a module does that could run code from elsewhere, by line."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+            names += [f"{node.module}.{a.name}" for a in node.names if node.module == "os"]
+        elif isinstance(node, ast.Call):
+            called = dotted(node.func)
+            if called in BANNED_CALLS or called.startswith(BANNED_PREFIXES):
+                found.append(f"{node.lineno}: {called}()")
+            for word in node.keywords:
+                value = word.value.value if isinstance(word.value, ast.Constant) else "?"
+                safe = {"trust_remote_code": False, "use_safetensors": True, "verify": True}
+                if word.arg in safe and value is not safe[word.arg]:
+                    found.append(f"{node.lineno}: {word.arg}={value}")
+                if word.arg in ("shell", "allow_pickle", "allow_all_kernels"):
+                    found.append(f"{node.lineno}: {word.arg}=")
+        found += [
+            f"{node.lineno}: {name}"  # type: ignore[attr-defined]
+            for name in names
+            if name.split(".")[0] in BANNED_MODULES or name in BANNED_CALLS
+        ]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_runs_code_from_elsewhere(path):
+    assert offences(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval('1')",
+        "import pickle",
+        "from subprocess import run",
+        "import os\nos.system('ls')",
+        "from os import system",
+        "import os\nos.execv('ls', [])",
+        "x.from_pretrained('m', trust_remote_code=True)",
+        "x.from_pretrained('m', trust_remote_code=flag)",
+        "x.from_pretrained('m', use_safetensors=False)",
+        "torch.load('m')",
+        "f(shell=True)",
+        "httpx.Client(verify=False)",
+    ],
+)
+def test_the_search_finds_what_it_is_for(line):
+    assert offences(line)
+
+
+def test_every_checkpoint_is_loaded_from_safetensors_and_without_its_code():
+    calls = [
+        {word.arg for word in node.keywords}
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and dotted(node.func).endswith(".from_pretrained")
+    ]
+    assert len(calls) == 2  # of the configuration and of the model
+    assert all({"trust_remote_code", "revision"} <= words for words in calls)
+    assert any({"use_safetensors", "attn_implementation"} <= words for words in calls)
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def embedding(tmp_path):
+    """A copy of the bundled embedding model that a test may damage."""
+    return shutil.copytree(TINY / "embedding", tmp_path / "embedding")
+
+
+class Bomb:
+    """Leaves a trace when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00001.bin"])
+def test_a_pickled_checkpoint_is_refused_and_never_read(embedding, tmp_path, name):
+    trace = tmp_path / "it was run"
+    (embedding / "model.safetensors").unlink()
+    torch.save({"weight": Bomb(trace)}, embedding / name)
+    if "-of-" in name:
+        index = {"metadata": {}, "weight_map": {"weight": name}}
+        (embedding / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(OSError, match=rf"its weights are a pickle \({name}\), which can run any"):
+        load(embedding, "embedding")
+    assert not trace.exists()
+
+
+def test_a_pickle_by_the_name_of_safetensors_is_refused(embedding, tmp_path):
+    trace = tmp_path / "it was run"
+    (embedding / "model.safetensors").write_bytes(pickle.dumps(Bomb(trace)))
+    with pytest.raises(OSError, match="could not load the embedding model"):
+        load(embedding, "embedding")
+    assert not trace.exists()
+
+
+def test_a_pickle_beside_safetensors_is_not_read(embedding, tmp_path):
+    trace = tmp_path / "it was run"
+    (embedding / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(trace)))
+    assert load(embedding, "embedding").model is not None
+    assert not trace.exists()
+
+
+CODE = """
+from pathlib import Path
+Path(__file__).with_name("it was run").touch()
+from transformers import Qwen3Config as Config, Qwen3Model as Model
+"""
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "unheard-of"])
+def test_code_that_comes_with_a_checkpoint_is_not_run(embedding, model_type, monkeypatch):
+    def asked(*_: object) -> str:
+        pytest.fail("somebody was asked whether to run it")
+
+    monkeypatch.setattr("builtins.input", asked)
+    (embedding / "own.py").write_text(CODE)
+    config = json.loads((embedding / "config.json").read_text())
+    config |= {
+        "model_type": model_type,
+        "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"},
+    }
+    (embedding / "config.json").write_text(json.dumps(config))
+    if model_type == "qwen3":
+        assert type(load(embedding, "embedding").model).__module__.startswith("transformers.")
+    else:
+        with pytest.raises(ValueError, match="code that comes with a checkpoint is never run"):
+            load(embedding, "embedding")
+    assert not list(embedding.rglob("it was run"))
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_checkpoint_cannot_name_compiled_code_on_the_hub(embedding, key):
+    config = json.loads((embedding / "config.json").read_text())
+    (embedding / "config.json").write_text(json.dumps(config | {key: "stranger/kernel"}))
+    assert load(embedding, "embedding").model.config._attn_implementation == "sdpa"
+
+
+def test_the_revision_is_recorded_with_the_vectors(embedding):
+    on_hub = Embedder("Qwen/Qwen3-Embedding-0.6B", revision="abc123", dimensions=64)
+    assert on_hub.fingerprint.revision == "abc123"
+    assert Embedder("Qwen/Qwen3-Embedding-0.6B", dimensions=64).fingerprint.revision == "main"
+    before = Embedder(embedding, dimensions=64).fingerprint
+    weights = embedding / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    after = Embedder(embedding, dimensions=64).fingerprint
+    assert before.weights != after.weights
+    assert "model" in before.differences(after)
+
+
+# What is written
+
+
+def test_a_new_journal_is_its_owners_alone(tmp_path):
+    path = tmp_path / "notes.jsonl"
+    Journal(path, "corpus").note("secret plans.md", Note("1", "2", "3"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert json.loads(path.read_text())["source"] == "secret plans.md"
+    path.chmod(0o640)
+    Journal(path, "corpus").note("b.md", Note("1", "2", "3"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640  # shared on purpose: it stays
+
+
+def test_the_journal_is_the_only_file_that_the_packages_write():
+    writers = {"write_text", "write_bytes", "mkdir", "touch", "save_file", "save_pretrained"}
+    found = set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = dotted(node.func)
+            modes = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            opens = name.endswith("open") and any(str(m)[:1] in "wax" for m in modes if m)
+            if name == "os.open" or opens or name.rpartition(".")[2] in writers:
+                found.add(path.relative_to(ROOT).as_posix())
+    assert "qwen3_core/ingest/journal.py" in found
+    assert {name for name in found if "/evaluation/" not in name} == {
+        "qwen3_core/ingest/journal.py"
+    }
+
+
+# Dependencies
+
+
+def test_every_dependency_of_the_product_has_both_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    for line in [*project["dependencies"], *(each for extra in extras for each in extra)]:
+        assert ">=" in line, line
+        assert ",<" in line, line
+
+
+def test_importing_the_packages_reaches_nothing():
+    # No connection, no process, no file written: counted by Python's own audit hook.
+    code = (
+        "import sys\n"
+        "seen = []\n"
+        "def hook(event, args):\n"
+        "    if event in ('socket.connect', 'os.system', 'subprocess.Popen', 'os.exec'):\n"
+        "        seen.append((event, str(args)[:80]))\n"
+        "    if event == 'open' and args[1] and set(str(args[1])) & set('wax+'):\n"
+        "        if not str(args[0]).endswith('.pyc') and '__pycache__' not in str(args[0]):\n"
+        "            seen.append((event, str(args)[:80]))\n"
+        "sys.addaudithook(hook)\n"
+        "import qwen3_core, langchain_qwen3, llama_index_qwen3\n"
+        "from qwen3_core import Embedder, Reranker\n"
+        "print(seen)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
