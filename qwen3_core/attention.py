@@ -18,6 +18,11 @@ GROUPED_HEADS = frozenset({"cpu"})
 mask, CUDA's fast kernels do not, and the one that does needs memory quadratic in the length."""
 
 
+BLOCK = 2048
+"""Tokens of a segment that are computed at a time where that takes a mask, whose memory is the
+product of these and all that they see."""
+
+
 def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, **kwargs: Any) -> Tensor:
     groups = query.shape[1] // keys.shape[1]
     grouped = query.device.type in GROUPED_HEADS
@@ -74,15 +79,19 @@ def packed_attention(
             if prefix is None:
                 out[:, :, rows] = _attend(query[:, :, rows], k, v, scale, is_causal=True)
                 continue
-            length, before = rows.stop - rows.start, prefix[0].shape[2]
-            mask = torch.ones(length, before + length, dtype=torch.bool, device=query.device)
-            out[:, :, rows] = _attend(
-                query[:, :, rows],
-                torch.cat((prefix[0], k), 2),
-                torch.cat((prefix[1], v), 2),
-                scale,
-                attn_mask=mask.tril_(before),
-            )
+            k, v = torch.cat((prefix[0], k), 2), torch.cat((prefix[1], v), 2)
+            for begin in range(rows.start, rows.stop, BLOCK):
+                end = min(begin + BLOCK, rows.stop)
+                before = prefix[0].shape[2] + begin - rows.start
+                seen = before + end - begin
+                mask = torch.ones(end - begin, seen, dtype=torch.bool, device=query.device)
+                out[:, :, begin:end] = _attend(
+                    query[:, :, begin:end],
+                    k[:, :, :seen],
+                    v[:, :, :seen],
+                    scale,
+                    attn_mask=mask.tril_(before),
+                )
     return out
 
 
