@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help demo test vllm llama-cpp milvus chromium bench bench-load lint format clean venv
+.PHONY: help demo test vllm llama-cpp milvus chromium nightly mutation bench bench-load lint format clean venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,12 @@ demo: venv ## retrieve, rerank and answer through both frameworks, offline
 
 test: venv ## run the tests
 	@$(VENV_PYTHON) -m pytest
+
+nightly: venv ## run the long tests, which `make test` leaves out
+	@$(VENV_PYTHON) -m pytest -m nightly
+
+mutation: venv ## change the core's code line by line and see whether its tests notice
+	@$(VENV_PYTHON) tools/mutation.py
 
 vllm: venv ## install a vLLM server, in an environment of its own, for tests/vllm
 	@$(PYTHON) tools/setup_vllm.py

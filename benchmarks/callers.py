@@ -138,7 +138,7 @@ class Callers:
     """A fixed number of callers; each has one request under way at a time."""
 
     def __init__(self, workload: Workload, *, threads: int, coroutines: int) -> None:
-        self._workload = workload
+        self.workload = workload
         self._threads = threads
         self._coroutines = coroutines
 
@@ -199,7 +199,7 @@ class Callers:
             time.sleep(pause and random.expovariate(1 / pause))
             begin = time.perf_counter()
             try:
-                answer = system.answer(self._workload.requests[number])
+                answer = system.answer(self.workload.requests[number])
             except EngineClosedError as error:  # the process is ending
                 outcome.failures.append(repr(error))
                 return
@@ -221,7 +221,7 @@ class Callers:
             await asyncio.sleep(pause and random.expovariate(1 / pause))
             begin = time.perf_counter()
             try:
-                call = system.aanswer(self._workload.requests[number])
+                call = system.aanswer(self.workload.requests[number])
                 answer = await _Watched(call, outcome.clock)
             except EngineClosedError as error:  # the process is ending
                 outcome.failures.append(repr(error))
@@ -234,8 +234,8 @@ class Callers:
     def _keep(
         self, outcome: Outcome, ticket: int, number: int, took: float, answer: np.ndarray
     ) -> None:
-        kind = self._workload.requests[number].kind
-        distance = self._workload.distance(number, answer)
+        kind = self.workload.requests[number].kind
+        distance = self.workload.distance(number, answer)
         outcome.answers.append(Answer(ticket, kind, took, distance))
 
     async def _call_in_loop(

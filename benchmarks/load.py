@@ -3,9 +3,11 @@
     python benchmarks/load.py --seconds 60 --threads 64 --coroutines 256
     python benchmarks/load.py --model random-0.6b-shape
     python benchmarks/load.py --json load.json
+    python benchmarks/load.py --only soak --seconds 3600
 
 Four measurements, on one embedder and one reranker: mixed load with every answer checked, queries
-while documents are indexed, throughput against one lock, and how fast SIGTERM ends it all.
+while documents are indexed, throughput against one lock, and how fast SIGTERM ends it all. A fifth
+one runs on request alone: mixed load for long, with memory, threads and file descriptors watched.
 """
 
 import argparse
@@ -80,6 +82,9 @@ MANY = 16
 """Requests of a round of throughput at least."""
 
 MEASUREMENTS = ("mixed", "latency", "throughput", "sigterm")
+
+SOAK_PARTS = 8
+"""Equal parts of a long run; the first one warms up, the others are compared."""
 
 KINDS: tuple[Kind, ...] = ("query", "rerank", "documents")
 
@@ -328,6 +333,70 @@ def throughput(bench: Bench, systems: list[System], mix: Mapping[Kind, int], wha
         bench.report.target("throughput against one lock", ratio, 1.5, at_least=True)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a long run: counts and rates, and what the process holds when it is over."""
+
+    requests: int
+    wrong: int
+    lost: int
+    doubled: int
+    failed: int
+    rate: float
+    """Requests per second."""
+    query: float
+    """Median seconds of a query."""
+    memory: float
+    """Resident, in MiB; nan but on Linux."""
+    threads: int
+    files: float
+    """Open file descriptors; nan but on Linux."""
+
+
+def soak(callers: Callers, system: System, seconds: float, tolerance: float) -> list[Part]:
+    """Mixed load for so long, in `SOAK_PARTS` parts, every answer compared with the serial one."""
+    return [
+        soak_part(callers, system, seconds / SOAK_PARTS, tolerance, seed)
+        for seed in range(SOAK_PARTS)
+    ]
+
+
+def soak_part(
+    callers: Callers, system: System, seconds: float, tolerance: float, seed: int
+) -> Part:
+    """One part; of its answers nothing is kept, so that what grows is the system's."""
+    numbers = callers.workload.sample(MIXED, 100_000, seed=seed)
+    outcome = callers.run(system, itertools.cycle(numbers), seconds=seconds, stagger=STAGGER)
+    counts = (
+        *(outcome.issued, outcome.wrong(lambda _: tolerance), outcome.lost, outcome.doubled),
+        *(len(outcome.failures), outcome.issued / outcome.took),
+        percentiles(outcome.times("query"))["p50"],
+    )
+    del outcome
+    gc.collect()
+    memory, files = machine.held()
+    return Part(*counts, memory, threading.active_count(), files)
+
+
+def report_soak(bench: Bench, parts: list[Part]) -> None:
+    """What grew, and whether the end is slower than the beginning."""
+    title = f"Mixed load for {bench.options.seconds:.0f} s, part by part; memory in MiB"
+    bench.report.table("soak", title, [asdict(part) for part in parts])
+    after = parts[1:]  # behind the warm-up
+    half = len(after) // 2
+    early, late = (
+        statistics.median(part.rate for part in some) for some in (after[:half], after[-half:])
+    )
+    growth = max(part.memory for part in after) / after[0].memory - 1
+    target = bench.report.target
+    target("growth of memory after the first part, percent", 100 * growth, 2)
+    target("threads more at the end", after[-1].threads - after[0].threads, 0)
+    target("file descriptors more at the end", after[-1].files - after[0].files, 0)
+    target("rate of the second half, of the first", late / early, 0.9, at_least=True)
+    for name in ("wrong", "lost", "doubled", "failed"):
+        target(f"{name} answers in the long run", sum(getattr(part, name) for part in parts), 0)
+
+
 def sigterm(bench: Bench) -> None:
     """How long a process under full load lives after SIGTERM, and one that does nothing."""
     rows: list[Mapping[str, Any]] = []
@@ -410,9 +479,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=MEASUREMENTS,
+        choices=[*MEASUREMENTS, "soak"],
         default=MEASUREMENTS,
-        help="of the measurements, these (default all)",
+        help="of the measurements, these (default all but soak)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument(
@@ -505,6 +574,9 @@ def main() -> int:
             throughput(bench, systems, MIXED, "mixed")
         if "sigterm" in options.only:
             sigterm(bench)
+        if "soak" in options.only:
+            tolerance = TOLERANCE[pair.dtype]
+            report_soak(bench, soak(bench.callers, shared, options.seconds, tolerance))
     console.print(f"load average at the end: {machine.load_average()}")
     if options.json:
         bench.report.data["load average at the end"] = machine.load_average()

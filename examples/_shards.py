@@ -62,8 +62,11 @@ def write_shard(path: Path, framework: str, rows: Sequence[dict[str, Any]], vect
         else:
             columns[name] = pa.array([row[name] for row in rows], type=pa.string())
     part = path.with_suffix(f".{os.getpid()}.part")
-    pq.write_table(pa.table(columns), part)
-    part.replace(path)
+    try:
+        pq.write_table(pa.table(columns), part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # on a disk that is full it would keep it so
 
 
 def read_shard(path: Path) -> Iterator[list[dict[str, Any]]]:

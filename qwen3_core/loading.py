@@ -125,11 +125,13 @@ def load(
     Raises:
         OSError: If the checkpoint cannot be found, downloaded or read.
         ValueError: If it is not a Qwen3 model of this kind, its tokenizer does not fit, its weights
-            are incomplete or not finite, or an argument is out of range.
+            are incomplete, too many, of other shapes or not finite, or an argument is out of range.
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoModelForCausalLM
+
+    from qwen3_core.encoder import is_out_of_memory
 
     try:
         source = _locate(str(name), kind)
@@ -158,6 +160,24 @@ def load(
             f"*.safetensors, or {TINY!r} for the bundled model that needs no download."
         )
         raise OSError(msg) from error
+    except Exception as error:
+        # Whatever transformers stumbles over: RuntimeError, KeyError, a class of its own ...
+        if isinstance(error, (ValueError, ImportError)) or is_out_of_memory(error):
+            raise
+        msg = (
+            f"the {kind} model {str(name)!r} is damaged, or its files are not of one checkpoint "
+            f"({_in_short(error)}): download it again"
+        )
+        raise ValueError(msg) from error
+    _check_fit(str(name), config, tokenizer)
+    surplus = sorted(key for key in report["unexpected_keys"] if key != "lm_head.weight")
+    if surplus:
+        msg = (
+            f"the checkpoint {str(name)!r} has {len(surplus)} weights that its config.json knows "
+            f"nothing of (first: {surplus[0]}); without them its answers would be wrong. Download "
+            "it again or use the original checkpoint."
+        )
+        raise ValueError(msg)
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         msg = (
@@ -171,7 +191,10 @@ def load(
         yes, no = (rows[tokenizer.word_id(word)].float() for word in ("yes", "no"))
         head = (yes - no).numpy(force=True)
         loaded = loaded.model
-    for key, weight in loaded.named_parameters():
+    weights = dict(loaded.named_parameters())
+    if head is not None:
+        weights["lm_head.weight"] = torch.from_numpy(head)
+    for key, weight in weights.items():
         if not torch.isfinite(weight).all():
             msg = f"weight {key} of {str(name)!r} holds NaN or infinity: download the model again"
             raise ValueError(msg)
@@ -241,12 +264,37 @@ def _load_tokenizer(source: str, revision: str | None) -> Qwen3Tokenizer:
     if path is None:
         msg = f"{source!r} has no tokenizer.json"
         raise OSError(msg)
-    text = path.read_text(encoding="utf-8")
     try:
-        return Qwen3Tokenizer(text)
-    except json.JSONDecodeError as error:
+        return Qwen3Tokenizer(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         msg = f"{path} is not valid JSON ({error}): download it again"
         raise OSError(msg) from error
+    except Exception as error:  # the tokenizers library raises just that
+        if isinstance(error, ValueError):
+            raise
+        msg = f"{path} is not a Qwen3 model's tokenizer ({_in_short(error)}): download it again"
+        raise ValueError(msg) from error
+
+
+def _in_short(error: Exception) -> str:
+    """An error of another library, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
+    """Raise ValueError if the model cannot read what the tokenizer gives."""
+    if tokenizer.size > config.vocab_size:
+        msg = (
+            f"the tokenizer of {name!r} gives ids up to {tokenizer.size - 1}, and the model knows "
+            f"{config.vocab_size}: tokenizer.json is another model's"
+        )
+        raise ValueError(msg)
+    if config.max_position_embeddings < 1:
+        msg = (
+            f"{name!r} has max_position_embeddings={config.max_position_embeddings} in its "
+            "config.json, and reads no text at all: download it again"
+        )
+        raise ValueError(msg)
 
 
 def _config(name: str, source: str, kind: Kind, revision: str | None) -> Any:
@@ -306,7 +354,11 @@ def _check_kind(
         )
         raise ValueError(msg)
     modules_path = _cached_file(source, "modules.json", revision)
-    modules = json.loads(modules_path.read_text(encoding="utf-8")) if modules_path else []
+    try:
+        modules = json.loads(modules_path.read_text(encoding="utf-8")) if modules_path else []
+    except ValueError as error:
+        msg = f"{modules_path} is not valid JSON ({error}): download it again"
+        raise OSError(msg) from error
     types = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
     found: Kind | None = None
     if "Pooling" in types:

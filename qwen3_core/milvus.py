@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -294,6 +295,14 @@ def connect(uri: str, token: str | None) -> Any:
         if "://" in uri:
             raise
         # Milvus Lite says why in its log alone.
+        place = Path(uri).expanduser()
+        place = place if place.exists() else place.parent
+        if not os.access(place, os.W_OK):
+            msg = (
+                f"could not open the Milvus Lite database {uri!r}: {str(place)!r} cannot be "
+                "written (read-only file system, or no permission), which searching needs too"
+            )
+            raise ValueError(msg) from error
         msg = (
             f"could not open the Milvus Lite database {uri!r}: most likely another process has it "
             "open, and it belongs to one at a time. Close the other (a notebook?), choose another "

@@ -76,6 +76,8 @@ class Qwen3Tokenizer:
         # Instructions are few, and come again with every query.
         self._encode_instruction = lru_cache(maxsize=64)(self.encode)
         self.end_of_text: int = self._control[END_OF_TEXT]
+        self.size: int = 1 + max(*self._text.get_vocab().values(), *self._control.values())
+        """Ids that it may give: all below this."""
         self.appended: tuple[str, ...] = _appended(data.get("post_processor"))
         """Control tokens that the tokenizer, used as published, puts behind a text."""
         self.rerank_head: Ids = (

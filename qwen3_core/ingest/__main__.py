@@ -124,13 +124,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+LOUD = ("pymilvus", "milvus_lite", "grpc", "faiss", "langchain_milvus", "llama_index")
+"""Loggers of those who log an error, some with a row's text, before they raise it."""
+
+
 def _quiet() -> None:
-    """Milvus logs each error with a traceback before it raises it."""
+    """Each error is told once, by `_stop`."""
     try:
         import pymilvus  # noqa: F401 - now, because it sets the levels of its loggers
     except ModuleNotFoundError:
         return
-    for name in ("pymilvus", "milvus_lite", "grpc", "faiss"):
+    for name in LOUD:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 

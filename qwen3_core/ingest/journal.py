@@ -4,6 +4,7 @@ The collection remains the truth: a note counts only while the collection holds 
 that it speaks of. A journal that is lost, old or torn costs time, never data.
 """
 
+import errno
 import json
 import os
 from dataclasses import dataclass
@@ -57,7 +58,11 @@ class Journal:
         return notes
 
     def note(self, source: str, note: Note) -> None:
-        """Note that a file is finished."""
+        """Note that a file is finished.
+
+        Raises:
+            OSError: If the journal cannot be written, as when the disk is full.
+        """
         self._append({"corpus": self._corpus, "source": source, **vars(note)})
 
     def summarize(self, summary: dict[str, Any]) -> None:
@@ -66,14 +71,24 @@ class Journal:
 
     def _append(self, entry: dict[str, Any]) -> None:
         data = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        try:
+            self._write(data)
+        except OSError as error:
+            msg = f"the journal {self._path} could not be written: {error.strerror or error}"
+            raise OSError(error.errno, msg) from error
+
+    def _write(self, data: bytes) -> None:
         file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             size = os.fstat(file).st_size
             if not self._checked and size and os.pread(file, 1, size - 1) != b"\n":
                 data = b"\n" + data  # the last run was killed in the middle of a line
-            self._checked = True
-            os.write(file, data)  # one call, so that two runs do not mix their lines
+            self._checked = False
+            # One call, so that two runs do not mix their lines.
+            if os.write(file, data) < len(data):  # a disk that is full takes what it can
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file)
+            self._checked = True
         finally:
             os.close(file)
 

@@ -1,5 +1,6 @@
 """One ingest: file by file, batch by batch, each committed before the next."""
 
+import contextlib
 import hashlib
 import sys
 import time
@@ -115,11 +116,17 @@ class Ingest:
                 self._run(bar)
             if not self.settings.dry_run and (self.summary.written or self.summary.deleted):
                 self._client.flush(self.settings.collection)
-        finally:
-            self.summary.seconds = round(time.perf_counter() - begin, 3)
-            if not self.settings.dry_run:
-                self._journal.summarize(asdict(self.summary))
+        except BaseException:
+            with contextlib.suppress(OSError):  # what broke the run off is what must be told
+                self._summarize(begin)
+            raise
+        self._summarize(begin)
         return self.summary
+
+    def _summarize(self, begin: float) -> None:
+        self.summary.seconds = round(time.perf_counter() - begin, 3)
+        if not self.settings.dry_run:
+            self._journal.summarize(asdict(self.summary))
 
     def _connect(self) -> None:
         settings = self.settings

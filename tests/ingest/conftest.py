@@ -11,7 +11,7 @@ pytest.importorskip("pymilvus", reason="Milvus is not installed")
 
 from pymilvus import MilvusClient
 
-from qwen3_core.ingest.__main__ import main
+from qwen3_core.ingest.__main__ import LOUD, main
 
 ID_FIELDS = {"langchain": "pk", "llama-index": "id"}
 VECTOR_FIELDS = {"langchain": "vector", "llama-index": "embedding"}
@@ -57,7 +57,7 @@ def uri(tmp_path: Path) -> Iterator[str]:
 def ingest(corpus: Path, uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ingest:
     """Runs the command on the corpus with the bundled model; returns its exit code."""
     monkeypatch.chdir(tmp_path)
-    for name in ("pymilvus", "milvus_lite", "grpc", "faiss"):  # the command sets their levels
+    for name in LOUD:  # the command sets their levels
         level = logging.getLogger(name).level
         monkeypatch.setattr(logging.getLogger(name), "level", level)
 
