@@ -58,7 +58,9 @@ def read_beir(folder: Path, split: str | None = None) -> Dataset:
             relevant.setdefault(query, {})[document] = grade
     notes = check_missing(missing, len(seen), qrels)
     questions = [Question(q, texts[q], found) for q, found in relevant.items()]
-    return Dataset(f"{folder.resolve().name} ({qrels.stem})", "beir", passages, questions, "", notes)
+    return Dataset(
+        f"{folder.resolve().name} ({qrels.stem})", "beir", passages, questions, "", notes
+    )
 
 
 def _find_qrels(folder: Path, split: str | None) -> Path:

@@ -6,7 +6,6 @@ import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -65,9 +64,7 @@ class Cache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -80,7 +77,7 @@ class Cache:
         for start in range(0, len(keys), BATCH):
             part = keys[start : start + BATCH]
             marks = ",".join("?" * len(part))
-            query = f"SELECT key, value FROM entries WHERE key IN ({marks})"  # noqa: S608
+            query = f"SELECT key, value FROM entries WHERE key IN ({marks})"
             found.update(self._database.execute(query, part))
         return found
 

@@ -146,9 +146,7 @@ def _sections(text: str, source: str, markdown: bool) -> Iterator[Section]:
     yield from _section(source, headings, lines)
 
 
-def _section(
-    source: str, headings: list[tuple[int, str]], lines: list[str]
-) -> Iterator[Section]:
+def _section(source: str, headings: list[tuple[int, str]], lines: list[str]) -> Iterator[Section]:
     text = "\n".join(lines).strip()
     if text:
         yield Section(source, tuple(name for _, name in headings if name), text)

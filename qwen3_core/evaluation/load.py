@@ -26,7 +26,7 @@ def load_dataset(
 
     Args:
         path: A folder in BEIR's layout; a .csv, .tsv or .jsonl of questions, each with a passage or
-            a source file; or a folder or file of Markdown and text, whose headings become questions.
+            a source file; or a folder or file of Markdown and text: headings become questions.
         corpus: Folder that a table's passages or files are in.
         split: Which qrels of a BEIR dataset; by default "test", or the only one.
         max_questions: Ask so many at most, drawn at random but always the same; None asks all.

@@ -53,7 +53,7 @@ def names(k: int) -> dict[str, str]:
         f"nDCG@{CUT}": f"ndcg_cut_{CUT}",
         f"MRR@{CUT}": "recip_rank",
         "success@1": "success_1",
-        **{f"recall@{n}": f"recall_{n}" for n in sorted({5, CUT, k}) if n <= k},
+        **{f"recall@{n}": f"recall_{n}" for n in sorted({CUT, k}) if n <= k},
         f"MAP@{k}": f"map_cut_{k}",
     }
 
@@ -75,10 +75,7 @@ def evaluate_run(qrels: Qrels, run: Run, k: int) -> dict[str, np.ndarray]:
     full = RelevanceEvaluator(plain, rest).evaluate(_scored(run, k))
     return {
         name: np.array(
-            [
-                (cut if measure == "recip_rank" else full).get(q, {}).get(measure, 0.0)
-                for q in qrels
-            ]
+            [(cut if measure == "recip_rank" else full).get(q, {}).get(measure, 0.0) for q in qrels]
         )
         for name, measure in wanted.items()
     }

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from importlib import import_module
+from typing import Any, Final, cast
 
 from qwen3_core.evaluation.dataset import Dataset
 
 SOURCES: Final = ("source", "file_path", "file_name", "path", "url")
 """Metadata that name a file."""
+
+FRAMEWORKS: Final = {"langchain_core": "langchain_qwen3", "llama_index": "llama_index_qwen3"}
+"""Package of a framework -> our package for it."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +38,12 @@ def as_search(source: Any) -> Search:
         TypeError: If it is nothing of the kind.
     """
     packages = {kind.__module__.partition(".")[0] for kind in type(source).__mro__}
-    # What has a framework's base class was made with that framework installed.
-    if "llama_index" in packages:
-        from importlib import import_module
-
-        search: Search = import_module("llama_index_qwen3.evaluation").searcher(source)
-        return search
-    if "langchain_core" in packages:
-        from importlib import import_module
-
-        search = import_module("langchain_qwen3.evaluation").searcher(source)
-        return search
+    for package, ours in FRAMEWORKS.items():
+        # What has a framework's base class was made with that framework installed.
+        if package in packages:
+            return cast("Search", import_module(f"{ours}.evaluation").searcher(source))
     if callable(source):
-        function: Search = source
-        return function
+        return cast("Search", source)
     msg = (
         "a retriever must be a LangChain retriever, a LlamaIndex retriever or query engine, or a "
         f"function that returns Hits, got {type(source).__name__}"

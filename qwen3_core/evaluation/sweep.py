@@ -68,7 +68,7 @@ def recommend(bench: "Bench", systems: Systems, found: Sweep) -> Recommendation:
         score_threshold=None,
         ndcg=chosen.ndcg.mean,
         p50=chosen.latency.p50,
-        reason=_reason(chosen, best, points, found.questions, top_n),
+        reason=_reason(chosen, best, found.questions, top_n),
     )
 
 
@@ -192,9 +192,7 @@ def _turn(axis: str, setting: Setting, runner: _Runner, tolerance: float) -> Set
     return setting
 
 
-def _top_n(
-    bench: "Bench", systems: Systems, setting: Setting, asked: Sequence[int]
-) -> list[TopN]:
+def _top_n(bench: "Bench", systems: Systems, setting: Setting, asked: Sequence[int]) -> list[TopN]:
     rankings = systems.rank(setting, asked)
     found = []
     for n in _within(bench.settings.sweep_top_n, setting.k):
@@ -223,9 +221,7 @@ def _smallest_top_n(found: Sequence[TopN]) -> int:
     return min(each.top_n for each in found if each.recall >= enough)
 
 
-def _reason(
-    chosen: Point, best: Point, points: Sequence[Point], questions: int, top_n: int
-) -> str:
+def _reason(chosen: Point, best: Point, questions: int, top_n: int) -> str:
     noise = (best.ndcg.high - best.ndcg.low) / 2
     what = f"{chosen.name} reaches nDCG@10 {chosen.ndcg.mean:.3f} in {_ms(chosen.latency.p50)}"
     loss = best.ndcg.mean - chosen.ndcg.mean

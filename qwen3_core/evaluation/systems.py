@@ -170,9 +170,7 @@ class Systems:
             self._lexical.search(query, setting.k)
             stages["bm25"] = time.perf_counter() - begin
         if setting.first != "bm25":
-            stages["embed"] = self.models.time_query(
-                query, setting.instruction, setting.max_length
-            )
+            stages["embed"] = self.models.time_query(query, setting.instruction, setting.max_length)
             documents = self._vectors(setting)
             vector = _slice(
                 self.models.query_vectors([query], setting.instruction, setting.max_length),

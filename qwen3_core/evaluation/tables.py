@@ -40,10 +40,10 @@ def read_questions(path: Path, corpus: Path | None = None) -> Dataset:
     if not rows:
         msg = f"{path}: there are no questions in it"
         raise DatasetError(msg)
-    question = _column("question", rows[0], path)
+    question = _column("question", rows[0])
     if question is None:
         _wrong_columns(path, rows[0], "question")
-    passage, source = (_column(name, rows[0], path) for name in ("passage", "source"))
+    passage, source = (_column(name, rows[0]) for name in ("passage", "source"))
     if source is not None and (passage is None or corpus is not None):
         return _by_source(path, rows, question, source, corpus or path.resolve().parent)
     if passage is None:
@@ -64,7 +64,7 @@ def _rows(path: Path) -> Iterator[Row]:
         yield from read_objects(path)
 
 
-def _column(what: str, row: Row, path: Path) -> str | None:
+def _column(what: str, row: Row) -> str | None:
     return next((name for name in NAMES[what] if name in row[1]), None)
 
 
@@ -102,9 +102,7 @@ def _by_passage_in(
     return Dataset(path.name, "table", passages, _questions(judged), notes=notes)
 
 
-def _by_source(
-    path: Path, rows: list[Row], question: str, source: str, corpus: Path
-) -> Dataset:
+def _by_source(path: Path, rows: list[Row], question: str, source: str, corpus: Path) -> Dataset:
     _, passages, notes = read_folder(corpus)
     passages = [replace(p, unit=p.source) for p in passages]
     by_name: dict[str, list[str]] = {}

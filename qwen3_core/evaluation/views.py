@@ -88,7 +88,10 @@ def _compared(bench: "Bench") -> tuple[str, str] | None:
     reranked = next(
         s
         for s in bench.systems
-        if s.pair == dense.pair and s.setting and s.setting.rerank and s.setting.first == "dense"
+        if s.pair == dense.pair
+        and s.setting
+        and s.setting.rerank
+        and s.setting.first == "dense"
         and s.setting.instruction == bench.base.instruction
     )
     return dense.name, reranked.name
@@ -160,9 +163,11 @@ def moves(
     firsts = [int(i) for i in (*after.passages[:CUT], *before.passages[:CUT])]
     shown = list(dict.fromkeys(firsts))
     seen = {passages[i].unit for i in shown}
-    for unit in relevant:
-        if unit not in seen:
-            shown.append(min(relevant[unit], key=lambda i: new.get(i, len(passages))))
+    shown += [
+        min(own, key=lambda i: new.get(i, len(passages)))
+        for unit, own in relevant.items()
+        if unit not in seen
+    ]
     return [
         Move(
             before=old.get(i),
