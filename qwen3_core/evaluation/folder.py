@@ -100,7 +100,8 @@ def heading_questions(sections: list[Section]) -> Iterator[Question]:
     depth = max((len(s.headings) for s in named), default=0)
     for length in range(1, depth + 1):
         counts = Counter(_wording(s, length) for s in named)
-        unique, rest = [], []
+        unique: list[Section] = []
+        rest: list[Section] = []
         for section in named:
             wording = _wording(section, length)
             # A single word says too little, where there is more to say.

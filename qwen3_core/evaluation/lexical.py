@@ -33,7 +33,7 @@ class Lexical:
 
     def __init__(self, texts: Sequence[str]) -> None:
         """Index the passages."""
-        import bm25s
+        import bm25s  # type: ignore[import-untyped]
 
         self._bm25 = bm25s.BM25()
         self._bm25.index([words(text) or [""] for text in texts], show_progress=False)

@@ -66,7 +66,7 @@ def evaluate_run(qrels: Qrels, run: Run, k: int) -> dict[str, np.ndarray]:
         run: What was found; a question without results scores 0.
         k: Results that are looked at; further ones do not count.
     """
-    from pytrec_eval import RelevanceEvaluator  # type: ignore[import-untyped]
+    from pytrec_eval import RelevanceEvaluator
 
     wanted = names(k)
     plain = {q: dict(units) for q, units in qrels.items()}

@@ -141,7 +141,7 @@ def _systems(report: Report) -> str:
                 milliseconds(total.p50),
                 milliseconds(total.p95),
                 "" if system.tokens is None else f"{system.tokens:,.0f}",
-                "" if system.index_bytes is None else f"{system.index_bytes / 1e6:,.1f} MB",
+                "" if system.index_bytes is None else _bytes(system.index_bytes),
             ]
         )
     timed = max(system.latency["total"].questions for system in report.systems)
@@ -196,7 +196,8 @@ def _comparisons(found: Sequence[Comparison]) -> str:
     return (
         "<h2>Do they differ?</h2><p>The change from the first to the second, question by question. "
         "p is of a paired randomisation test, corrected by Holm for all pairs: below 0.05 the two "
-        f"differ.</p><details><summary>{len(rows)} pairs</summary>{_table(head, rows)}</details>"
+        f"differ.</p><details><summary>{sum(each.p < 0.05 for each in found)} of {len(rows)} pairs "
+        f"differ</summary>{_table(head, rows)}</details>"
     )
 
 
@@ -212,7 +213,7 @@ def _sweep(report: Report) -> str:
             _estimate(point.ndcg, max(p.ndcg.mean for p in found.points), detailed=True),
             f"{point.recall:.3f}",
             milliseconds(point.latency.p50),
-            f"{point.index_bytes / 1e6:,.1f} MB",
+            _bytes(point.index_bytes),
             "●" if point.frontier else "",
         ]
         for point in found.points
@@ -298,14 +299,13 @@ def _kind(view: View) -> str:
 
 def _view(view: View, kind: str, before: str, after: str) -> str:
     colour = {"worse": "down", "better": "up", "same": ""}[kind]
-    old = {m.before: m for m in view.moves if m.before is not None and m.before <= CUT}
-    new = {m.after: m for m in view.moves if m.after is not None and m.after <= CUT}
-    missing = [
-        m for m in view.moves if m.relevant and m not in old.values() and m not in new.values()
-    ]
+    # The first ten, and where what answers the question is if it is not among them.
+    old = {m.before: m for m in view.moves if m.before and (m.before <= CUT or m.relevant)}
+    new = {m.after: m for m in view.moves if m.after and (m.after <= CUT or m.relevant)}
+    missing = [m for m in view.moves if m.before is None and m.after is None]
     lost = (
-        f"<div><h3>Relevant, but in neither list</h3><ol>{''.join(_move(m, None) for m in missing)}"
-        "</ol></div>"
+        f"<div><h3>Relevant, but not among the candidates</h3>"
+        f"<ol>{''.join(_move(m, 0) for m in missing)}</ol></div>"
         if missing
         else ""
     )
@@ -318,18 +318,15 @@ def _view(view: View, kind: str, before: str, after: str) -> str:
     )
 
 
-def _list(ranked: dict[int | None, Move], *, moves: bool) -> str:
-    items = (
-        _move(move, rank, shown=moves)
-        for rank, move in sorted(ranked.items(), key=lambda item: item[0] or 0)
-    )
+def _list(ranked: dict[int, Move], *, moves: bool) -> str:
+    items = (_move(move, rank, shown=moves) for rank, move in sorted(ranked.items()))
     return f"<ol>{''.join(items)}</ol>"
 
 
-def _move(move: Move, rank: int | None, *, shown: bool = False) -> str:
+def _move(move: Move, rank: int, *, shown: bool = False) -> str:
     text = moved(move)
     colour = {"▲": "up", "▼": "down"}.get(text[0], "")
-    place = f"<b>{rank}</b>" if rank else f"<span>{move.before or '–'} → {move.after or '–'}</span>"
+    place = f"<b>{rank}</b>" if rank else ""
     how = f'<span class="{colour}">{text}</span>' if shown else ""
     score = f"<span>{move.score:.3f}</span>" if shown and move.score is not None else ""
     return (
@@ -344,6 +341,10 @@ def _notes(data: Data) -> str:
         return ""
     items = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
     return f"<h2>Notes on the data</h2><ol>{items}</ol>"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
 
 
 def _text(words: str) -> str:

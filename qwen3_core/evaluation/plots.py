@@ -123,7 +123,6 @@ def frontier_plot(points: Sequence[Point], recommended: Recommendation | None) -
         axes.set_ylabel("nDCG@10")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.grid()
-        axes.legend(loc="best")
 
     return _figure(draw, 3.6)
 
@@ -154,7 +153,6 @@ def dimensions_plot(points: Sequence[Point], k: int) -> str:
         axes.set_ylim(0, 1.03)
         axes.set_xlabel("dimensions")
         axes.grid()
-        axes.legend(loc="best")
 
     return _figure(draw, 3.0)
 
@@ -186,7 +184,6 @@ def top_n_plot(found: Sequence[TopN], recommended: Recommendation | None) -> str
         axes.set_ylim(0, 1.05)
         axes.set_xlabel("top_n: passages in the prompt")
         axes.grid()
-        axes.legend(loc="lower right")
 
     return _figure(draw, 3.0)
 
@@ -223,7 +220,6 @@ def scores_plot(found: Distribution) -> str:
                 axes.axvline(at, color=COLOURS["--ink"], linestyle="--", linewidth=1.2,
                              label=f"keeps 95 % of the relevant: {found.suggested:g}")  # fmt: skip
         axes.grid(axis="y")
-        axes.legend(loc="best")
 
     return _figure(draw, 2.8)
 
@@ -245,7 +241,7 @@ def _figure(draw: Callable[["Axes"], None], height: float) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    settings: dict[str, Any] = {name: COLOURS[variable] for name, variable in INKS.items()}
+    settings: Any = {name: COLOURS[variable] for name, variable in INKS.items()}
     settings |= {
         "svg.fonttype": "none",  # text stays text: it can be read out and found
         "svg.hashsalt": "qwen3",  # so that equal reports are equal files
@@ -261,7 +257,10 @@ def _figure(draw: Callable[["Axes"], None], height: float) -> str:
     out = io.StringIO()
     with rc_context(settings):
         figure = Figure(figsize=(7.2, height), layout="constrained")
-        draw(figure.subplots())
+        axes = figure.subplots()
+        draw(axes)
+        if axes.get_legend_handles_labels()[1]:
+            figure.legend(loc="outside upper left", ncols=3)
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

@@ -1,7 +1,7 @@
 """A CSV or JSON lines file of questions, each with the passage or the file that answers it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -40,17 +40,17 @@ def read_questions(path: Path, corpus: Path | None = None) -> Dataset:
     if not rows:
         msg = f"{path}: there are no questions in it"
         raise DatasetError(msg)
-    question = _column("question", rows[0])
-    if question is None:
-        _wrong_columns(path, rows[0], "question")
-    passage, source = (_column(name, rows[0]) for name in ("passage", "source"))
-    if source is not None and (passage is None or corpus is not None):
+    names = rows[0][1]
+    question, passage, source = (_column(what, names) for what in NAMES)
+    if source and (corpus or not passage) and question:
         return _by_source(path, rows, question, source, corpus or path.resolve().parent)
-    if passage is None:
-        _wrong_columns(path, rows[0], "passage or source")
-    if corpus is None:
+    if question and passage and corpus:
+        return _by_passage_in(path, rows, question, passage, corpus)
+    if question and passage:
         return _by_passage(path, rows, question, passage)
-    return _by_passage_in(path, rows, question, passage, corpus)
+    missing = "passage or source" if question else "question"
+    known = "; ".join(f"{what}: {', '.join(each)}" for what, each in NAMES.items())
+    fail(path, rows[0][0], f"no column for {missing} among {list(names)} (names known: {known})")
 
 
 Row = tuple[int, dict[str, Any]]
@@ -64,13 +64,8 @@ def _rows(path: Path) -> Iterator[Row]:
         yield from read_objects(path)
 
 
-def _column(what: str, row: Row) -> str | None:
-    return next((name for name in NAMES[what] if name in row[1]), None)
-
-
-def _wrong_columns(path: Path, row: Row, what: str) -> Any:
-    wanted = "; ".join(f"{name}: {', '.join(known)}" for name, known in NAMES.items())
-    fail(path, row[0], f"no column for {what} among {list(row[1])} (names known: {wanted})")
+def _column(what: str, names: Container[str]) -> str | None:
+    return next((name for name in NAMES[what] if name in names), None)
 
 
 def _by_passage(path: Path, rows: list[Row], question: str, passage: str) -> Dataset:
