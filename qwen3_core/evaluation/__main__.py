@@ -14,6 +14,7 @@ Exit code: 0 done; 1 it could not go on; 2 the command is wrong; 130 interrupted
 import argparse
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # The lock that it has by default is for several processes, and starts one to watch over it.
     tqdm.set_lock(threading.RLock())
+    if not options.debug:
+        warnings.showwarning = _warn
     try:
         settings = _settings(options)
     except ValueError as error:
@@ -204,6 +207,11 @@ def _is_expected(error: Exception) -> bool:
         return True
     # By name, because the package need not be installed.
     return any(kind.__module__.partition(".")[0] == "openai" for kind in type(error).__mro__)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in one line, without the line of code that it comes from."""
+    print(f"evaluation: {message}", file=sys.stderr)  # noqa: T201
 
 
 def _stop(reason: str, settings: Settings) -> None:

@@ -3,7 +3,6 @@
 import io
 import re
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -45,8 +44,6 @@ INKS: Final = {
     "grid.color": "--line",
 }
 
-_numbers = count(1)
-
 
 def systems_plot(systems: Sequence[System], metric: str) -> str:
     """The main metric of each system with its interval."""
@@ -72,7 +69,7 @@ def systems_plot(systems: Sequence[System], metric: str) -> str:
         axes.set_xlabel(f"{metric}, mean and 95 % interval")
         axes.grid(axis="x")
 
-    return _figure(draw, 0.9 + 0.42 * len(systems))
+    return _figure("systems", draw, 0.9 + 0.42 * len(systems))
 
 
 def frontier_plot(points: Sequence[Point], recommended: Recommendation | None) -> str:
@@ -124,7 +121,7 @@ def frontier_plot(points: Sequence[Point], recommended: Recommendation | None) -
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.grid()
 
-    return _figure(draw, 3.6)
+    return _figure("frontier", draw, 3.6)
 
 
 def dimensions_plot(points: Sequence[Point], k: int) -> str:
@@ -154,7 +151,7 @@ def dimensions_plot(points: Sequence[Point], k: int) -> str:
         axes.set_xlabel("dimensions")
         axes.grid()
 
-    return _figure(draw, 3.0)
+    return _figure("dimensions", draw, 3.0)
 
 
 def top_n_plot(found: Sequence[TopN], recommended: Recommendation | None) -> str:
@@ -185,7 +182,7 @@ def top_n_plot(found: Sequence[TopN], recommended: Recommendation | None) -> str
         axes.set_xlabel("top_n: passages in the prompt")
         axes.grid()
 
-    return _figure(draw, 3.0)
+    return _figure("top-n", draw, 3.0)
 
 
 def scores_plot(found: Distribution) -> str:
@@ -221,7 +218,7 @@ def scores_plot(found: Distribution) -> str:
                              label=f"keeps 95 % of the relevant: {found.suggested:g}")  # fmt: skip
         axes.grid(axis="y")
 
-    return _figure(draw, 2.8)
+    return _figure(found.score, draw, 2.8)
 
 
 def _look(system: System) -> tuple[str, str]:
@@ -236,8 +233,8 @@ def _kind(point: Point) -> str:
     return f"{name} + rerank" if point.setting.rerank else name
 
 
-def _figure(draw: Callable[["Axes"], None], height: float) -> str:
-    """Draw one plot of this height in inches; returns `<svg>...</svg>`."""
+def _figure(name: str, draw: Callable[["Axes"], None], height: float) -> str:
+    """Draw one plot of this height in inches, named so in its page; returns `<svg>...</svg>`."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -267,7 +264,6 @@ def _figure(draw: Callable[["Axes"], None], height: float) -> str:
     for variable, colour in COLOURS.items():
         text = text.replace(colour, f"var({variable})")
     # Several plots share one page, in which an id may occur once.
-    mark = f"plot{next(_numbers)}-"
-    text = re.sub(r'\bid="', f'id="{mark}', text)
-    text = re.sub(r'href="#', f'href="#{mark}', text)
-    return re.sub(r"url\(#", f"url(#{mark}", text)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'href="#', f'href="#{name}-', text)
+    return re.sub(r"url\(#", f"url(#{name}-", text)

@@ -1,7 +1,7 @@
 """A CSV or JSON lines file of questions, each with the passage or the file that answers it."""
 
 import hashlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -40,17 +40,22 @@ def read_questions(path: Path, corpus: Path | None = None) -> Dataset:
     if not rows:
         msg = f"{path}: there are no questions in it"
         raise DatasetError(msg)
-    names = rows[0][1]
+    line, names = rows[0]
     question, passage, source = (_column(what, names) for what in NAMES)
-    if source and (corpus or not passage) and question:
+    if question is None:
+        fail(path, line, _no_column("question", names))
+    if source is not None and (passage is None or corpus is not None):
         return _by_source(path, rows, question, source, corpus or path.resolve().parent)
-    if question and passage and corpus:
-        return _by_passage_in(path, rows, question, passage, corpus)
-    if question and passage:
+    if passage is None:
+        fail(path, line, _no_column("passage or source", names))
+    if corpus is None:
         return _by_passage(path, rows, question, passage)
-    missing = "passage or source" if question else "question"
-    known = "; ".join(f"{what}: {', '.join(each)}" for what, each in NAMES.items())
-    fail(path, rows[0][0], f"no column for {missing} among {list(names)} (names known: {known})")
+    return _by_passage_in(path, rows, question, passage, corpus)
+
+
+def _no_column(what: str, names: Iterable[str]) -> str:
+    known = "; ".join(f"{column}: {', '.join(each)}" for column, each in NAMES.items())
+    return f"no column for {what} among {list(names)} (names known: {known})"
 
 
 Row = tuple[int, dict[str, Any]]
