@@ -1,5 +1,6 @@
 """Which setting is worth its time: one thing is turned at a time, and the best of all is tried."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -10,6 +11,7 @@ from qwen3_core.evaluation import metrics
 from qwen3_core.evaluation.result import Point, Recommendation, Setting, Sweep, TopN
 from qwen3_core.evaluation.systems import Systems
 from qwen3_core.prompts import DEFAULT_TASK, TASKS, resolve_instruction
+from qwen3_core.tokenizer import TruncationWarning
 from qwen3_core.validation import MIN_DIMENSIONS
 
 if TYPE_CHECKING:
@@ -114,7 +116,11 @@ class _Runner:
 
     def add(self, axis: str, value: str, setting: Setting) -> None:
         """Measure a setting in quality and time."""
-        found = self.values(setting)
+        with warnings.catch_warnings():
+            if setting.max_length != self.bench.settings.max_length:  # texts are cut on purpose
+                warnings.simplefilter("ignore", TruncationWarning)
+            found = self.values(setting)
+            latency = self.systems.latency(setting, self._timed)["total"]
         self.points.append(
             Point(
                 axis=axis,
@@ -123,7 +129,7 @@ class _Runner:
                 setting=setting,
                 ndcg=metrics.estimate(found[self.bench.main]),
                 recall=float(found["recall"].mean()),
-                latency=self.systems.latency(setting, self._timed)["total"],
+                latency=latency,
                 index_bytes=self.systems.index_bytes(setting),
             )
         )
