@@ -97,20 +97,24 @@ def _ask(options: argparse.Namespace, settings: Settings) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    def pair(prefix: str) -> Pair:
-        given = {each.name: getattr(options, f"{prefix}{each.name}") for each in fields(Pair)}
-        return Pair(**{name: value for name, value in given.items() if value is not None})
+    def given(prefix: str) -> dict[str, Any]:
+        every = {each.name: getattr(options, f"{prefix}{each.name}") for each in fields(Pair)}
+        return {name: value for name, value in every.items() if value is not None}
 
+    pair, second = Pair(**given("")), given("second_")
+    # Another server with the same model is a second pair too.
+    named = {"model": pair.model} | ({} if "model" in second else {"reranker": pair.reranker})
     progress = options.progress
     return Settings(
-        pair=pair(""),
-        second=pair("second_") if options.second_model else None,
+        pair=pair,
+        second=Pair(**named | second) if second else None,
         instruction=options.instruction,
         more_instructions=tuple(options.try_instruction),
         dimensions=options.dimensions,
         max_length=options.max_length,
         k=options.k,
         sweep=options.sweep,
+        sweep_k=tuple(options.sweep_k),
         sweep_questions=options.sweep_questions,
         latency_questions=options.latency_questions,
         tolerance=options.tolerance,
@@ -173,6 +177,8 @@ def _parser() -> argparse.ArgumentParser:
         "recommend a setting", action=argparse.BooleanOptionalAction, default=True)  # fmt: skip
     add(group, "--try-instruction", "another instruction for the sweep; can be repeated",
         action="append", default=[], metavar="INSTRUCTION")  # fmt: skip
+    add(group, "--sweep-k", "numbers of candidates that the sweep tries", type=int, nargs="+",
+        metavar="K", default=list(default.sweep_k))  # fmt: skip
     add(group, "--sweep-questions", "questions that the sweep asks at most", type=int,
         metavar="N", default=default.sweep_questions)  # fmt: skip
     add(group, "--latency-questions", "questions that are timed", type=int, metavar="N",

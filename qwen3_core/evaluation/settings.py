@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_RERANKER_MODEL,
@@ -79,9 +80,11 @@ class Settings:
         """Check what can be checked here.
 
         Raises:
-            ValueError: If a number is out of range.
+            ValueError: If a number is out of range, or an instruction is no task or sentence.
         """
         check_dimensions(self.dimensions)
+        for instruction in (self.instruction, *self.more_instructions):
+            resolve_instruction(instruction)
         counts = {
             "k": (self.k,),
             "sweep_k": self.sweep_k,

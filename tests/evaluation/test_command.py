@@ -8,7 +8,8 @@ import warnings
 
 import pytest
 
-from qwen3_core.evaluation import extra
+import qwen3_core.evaluation.__main__ as command_module
+from qwen3_core.evaluation import Pair, extra
 from qwen3_core.evaluation.__main__ import main
 from qwen3_core.evaluation.load import load_passages
 from qwen3_core.evaluation.synthetic import make_questions
@@ -24,7 +25,10 @@ def command(cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    quick = ["--k", "6", "--sweep-questions", "4", "--latency-questions", "1", "--questions", "6"]
+    quick = [
+        *("--questions", "6", "--k", "6", "--latency-questions", "1"),
+        *("--sweep-k", "3", "6", "--sweep-questions", "3"),
+    ]
 
     def command(*more: str) -> int:
         return main([*more, "--model", "tiny", "--dtype", "float32", "--cache", str(cache), *quick])
@@ -96,6 +100,25 @@ def test_errors_are_one_line(command, capsys, tmp_path, arguments, code, message
     text = capsys.readouterr().err
     assert message in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "second"),
+    [
+        ([], None),
+        (
+            ["--second-base-url", "http://other:8000/v1"],
+            Pair("first", reranker="its", base_url="http://other:8000/v1"),
+        ),
+        (["--second-model", "other"], Pair("other")),
+    ],
+)
+def test_the_second_pair_is_what_differs_from_the_first(monkeypatch, arguments, second):
+    seen = []
+    monkeypatch.setattr(command_module, "_evaluate", lambda _, settings: seen.append(settings))
+    assert main(["docs", "--model", "first", "--reranker", "its", *arguments]) == 0
+    assert seen[0].pair == Pair("first", reranker="its")
+    assert seen[0].second == second
 
 
 def test_a_missing_extra_is_named(command, capsys, monkeypatch):

@@ -96,7 +96,7 @@ def test_texts_cannot_become_markup(chromium, report, tmp_path):
     move = Move(1, 2, HOSTILE, HOSTILE, HOSTILE, relevant=True, score=0.5)
     view = View("q", HOSTILE, 1.0, 0.0, [move])
     data = replace(report.data, name=HOSTILE, notes=[HOSTILE])
-    systems = [replace(system, name=HOSTILE + system.name) for system in report.systems]
+    systems = [replace(report.systems[0], name="<img src=x onerror=alert(1)>")]
     target = tmp_path / "hostile.html"
     replace(report, data=data, views=[view], systems=systems).write_html(target)
     page = chromium.new_page()

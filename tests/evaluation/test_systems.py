@@ -181,6 +181,7 @@ def test_a_file_that_is_no_cache(tmp_path):
         ({"k": 0}, "k must be a whole number, at least 1, got 0"),
         ({"sweep_k": (5, 0)}, "sweep_k must be"),
         ({"dimensions": 8}, "dimensions must be an integer from 32"),
+        ({"more_instructions": ("web_serch",)}, "unknown task name 'web_serch'"),
         ({"tolerance": 1.0}, "tolerance must be from 0 to below 1"),
     ],
 )
