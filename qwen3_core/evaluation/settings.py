@@ -65,7 +65,7 @@ class Settings:
     sweep: bool = True
     sweep_k: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
     sweep_top_n: tuple[int, ...] = (1, 2, 3, 5, 10, 20)
-    sweep_questions: int = 50
+    sweep_questions: int = 30
     """Questions that the sweep asks at most: it reranks up to 200 candidates of each."""
     latency_questions: int = 10
     """Questions that are asked once more, one by one and without the cache, to take the time."""
