@@ -3,8 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from qwen3_core import Embedder
 from qwen3_core.evaluation import Pair, Report, Settings, evaluate, load_dataset
 from tests.conftest import ROOT
 
@@ -34,6 +36,20 @@ def report(cache: Path) -> Report:
     """A run over a folder of Markdown."""
     dataset = load_dataset(CORPUS, max_questions=16)
     return evaluate(dataset, replace(SETTINGS, cache=cache))
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The documents that models of this process embed from now on."""
+    texts: list[str] = []
+    embed = Embedder.embed_documents
+
+    def record(self: Embedder, documents: list[str]) -> np.ndarray:
+        texts.extend(documents)
+        return embed(self, documents)
+
+    monkeypatch.setattr(Embedder, "embed_documents", record)
+    return texts
 
 
 def write(path: Path, text: str | bytes) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def docs(tmp_path: Path) -> Path:
     return folder
 
 
-def lines(path: Path, *records: dict[str, object]) -> Path:
+def lines(path: Path, *records: Mapping[str, object]) -> Path:
     return write(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -82,7 +83,7 @@ def test_judgements_of_missing_documents_are_counted(beir):
         load_dataset(beir)
 
 
-BAD = {
+BAD: dict[str, list[tuple[str | bytes, str]]] = {
     "corpus.jsonl": [
         ('{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n', "line 2: the id 'a' occurs tw"),
         ('{"_id": "a", "text": "x"}\n{"_id": "b"}\n', "line 2: no 'text'; there are '_id'"),
@@ -255,7 +256,7 @@ def test_nothing_there(tmp_path):
         load_dataset(tmp_path / "gone")
 
 
-def table(path: Path, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Path:
+def table(path: Path, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Path:
     if path.suffix == ".jsonl":
         return lines(path, *(dict(zip(columns, row, strict=True)) for row in rows))
     cells = [",".join(f'"{cell}"' for cell in row) for row in [columns, *rows]]

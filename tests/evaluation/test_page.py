@@ -14,7 +14,7 @@ HOSTILE = "</script><script>document.title = 'owned'</script><img src=x onerror=
 
 @pytest.fixture(scope="module")
 def path(report, tmp_path_factory) -> Path:
-    target = tmp_path_factory.mktemp("page") / "report.html"
+    target: Path = tmp_path_factory.mktemp("page") / "report.html"
     report.write_html(target)
     return target
 

@@ -102,38 +102,28 @@ def test_ties_keep_their_order():
     assert top(scores, 5, above=0.1).tolist() == [1, 0, 2, 3]
 
 
-def test_cached_vectors_are_not_computed_again(texts, tmp_path, monkeypatch):
+def test_cached_vectors_are_not_computed_again(texts, tmp_path, embedded):
     path = tmp_path / "cache"
     with Cache(path) as cache:
         first = Models(PAIR, cache).document_vectors(texts[:6], None)
-    asked = []
-    embed = Embedder.embed_documents
-    monkeypatch.setattr(
-        Embedder, "embed_documents", lambda self, texts: asked.extend(texts) or embed(self, texts)
-    )
+    embedded.clear()
     with Cache(path) as cache:
         # Two are new, one is there twice.
         again = Models(PAIR, cache).document_vectors([*texts[:8], texts[7]], None)
-    assert asked == texts[6:8]
+    assert embedded == texts[6:8]
     assert np.array_equal(again[:6], first)
     assert np.array_equal(again[7], again[8])
 
 
-def test_max_length_counts_only_where_it_cuts(texts, tmp_path, monkeypatch):
+def test_max_length_counts_only_where_it_cuts(texts, tmp_path, embedded):
     with Cache(tmp_path / "cache") as cache:
         models = Models(PAIR, cache)
         lengths = [models.tokens(text) or 0 for text in texts]
         whole = models.document_vectors(texts, None)
         limit = int(np.median(lengths)) + 20
-        asked = []
-        embed = Embedder.embed_documents
-        monkeypatch.setattr(
-            Embedder,
-            "embed_documents",
-            lambda self, texts: asked.extend(texts) or embed(self, texts),
-        )
+        embedded.clear()
         cut = models.document_vectors(texts, limit)
-    assert asked == [t for t, n in zip(texts, lengths, strict=True) if n + 20 > limit]
+    assert embedded == [t for t, n in zip(texts, lengths, strict=True) if n + 20 > limit]
     expected = Embedder("tiny", dtype="float32", max_length=limit).embed_documents(texts)
     assert np.allclose(cut, expected, atol=1e-5)
     assert not np.allclose(cut, whole, atol=1e-2)
