@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,20 @@ def test_the_page_about_milvus_runs_from_top_to_bottom(tmp_path, monkeypatch):
         exec(compile(block, "docs/milvus.md", "exec"), names)
     assert len(names["found"]) == 2  # type: ignore[arg-type]
     assert names["found_by_llama_index"]
+
+
+def test_the_page_about_evaluation_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    pytest.importorskip("pytrec_eval", reason="the extra 'evaluation' is not installed")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").symlink_to(ROOT / "examples" / "corpus")
+    names: dict[str, Any] = {}
+    for block in blocks("evaluation.md"):
+        exec(compile(block, "docs/evaluation.md", "exec"), names)
+    assert (tmp_path / "evaluation.html").is_file()
+    engine = names["report"].systems[-1]
+    assert engine.name == "my engine"
+    assert engine.unmatched == 0
+    assert engine.metrics["nDCG@10"].mean > 0.3
 
 
 @pytest.mark.parametrize(("path", "target"), LINKS)

@@ -1,0 +1,112 @@
+"""The page as a reader sees it, in a browser: light and dark, wide and narrow."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from qwen3_core.evaluation.page import render
+from qwen3_core.evaluation.result import Move, View
+
+HOSTILE = "</script><script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def path(report, tmp_path_factory) -> Path:
+    target: Path = tmp_path_factory.mktemp("page") / "report.html"
+    report.write_html(target)
+    return target
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_in_a_browser(chromium, path, report, scheme, width, tmp_path):
+    context = chromium.new_context(
+        color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True
+    )
+    page = context.new_page()
+    problems, requests = [], []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert page.locator("h1").inner_text() == "Retrieval on corpus"
+    assert report.recommendation.reason in page.locator("body").inner_text()
+    assert "These questions are synthetic" in page.locator("body").inner_text()
+    plots = page.locator("svg")
+    assert plots.count() == 6  # systems, frontier, dimensions, top_n, log-odds, cosines
+    for i in range(plots.count()):
+        box = plots.nth(i).bounding_box()
+        assert box["width"] > 300
+        assert box["height"] > 100
+        assert page.evaluate("e => e.getBBox().width", plots.nth(i).element_handle()) > 100
+    # What is wide scrolls in its own box: the page itself does not.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    colours = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color,"
+        " getComputedStyle(document.querySelector('svg text')).fill]"
+    )
+    light = [sum(map(int, c[4:-1].split(","))) / 3 > 128 for c in colours]
+    assert light == ([True, False, False] if scheme == "light" else [False, True, True])
+
+    first = page.locator("details.question").first
+    view = report.views[0]
+    assert view.question in first.inner_text()
+    first.locator("summary").click()
+    best = next(move for move in view.moves if move.after == 1)
+    first.locator("p", has_text=best.text[:40]).first.wait_for(state="visible", timeout=5000)
+    assert first.locator("li.relevant").count() >= 1
+    page.get_by_role("button", name="worse").click()
+    worse = sum(view.after < view.before for view in report.views)
+    assert page.locator("details.question:visible").count() == worse
+    page.get_by_role("button", name="all").click()
+    page.get_by_label("Find a question").fill(view.question)
+    assert page.locator("details.question:visible").count() == 1
+
+    shot = tmp_path / f"report-{scheme}-{width}.png"
+    page.screenshot(path=shot, full_page=True)
+    assert shot.stat().st_size > 50_000
+    assert problems == []
+    assert requests == [path.as_uri()]
+    context.close()
+
+
+def test_ids_are_unique_and_links_lead_to_them(path):
+    ids, links = [], set()
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            for name, value in attributes:
+                if name == "id":
+                    ids.append(value)
+                if name in ("href", "xlink:href"):
+                    links.add(value.removeprefix("#"))
+
+    Reader().feed(path.read_text("utf-8"))
+    assert len(ids) == len(set(ids))
+    assert links <= set(ids)
+
+
+def test_texts_cannot_become_markup(chromium, report, tmp_path):
+    move = Move(1, 2, HOSTILE, HOSTILE, HOSTILE, relevant=True, score=0.5)
+    view = View("q", HOSTILE, 1.0, 0.0, [move])
+    data = replace(report.data, name=HOSTILE, notes=[HOSTILE])
+    systems = [replace(report.systems[0], name="<img src=x onerror=alert(1)>")]
+    target = tmp_path / "hostile.html"
+    replace(report, data=data, views=[view], systems=systems).write_html(target)
+    page = chromium.new_page()
+    page.goto(target.as_uri())
+    page.locator("details.question summary").click()
+    page.locator("li p", has_text="</script>").first.wait_for(state="visible", timeout=5000)
+    assert page.title() == f"Retrieval on {HOSTILE}"
+    assert page.locator("img").count() == 0
+    page.close()
+
+
+def test_equal_reports_are_equal_pages(report):
+    assert render(report) == render(report)
