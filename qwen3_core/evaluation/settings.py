@@ -60,7 +60,7 @@ class Settings:
     """Others that the sweep tries."""
     dimensions: int | None = None
     max_length: int | None = None
-    k: int = 50
+    k: int = 30
     """Candidates: what each system returns, and what a reranker reads."""
     sweep: bool = True
     sweep_k: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
