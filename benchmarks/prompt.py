@@ -4,8 +4,8 @@
     python benchmarks/prompt.py --embedding Qwen/Qwen3-Embedding-0.6B \
         --reranker Qwen/Qwen3-Reranker-0.6B
 
-Asks the 24 questions of `examples/_questions.py` of the corpus in `examples/corpus`. The variants of
-the prompt are those that are met in the wild. By default the models are the bundled toys.
+Asks the 24 questions of `examples/_questions.py` of the corpus in `examples/corpus`. The variants
+of the prompt are those that are met in the wild. By default the models are the bundled toys.
 """
 
 import argparse

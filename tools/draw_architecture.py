@@ -24,26 +24,33 @@ STYLE = """
   .down { stroke: #57606a; stroke-width: 1.5; marker-end: url(#head) }
 """
 
+HEAD = (
+    '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+    'orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#57606a"/></marker></defs>'
+)
+"""Of an arrow."""
+
 
 def draw(contracts: list[dict[str, object]]) -> str:
     """The layers as rows of boxes, the highest first; imports go down."""
     by_id = {contract["id"]: contract for contract in contracts}
     (frameworks, (core,)), modules = (_rows(by_id[name]) for name in ("packages", "core"))
     height = 3 * ROW + len(modules) * ROW + 20
+    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+    frame = f'x="16" y="{2 * ROW}" width="{WIDTH - 32}" height="{height - 2 * ROW - 12}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        f'width="{WIDTH}" height="{height}" role="img" aria-label="Architecture">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="Architecture">',
         f"<style>{STYLE}</style>",
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
-        'markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#57606a"/></marker></defs>',
+        HEAD,
         f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
         *_boxes(frameworks, 16, "framework"),
-        f'<rect class="frame" x="16" y="{2 * ROW}" width="{WIDTH - 32}" '
-        f'height="{height - 2 * ROW - 12}" rx="6"/>',
+        f'<rect class="frame" {frame} rx="6"/>',
         _text(WIDTH // 2, 2 * ROW + 22, core),
     ]
-    for x in (WIDTH // 4, WIDTH * 3 // 4):
-        parts.append(f'<path class="down" d="M{x} {16 + BOX} V{2 * ROW - 2}"/>')
+    parts += [
+        f'<path class="down" d="M{x} {16 + BOX} V{2 * ROW - 2}"/>'
+        for x in (WIDTH // 4, WIDTH * 3 // 4)
+    ]
     for i, row in enumerate(modules):
         y = 3 * ROW + i * ROW - 8
         parts += _boxes(row, y, "module")

@@ -47,9 +47,10 @@ def draw(question: str, dense: Sequence[Hit], reranked: Sequence[Hit], command: 
     place = {hit.id: i for i, hit in enumerate(reranked)}
     height = TOP + ROW * len(dense) + 34
     right = WIDTH - COLUMN
+    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+    label = f'role="img" aria-label="{escape(question)}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        f'width="{WIDTH}" height="{height}" role="img" aria-label="{escape(question)}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {label}>',
         f"<style>{STYLE}</style>",
         f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
         _text(16, 32, question, "question"),
