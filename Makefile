@@ -13,7 +13,7 @@ VENV_PYTHON := .venv/bin/python
 	lint format release-check clean venv
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## retrieve, rerank and answer through both frameworks, offline
 	@$(VENV_PYTHON) examples/demo.py

@@ -4,6 +4,7 @@ import ast
 import gc
 import re
 import runpy
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -148,6 +149,13 @@ def test_make_targets_that_are_named_exist():
     }
     assert len(named) > 5
     assert named <= targets
+
+
+def test_make_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)) - {"venv"}  # the others' own
+    assert targets == set(re.findall(r"^  make ([a-z-]+)", listed.stdout, re.MULTILINE))
 
 
 def test_error_messages_that_are_explained_are_those_of_the_code():
