@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,13 +98,13 @@ def rerank(
     # With transformers alone: our own reranker knows no other prompt than the published one.
     source = str(BUNDLED / "reranker") if model == TINY else model
     tokenizer = AutoTokenizer.from_pretrained(source)
-    network = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    network: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     yes, no = (tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
     found = {}
     for name, prompt in PROMPTS.items():
         scores = np.empty(candidates.shape, dtype=np.float32)
         for row, column in np.ndindex(candidates.shape):
-            text = prompt(questions[row], texts[candidates[row, column]])
+            text = prompt(questions[row], texts[int(candidates[row, column])])
             ids = tokenizer.encode(text, add_special_tokens=False)
             with torch.inference_mode():
                 logits = network(torch.tensor([ids]), logits_to_keep=1).logits[0, -1]

@@ -108,7 +108,7 @@ class OpenAIServer:
             def send_failure(self, status: int, message: str) -> None:
                 self.send_json(status, {"error": {"message": message, "type": "error"}})
 
-            def send_stream(self, body: dict[str, Any], answer: str) -> None:
+            def send_stream(self, body: dict[str, Any], answer: Answer) -> None:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Connection", "close")

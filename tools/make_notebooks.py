@@ -20,7 +20,7 @@ def sources() -> list[Path]:
 
 def convert(page: Path) -> NotebookNode:
     """A page as a notebook that has not run."""
-    notebook = jupytext.reads(page.read_text("utf-8"), fmt="md")
+    notebook: NotebookNode = jupytext.reads(page.read_text("utf-8"), fmt="md")
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # else random: every run would change every cell
