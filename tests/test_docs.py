@@ -30,7 +30,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
         code = body
         if language == "diff":
             kept = [line for line in body.splitlines() if not line.startswith("-")]
-            language, code = "python", "\n".join(line[1:].removeprefix(" ") for line in kept)
+            language, code = "python", "\n".join(line[1:] for line in kept)
         found.append((language, code))
     return found
 
