@@ -9,10 +9,11 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help demo test vllm llama-cpp milvus chromium nightly mutation bench bench-load lint format clean venv
+.PHONY: help demo test nightly mutation docs docs-serve notebooks vllm llama-cpp milvus chromium \
+	bench bench-load lint format release-check clean venv
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## retrieve, rerank and answer through both frameworks, offline
 	@$(VENV_PYTHON) examples/demo.py
@@ -25,6 +26,15 @@ nightly: venv ## run the long tests, which `make test` leaves out
 
 mutation: venv ## change the core's code line by line and see whether its tests notice
 	@$(VENV_PYTHON) tools/mutation.py
+
+docs: venv ## build the documentation into build/docs; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --quiet --strict
+
+docs-serve: venv ## show the documentation at http://127.0.0.1:8000, as it changes
+	@NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs serve
+
+notebooks: venv ## make the notebooks anew from docs/notebooks/*.md and run them
+	@$(VENV_PYTHON) tools/make_notebooks.py
 
 vllm: venv ## install a vLLM server, in an environment of its own, for tests/vllm
 	@$(PYTHON) tools/setup_vllm.py
@@ -44,14 +54,18 @@ bench: venv ## measure embedding and reranking beside peers
 bench-load: venv ## measure many callers at once: answers, latency, throughput
 	@$(VENV_PYTHON) benchmarks/load.py
 
-lint: venv ## check style, formatting and types
+lint: venv ## check style, formatting, types and which module imports which
 	@$(VENV_PYTHON) -m ruff check
 	@$(VENV_PYTHON) -m ruff format --check
 	@$(VENV_PYTHON) -m mypy
+	@.venv/bin/lint-imports
 
 format: venv ## format the code and apply safe fixes
 	@$(VENV_PYTHON) -m ruff check --fix-only
 	@$(VENV_PYTHON) -m ruff format
+
+release-check: venv ## build sdist and wheel, install them alone and run them
+	@$(VENV_PYTHON) tools/check_release.py
 
 clean: ## remove caches and build products (not .venv)
 	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks

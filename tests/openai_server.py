@@ -1,7 +1,8 @@
 """A small server on 127.0.0.1 that speaks OpenAI's chat completions API, streaming included.
 
 It stands in for an LLM where a test is about everything around one: what is asked, in which form,
-and what becomes of the answer. It answers from the passages it can see and cites them.
+and what becomes of the answer. It answers from the passages it can see and cites them; with tools
+to choose from it calls the first one with the question, and quotes what that returned.
 
 Use it as a context manager and give `server.url` to a client as its base URL:
 
@@ -24,22 +25,26 @@ PASSAGE = re.compile(
 )
 
 
+Answer = str | dict[str, Any]
+"""A text, or a whole message, such as one that calls a tool."""
+
+
 class OpenAIServer:
     """An OpenAI-compatible server in a thread of this process.
 
     Attributes:
         requests: The JSON bodies received, in order.
         headers: Their HTTP headers, names in lower case.
-        reply: Makes the answer from a request; replace it to script the LLM.
+        reply: Makes the answer, a text or a message, from a request; replace it to script the LLM.
         status: HTTP status to answer with; anything but 200 sends an OpenAI error object.
         gate: Streamed answers wait for it before every token but the first. It is open unless a
             test clears it, to prove that tokens are passed on before the answer is complete.
     """
 
-    def __init__(self, reply: Callable[[dict[str, Any]], str] | None = None) -> None:
+    def __init__(self, reply: Callable[[dict[str, Any]], Answer] | None = None) -> None:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.reply = reply or cite_first_passage
+        self.reply = reply or answer_from_what_is_there
         self.status = 200
         self.gate = threading.Event()
         self.gate.set()
@@ -103,7 +108,7 @@ class OpenAIServer:
             def send_failure(self, status: int, message: str) -> None:
                 self.send_json(status, {"error": {"message": message, "type": "error"}})
 
-            def send_stream(self, body: dict[str, Any], answer: str) -> None:
+            def send_stream(self, body: dict[str, Any], answer: Answer) -> None:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Connection", "close")
@@ -143,6 +148,23 @@ def passages(request: dict[str, Any]) -> dict[int, str]:
     return found
 
 
+def answer_from_what_is_there(request: dict[str, Any]) -> Answer:
+    """A call of the first tool while none was called; then what it returned, or the passages."""
+    last = request["messages"][-1]
+    if last["role"] == "tool":
+        return f"The tool says: {last['content']}"
+    if not request.get("tools"):
+        return cite_first_passage(request)
+    function = request["tools"][0]["function"]
+    argument = next(iter(function["parameters"]["properties"]))
+    call = {"name": function["name"], "arguments": json.dumps({argument: prompt_text(request)})}
+    return {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"index": 0, "id": "call-0", "type": "function", "function": call}],
+    }
+
+
 def cite_first_passage(request: dict[str, Any]) -> str:
     """An answer that says which passages it saw and quotes the beginning of the first one."""
     seen = passages(request)
@@ -153,20 +175,25 @@ def cite_first_passage(request: dict[str, Any]) -> str:
     return f"Of the passages {numbers}, the first says: {seen[number][:80]} [{number}]."
 
 
-def completion(body: dict[str, Any], answer: str) -> dict[str, Any]:
+def completion(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
     """A chat completion object."""
-    message = {"role": "assistant", "content": answer}
+    message = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
     return {
         "id": "chatcmpl-0",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason(answer)}],
         "usage": usage(body, answer),
     }
 
 
-def chunks(body: dict[str, Any], answer: str) -> Iterator[dict[str, Any]]:
+def finish_reason(answer: Answer) -> str:
+    """Why the LLM stopped."""
+    return "stop" if isinstance(answer, str) else "tool_calls"
+
+
+def chunks(body: dict[str, Any], answer: Answer) -> Iterator[dict[str, Any]]:
     """The chunks of a streamed chat completion: the role, then a word each, then the end."""
     frame = {
         "id": "chatcmpl-0",
@@ -175,18 +202,21 @@ def chunks(body: dict[str, Any], answer: str) -> Iterator[dict[str, Any]]:
         "model": body["model"],
     }
 
-    def chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         return frame | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
     yield chunk({"role": "assistant", "content": ""})
-    for word in re.findall(r"\s*\S+|\s+", answer):
-        yield chunk({"content": word})
-    yield chunk({}, "stop")
+    if isinstance(answer, str):
+        for word in re.findall(r"\s*\S+|\s+", answer):
+            yield chunk({"content": word})
+    else:
+        yield chunk(answer)
+    yield chunk({}, finish_reason(answer))
     if (body.get("stream_options") or {}).get("include_usage"):
         yield frame | {"choices": [], "usage": usage(body, answer)}
 
 
-def usage(body: dict[str, Any], answer: str) -> dict[str, int]:
+def usage(body: dict[str, Any], answer: Answer) -> dict[str, int]:
     """Token counts, with words for tokens."""
-    prompt, reply = len(prompt_text(body).split()), len(answer.split())
+    prompt, reply = len(prompt_text(body).split()), len(str(answer).split())
     return {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}

@@ -1,32 +1,124 @@
-"""The pages under docs: their Python runs as it stands, up to a server that it names."""
+"""The pages under docs: what they show runs, up to a server it names; what they name exists."""
 
+import ast
+import gc
 import re
+import runpy
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.openai_server import OpenAIServer
+
+DOCS = ROOT / "docs"
+TEXTS = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+BLOCK = re.compile(r"^( *)```(python|bash|diff)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+INGEST = "python -m qwen3_core.ingest "
+NOTEBOOKS = set((DOCS / "notebooks").glob("*.md"))  # tests/test_notebooks.py runs them
 
 
-def blocks(page: str) -> list[str]:
-    """The Python blocks of a page."""
-    text = (ROOT / "docs" / page).read_text("utf-8")
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The blocks of a page that are code, each with its language; of a diff, what comes after."""
+    found = []
+    for _, language, body in BLOCK.findall(page.read_text("utf-8")):
+        code = body
+        if language == "diff":
+            kept = [line for line in body.splitlines() if not line.startswith("-")]
+            language, code = "python", "\n".join(line[1:] for line in kept)
+        found.append((language, code))
+    return found
 
+
+def python(page: str) -> list[str]:
+    return [code for language, code in blocks(DOCS / page) if language == "python"]
+
+
+PAGES = [
+    pytest.param(page, id=str(page.relative_to(DOCS)))
+    for page in TEXTS
+    if page.is_relative_to(DOCS)
+    and page not in NOTEBOOKS
+    and page.name != "servers.md"
+    and any(language == "python" or INGEST in code for language, code in blocks(page))
+]
+
+OUTCOMES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "agents.md": lambda names: (
+        names["state"]["messages"][-1].content.startswith("The tool says: Milvus keeps")
+        and names["answer"].startswith("The tool says: Of the passages 1, the first says: Milvus")
+    ),
+    "evaluation.md": lambda names: (
+        names["report"].systems[-1].name == "my engine"
+        and names["report"].systems[-1].metrics["nDCG@10"].mean > 0.3
+        and Path("evaluation.html").is_file()
+    ),
+    "production.md": lambda names: names["stats"].packs > 0,
+    "milvus.md": lambda names: len(names["found"]) == 2 and names["found_by_llama_index"],
+    "quickstart.md": lambda names: (
+        names["document"].metadata["source"] == "office.md"
+        and names["result"]["citations"]
+        and names["response"].metadata["citations"]
+    ),
+}
+"""Page -> whether its names hold, at the end, what it is about."""
 
 LINKS = [
     pytest.param(path, target, id=f"{path.stem}-{target}")
-    for path in [
-        *sorted((ROOT / "docs").glob("*.md")),
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-    ]
-    for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text("utf-8"))
+    for path in TEXTS
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)", path.read_text("utf-8"))
 ]
 
 
-@pytest.mark.parametrize("block", blocks("servers.md"))
+@pytest.fixture
+def handbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working folder of a reader, with the folders of documents that the pages name."""
+    folder = tmp_path / "handbook"
+    folder.mkdir()
+    (folder / "office.md").write_text(
+        "# Where do the spare keys hang?\n\nThe spare keys hang behind the door of the archive.\n\n"
+        "# When is the office open?\n\nThe office is open from eight to six.\n"
+    )
+    (tmp_path / "docs").symlink_to(ROOT / "examples" / "corpus")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    gc.unfreeze()  # what a page about servers froze
+
+
+def ingest(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run an ingest command in this process, with the bundled model."""
+    arguments = command.partition("#")[0].split()[3:]
+    monkeypatch.setattr(sys, "argv", ["ingest", *arguments, "--model", "tiny"])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_module("qwen3_core.ingest", run_name="__main__")
+    assert not leaving.value.code
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs_from_top_to_bottom(page, handbook, monkeypatch):
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with OpenAIServer() as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "test")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_BASE", server.url)
+        for language, code in blocks(page):
+            if language == "python":
+                tried = re.sub(r"Qwen/Qwen3-(Embedding|Reranker)-[0-9.]+B", "tiny", code)
+                exec(compile(tried, str(page), "exec"), names)
+            else:
+                for line in code.splitlines():
+                    if line.startswith(INGEST):
+                        ingest(line, monkeypatch)
+    outcome = OUTCOMES.get(page.name)
+    assert outcome is None or outcome(names)
+
+
+@pytest.mark.parametrize("block", python("servers.md"))
 def test_a_block_about_servers_runs(block):
     names: dict[str, object] = {}
     exec("from llama_index_qwen3 import Qwen3Rerank", names)  # what an earlier block imported
@@ -36,29 +128,53 @@ def test_a_block_about_servers_runs(block):
     assert all("8000" in repr(names[c]) or "8001" in repr(names[c]) for c in components)
 
 
-def test_the_page_about_milvus_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in blocks("milvus.md"):
-        exec(compile(block, "docs/milvus.md", "exec"), names)
-    assert len(names["found"]) == 2  # type: ignore[arg-type]
-    assert names["found_by_llama_index"]
-
-
-def test_the_page_about_evaluation_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    pytest.importorskip("pytrec_eval", reason="the extra 'evaluation' is not installed")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "docs").symlink_to(ROOT / "examples" / "corpus")
-    names: dict[str, Any] = {}
-    for block in blocks("evaluation.md"):
-        exec(compile(block, "docs/evaluation.md", "exec"), names)
-    assert (tmp_path / "evaluation.html").is_file()
-    engine = names["report"].systems[-1]
-    assert engine.name == "my engine"
-    assert engine.unmatched == 0
-    assert engine.metrics["nDCG@10"].mean > 0.3
-
-
 @pytest.mark.parametrize(("path", "target"), LINKS)
 def test_link_leads_somewhere(path: Path, target: str):
     assert (path.parent / target).exists()
+
+
+def test_extras_that_are_named_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    known = set(extras["optional-dependencies"])
+    named = {
+        extra
+        for path in TEXTS
+        for group in re.findall(r'(?:"\.|qwen3-retrieval)\[([a-z,-]+)\]', path.read_text("utf-8"))
+        for extra in group.split(",")
+    }
+    assert len(named) > 3
+    assert named <= known
+
+
+def test_make_targets_that_are_named_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        target
+        for path in TEXTS
+        for target in re.findall(r"(?m)(?:`|^ {4})make ([a-z-]+)", path.read_text("utf-8"))
+    }
+    assert len(named) > 5
+    assert named <= targets
+
+
+def test_make_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)) - {"venv"}  # the others' own
+    assert targets == set(re.findall(r"^  make ([a-z-]+)", listed.stdout, re.MULTILINE))
+
+
+def test_error_messages_that_are_explained_are_those_of_the_code():
+    ours = [
+        node.value
+        for package in ("qwen3_core", "langchain_qwen3", "llama_index_qwen3")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    text = (DOCS / "troubleshooting.md").read_text("utf-8")
+    messages = re.findall(r"^### `(.*)`$", text, re.MULTILINE)
+    assert len(messages) > 30
+    for message in messages:
+        for part in message.split("…"):
+            assert any(part.strip() in constant for constant in ours), part

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.openai_server import OpenAIServer, passages
 
 pytestmark = pytest.mark.timeout(900)  # each test starts Python, torch and a framework, some often
@@ -161,3 +162,16 @@ def test_a_missing_corpus_is_one_line(run):
 def test_wrong_arguments_exit_with_2(run):
     error = run("compare.py", "--top-k", "2", "--top-n", "3", code=2).stderr
     assert error.endswith("error: --top-n 3 is more than --top-k 2\n")
+
+
+def test_the_picture_is_of_a_run(run, uri, tmp_path):
+    question = "What should the assistant say when nothing was found?"
+    drawn = tmp_path / "drawn.svg"
+    run("../tools/draw_comparison.py", "--uri", uri, "--out", str(drawn), "--question", question)
+    shown = ROOT / "docs" / "images" / "comparison.svg"
+    titles = [
+        re.findall(r"class=\"(?:answer)?\">(.*)</text>", picture.read_text("utf-8"))
+        for picture in (drawn, shown)
+    ]
+    assert len(titles[0]) == 20
+    assert titles[0] == titles[1]
