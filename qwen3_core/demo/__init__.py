@@ -1,0 +1,1 @@
+"""A page that shows reranking at work: `python -m qwen3_core.demo`; docs/demo.md describes it."""

@@ -1,0 +1,119 @@
+"""Show reranking at work on a page in the browser.
+
+    python -m qwen3_core.demo
+    python -m qwen3_core.demo --corpus handbook --model Qwen/Qwen3-Embedding-0.6B
+
+It listens on this machine alone, and the page loads nothing from elsewhere.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from qwen3_core.components import Settings, make_embedder, make_reranker
+from qwen3_core.settings import DEFAULT_RERANKER_MODEL, TINY
+
+BUNDLED: Final = Path(__file__).resolve().parents[2] / "examples" / "corpus"
+"""The examples' corpus, where the package runs from a clone."""
+
+EXAMPLES: Final = (
+    "Every passage is rated 0.99, how can I tell them apart?",
+    "My data does not fit into RAM, what now?",
+    "Opening the same .db file from a second script fails",
+)
+"""Questions on that corpus."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        import gradio  # noqa: F401
+    except ModuleNotFoundError as error:
+        print(  # noqa: T201
+            f"demo: it needs {error.name}, which is not installed: run "
+            '`pip install "qwen3-retrieval[demo,ingest]"` (from a clone: '
+            '`pip install ".[demo,ingest]"`)',
+            file=sys.stderr,
+        )
+        return 1
+    from qwen3_core.demo.page import Setup, build, serve
+    from qwen3_core.demo.passages import read_folder
+    from qwen3_core.demo.search import Searcher
+    from qwen3_core.remote import ServerError
+
+    paths = options.corpus or ([BUNDLED] if BUNDLED.is_dir() else [])
+    urls = options.base_url or [None]
+    reranker = options.reranker or (TINY if options.model == TINY else DEFAULT_RERANKER_MODEL)
+    try:
+        searcher = Searcher(
+            make_embedder(options.model, dimensions=None, **_settings(urls[0])),
+            make_reranker(reranker, **_settings(urls[-1])),
+        )
+        corpora = {}
+        for path in paths:
+            passages = read_folder(path)
+            print(f"embedding {len(passages):,} passages of {path}", flush=True)  # noqa: T201
+            name = "Bundled FAQ" if path == BUNDLED else path.resolve().name
+            corpora[name if name not in corpora else str(path)] = searcher.index(passages)
+    except (ValueError, OSError, ImportError, ServerError) as error:
+        print(f"demo: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    setup = Setup(
+        searcher,
+        corpora,
+        f"Models: {options.model} and {reranker}"
+        + (", bundled toys that show the mechanism." if options.model == TINY else "."),
+        () if options.corpus or not corpora else EXAMPLES,
+        options.llm,
+    )
+    try:
+        serve(build(setup), options.host, options.port)
+    except OSError as error:  # no free port
+        print(f"demo: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _settings(base_url: str | None) -> Settings:
+    return Settings(
+        base_url=base_url,
+        api_key=None,
+        server=None,
+        revision=None,
+        device="auto",
+        dtype="auto",
+        max_length=None,
+        instruction=None,
+        pack_tokens=None,
+        timeout=None,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m qwen3_core.demo",
+        description=(__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--corpus", action="append", type=Path, metavar="PATH",
+        help="folder or file to search; may be given several times; default, in a clone: the "
+        "examples' FAQ")  # fmt: skip
+    add("--model", default=TINY, help='embedding model: hub name, folder, or "tiny" (default)')
+    add("--reranker", metavar="MODEL", help="reranking model; default: the one that goes with it")
+    add("--base-url", action="append", metavar="URL",
+        help="server that runs the models; twice for the embedding server and the reranker's")  # fmt: skip
+    add("--llm", default=os.environ.get("OPENAI_MODEL") or "gpt-4o", metavar="NAME",
+        help="LLM that answers, if OPENAI_API_KEY or OPENAI_BASE_URL is set (default: %(default)s)")  # fmt: skip
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", type=int, help="default: the first free one from 7860 on")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""The demo page in a browser, as a person uses it; and what it does with strangers' files."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+gr = pytest.importorskip("gradio")
+
+from qwen3_core import Embedder, Reranker
+from qwen3_core.demo.__main__ import BUNDLED, EXAMPLES
+from qwen3_core.demo.page import Setup, build, serve
+from qwen3_core.demo.passages import MAX_FILES, read_folder, read_uploads
+from qwen3_core.demo.search import Searcher
+from tests.conftest import free_port
+from tests.openai_server import OpenAIServer
+
+HOSTILE = """# Tea <script>window.hacked = 1</script>
+
+<img src=x onerror="window.hacked = 2"> ${window.hacked = 3} {{window.hacked}} Green tea is steeped
+at 80 degrees for two minutes. </pre></details><b id="forged">x</b>
+"""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    searcher = Searcher(Embedder("tiny"), Reranker("tiny"))
+    corpora = {"Bundled FAQ": searcher.index(read_folder(BUNDLED))}
+    page = build(Setup(searcher, corpora, "Models: tiny and tiny.", EXAMPLES, "stand-in"))
+    yield serve(page, "127.0.0.1", free_port(), block=False)
+    page.close()
+
+
+@pytest.fixture
+def visit(chromium, url):
+    """Opens the page; at the end nothing may have been asked of another host, and no error shown."""
+    contexts, requests, errors = [], [], []
+
+    def open_page(**options):
+        context = chromium.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.get_by_label("Question").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert requests
+    elsewhere = {each for each in requests if urlsplit(each).hostname not in ("127.0.0.1", None)}
+    assert not elsewhere
+    assert not errors
+
+
+def ask(page, question: str) -> None:
+    page.get_by_label("Question").fill(question)
+    page.keyboard.press("Enter")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["desktop", "phone"])
+def test_enter_shows_both_orders_and_the_moves(visit, size, scheme):
+    page = visit(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    page.keyboard.type(EXAMPLES[0])  # the box has the focus
+    page.keyboard.press("Enter")
+    page.locator(".reranked li").first.wait_for()
+    assert page.locator(".dense li").count() == page.locator(".reranked li").count() == 10
+    assert page.locator(".q3-moves path").count() == 10
+    dense, reranked = (page.locator(f".{name} .what b").all_text_contents() for name in
+                       ("dense", "reranked"))  # fmt: skip
+    assert sorted(dense) == sorted(reranked)
+    assert dense != reranked
+    scores = page.locator(".reranked .score span[title]").all_text_contents()
+    assert scores == sorted(scores, reverse=True)
+    assert "rerank 10" in page.locator(".q3-timings").inner_text()
+    assert "No LLM is configured" in page.locator(".q3-answer").inner_text()
+    assert page.locator(".q3-answer details").count() == 3
+    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert wide <= 0
+    # Lines begin and end at the middle of their rows.
+    moves, rows = page.locator(".q3-moves").bounding_box(), page.locator("ol.dense").bounding_box()
+    assert moves["y"] == pytest.approx(rows["y"], abs=2)
+    assert moves["height"] == pytest.approx(rows["height"], abs=2)
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    bright = sum(int(part) for part in background.strip("rgba()").split(",")[:3]) / 3
+    assert bright < 100 if scheme == "dark" else bright > 200
+
+
+def test_keyboard_alone_reaches_the_button_and_focus_is_seen(visit):
+    page = visit()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText") == "Ask":
+            break
+    else:
+        pytest.fail("Tab does not reach the button")
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+    assert outline == "3px"
+    page.keyboard.press("Enter")
+    page.get_by_text("Type a question, then press Enter.").wait_for()
+
+
+def test_uploaded_text_is_shown_and_not_run(visit, tmp_path):
+    path = tmp_path / "tea.md"
+    path.write_text(HOSTILE)
+    page = visit()
+    page.get_by_text("Instruction, number of candidates, own files").click()
+    page.locator("input[type=file]").set_input_files(path)
+    page.get_by_text("1 passages embedded").wait_for()
+    ask(page, "How long is <i>green</i> tea steeped?")
+    page.locator(".reranked li").first.wait_for()
+    assert '<img src=x onerror="window.hacked = 2"> ${window' in page.locator("pre").inner_text()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("#forged, #q3-results script, #q3-answers img").count() == 0
+
+
+def test_a_bad_instruction_is_explained(visit):
+    page = visit()
+    page.get_by_text("Instruction, number of candidates, own files").click()
+    box = page.get_by_label("Instruction", exact=True)
+    box.fill("web_serch")
+    box.press("Enter")
+    ask(page, "anything")
+    page.get_by_text("unknown task name 'web_serch'").wait_for()
+
+
+def test_the_answer_links_its_citations(visit, monkeypatch):
+    with OpenAIServer(lambda _: "<b>Log-odds</b> do not saturate [1][3] [9].") as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        page = visit()
+        ask(page, EXAMPLES[0])
+        page.locator(".q3-answer .text").wait_for()
+        assert page.locator(".q3-answer .text").inner_text() == (
+            "<b>Log-odds</b> do not saturate [1][3] [9]."
+        )
+        links = page.locator(".q3-answer .text a")
+        assert links.all_text_contents() == ["1", "3"]
+        assert page.locator(".q3-answer details[open]").count() == 2
+        assert EXAMPLES[0] in server.prompt
+
+
+def test_uploads_have_limits(tmp_path, monkeypatch):
+    path = tmp_path / "a.md"
+    path.write_text("# One\n\nTwo")
+    with pytest.raises(ValueError, match="too many"):
+        read_uploads([path] * (MAX_FILES + 1))
+    with pytest.raises(ValueError, match=r"a\.exe is of no kind"):
+        read_uploads([path.rename(tmp_path / "a.exe")])
+    large = tmp_path / "b.txt"
+    large.write_bytes(b"x" * 5_000_001)
+    with pytest.raises(ValueError, match=r"b\.txt is too large: at most 5 MB"):
+        read_uploads([large])
+    monkeypatch.setattr("qwen3_core.demo.passages.MAX_PASSAGES", 100)
+    large.write_bytes(b"word " * 50_000)
+    with pytest.raises(ValueError, match="more than 100 passages"):
+        read_uploads([large])
+    large.write_bytes(b" ")
+    with pytest.raises(ValueError, match=r"no text in b\.txt"):
+        read_uploads([large])
+
+
+def test_without_gradio_the_extra_is_named(tmp_path: Path):
+    code = (
+        "import sys; sys.modules['gradio'] = None; "
+        "from qwen3_core.demo.__main__ import main; sys.exit(main([]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "qwen3-retrieval[demo,ingest]" in done.stderr
+    assert "Traceback" not in done.stderr
