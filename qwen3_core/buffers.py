@@ -1,4 +1,4 @@
-"""Memory that forward passes use again and again."""
+"""Memory that forward passes use again and again, and whether there was too little of it."""
 
 import math
 
@@ -28,3 +28,14 @@ class Buffers:
     def clear(self) -> None:
         """Give the memory back."""
         self._flat.clear()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of a forward pass says that memory could not be had."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # The CPU's allocator, and some libraries under CUDA and MPS, raise a plain RuntimeError.
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in said or "not enough memory" in said or "out of memory" in said
+    )

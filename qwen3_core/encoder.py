@@ -32,17 +32,6 @@ DEFAULT_PACK_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 8192}
 its caches and memory."""
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of a forward pass says that memory could not be had."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    # The CPU's allocator, and some libraries under CUDA and MPS, raise a plain RuntimeError.
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in said or "not enough memory" in said or "out of memory" in said
-    )
-
-
 class Encoder:
     """Computes last hidden states with a loaded Qwen3 model, pack by pack.
 

@@ -131,7 +131,7 @@ def load(
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoModelForCausalLM
 
-    from qwen3_core.encoder import is_out_of_memory
+    from qwen3_core.buffers import is_out_of_memory
 
     try:
         source = _locate(str(name), kind)

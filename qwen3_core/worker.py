@@ -258,7 +258,7 @@ class Worker:
         Returns:
             What to tell the callers, if it cannot be helped.
         """
-        from qwen3_core.encoder import is_out_of_memory
+        from qwen3_core.buffers import is_out_of_memory
 
         if not is_out_of_memory(error):
             return error

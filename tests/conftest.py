@@ -45,6 +45,18 @@ LONG = 9_216
 """Tokens that `long_pair` reads; the bundled pair as such reads 2,048."""
 
 
+ONE_WORKER = {"llama_cpp", "load", "milvus", "ray", "vllm"}
+"""Folders whose tests share servers, or measure what other tests beside them would disturb."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, one takes a file whole, and of some folders all files."""
+    for item in items:
+        folder = item.path.parent.name
+        group = folder if folder in ONE_WORKER else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as probe:

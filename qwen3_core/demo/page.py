@@ -51,7 +51,10 @@ def build(setup: Setup) -> gr.Blocks:
             return
         try:
             result = setup.searcher.search(
-                corpus, question.strip()[:MAX_QUESTION], max(1, int(k)), (task or "").strip() or None
+                corpus,
+                question.strip()[:MAX_QUESTION],
+                max(1, int(k)),
+                (task or "").strip() or None,
             )
         except (ValueError, OSError, RuntimeError, TimeoutError) as error:
             yield "", render.notice(str(error), error=True), ""
