@@ -9,7 +9,6 @@ as Matryoshka training leaves it. Their times and bytes hold; measure recall on 
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,10 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from machine import describe
-
+from benchmarks.machine import describe
 from qwen3_core.milvus import CONSISTENCY
 from qwen3_core.milvus_coarse import CoarseIndex
 from qwen3_core.milvus_index import HNSW_PARAMS, IndexType, index_params, search_params

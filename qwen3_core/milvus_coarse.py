@@ -157,7 +157,9 @@ class CoarseIndex:
 
     def _cut(self, vectors: Sequence[Any]) -> npt.NDArray[np.float32]:
         short = np.asarray(vectors, np.float32)[:, : self.dimensions]
-        return short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12)
+        lengths = np.linalg.norm(short, axis=1, keepdims=True)
+        cut: npt.NDArray[np.float32] = short / np.maximum(lengths, 1e-12)
+        return cut
 
     def _ids(self, name: str) -> Iterator[Any]:
         key = self._key["name"] if name == self.collection_name else "id"

@@ -101,15 +101,28 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--corpus", action="append", type=Path, metavar="PATH",
+    add(
+        "--corpus",
+        action="append",
+        type=Path,
+        metavar="PATH",
         help="folder or file to search; may be given several times; default, in a clone: the "
-        "examples' FAQ")  # fmt: skip
+        "examples' FAQ",
+    )
     add("--model", default=TINY, help='embedding model: hub name, folder, or "tiny" (default)')
     add("--reranker", metavar="MODEL", help="reranking model; default: the one that goes with it")
-    add("--base-url", action="append", metavar="URL",
-        help="server that runs the models; twice for the embedding server and the reranker's")  # fmt: skip
-    add("--llm", default=os.environ.get("OPENAI_MODEL") or "gpt-4o", metavar="NAME",
-        help="LLM that answers, if OPENAI_API_KEY or OPENAI_BASE_URL is set (default: %(default)s)")  # fmt: skip
+    add(
+        "--base-url",
+        action="append",
+        metavar="URL",
+        help="server that runs the models; twice for the embedding server and the reranker's",
+    )
+    add(
+        "--llm",
+        default=os.environ.get("OPENAI_MODEL") or "gpt-4o",
+        metavar="NAME",
+        help="LLM that answers, if OPENAI_API_KEY or OPENAI_BASE_URL is set (default: %(default)s)",
+    )
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", type=int, help="default: the first free one from 7860 on")
     return parser

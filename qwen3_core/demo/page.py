@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,7 +75,7 @@ def build(setup: Setup) -> gr.Blocks:
     def upload(files: list[str] | None) -> tuple[Any, Any, str]:
         names = list(setup.corpora)
         if not files:
-            return None, gr.update(choices=names, value=(names or [None])[0]), ""
+            return None, gr.update(choices=names, value=next(iter(names), None)), ""
         try:
             corpus = setup.searcher.index(read_uploads([Path(file) for file in files]))
         except (ValueError, OSError, RuntimeError, TimeoutError) as error:
@@ -90,7 +91,7 @@ def build(setup: Setup) -> gr.Blocks:
         gr.HTML(
             '<header class="q3-head"><h1>Watch the reranker work</h1><p>Dense search finds '
             "candidates; the reranker reads each one with the question. "
-            f"{render.escape(setup.models)}</p></header>"
+            f"{escape(setup.models)}</p></header>"
         )
         uploaded = gr.State(None)
         with gr.Row(equal_height=True):
@@ -103,7 +104,7 @@ def build(setup: Setup) -> gr.Blocks:
                 autofocus=True,
                 scale=5,
             )
-            corpus = gr.Dropdown(names, value=(names or [None])[0], label="Corpus", scale=2)
+            corpus = gr.Dropdown(names, value=next(iter(names), None), label="Corpus", scale=2)
             button = gr.Button("Ask", variant="primary", scale=1, min_width=90)
         if setup.examples:
             gr.Examples([[each] for each in setup.examples], [question], label="For example")
@@ -136,7 +137,8 @@ def build(setup: Setup) -> gr.Blocks:
             show_progress="minimal",
         )
         gr.on([files.upload, files.clear], upload, [files], [uploaded, corpus, state])
-    return page
+    blocks: gr.Blocks = page
+    return blocks
 
 
 def serve(page: gr.Blocks, host: str, port: int | None, *, block: bool = True) -> str:

@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-gr = pytest.importorskip("gradio")
-
 from qwen3_core import Embedder, Reranker
 from qwen3_core.demo.__main__ import BUNDLED, EXAMPLES
 from qwen3_core.demo.page import Setup, build, serve
@@ -36,7 +34,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def visit(chromium, url):
-    """Opens the page; at the end nothing may have been asked of another host, and no error shown."""
+    """Opens the page; at the end nothing was asked of another host, and no error shown."""
     contexts, requests, errors = [], [], []
 
     def open_page(**options):

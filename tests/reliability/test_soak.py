@@ -18,8 +18,8 @@ SIZES = Sizes(query=(3, 12), passage=(5, 40), passages=(1, 6), document=(10, 90)
 def shared(tmp_path):
     """The bundled pair under a name of its own, so that its engines are not shared."""
     (tmp_path / "pair").symlink_to(TINY)
-    folders = (str(tmp_path / "pair" / kind) for kind in ("embedding", "reranker"))
-    return Shared(Pair(*folders, "float32"))
+    folder = tmp_path / "pair"
+    return Shared(Pair(str(folder / "embedding"), str(folder / "reranker"), "float32"))
 
 
 def test_mixed_load_leaves_nothing_behind(shared):

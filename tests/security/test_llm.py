@@ -140,13 +140,13 @@ def repeat(request: dict[str, Any]) -> str:
 
 def langchain(url: str, texts: list[str]) -> list[int]:
     llm = ChatOpenAI(model="any", base_url=url, api_key=SecretStr("any"), max_retries=0)
-    found = RunnableLambda(lambda _: [Document(text) for text in texts])
+    found: Any = RunnableLambda(lambda _: [Document(text) for text in texts])
     return [c["number"] for c in create_rag_chain(found, llm).invoke(QUERY)["citations"]]
 
 
 def langchain_stream(url: str, texts: list[str]) -> list[int]:
     llm = ChatOpenAI(model="any", base_url=url, api_key=SecretStr("any"), max_retries=0)
-    found = RunnableLambda(lambda _: [Document(text) for text in texts])
+    found: Any = RunnableLambda(lambda _: [Document(text) for text in texts])
     *_, last = create_rag_chain(found, llm).stream(QUERY)
     return [c["number"] for c in last["citations"]]
 
@@ -157,25 +157,25 @@ def open_ai_like(url: str, **settings: Any) -> OpenAILike:
     )
 
 
-def llama_index(url: str, texts: list[str]) -> list[int]:
+def llama_index(url: str, texts: list[str]) -> Any:
     engine = CitedPassages(open_ai_like(url, context_window=100_000))
     nodes = [NodeWithScore(node=TextNode(text=text), score=1.0) for text in texts]
-    return engine.synthesize(QueryBundle(QUERY), nodes).metadata["citations"]
+    return (engine.synthesize(QueryBundle(QUERY), nodes).metadata or {})["citations"]
 
 
-def llama_index_cut(url: str, texts: list[str]) -> list[int]:
+def llama_index_cut(url: str, texts: list[str]) -> Any:
     """With a context window that the passages do not fit into, so that they are cut."""
     engine = CitedPassages(open_ai_like(url, context_window=1_000))
     long = [text + " and so on" * 150 for text in texts]
     nodes = [NodeWithScore(node=TextNode(text=text), score=1.0) for text in long]
-    return engine.synthesize(QueryBundle(QUERY), nodes).metadata["citations"]
+    return (engine.synthesize(QueryBundle(QUERY), nodes).metadata or {})["citations"]
 
 
-def llama_index_metadata(url: str, texts: list[str]) -> list[int]:
+def llama_index_metadata(url: str, texts: list[str]) -> Any:
     """With the attack in the metadata, which the LLM reads before the text."""
     engine = CitedPassages(open_ai_like(url, context_window=100_000))
     nodes = [NodeWithScore(node=TextNode(text="t", metadata={"title": text})) for text in texts]
-    return engine.synthesize(QueryBundle(QUERY), nodes).metadata["citations"]
+    return (engine.synthesize(QueryBundle(QUERY), nodes).metadata or {})["citations"]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def offences(source: str) -> list[str]:
                 value = word.value.value if isinstance(word.value, ast.Constant) else "?"
                 safe = {"trust_remote_code": False, "use_safetensors": True, "verify": True}
                 if word.arg in safe and value is not safe[word.arg]:
-                    found.append(f"{node.lineno}: {word.arg}={value}")
+                    found.append(f"{node.lineno}: {word.arg}={value!r}")
                 if word.arg in ("shell", "allow_pickle", "allow_all_kernels"):
                     found.append(f"{node.lineno}: {word.arg}=")
         found += [
