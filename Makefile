@@ -19,7 +19,7 @@ demo: venv ## retrieve, rerank and answer through both frameworks, offline
 	@$(VENV_PYTHON) examples/demo.py
 
 test: venv ## run the tests
-	@$(VENV_PYTHON) -m pytest
+	@$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 nightly: venv ## run the long tests, which `make test` leaves out
 	@$(VENV_PYTHON) -m pytest -m nightly

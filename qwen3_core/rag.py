@@ -36,8 +36,8 @@ def fence(texts: Sequence[str]) -> str:
     """Passages in numbered tags, from 1, in which no passage can pretend to be anything else.
 
     Within a text the `<` of whatever reads as a passage tag or as a chat model's control token
-    becomes `&lt;`, and the `[` of whatever reads as a citation of one of these passages or as a
-    control token `&#91;`; the rest is kept to the letter. Letters of other widths and characters
+    becomes `&lt;`, the `[` of one that is spelt with square brackets `&#91;`, and `[2]`, which reads
+    as a citation, `[ 2]`, which as code is the same; the rest is kept to the letter. Letters of other widths and characters
     that cannot be seen make no difference. It takes time in proportion to the texts' length.
     """
     passages = (
@@ -69,7 +69,7 @@ def _quoted(text: str, count: int) -> str:
         return "&lt;" if _opens_tag(text, found.end()) else found[0]
 
     def citation(found: re.Match[str]) -> str:
-        return f"&#91;{found[0][1:]}" if _numbers(found, count) else found[0]
+        return f"[ {found[0][1:]}" if _numbers(found, count) else found[0]
 
     quoted = _INSTRUCTION.sub("&#91;", _OPENING.sub(opening, text))
     return _CITATION.sub(citation, quoted)

@@ -45,16 +45,23 @@ LONG = 9_216
 """Tokens that `long_pair` reads; the bundled pair as such reads 2,048."""
 
 
+SLOW_TO_START = {"vllm": 600}
+"""Folders whose servers may take longer to start than a test may last; in seconds."""
+
 ONE_WORKER = {"llama_cpp", "load", "milvus", "ray", "vllm"}
 """Folders whose tests share servers, or measure what other tests beside them would disturb."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With several workers, one takes a file whole, and of some folders all files."""
+    workers = config.pluginmanager.hasplugin("xdist")
     for item in items:
         folder = item.path.parent.name
-        group = folder if folder in ONE_WORKER else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        if folder in SLOW_TO_START:
+            item.add_marker(pytest.mark.timeout(SLOW_TO_START[folder]))
+        if workers:
+            group = folder if folder in ONE_WORKER else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def free_port() -> int:
@@ -150,7 +157,7 @@ def random_checkpoints(
     return folders
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, no other event loop can run
 def chromium() -> Iterator["Browser"]:
     """A headless Chromium, driven by playwright's synchronous interface."""
     from playwright.sync_api import sync_playwright

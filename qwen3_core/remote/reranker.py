@@ -271,6 +271,10 @@ def _scores(reply: Any, count: int) -> np.ndarray:
     """
     results = reply.get("results") if isinstance(reply, dict) else reply
     entries = in_order(results, count)
+    for i, entry in enumerate(entries):
+        if not {"relevance_score", "score"} & entry.keys():
+            msg = f"no score for document {i}"
+            raise ValueError(msg)
     return numbers([entry.get("relevance_score", entry.get("score")) for entry in entries], 1)
 
 

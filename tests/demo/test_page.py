@@ -44,7 +44,7 @@ def visit(chromium, url):
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)
-        page.get_by_label("Question").wait_for()
+        page.get_by_label("Question", exact=True).wait_for()
         return page
 
     yield open_page
@@ -57,7 +57,7 @@ def visit(chromium, url):
 
 
 def ask(page, question: str) -> None:
-    page.get_by_label("Question").fill(question)
+    page.get_by_label("Question", exact=True).fill(question)
     page.keyboard.press("Enter")
 
 
@@ -155,7 +155,7 @@ def test_uploads_have_limits(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"b\.txt is too large: at most 5 MB"):
         read_uploads([large])
     monkeypatch.setattr("qwen3_core.demo.passages.MAX_PASSAGES", 100)
-    large.write_bytes(b"word " * 50_000)
+    large.write_text(" ".join(map(str, range(50_000))))
     with pytest.raises(ValueError, match="more than 100 passages"):
         read_uploads([large])
     large.write_bytes(b" ")
