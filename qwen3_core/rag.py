@@ -36,9 +36,10 @@ def fence(texts: Sequence[str]) -> str:
     """Passages in numbered tags, from 1, in which no passage can pretend to be anything else.
 
     Within a text the `<` of whatever reads as a passage tag or as a chat model's control token
-    becomes `&lt;`, the `[` of one that is spelt with square brackets `&#91;`, and `[2]`, which reads
-    as a citation, `[ 2]`, which as code is the same; the rest is kept to the letter. Letters of other widths and characters
-    that cannot be seen make no difference. It takes time in proportion to the texts' length.
+    becomes `&lt;`, the `[` of one that is spelt with square brackets `&#91;`, and `[2]`, which
+    reads as a citation, `[ 2]`, which as code is the same; the rest is kept to the letter. Letters
+    of other widths and characters that cannot be seen make no difference. It takes time in
+    proportion to the texts' length.
     """
     passages = (
         f'<passage number="{i}">\n{_quoted(text, len(texts))}\n</passage>'

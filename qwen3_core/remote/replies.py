@@ -26,7 +26,7 @@ def in_order(entries: Any, count: int) -> list[dict[str, Any]]:
 
 
 def numbers(values: Any, dimensions: int) -> np.ndarray:
-    """Values as a float64 array of so many dimensions; null, which JSON has in place of NaN, is NaN.
+    """Values as a float64 array of so many dimensions; null, JSON's stand-in for NaN, is NaN.
 
     Raises:
         ValueError: If they are something else.
