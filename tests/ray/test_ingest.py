@@ -5,11 +5,14 @@ import importlib
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow comes with Milvus Lite and Ray Data")
 pytestmark = pytest.mark.timeout(900)
@@ -200,3 +203,80 @@ def test_two_workers_one_killed_give_the_rows_of_one_process(ingest, corpus, tmp
         same = expected[row["pk"]]
         np.testing.assert_allclose(row.pop("vector"), same["vector"], atol=1e-5)
         assert row == {k: v for k, v in same.items() if k != "vector"}
+
+
+class PoisonedShard:
+    """EmbedShard with a model that fails on some text; `base` reaches the workers with it."""
+
+    base: type
+
+    def __init__(self, **settings):
+        self.shard = self.base(**settings)
+        embedder = self.shard.embed._embedder
+        whole = embedder.embed_documents
+
+        def embed(texts):
+            if any("poison" in text for text in texts):
+                msg = "a vector has length 0"
+                raise FloatingPointError(msg)
+            return whole(texts)
+
+        embedder.embed_documents = embed
+
+    def __call__(self, group):
+        return self.shard(group)
+
+
+def test_on_a_cluster_a_rerun_skips_what_is_done_and_reports_a_bad_text(
+    ingest, corpus, tmp_path, monkeypatch, cluster
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out = tmp_path / "out"
+    out.mkdir()
+    for i in range(FILES - 1):  # an earlier run was interrupted before the last
+        settings = {"model": "tiny", "base_url": None, "dimensions": 64}
+        group = {"folder": str(corpus), "sources": [f"{i:02}.md"]}
+        embed = ingest.EmbedShard("langchain", settings, str(out))
+        embed(ingest.read_and_split(group, "langchain", settings))
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert len(before) == FILES - 1
+    with (corpus / f"{FILES - 1:02}.md").open("a", encoding="utf-8") as file:
+        file.write("\n# What is poison?\n\nThis text.\n")
+
+    shard = type("PoisonedShard", (PoisonedShard,), {"base": ingest.EmbedShard})
+    monkeypatch.setattr(ingest, "EmbedShard", shard)
+    groups = [{"folder": str(corpus), "sources": [f"{i:02}.md"]} for i in range(FILES)]
+    results = list(ingest.embed_groups(groups, options(corpus, address=cluster), out))
+    assert sum(result["skipped"] for result in results) == FILES - 1
+    (errors,) = (list(result["errors"]) for result in results if not result["skipped"])
+    assert errors == ["11.md: FloatingPointError: a vector has length 0"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    (new,) = set(out.iterdir()) - set(before)
+    assert pq.read_table(new).num_rows == 2  # all but the bad one
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Address of a Ray cluster of one node, started as an operator would."""
+    pytest.importorskip("ray", reason='Ray is not installed: pip install "qwen3-retrieval[ray]"')
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+        *(f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"),
+        *("--num-cpus=3", f"--object-store-memory={256 << 20}", "--disable-usage-stats"),
+    ]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with (tmp_path / "ray.log").open("wb") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while b"Ray runtime started" not in (tmp_path / "ray.log").read_bytes():
+        assert head.poll() is None, (tmp_path / "ray.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    yield f"127.0.0.1:{port}"
+    head.terminate()  # with --block it ends its node's processes before it ends
+    try:
+        head.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
