@@ -18,8 +18,12 @@ help: ## list the targets
 demo: venv ## retrieve, rerank and answer through both frameworks, offline
 	@$(VENV_PYTHON) examples/demo.py
 
+# Those with vLLM after the others: its four servers need the memory and the processors.
 test: venv ## run the tests
-	@$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	@status=0; \
+	$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup --ignore tests/vllm || status=1; \
+	$(VENV_PYTHON) -m pytest tests/vllm || status=1; \
+	exit $$status
 
 nightly: venv ## run the long tests, which `make test` leaves out
 	@$(VENV_PYTHON) -m pytest -m nightly

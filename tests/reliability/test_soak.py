@@ -31,9 +31,10 @@ def test_mixed_load_leaves_nothing_behind(shared):
         assert part.requests >= 32  # every caller had its turn
         assert (part.wrong, part.lost, part.doubled, part.failed) == (0, 0, 0, 0)
     settled = parts[2:]
-    assert len({part.threads for part in settled}) == 1
+    # Threads and files of tests that ran before may still be going away; none may come.
+    assert settled[-1].threads <= settled[0].threads
     if sys.platform == "linux":
-        assert len({part.files for part in settled}) == 1
+        assert settled[-1].files <= settled[0].files
         # The allocator of a run this short is not settled yet; a leak of answers would be more.
         assert settled[-1].memory < settled[0].memory * 1.1
     assert dataclasses.asdict(parts[0]).keys() >= {"rate", "query"}
