@@ -1,7 +1,8 @@
-"""What a measurement ran on."""
+"""What a measurement ran on, and what of it is free."""
 
 import os
 import platform
+import socket
 from pathlib import Path
 
 
@@ -35,6 +36,13 @@ def held() -> tuple[float, float]:
     except OSError:
         return float("nan"), float("nan")
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, float(files)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _processor() -> str:

@@ -18,13 +18,14 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.checkpoints import ROOT
-from qwen3_core import Embedder, Reranker
-from qwen3_core.prompts import IM_END, IM_START, RERANK_SYSTEM, TASKS
+from benchmarks.machine import free_port
+from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
+from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
+from qwen3_core.remote import TEMPLATE_FILE
+from qwen3_core.remote import Server as RemoteServer
 from qwen3_core.settings import Dtype
 
 TASK = TASKS["web_search"]
-HEAD = f"{IM_START}system\n{RERANK_SYSTEM}{IM_END}\n{IM_START}user\n"
-TAIL = f"{IM_END}\n{IM_START}assistant\n<think>\n\n</think>\n\n"
 SERVER_START = 300
 """Seconds that a server may take to start."""
 
@@ -40,12 +41,11 @@ class Checkpoints:
     dtype: Dtype
 
 
-class Ours:
-    """This package."""
+class OurClasses:
+    """Asks an embedder and a reranker of this package, wherever their models run."""
 
-    def __init__(self, given: Checkpoints) -> None:
-        self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
-        self._reranker = Reranker(given.reranker, dtype=given.dtype, device="cpu")
+    _embedder: Embedder | RemoteEmbedder
+    _reranker: Reranker | RemoteReranker
 
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
         return self._reranker.score(query, documents)
@@ -56,6 +56,14 @@ class Ours:
     def query(self, text: str) -> np.ndarray:
         vector: np.ndarray = self._embedder.embed_queries([text])[0]
         return vector
+
+
+class Ours(OurClasses):
+    """This package."""
+
+    def __init__(self, given: Checkpoints) -> None:
+        self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
+        self._reranker = Reranker(given.reranker, dtype=given.dtype, device="cpu")
 
 
 class WithoutPrefix:
@@ -134,12 +142,10 @@ class Published:
 
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
         tokenizer = self._tokenizers[1]
-        head, tail = (tokenizer.encode(text, add_special_tokens=False) for text in (HEAD, TAIL))
         yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
-        bodies = [f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {d}" for d in documents]
-        rows = tokenizer(bodies, add_special_tokens=False)["input_ids"]
-        inputs = {"input_ids": [head + row + tail for row in rows]}
-        batch = tokenizer.pad(inputs, padding=True, return_tensors="pt")
+        frame = rerank_frame(TASK, query)
+        prompts = [frame + rerank_document(d) + RERANK_SUFFIX for d in documents]
+        batch = tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors="pt")
         with self._torch.inference_mode():
             logits = self._reranker(**batch).logits[:, -1].float()
         difference: np.ndarray = (logits[:, yes] - logits[:, no]).numpy()
@@ -197,7 +203,7 @@ class OneByOne:
         return np.asarray(found)
 
 
-class Server:
+class Server(OurClasses):
     """A server of another project, asked through our client."""
 
     def __init__(self) -> None:
@@ -229,26 +235,12 @@ class Server:
         embedding: str,
         reranker: str,
     ) -> None:
-        from qwen3_core import remote
-
         # Random weights would fail the check: they know no answers.
-        options: dict[str, Any] = {"server": remote.Server(server, self_check=False)}
-        self._embedder = remote.RemoteEmbedder(
+        options: dict[str, Any] = {"server": RemoteServer(server, self_check=False)}
+        self._embedder = RemoteEmbedder(
             given.embedding, base_url=embedding, timeout=3600, **options
         )
-        self._reranker = remote.RemoteReranker(
-            given.reranker, base_url=reranker, timeout=3600, **options
-        )
-
-    def rerank(self, query: str, documents: list[str]) -> np.ndarray:
-        return self._reranker.score(query, documents)
-
-    def embed(self, documents: list[str]) -> np.ndarray:
-        return self._embedder.embed_documents(documents)
-
-    def query(self, text: str) -> np.ndarray:
-        vector: np.ndarray = self._embedder.embed_queries([text])[0]
-        return vector
+        self._reranker = RemoteReranker(given.reranker, base_url=reranker, timeout=3600, **options)
 
     def close(self) -> None:
         for process in self._processes:
@@ -263,8 +255,6 @@ class Vllm(Server):
     def __init__(self, given: Checkpoints) -> None:
         super().__init__()
         from setup_vllm import FOLDER
-
-        from qwen3_core.remote import TEMPLATE_FILE
 
         program = FOLDER / "bin" / "vllm"
         if not program.exists():
@@ -318,15 +308,6 @@ SYSTEMS: dict[str, Callable[[Checkpoints], Any]] = {
     "llama.cpp Q8_0": LlamaCpp,
     "floor": Floor,
 }
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Peer:

@@ -55,10 +55,15 @@ def segments_of(pack: Pack[Any], known: Mapping[Ids, slice]) -> list[Segment]:
     return list(segments())
 
 
-def last_tokens_of(pack: Pack[Any], known: Mapping[Ids, slice]) -> list[Segment]:
-    """The same with one query each, the last token; these queries lie one behind another."""
-    ends = set(pack.last_rows)
-    answering = [s for s in segments_of(pack, known) if s.queries.stop - 1 in ends]
+def last_tokens_of(segments: Sequence[Segment], last_rows: Sequence[int]) -> list[Segment]:
+    """Those of `segments_of` that answer, by their last token alone; the queries lie in a row.
+
+    Args:
+        segments: Of the pack.
+        last_rows: Of the pack.
+    """
+    ends = set(last_rows)
+    answering = [s for s in segments if s.queries.stop - 1 in ends]
     return [s._replace(queries=slice(i, i + 1)) for i, s in enumerate(answering)]
 
 

@@ -9,8 +9,8 @@ from qwen3_core.reranker import Reranker
 from qwen3_core.settings import Dtype
 
 
-class Settings(TypedDict):
-    """Settings of both, as documented at the classes."""
+class Settings(TypedDict, total=False):
+    """Settings of both, as documented at the classes; what is left out has its default."""
 
     base_url: str | None
     api_key: str | None
@@ -47,7 +47,7 @@ def make_reranker(model: str | Path, **settings: Unpack[Settings]) -> Reranker |
 def _divide(settings: Settings) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The settings for a model in this process, or None, and those for one on a server."""
     every: dict[str, Any] = {**settings}
-    remote = {name: every.pop(name) for name in ("base_url", "api_key", "server")}
+    remote = {name: every.pop(name, None) for name in ("base_url", "api_key", "server")}
     if remote["base_url"] is None:
         given = [name for name, value in remote.items() if value]
         if given:
@@ -55,7 +55,7 @@ def _divide(settings: Settings) -> tuple[dict[str, Any] | None, dict[str, Any]]:
             raise ValueError(msg)
         return every, {}
     defaults = {"device": "auto", "dtype": "auto", "pack_tokens": None}
-    local = {name: every.pop(name) for name in defaults}
+    local = {name: every.pop(name, default) for name, default in defaults.items()}
     given = [f"{name}={value!r}" for name, value in local.items() if value != defaults[name]]
     if given:
         msg = (

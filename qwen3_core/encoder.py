@@ -141,7 +141,8 @@ class Encoder:
             behind[prefix] = slice(stop, stop := stop + len(prefix))
         laid = {b.prefix: b.prefix_rows for b in pack.branches if b.prefix not in (*known, ())}
         captured: dict[Ids, list[KeysValues]] = {prefix: [] for prefix in laid}
-        attention = self._attention(segments_of(pack, behind))
+        segments = segments_of(pack, behind)
+        attention = self._attention(segments)
         last = len(model.layers) - 1
         for index, module in enumerate(model.layers):
             layer = Layer(module, self._buffers)
@@ -152,7 +153,7 @@ class Encoder:
             for prefix, rows in behind.items():
                 keys[:, rows], values[:, rows] = known[prefix][index]
             if index == last:
-                attention = self._attention(last_tokens_of(pack, behind))
+                attention = self._attention(last_tokens_of(segments, pack.last_rows))
                 normed, x, cos, sin = (t[last_rows] for t in (normed, x, cos, sin))
             layer.attend(x, normed, cos, sin, keys, values, attention)
             layer.transform(x)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from qwen3_core import __version__
-from qwen3_core.settings import TINY
+from qwen3_core.settings import BUNDLED, TINY, Kind
 
 SAMPLES: Final = 64
 SAMPLE_BYTES: Final = 4096
@@ -80,7 +80,7 @@ def _name(of: Fingerprint) -> str:
     return f"{of.model} (weights {of.weights})" if of.weights else of.model
 
 
-def weights_digest(model: str) -> str | None:
+def weights_digest(model: str, kind: Kind = "embedding") -> str | None:
     """A digest of a model folder: 16 hexadecimal digits; None for a name on the hub.
 
     It covers config.json, tokenizer.json, and of each *.safetensors its size and `SAMPLES` pieces
@@ -88,9 +88,9 @@ def weights_digest(model: str) -> str | None:
 
     Args:
         model: Name on the hub, folder, or "tiny" for the bundled model.
+        kind: Which of the bundled pair.
     """
-    bundled = Path(__file__).parent / "tiny" / "embedding"
-    folder = bundled if model == TINY else Path(model).expanduser()
+    folder = BUNDLED[kind] if model == TINY else Path(model).expanduser()
     if not folder.is_dir():
         return None
     files = [folder / "config.json", folder / "tokenizer.json", *folder.glob("*.safetensors")]

@@ -53,7 +53,7 @@ class Layer:
         """What the attention's projections read: (T, hidden), of the model's dtype."""
         out = self._buffers.take("normed", self._dtype, *x.shape)
         for rows in _blocks(len(x)):
-            out[rows] = self._norm(self._module.input_layernorm, x[rows])
+            self._norm(self._module.input_layernorm, x[rows], out[rows])
         return out
 
     def keys_values(
@@ -114,7 +114,8 @@ class Layer:
         """Add the feed-forward part's output to x."""
         mlp = self._module.mlp
         for rows in _blocks(len(x)):
-            normed = self._norm(self._module.post_attention_layernorm, x[rows])
+            normed = self._take("normed", x[rows], x.shape[1])
+            self._norm(self._module.post_attention_layernorm, x[rows], normed)
             gate, up = (
                 _project(linear, normed, self._take(name, normed, linear.out_features))
                 for name, linear in (("gate", mlp.gate_proj), ("up", mlp.up_proj))
@@ -126,13 +127,13 @@ class Layer:
         """(rows of `like`, width) of the model's dtype."""
         return self._buffers.take(name, self._dtype, len(like), width)
 
-    def _norm(self, norm: Any, x: Tensor) -> Tensor:
-        """A norm module's function of a block of x, in the model's dtype."""
-        out = self._buffers.take("norm", torch.float32, *x.shape)
-        rms_norm(x, norm.weight.float(), norm.variance_epsilon, out)
-        if self._dtype == torch.float32:
-            return out
-        return self._take("norm", x, x.shape[1]).copy_(out)
+    def _norm(self, norm: Any, x: Tensor, out: Tensor) -> None:
+        """A norm module's function of a block of x, written to `out` in the model's dtype."""
+        exact = out.dtype == torch.float32
+        result = out if exact else self._buffers.take("norm", torch.float32, *x.shape)
+        rms_norm(x, norm.weight.float(), norm.variance_epsilon, result)
+        if not exact:
+            out.copy_(result)
 
     def _rotate(
         self, projected: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, out: Tensor

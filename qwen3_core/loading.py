@@ -13,6 +13,7 @@ import numpy as np
 
 from qwen3_core.prompts import END_OF_TEXT
 from qwen3_core.settings import (
+    BUNDLED,
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_RERANKER_MODEL,
     TINY,
@@ -215,7 +216,7 @@ def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None)
 def _locate(name: str, kind: Kind) -> str:
     """What transformers is to load: the folder of the bundled pair, or the name as given."""
     if name == TINY:
-        return str(Path(__file__).parent / "tiny" / kind)
+        return str(BUNDLED[kind])
     looks_like_path = name.startswith((".", "~")) or Path(name).is_absolute()
     folder = Path(name).expanduser()
     if not folder.is_dir():

@@ -1,5 +1,6 @@
 """The settings by which a model is chosen and run, and their checks that need no model."""
 
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 from qwen3_core.validation import is_count
@@ -12,6 +13,11 @@ Dtype = Literal["auto", "bfloat16", "float32", "float16"]
 
 TINY: Final = "tiny"
 """Name of the bundled pair: small models of the same architecture for tests and first steps."""
+
+BUNDLED: Final[dict[Kind, Path]] = {
+    kind: Path(__file__).parent / TINY / kind for kind in get_args(Kind)
+}
+"""Where its checkpoints are."""
 
 DEFAULT_EMBEDDING_MODEL: Final = "Qwen/Qwen3-Embedding-0.6B"
 DEFAULT_RERANKER_MODEL: Final = "Qwen/Qwen3-Reranker-0.6B"

@@ -7,7 +7,6 @@ Tests that want the Milvus documentation or the published Qwen3 tokenizer look f
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
+
+from benchmarks.machine import free_port as free_port  # the tests' too
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -62,13 +63,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if workers:
             group = folder if folder in ONE_WORKER else str(item.path)
             item.add_marker(pytest.mark.xdist_group(group))
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def optional_data(*parts: str) -> Path:

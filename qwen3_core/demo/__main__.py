@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from qwen3_core.components import Settings, make_embedder, make_reranker
+from qwen3_core.command import make_parser
+from qwen3_core.components import make_embedder, make_reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL, TINY
 
 BUNDLED: Final = Path(__file__).resolve().parents[2] / "examples" / "corpus"
@@ -50,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reranker = options.reranker or (TINY if options.model == TINY else DEFAULT_RERANKER_MODEL)
     try:
         searcher = Searcher(
-            make_embedder(options.model, dimensions=None, **_settings(urls[0])),
-            make_reranker(reranker, **_settings(urls[-1])),
+            make_embedder(options.model, dimensions=None, base_url=urls[0]),
+            make_reranker(reranker, base_url=urls[-1]),
         )
         corpora = {}
         for path in paths:
@@ -78,28 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _settings(base_url: str | None) -> Settings:
-    return Settings(
-        base_url=base_url,
-        api_key=None,
-        server=None,
-        revision=None,
-        device="auto",
-        dtype="auto",
-        max_length=None,
-        instruction=None,
-        pack_tokens=None,
-        timeout=None,
-    )
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m qwen3_core.demo",
-        description=(__doc__ or "").strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("demo", __doc__)
     add = parser.add_argument
     add(
         "--corpus",

@@ -22,6 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from qwen3_core.command import in_one_line, is_expected, make_parser
 from qwen3_core.evaluation.extra import check_installed
 from qwen3_core.evaluation.load import MAX_QUESTIONS, load_dataset, load_passages
 from qwen3_core.evaluation.settings import Pair, Settings
@@ -49,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _stop("interrupted", settings)
         return 130
     except Exception as error:
-        if options.debug or not _is_expected(error):
+        if options.debug or not is_expected(error, "openai"):
             raise
-        _stop(" ".join(str(getattr(error, "message", error)).split()), settings)
+        _stop(in_one_line(error), settings)
         return 1
     return 0
 
@@ -124,12 +125,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m qwen3_core.evaluation",
-        description=(__doc__ or "").strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("evaluation", __doc__)
     default = Settings()
 
     def add(to: Any, name: str, text: str, **more: Any) -> None:
@@ -203,16 +199,6 @@ def _count_or_zero(text: str) -> int:
     if count < 0:
         raise ValueError
     return count
-
-
-def _is_expected(error: Exception) -> bool:
-    """Whether a person can mend it, so that its message is enough."""
-    from qwen3_core.remote import ServerError
-
-    if isinstance(error, (ValueError, OSError, ImportError, ServerError)):
-        return True
-    # By name, because the package need not be installed.
-    return any(kind.__module__.partition(".")[0] == "openai" for kind in type(error).__mro__)
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
-from qwen3_core.components import make_embedder, make_reranker
+from qwen3_core.components import Settings, make_embedder, make_reranker
 from qwen3_core.evaluation.cache import Cache, Keys, to_bytes, to_vector
 from qwen3_core.evaluation.settings import Pair
 from qwen3_core.fingerprint import weights_digest
@@ -234,11 +234,10 @@ class Models:
 
     def _reranker_identity(self, max_length: int | None, instruction: str) -> dict[str, Any]:
         pair, model = self.pair, self.pair.reranker_model
-        bundled = Path(__file__).parents[1] / "tiny" / "reranker"
         return {
             "kind": "reranker",
             "model": model,
-            "weights": weights_digest(str(bundled) if model == TINY else model),
+            "weights": weights_digest(model, "reranker"),
             "revision": pair.reranker_revision,
             "base_url": pair.reranker_base_url,
             "dtype": pair.dtype,
@@ -258,9 +257,7 @@ class Models:
             self._embedders[max_length] = make_embedder(
                 pair.model,
                 dimensions=None,
-                base_url=pair.base_url,
-                revision=pair.revision,
-                **_common(pair, pair.base_url, max_length),
+                **_settings(pair, pair.base_url, pair.revision, max_length),
             )
         return self._embedders[max_length]
 
@@ -269,26 +266,19 @@ class Models:
             pair = self.pair
             self._rerankers[max_length] = make_reranker(
                 pair.reranker_model,
-                base_url=pair.reranker_base_url,
-                revision=pair.reranker_revision,
-                **_common(pair, pair.reranker_base_url, max_length),
+                **_settings(pair, pair.reranker_base_url, pair.reranker_revision, max_length),
             )
         return self._rerankers[max_length]
 
 
-def _common(pair: Pair, base_url: str | None, max_length: int | None) -> Any:
-    """Settings of both models; device and dtype are about a model in this process."""
-    here = base_url is None
-    return {
-        "api_key": None,
-        "server": None,
-        "device": pair.device if here else "auto",
-        "dtype": pair.dtype if here else "auto",
-        "max_length": max_length,
-        "instruction": None,
-        "pack_tokens": None,
-        "timeout": None,
-    }
+def _settings(
+    pair: Pair, base_url: str | None, revision: str | None, max_length: int | None
+) -> Settings:
+    """Settings of a model; device and dtype are about one in this process."""
+    settings: Settings = {"revision": revision, "max_length": max_length}
+    if base_url is not None:
+        return {**settings, "base_url": base_url}
+    return {**settings, "device": pair.device, "dtype": pair.dtype}
 
 
 def _encoder(pair: Pair) -> Callable[[str], Any]:

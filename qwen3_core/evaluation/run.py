@@ -21,7 +21,7 @@ from qwen3_core.evaluation.result import Data, Report, Setting, System
 from qwen3_core.evaluation.settings import CUT, Settings
 from qwen3_core.evaluation.sources import Matcher, as_search
 from qwen3_core.evaluation.sweep import recommend, sweep
-from qwen3_core.evaluation.systems import Ranking, Systems, latency
+from qwen3_core.evaluation.systems import Ranking, Systems, latency, spread
 from qwen3_core.evaluation.views import distributions, views
 from qwen3_core.progress import progress_bar
 from qwen3_core.prompts import resolve_instruction
@@ -107,7 +107,7 @@ class Bench:
         for i, passage in enumerate(dataset.passages):
             self.members.setdefault(passage.unit, []).append(i)
         self.all = range(len(dataset.questions))
-        self.timed = _spread(len(dataset.questions), settings.latency_questions)
+        self.timed = spread(len(dataset.questions), settings.latency_questions)
         self.systems: list[System] = []
         texts = [passage.text for passage in dataset.passages]
         questions = [question.text for question in dataset.questions]
@@ -138,7 +138,7 @@ class Bench:
 
     def add_built_in(self, systems: Systems) -> None:
         """Measure the systems of a pair; BM25 once."""
-        pair = next(name for name, each in self.pairs.items() if each is systems)
+        pair = self.pair_of(systems)
         suffix = f" ({pair})" if len(self.pairs) > 1 else ""
         base = self.base
         bare = replace(base, instruction=None)
@@ -156,6 +156,10 @@ class Bench:
                 self._add(name, pair, systems, setting)
             elif not self.systems:
                 self._add(name, "", systems, setting)
+
+    def pair_of(self, systems: Systems) -> str:
+        """The label of a pair of models."""
+        return next(name for name, each in self.pairs.items() if each is systems)
 
     def add_retriever(self, name: str, search: Any) -> None:
         """Measure a retriever that was passed in; every question is timed."""
@@ -241,12 +245,6 @@ class Bench:
                 per_question={metric: v.tolist() for metric, v in values.items()},
             )
         )
-
-
-def _spread(total: int, count: int) -> list[int]:
-    """So many positions, evenly over all."""
-    count = min(total, count)
-    return [i * total // count for i in range(count)]
 
 
 def _described(settings: Settings) -> dict[str, Any]:

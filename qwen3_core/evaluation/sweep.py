@@ -9,7 +9,7 @@ import numpy as np
 
 from qwen3_core.evaluation import metrics
 from qwen3_core.evaluation.result import Point, Recommendation, Setting, Sweep, TopN
-from qwen3_core.evaluation.systems import Systems
+from qwen3_core.evaluation.systems import Systems, spread
 from qwen3_core.prompts import DEFAULT_TASK, TASKS, resolve_instruction
 from qwen3_core.tokenizer import TruncationWarning
 from qwen3_core.validation import MIN_DIMENSIONS
@@ -32,8 +32,7 @@ def sweep(bench: "Bench", systems: Systems) -> Sweep:
     It asks `sweep_questions` of the questions, spread evenly. Vectors and scores of the systems
     are used again; only what is new is computed.
     """
-    total, count = len(bench.dataset.questions), bench.settings.sweep_questions
-    asked = [i * total // min(total, count) for i in range(min(total, count))]
+    asked = spread(len(bench.dataset.questions), bench.settings.sweep_questions)
     runner = _Runner(bench, systems, asked)
     base = bench.base
     reranked = replace(base, rerank=True)
@@ -62,10 +61,9 @@ def recommend(bench: "Bench", systems: Systems, found: Sweep) -> Recommendation:
     chosen = points[-1]
     best = max(points, key=lambda point: point.ndcg.mean)
     top_n = _smallest_top_n(found.top_n)
-    pair = next(name for name, each in bench.pairs.items() if each is systems)
     return Recommendation(
         setting=chosen.setting,
-        pair=pair,
+        pair=bench.pair_of(systems),
         top_n=top_n,
         score_threshold=None,
         ndcg=chosen.ndcg.mean,
@@ -93,8 +91,7 @@ class _Runner:
     def __init__(self, bench: "Bench", systems: Systems, asked: Sequence[int]) -> None:
         self.bench, self.systems, self.asked = bench, systems, asked
         self.points: list[Point] = []
-        timed = min(len(asked), TIMED)
-        self._timed = [asked[i * len(asked) // timed] for i in range(timed)]
+        self._timed = [asked[i] for i in spread(len(asked), TIMED)]
         self._known: dict[Setting, dict[str, np.ndarray]] = {}
 
     def values(self, setting: Setting) -> dict[str, np.ndarray]:

@@ -199,6 +199,12 @@ def fuse(rankings: Sequence[np.ndarray], constant: int = RRF) -> np.ndarray:
     return np.array(sorted(scores, key=lambda i: -scores[i]), dtype=np.int64)
 
 
+def spread(total: int, count: int) -> list[int]:
+    """So many positions, evenly over all."""
+    count = min(total, count)
+    return [i * total // count for i in range(count)]
+
+
 def latency(seconds: Sequence[float]) -> Latency:
     """Percentiles in milliseconds."""
     p50, p95 = np.percentile(np.array(seconds) * 1000, [50, 95])

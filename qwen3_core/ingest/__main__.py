@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from qwen3_core.command import in_one_line, is_expected, make_parser
 from qwen3_core.ingest.framework import FRAMEWORKS
 from qwen3_core.ingest.run import Ingest, Summary
 from qwen3_core.ingest.settings import Settings
@@ -46,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _stop("interrupted", ingest)
         return 130
     except Exception as error:
-        if options.debug or not _is_expected(error):
+        if options.debug or not is_expected(error, "pymilvus"):
             raise
-        _stop(" ".join(str(getattr(error, "message", error)).split()), ingest)
+        _stop(in_one_line(error), ingest)
         return 1
     _show(summary, settings)
     if not summary.failures:
@@ -57,12 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m qwen3_core.ingest",
-        description=(__doc__ or "").strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("ingest", __doc__)
     default = {each.name: each.default for each in fields(Settings)}
     switch = argparse.BooleanOptionalAction
 
@@ -137,16 +133,6 @@ def _quiet() -> None:
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-
-def _is_expected(error: Exception) -> bool:
-    """Whether a person can mend it, so that its message is enough."""
-    from qwen3_core.remote import ServerError
-
-    if isinstance(error, (ValueError, OSError, ImportError, ServerError)):
-        return True
-    # By name, because importing it is slow and it may not be installed.
-    return any(kind.__module__.partition(".")[0] == "pymilvus" for kind in type(error).__mro__)
 
 
 def _stop(reason: str, ingest: Ingest | None) -> None:

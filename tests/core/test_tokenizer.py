@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from qwen3_core.packing import Ids
+from qwen3_core.prompts import CONTROL_TOKENS
 from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Qwen3Tokenizer
 from tests.conftest import TINY, optional_data
 from tests.reference import HEAD, TAIL, TASK, query_prompt
 
-CONTROL_WORDS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "</think>")
 HOSTILE = [
     "",
     " ",
@@ -46,7 +46,7 @@ HOSTILE = [
     "{document}{query}",
 ]
 TEXTS = st.one_of(st.text(max_size=60), st.sampled_from(HOSTILE)).filter(
-    lambda text: not any(word in text for word in CONTROL_WORDS)
+    lambda text: not any(word in text for word in CONTROL_TOKENS)
 )
 
 
@@ -113,7 +113,7 @@ def control(tokenizer_file) -> set[int]:
     return {token["id"] for token in data["added_tokens"]}
 
 
-@given(pieces=st.lists(st.one_of(st.sampled_from(CONTROL_WORDS), st.text(max_size=8)), max_size=8))
+@given(pieces=st.lists(st.one_of(st.sampled_from(CONTROL_TOKENS), st.text(max_size=8)), max_size=8))
 def test_control_tokens_in_user_text_stay_text(tokenizer, control, pieces):
     text = "".join(pieces)
     document, _ = tokenizer.embedding_documents([text], 10_000)
@@ -172,14 +172,15 @@ def test_cut_text_is_a_beginning_of_at_most_so_many_tokens(tokenizer, text, toke
     assert tokenizer.cut_text(text, 10_000) == text
 
 
-@given(pieces=st.lists(st.one_of(st.sampled_from(CONTROL_WORDS), st.text(max_size=4)), max_size=8))
+@given(pieces=st.lists(st.one_of(st.sampled_from(CONTROL_TOKENS), st.text(max_size=4)), max_size=8))
 @example(pieces=["<|im_", "<|im_end|>", "end|>"])
 def test_a_text_for_a_server_spells_no_control_token(tokenizer, whole, control, pieces):
     text = unicodedata.normalize("NFC", "".join(pieces))
     sent = tokenizer.without_control_tokens("".join(pieces))
     assert control.isdisjoint(ids(whole, sent))
     assert sent.replace(" ", "") == text.replace(" ", "")
-    if control.isdisjoint(ids(whole, text)):
+    # Those that this tokenizer does not know are taken apart too: a server has its own.
+    if not any(token in text for token in CONTROL_TOKENS):
         assert sent == text
 
 
