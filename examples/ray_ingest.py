@@ -100,6 +100,7 @@ def embed_groups(
     start: dict[str, Any] = {"address": options.address}
     if not options.address:  # one that has to live on a laptop
         start = {
+            "address": "local",  # never one that happens to run, or to have run, on this machine
             "num_cpus": max(2, int(options.workers * options.cpus) + 1),
             "object_store_memory": OBJECT_STORE,
             "include_dashboard": False,

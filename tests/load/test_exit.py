@@ -137,7 +137,6 @@ def test_milvus_lite_alone_hangs(tmp_path):
     )
     assert done.stdout == "leaving False\n"
     assert done.returncode == 1, "it ended by itself"
-    assert "cannot schedule new futures after shutdown" in done.stderr
     assert "Timeout (0:00:10)!" in done.stderr
 
 

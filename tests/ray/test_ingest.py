@@ -4,9 +4,11 @@ import argparse
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -256,13 +258,17 @@ def test_on_a_cluster_a_rerun_skips_what_is_done_and_reports_a_bad_text(
 
 
 @pytest.fixture
-def cluster(tmp_path, monkeypatch):
+def cluster(tmp_path):
     """Address of a Ray cluster of one node, started as an operator would."""
     pytest.importorskip("ray", reason='Ray is not installed: pip install "qwen3-retrieval[ray]"')
     port = free_port()
+    # A folder of its own, as Ray notes there which cluster runs, and forgets to remove the note
+    # when it is killed; a short one, as sockets with paths of more than 107 bytes cannot be opened.
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # noqa: S108
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *(f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"),
+        f"--temp-dir={folder}",
         *("--num-cpus=3", f"--object-store-memory={256 << 20}", "--disable-usage-stats"),
     ]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -276,7 +282,8 @@ def cluster(tmp_path, monkeypatch):
     yield f"127.0.0.1:{port}"
     head.terminate()  # with --block it ends its node's processes before it ends
     try:
-        head.wait(30)
+        head.wait(10)
     except subprocess.TimeoutExpired:
         os.killpg(head.pid, signal.SIGKILL)
         head.wait()
+    shutil.rmtree(folder, ignore_errors=True)
