@@ -264,7 +264,7 @@ def cluster(tmp_path):
     port = free_port()
     # A folder of its own, as Ray notes there which cluster runs, and forgets to remove the note
     # when it is killed; a short one, as sockets with paths of more than 107 bytes cannot be opened.
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # noqa: S108
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *(f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"),
