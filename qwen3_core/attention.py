@@ -30,8 +30,8 @@ class Segment(NamedTuple):
     """Rows of the queries."""
     keys: slice
     """Rows of the keys that end with the queries' own."""
-    prefix: slice
-    """Rows of the keys before those; may be empty."""
+    prefix: tuple[slice, ...] = ()
+    """Rows of the keys before those, piece by piece; none of them empty."""
 
 
 def segments_of(pack: Pack[Any], known: Mapping[Ids, slice]) -> list[Segment]:
@@ -39,18 +39,18 @@ def segments_of(pack: Pack[Any], known: Mapping[Ids, slice]) -> list[Segment]:
 
     Args:
         pack: The pack.
-        known: Where the keys of the prefixes lie that are not laid in it.
+        known: Where the keys of what is not laid of the prefixes lie.
     """
 
     def segments() -> Iterator[Segment]:
         for branch in pack.branches:
-            prefix = branch.prefix_rows
-            if prefix.stop > prefix.start and not branch.joined:
-                yield Segment(prefix, prefix, slice(0))
-            elif branch.prefix and not branch.joined:
-                prefix = known[branch.prefix]
+            prefix = (known[branch.prefix],) if branch.known else ()
+            laid = branch.prefix_rows
+            if laid.stop > laid.start and not branch.joined:
+                yield Segment(laid, laid, prefix)
+                prefix = (*prefix, laid)
             for rows in branch.segments:
-                yield Segment(rows, rows, slice(0) if branch.joined else prefix)
+                yield Segment(rows, rows, prefix)
 
     return list(segments())
 
@@ -100,19 +100,18 @@ class BlockAttention:
         """See `Attention`."""
         heads, _, group, size = query.shape
         dtype = query.dtype
-        hidden = torch.full((BLOCK, BLOCK), -torch.inf, dtype=dtype, device=query.device).triu_(1)
+        hidden = _hidden(dtype, query.device)
         for rows, own, prefix in self._segments:
             count = rows.stop - rows.start
-            before = prefix.stop - (prefix.start or 0)
             seen_keys, seen_values = keys[:, own], values[:, own]
-            if before:
-                shape = (heads, before + seen_keys.shape[1], size)
+            if prefix:
+                pieces = (*prefix, own)
+                shape = (heads, sum(piece.stop - piece.start for piece in pieces), size)
                 seen_keys, seen_values = (
-                    torch.cat((x[:, prefix], y), 1, out=buffers.take(name, dtype, *shape))
-                    for name, x, y in (
-                        ("seen keys", keys, seen_keys),
-                        ("seen values", values, seen_values),
+                    torch.cat(
+                        [x[:, piece] for piece in pieces], 1, out=buffers.take(name, dtype, *shape)
                     )
+                    for name, x in (("seen keys", keys), ("seen values", values))
                 )
             earlier = seen_keys.shape[1] - count
             for begin in range(0, count, BLOCK):
@@ -131,6 +130,12 @@ class BlockAttention:
                 out[block] = found.view(heads, height, group, size).transpose(0, 1)
 
 
+@lru_cache
+def _hidden(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Minus infinity for each key that comes after a query of the same block."""
+    return torch.full((BLOCK, BLOCK), -torch.inf, dtype=dtype, device=device).triu_(1)
+
+
 class VarlenAttention:
     """All segments in one call of torch's attention for sequences of unequal lengths; on CUDA.
 
@@ -138,7 +143,7 @@ class VarlenAttention:
     """
 
     def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
-        rows = [[*_range(s.prefix), *_range(s.keys)] for s in segments]
+        rows = [[i for piece in (*s.prefix, s.keys) for i in _range(piece)] for s in segments]
         queries = [s.queries.stop - s.queries.start for s in segments]
 
         def ends(lengths: list[int]) -> Tensor:
@@ -169,7 +174,7 @@ class VarlenAttention:
 
 
 def _range(rows: slice) -> range:
-    return range(rows.start or 0, rows.stop)
+    return range(rows.start, rows.stop)
 
 
 @lru_cache
@@ -188,9 +193,9 @@ def _varlen_agrees(
         tensor(heads, 9, size),
     )
     segments = [
-        Segment(slice(0, 3), slice(0, 3), slice(0)),
-        Segment(slice(3, 5), slice(3, 5), slice(7, 9)),
-        Segment(slice(5, 7), slice(4, 7), slice(0, 3)),
+        Segment(slice(0, 3), slice(0, 3)),
+        Segment(slice(3, 5), slice(3, 5), (slice(7, 9),)),
+        Segment(slice(5, 7), slice(4, 7), (slice(8, 9), slice(0, 3))),
     ]
     expected, found = (torch.empty(7, heads, group, size, device=device, dtype=dtype) for _ in "ab")
     BlockAttention(segments)(query, keys, values, expected, Buffers(device))

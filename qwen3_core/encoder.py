@@ -16,6 +16,7 @@ from torch import Tensor
 from qwen3_core.attention import Attention, Segment, attention_for, last_tokens_of, segments_of
 from qwen3_core.buffers import Buffers
 from qwen3_core.layers import Layer, rms_norm
+from qwen3_core.linear import pack
 from qwen3_core.packing import Ids, Line, Pack, W, next_pack
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ KeysValues = tuple[Tensor, Tensor]
 
 PREFIX_CACHE_TOKENS = 2048
 """Tokens of prefixes whose keys and values are kept between calls (112 KiB a token at 0.6B)."""
+
+MIN_SHARED_TOKENS = 16
+"""Tokens that a prefix must share with a kept one to use its keys: fewer are not worth a copy."""
 
 DEFAULT_PACK_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 8192}
 """Token budget of a pack by device type: large enough to keep the device busy, small enough for
@@ -45,7 +49,7 @@ class Encoder:
     """
 
     def __init__(self, model: "Qwen3Model", pack_tokens: int | None = None) -> None:
-        """Wrap a model.
+        """Wrap a model; on CPUs its Linear modules are replaced (`qwen3_core.linear`).
 
         Args:
             model: The base model (without head), on its device, in its dtype, in eval mode.
@@ -71,7 +75,9 @@ class Encoder:
             msg = f"pack_tokens must be at least 1, got {pack_tokens}"
             raise ValueError(msg)
         self.pack_tokens = pack_tokens
+        pack(model.layers)
         self._buffers = Buffers(self.device)
+        self._layers = [Layer(layer, model.dtype, self._buffers) for layer in model.layers]
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()
 
     @property
@@ -99,7 +105,23 @@ class Encoder:
 
     def next_pack(self, lines: Iterable[Line[W]]) -> Pack[W]:
         """Take work for one forward pass; see `packing.next_pack`."""
-        return next_pack(lines, self._prefixes)
+        return next_pack(lines, self._known)
+
+    def _known(self, prefix: Ids) -> int:
+        """How many of a prefix's first tokens are those of a prefix whose keys are kept."""
+        if prefix in self._prefixes:
+            return len(prefix)
+        most = max((_equal(prefix, other) for other in self._prefixes), default=0)
+        return most if most >= MIN_SHARED_TOKENS else 0
+
+    def _kept(self, prefix: Ids, count: int) -> list[KeysValues]:
+        """The keys and values of a prefix's first tokens, as many as `_known` told."""
+        if prefix in self._prefixes:
+            return self._prefixes[prefix]
+        for other, layers in self._prefixes.items():
+            if other[:count] == prefix[:count]:
+                return [(keys[:, :count], values[:, :count]) for keys, values in layers]
+        raise KeyError(prefix)
 
     @torch.inference_mode()
     def run(self, pack: Pack[Any]) -> np.ndarray:
@@ -112,20 +134,20 @@ class Encoder:
             (n, hidden_size) float32, in the order of `pack.members`, after the model's final norm.
             A row may be NaN or infinite where the model overflows in its dtype.
         """
-        used = [branch.prefix for branch in pack.branches if branch.prefix]
-        known = {prefix: self._prefixes[prefix] for prefix in used if prefix in self._prefixes}
+        branches = [branch for branch in pack.branches if branch.prefix]
+        known = {b.prefix: self._kept(b.prefix, b.known) for b in branches if b.known}
         states, laid = self._forward(pack, known)
         if len(pack.ids) > self.pack_tokens:  # one long sequence: do not hold its memory for good
             self._buffers.clear()
-        for prefix in used:
-            self._remember(prefix, (known | laid)[prefix])
+        for prefix in (branch.prefix for branch in branches):
+            self._remember(prefix, _joined(known.get(prefix), laid.get(prefix)))
         result: np.ndarray = states.cpu().numpy()
         return result
 
     def _forward(
         self, pack: Pack[Any], known: Mapping[Ids, list[KeysValues]]
     ) -> tuple[Tensor, dict[Ids, list[KeysValues]]]:
-        """The pack's states as a tensor, and the keys and values of the prefixes laid in it."""
+        """The pack's states as a tensor, and the keys and values of the prefixes' rows in it."""
         model = self.model
         ids = torch.tensor(pack.ids, device=self.device)
         positions = torch.tensor([pack.positions], device=self.device)
@@ -135,17 +157,17 @@ class Encoder:
         turns = model.rotary_emb(x[None], positions)
         cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in turns)
 
-        behind: dict[Ids, slice] = {}  # where known prefixes lie behind the pack's own keys
+        behind: dict[Ids, slice] = {}  # where what is known lies behind the pack's own keys
         stop = len(ids)
-        for prefix in known:
-            behind[prefix] = slice(stop, stop := stop + len(prefix))
-        laid = {b.prefix: b.prefix_rows for b in pack.branches if b.prefix not in (*known, ())}
+        for branch in pack.branches:
+            if branch.known:
+                behind[branch.prefix] = slice(stop, stop := stop + branch.known)
+        laid = {b.prefix: b.prefix_rows for b in pack.branches if b.known < len(b.prefix)}
         captured: dict[Ids, list[KeysValues]] = {prefix: [] for prefix in laid}
         segments = segments_of(pack, behind)
         attention = self._attention(segments)
-        last = len(model.layers) - 1
-        for index, module in enumerate(model.layers):
-            layer = Layer(module, self._buffers)
+        last = len(self._layers) - 1
+        for index, layer in enumerate(self._layers):
             normed = layer.normed(x)
             keys, values = layer.keys_values(normed, cos, sin, stop)
             for prefix, rows in laid.items():
@@ -177,3 +199,19 @@ class Encoder:
         self._prefixes.move_to_end(prefix)
         while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > PREFIX_CACHE_TOKENS:
             self._prefixes.popitem(last=False)
+
+
+def _equal(one: Ids, other: Ids) -> int:
+    """How many first tokens two prefixes have in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _joined(known: list[KeysValues] | None, laid: list[KeysValues] | None) -> list[KeysValues]:
+    """A prefix's keys and values, layer by layer, of those of its first and of its last tokens."""
+    if not (known and laid):
+        return known or laid or []
+    return [
+        (torch.cat((k1, k2), 1), torch.cat((v1, v2), 1))
+        for (k1, v1), (k2, v2) in zip(known, laid, strict=True)
+    ]

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qwen3_core.attention import Attention
 from qwen3_core.buffers import Buffers
+from qwen3_core.linear import gated
 
 BLOCK_ROWS = 1024
 """Rows computed at a time: as many as a CPU's pack has by default, and enough for any device."""
@@ -26,13 +26,6 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = Non
     return torch.mul(x, scale, out=out).mul_(weight)
 
 
-def _project(linear: Any, x: Tensor, out: Tensor) -> Tensor:
-    """A Linear module's function, written to `out`."""
-    if linear.bias is None:
-        return torch.mm(x, linear.weight.t(), out=out)
-    return torch.addmm(linear.bias, x, linear.weight.t(), out=out)
-
-
 def _blocks(count: int) -> Iterator[slice]:
     return (slice(i, min(i + BLOCK_ROWS, count)) for i in range(0, count, BLOCK_ROWS))
 
@@ -43,11 +36,11 @@ class Layer:
     x is (T, hidden) float32, what the layers add to; cos and sin are (T, 1, head_dim / 2) float32.
     """
 
-    def __init__(self, module: Any, buffers: Buffers) -> None:
+    def __init__(self, module: Any, dtype: torch.dtype, buffers: Buffers) -> None:
         self._module = module
         self._attention = module.self_attn
+        self._dtype = dtype
         self._buffers = buffers
-        self._dtype: torch.dtype = module.mlp.down_proj.weight.dtype
 
     def normed(self, x: Tensor) -> Tensor:
         """What the attention's projections read: (T, hidden), of the model's dtype."""
@@ -66,16 +59,14 @@ class Layer:
         keys = self._buffers.take("keys", self._dtype, heads, count, size)
         values = self._buffers.take("values", self._dtype, count, heads, size)
         for rows in _blocks(len(normed)):
-            key = self._take("projected", normed[rows], heads * size)
-            _project(attention.k_proj, normed[rows], key)
             self._rotate(
-                key.view(-1, heads, size),
+                attention.k_proj(normed[rows]).view(-1, heads, size),
                 attention.k_norm.weight.float(),
                 cos[rows],
                 sin[rows],
                 keys[:, rows].transpose(0, 1),
             )
-            _project(attention.v_proj, normed[rows], values[rows].flatten(1))
+            values[rows].flatten(1).copy_(attention.v_proj(normed[rows]))
         return keys, values.transpose(0, 1)
 
     def attend(
@@ -95,10 +86,8 @@ class Layer:
         query = self._buffers.take("query", self._dtype, heads, len(x), group, size)
         weight = attention.q_norm.weight.float() * attention.scaling
         for rows in _blocks(len(x)):
-            projected = self._take("projected", normed[rows], heads * group * size)
-            _project(attention.q_proj, normed[rows], projected)
             self._rotate(
-                projected.view(-1, heads * group, size),
+                attention.q_proj(normed[rows]).view(-1, heads * group, size),
                 weight,
                 cos[rows],
                 sin[rows],
@@ -107,25 +96,15 @@ class Layer:
         attended = self._buffers.take("attended", self._dtype, len(x), heads, group, size)
         attend(query, keys, values, attended, self._buffers)
         for rows in _blocks(len(x)):
-            added = self._take("added", x[rows], x.shape[1])
-            x[rows] += _project(attention.o_proj, attended[rows].flatten(1), added)
+            x[rows] += attention.o_proj(attended[rows].flatten(1))
 
     def transform(self, x: Tensor) -> None:
         """Add the feed-forward part's output to x."""
         mlp = self._module.mlp
         for rows in _blocks(len(x)):
-            normed = self._take("normed", x[rows], x.shape[1])
+            normed = self._buffers.take("normed", self._dtype, *x[rows].shape)
             self._norm(self._module.post_attention_layernorm, x[rows], normed)
-            gate, up = (
-                _project(linear, normed, self._take(name, normed, linear.out_features))
-                for name, linear in (("gate", mlp.gate_proj), ("up", mlp.up_proj))
-            )
-            inner = F.silu(gate, inplace=True).mul_(up)
-            x[rows] += _project(mlp.down_proj, inner, self._take("added", inner, x.shape[1]))
-
-    def _take(self, name: str, like: Tensor, width: int) -> Tensor:
-        """(rows of `like`, width) of the model's dtype."""
-        return self._buffers.take(name, self._dtype, len(like), width)
+            x[rows] += mlp.down_proj(gated(mlp.gate_proj, mlp.up_proj, normed))
 
     def _norm(self, norm: Any, x: Tensor, out: Tensor) -> None:
         """A norm module's function of a block of x, written to `out` in the model's dtype."""

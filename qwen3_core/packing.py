@@ -1,11 +1,12 @@
 """Lays ragged token sequences behind one another into few packs, without padding.
 
 Sequences that begin with the same prefix (an instruction, a query) form one branch of a pack: the
-prefix is laid once, its segments follow. A pack may hold several branches, so that unrelated work
-shares a forward pass.
+prefix is laid once, its segments follow. Of a prefix whose first tokens are known from earlier
+packs, the rest is laid. A pack may hold several branches, so that unrelated work shares a forward
+pass.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -70,9 +71,11 @@ class Branch:
     """One prefix and its segments; slices are rows of the pack."""
 
     prefix: Ids
-    """The prefix's token ids, also when its rows are not in this pack."""
+    """The prefix's token ids, also those that have no rows in this pack."""
+    known: int
+    """How many of the prefix's first tokens have none, as their keys and values are at hand."""
     prefix_rows: slice
-    """Where the prefix lies in this pack; empty when its keys and values are known already."""
+    """Where the rest of the prefix lies; may be empty."""
     segments: tuple[slice, ...]
     joined: bool
     """True if the only segment includes the prefix's rows, as one plain causal sequence."""
@@ -97,11 +100,20 @@ class Pack(Generic[W]):
         return [s.stop - 1 for branch in self.branches for s in branch.segments]
 
 
+Known: TypeAlias = Callable[[Ids], int]
+"""How many of a prefix's first tokens have keys and values at hand."""
+
 Line: TypeAlias = tuple[Iterable[W], int]
 """Works to take sequences from, and how many tokens a pack may hold when it is done with them."""
 
 
-def next_pack(lines: Iterable[Line[W]], known: Container[Ids] = ()) -> Pack[W]:
+def nothing_known(prefix: Ids) -> int:
+    """A `Known` without any prefix."""
+    del prefix
+    return 0
+
+
+def next_pack(lines: Iterable[Line[W]], known: Known = nothing_known) -> Pack[W]:
     """Take sequences, from the first works of the first line first, into one pack.
 
     Sequences with an equal prefix become one branch, whosever they are. A sequence longer than the
@@ -110,7 +122,7 @@ def next_pack(lines: Iterable[Line[W]], known: Container[Ids] = ()) -> Pack[W]:
     Args:
         lines: Where to take from and up to how many tokens, at least 1, not falling from line to
             line. What is taken is not offered again.
-        known: Prefixes whose keys and values are at hand, so that they need not be laid.
+        known: How much of each prefix need not be laid.
 
     Returns:
         The pack; it is empty if nothing was waiting.
@@ -121,8 +133,9 @@ def next_pack(lines: Iterable[Line[W]], known: Container[Ids] = ()) -> Pack[W]:
         for work in works:
             while work.waiting:
                 sequence = work.sequences[work.peek()]
-                laid = sequence.prefix in groups or sequence.prefix in known
-                cost = len(sequence.ids) + (0 if laid else len(sequence.prefix))
+                cost = len(sequence.ids)
+                if sequence.prefix not in groups:
+                    cost += len(sequence.prefix) - known(sequence.prefix)
                 if used and used + cost > limit:
                     break
                 groups.setdefault(sequence.prefix, []).append((work, work.take()))
@@ -132,16 +145,15 @@ def next_pack(lines: Iterable[Line[W]], known: Container[Ids] = ()) -> Pack[W]:
     return _lay(groups, known)
 
 
-def _lay(groups: dict[Ids, list[tuple[W, int]]], known: Container[Ids]) -> Pack[W]:
-    """Lay the prefixes that are not known, and behind each its segments."""
+def _lay(groups: dict[Ids, list[tuple[W, int]]], known: Known) -> Pack[W]:
+    """Lay what is not known of the prefixes, and behind each its segments."""
     ids: list[int] = []
     positions: list[int] = []
     branches = []
     for prefix, members in groups.items():
-        start = len(ids)
-        if prefix not in known:
-            ids += prefix
-            positions += range(len(prefix))
+        start, skipped = len(ids), known(prefix)
+        ids += prefix[skipped:]
+        positions += range(skipped, len(prefix))
         prefix_rows = slice(start, len(ids))
         joined = len(ids) > start and len(members) == 1
         segments = []
@@ -151,6 +163,6 @@ def _lay(groups: dict[Ids, list[tuple[W, int]]], known: Container[Ids]) -> Pack[
             ids += own
             positions += range(len(prefix), len(prefix) + len(own))
             segments.append(slice(begin, len(ids)))
-        branches.append(Branch(prefix, prefix_rows, tuple(segments), joined))
+        branches.append(Branch(prefix, skipped, prefix_rows, tuple(segments), joined))
     everyone = tuple(member for members in groups.values() for member in members)
     return Pack(ids, positions, tuple(branches), everyone)

@@ -49,16 +49,14 @@ def varlen(monkeypatch):
 def segment_lists(draw):
     """Segments whose queries lie behind one another, with keys anywhere before row 400."""
     segments, row = [], 0
+    pieces = st.lists(st.tuples(st.integers(0, 280), st.integers(1, 120)), max_size=2)
     for count, more, prefix in draw(
-        st.lists(
-            st.tuples(st.integers(1, 250), st.integers(0, 30), st.integers(0, 120)),
-            min_size=1,
-            max_size=5,
-        )
+        st.lists(st.tuples(st.integers(1, 250), st.integers(0, 30), pieces), min_size=1, max_size=5)
     ):
         queries = slice(row, row := row + count)
         begin = draw(st.integers(0, 400 - count - more))
-        segments.append(Segment(queries, slice(begin, begin + count + more), slice(0, prefix)))
+        before = tuple(slice(start, start + length) for start, length in prefix)
+        segments.append(Segment(queries, slice(begin, begin + count + more), before))
     return segments
 
 
@@ -82,7 +80,7 @@ def test_a_model_computes_the_same_with_the_varlen_kernel(random_checkpoints, va
     model = load(random_checkpoints["embedding"], "embedding", device="cpu", dtype="float32").model
     sequences = [
         TokenSequence(prefix, tuple(range(5, 5 + n)))
-        for prefix in ((), (1, 2, 3), (4,))
+        for prefix in ((), (1, 2, 3), (4,), tuple(range(40)), (*range(30), 50))
         for n in (1, 2, 130)
     ]
 
@@ -105,7 +103,7 @@ def test_a_model_computes_the_same_with_the_varlen_kernel(random_checkpoints, va
 
 
 SHAPE = {"heads": HEADS, "group": GROUP, "size": SIZE}
-ONE = [Segment(slice(0, 1), slice(0, 1), slice(0))]
+ONE = [Segment(slice(0, 1), slice(0, 1))]
 
 
 def test_the_varlen_kernel_is_tried_before_it_is_used(varlen, caplog):

@@ -1,12 +1,14 @@
 """Packs hold every sequence once, in budget, with the positions and rows it needs."""
 
+from types import MappingProxyType
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3_core.packing import Pack, TokenSequence, Work, next_pack
 
-PREFIXES = st.sampled_from([(), (1,), (2, 3), (4, 5, 6, 7), tuple(range(100, 130))])
+PREFIXES = st.sampled_from([(), (1,), (2, 3), (2, 3, 8), (4, 5, 6, 7), tuple(range(100, 130))])
 SEQUENCES = st.lists(
     st.builds(
         TokenSequence,
@@ -18,26 +20,27 @@ SEQUENCES = st.lists(
 
 
 BUDGETS = st.integers(1, 60)
-KNOWN = st.sets(PREFIXES.filter(bool))
+KNOWN = st.dictionaries(PREFIXES, st.integers(0, 30))
 
 
-def packs_of(works: list[Work], budget: int, known=frozenset()) -> list[Pack[Work]]:
+def packs_of(works: list[Work], budget: int, known=MappingProxyType({})) -> list[Pack[Work]]:
     packs = []
-    while (pack := next_pack([(works, budget)], known)).members:
+    while (pack := next_pack([(works, budget)], lambda p: min(known.get(p, 0), len(p)))).members:
         packs.append(pack)
     return packs
 
 
-def unpack(packs: list[Pack[Work]], known=frozenset()) -> dict[tuple[Work, int], list]:
+def unpack(packs: list[Pack[Work]], known=MappingProxyType({})) -> dict[tuple[Work, int], list]:
     """Each sequence's (position, id) pairs, as its last token can see them."""
     seen: dict[tuple[Work, int], list] = {}
     for pack in packs:
         cells = list(zip(pack.positions, pack.ids, strict=True))
         members = iter(pack.members)
         for branch in pack.branches:
-            laid = cells[branch.prefix_rows]
-            assert bool(laid) == (bool(branch.prefix) and branch.prefix not in known)
-            before = [] if branch.joined else laid or list(enumerate(branch.prefix))
+            assert branch.known == min(known.get(branch.prefix, 0), len(branch.prefix))
+            before = list(enumerate(branch.prefix))[: branch.known]
+            if not branch.joined:
+                before += cells[branch.prefix_rows]
             for rows in branch.segments:
                 member = next(members)
                 assert member not in seen, "a sequence is laid twice"

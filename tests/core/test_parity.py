@@ -171,6 +171,22 @@ def test_remembered_prefixes_change_nothing(random_checkpoints):
     assert np.abs(other - first).max() > 1e-3
 
 
+def test_a_prefix_that_begins_like_a_remembered_one_is_computed_from_there(random_checkpoints):
+    texts = ragged_texts(6)
+    queries = ["How is data stored?", "How is data", "How is data stored? In what format?", "Who?"]
+    expected = [reranker(random_checkpoints["reranker"]).score(q, texts) for q in queries]
+    model = reranker(random_checkpoints["reranker"])
+    frame = model.engine.tokenizer.rerank_prefix(TASK, "")
+    for query, scores in zip(queries, expected, strict=True):
+        before = model.stats().tokens
+        found = model.score(query, texts)
+        np.testing.assert_allclose(found, scores, atol=FLOAT32 * max(1, np.abs(scores).max()))
+        prefix = model.engine.tokenizer.rerank_prefix(TASK, query)
+        rows, _ = model.engine.tokenizer.rerank_documents(texts, MAX_LENGTH - len(prefix))
+        laid = model.stats().tokens - before - sum(map(len, rows))
+        assert laid == len(prefix) if query == queries[0] else laid <= len(prefix) - len(frame) + 4
+
+
 def test_remembered_prefixes_are_bounded(random_checkpoints, monkeypatch):
     monkeypatch.setattr("qwen3_core.encoder.PREFIX_CACHE_TOKENS", 250)
     model = reranker(random_checkpoints["reranker"])

@@ -129,7 +129,7 @@ def plan_packs(callers, limits, known):
     works = [Work(sequences) for sequences in callers]
     laid: list[tuple[int, int]] = []
     while any(work.waiting for work in works):
-        pack = next_pack([(works, limit) for limit in limits], known)
+        pack = next_pack([(works, limit) for limit in limits], lambda p: len(p) * (p in known))
         assert pack.members
         assert len(pack.ids) == len(pack.positions)
         if len(pack.members) > 1:

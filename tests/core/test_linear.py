@@ -1,0 +1,99 @@
+"""Packed weights: the same products, used where the device has them, held once."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qwen3_core import linear
+from qwen3_core.linear import PackedLinear, gated, pack
+
+
+@pytest.fixture(autouse=True)
+def try_anew():
+    linear._packed_agrees.cache_clear()
+    yield
+    linear._packed_agrees.cache_clear()
+
+
+def packed(module: nn.Module) -> bool:
+    pack(module)
+    return not any(type(child) is nn.Linear for child in module.modules())
+
+
+@pytest.fixture
+def twin():
+    """A gate and an up map beside each other in a module, and their exact forms."""
+    torch.manual_seed(0)
+    maps = {name: nn.Linear(48, 80) for name in ("gate", "up")}
+    weights = {name: (m.weight.detach(), m.bias.detach()) for name, m in maps.items()}
+    return nn.ModuleDict(maps), weights
+
+
+@pytest.mark.parametrize("shape", [(1, 48), (7, 48), (1030, 48), (2, 3, 48)])
+def test_packed_products_are_the_products(twin, shape):
+    module, weights = twin
+    assert packed(module)
+    x, gate, up = torch.randn(shape), module["gate"], module["up"]
+    exact = {name: F.linear(x, *parts) for name, parts in weights.items()}
+    with torch.inference_mode():
+        torch.testing.assert_close(gate(x), exact["gate"])
+        torch.testing.assert_close(gated(gate, up, x), F.silu(exact["gate"]) * exact["up"])
+
+
+def test_without_packed_products_the_maps_stay(twin, monkeypatch):
+    module, weights = twin
+    monkeypatch.setattr("torch.backends.mkldnn.enabled", False)
+    assert not packed(module)
+    x = torch.randn(7, 48)
+    gate, up = (F.linear(x, *weights[name]) for name in ("gate", "up"))
+    with torch.inference_mode():
+        torch.testing.assert_close(gated(module["gate"], module["up"], x), F.silu(gate) * up)
+
+
+@pytest.mark.parametrize("method", ["forward", "silu", "times"])
+def test_packed_products_that_are_wrong_are_not_used(twin, monkeypatch, method):
+    right = getattr(PackedLinear, method)
+    monkeypatch.setattr(PackedLinear, method, lambda *args: right(*args) + 1)
+    assert not packed(twin[0])
+
+
+def test_packed_products_that_are_gone_are_not_used(twin, monkeypatch):
+    def gone(*args):
+        msg = "'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'"
+        raise AttributeError(msg)
+
+    monkeypatch.setattr(PackedLinear, "forward", gone)
+    assert not packed(twin[0])
+
+
+def test_other_devices_and_other_modules_keep_theirs():
+    class Special(nn.Linear):
+        pass
+
+    meta = nn.ModuleList([nn.Linear(4, 4, device="meta")])
+    special = nn.ModuleList([Special(4, 4)])
+    pack(meta)
+    pack(special)
+    assert type(meta[0]) is nn.Linear
+    assert type(special[0]) is Special
+
+
+def test_the_weights_are_held_once():
+    module = nn.ModuleList([nn.Linear(64, 64, bias=False) for _ in range(3)])
+    weights = [weakref.ref(child.weight) for child in module]
+    pack(module)
+    gc.collect()
+    assert [weight() for weight in weights] == [None] * 3
+    assert not list(module.parameters())
+
+
+def test_packing_again_changes_nothing():
+    module = nn.ModuleList([nn.Linear(4, 4)])
+    pack(module)
+    first = module[0]
+    pack(module)
+    assert module[0] is first
