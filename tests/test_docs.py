@@ -59,7 +59,7 @@ OUTCOMES: dict[str, Callable[[dict[str, Any]], object]] = {
         and Path("evaluation.html").is_file()
     ),
     "production.md": lambda names: names["stats"].packs > 0,
-    "milvus.md": lambda names: len(names["found"]) == 2 and names["found_by_llama_index"],
+    "milvus.md": lambda names: len(names["best"]) == 2 and names["found_by_llama_index"],
     "quickstart.md": lambda names: (
         names["document"].metadata["source"] == "office.md"
         and names["result"]["citations"]

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -219,6 +220,15 @@ def scores_plot(found: Distribution) -> str:
         axes.grid(axis="y")
 
     return _figure(found.score, draw, 2.8)
+
+
+def on_white(plot: str) -> str:
+    """A plot to stand outside the page: in the colours that the page has in the light, on white."""
+    css = files("qwen3_core.evaluation").joinpath("page.css").read_text("utf-8")
+    light = css[: css.index("@media")]
+    for variable, colour in re.findall(r"(--\w+): (#\w+);", light):
+        plot = plot.replace(f"var({variable})", colour)
+    return plot.replace("<svg ", '<svg style="background: white" ', 1)
 
 
 def _look(system: System) -> tuple[str, str]:

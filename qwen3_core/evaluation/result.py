@@ -220,3 +220,16 @@ class Report:
         from qwen3_core.evaluation.page import render
 
         Path(path).write_text(render(self), encoding="utf-8")
+
+    def frontier_svg(self) -> str:
+        """The plot of quality against latency as SVG on white, for a notebook or a file.
+
+        Raises:
+            ValueError: If the sweep was left out.
+        """
+        from qwen3_core.evaluation.plots import frontier_plot, on_white
+
+        if self.sweep is None:
+            msg = "without a sweep there is no plot: evaluate with Settings(sweep=True)"
+            raise ValueError(msg)
+        return on_white(frontier_plot(self.sweep.points, self.recommendation))

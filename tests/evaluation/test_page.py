@@ -3,6 +3,7 @@
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -110,3 +111,13 @@ def test_texts_cannot_become_markup(chromium, report, tmp_path):
 
 def test_equal_reports_are_equal_pages(report):
     assert render(report) == render(report)
+
+
+def test_the_plot_stands_alone(report):
+    plot = report.frontier_svg()
+    root = ET.fromstring(plot)
+    assert root.tag.endswith("}svg")
+    assert "var(--" not in plot
+    assert "recommended" in [text.text for text in root.iter() if text.tag.endswith("}text")]
+    with pytest.raises(ValueError, match="without a sweep"):
+        replace(report, sweep=None).frontier_svg()
