@@ -75,7 +75,7 @@ class Encoder:
             msg = f"pack_tokens must be at least 1, got {pack_tokens}"
             raise ValueError(msg)
         self.pack_tokens = pack_tokens
-        pack(model.layers)
+        pack(model)
         self._buffers = Buffers(self.device)
         self._layers = [Layer(layer, model.dtype, self._buffers) for layer in model.layers]
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()

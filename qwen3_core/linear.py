@@ -51,12 +51,17 @@ class PackedLinear(nn.Module):
 def pack(module: nn.Module) -> None:
     """Replace the Linear modules within a module by packed ones, where the device has them.
 
-    Their weights move, so that memory does not grow by more than one of them.
+    Their weights move. Those of other modules are copied: they may be parts of a mapped file, which
+    would otherwise stay in memory as a whole.
     """
+    found = False
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Linear and _can_be_packed(child.weight):
                 setattr(parent, name, PackedLinear(child))
+                found = True
+    for weight in module.parameters() if found else ():
+        weight.data = weight.data.clone()
 
 
 def gated(gate: Any, up: Any, x: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
 """Packed weights: the same products, used where the device has them, held once."""
 
 import gc
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qwen3_core import linear
@@ -89,6 +92,21 @@ def test_the_weights_are_held_once():
     gc.collect()
     assert [weight() for weight in weights] == [None] * 3
     assert not list(module.parameters())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped")
+def test_a_mapped_checkpoint_is_let_go(tmp_path):
+    parts = {"embedding": torch.randn(10, 4), "linear": torch.randn(6, 4)}
+    file = tmp_path / "weights.safetensors"
+    save_file(parts, file)
+    loaded = load_file(file)
+    embedding = nn.Embedding.from_pretrained(loaded.pop("embedding"))
+    linear = nn.ModuleList([nn.Linear(4, 6)])
+    linear[0].weight = nn.Parameter(loaded.pop("linear"))
+    pack(nn.ModuleList([embedding, linear]))
+    gc.collect()
+    assert str(file) not in Path("/proc/self/maps").read_text()
+    torch.testing.assert_close(embedding.weight.detach(), parts["embedding"])
 
 
 def test_packing_again_changes_nothing():
