@@ -26,6 +26,9 @@ from qwen3_core.remote import Server as RemoteServer
 from qwen3_core.settings import Dtype
 
 TASK = TASKS["web_search"]
+METHODS = ("rerank", "embed", "query", "index", "ask", "overhead")
+"""What a system may offer."""
+
 SERVER_START = 300
 """Seconds that a server may take to start."""
 
@@ -313,15 +316,19 @@ SYSTEMS: dict[str, Callable[[Checkpoints], Any]] = {
 class Peer:
     """One system in a process of its own, asked over a pipe."""
 
-    def __init__(self, name: str, given: Checkpoints) -> None:
+    def __init__(self, system: Callable[[Checkpoints], Any], given: Checkpoints) -> None:
         """Start it.
+
+        Args:
+            system: Class of the system.
+            given: What it loads.
 
         Raises:
             RuntimeError: If the system is not installed or cannot load the checkpoints.
         """
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, given), daemon=False)
+        self._process = context.Process(target=_serve, args=(theirs, system, given), daemon=False)
         self._process.start()
         theirs.close()
         self.offers: set[str] = self._receive()
@@ -347,14 +354,14 @@ class Peer:
         return outcome
 
 
-def _serve(pipe: Connection, name: str, given: Checkpoints) -> None:
+def _serve(pipe: Connection, load: Callable[[Checkpoints], Any], given: Checkpoints) -> None:
     """Load a system and answer calls until None comes."""
     try:
-        system = SYSTEMS[name](given)
+        system = load(given)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other side reports it
         pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
         return
-    pipe.send({method for method in ("rerank", "embed", "query") if hasattr(system, method)})
+    pipe.send({name for name in METHODS if hasattr(system, name)})
     while (call := pipe.recv()) is not None:
         method, arguments = call
         _forget_peak()

@@ -132,7 +132,7 @@ def main() -> None:
         try:
             for name in args.systems:
                 try:
-                    peers[name] = Peer(name, given)
+                    peers[name] = Peer(SYSTEMS[name], given)
                 except RuntimeError as error:
                     console.print(f"[yellow]without {name}: {error}")
             for task in args.tasks:
