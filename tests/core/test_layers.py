@@ -12,6 +12,9 @@ from qwen3_core.attention import BlockAttention, Segment
 from qwen3_core.buffers import Buffers
 from qwen3_core.layers import Layer, rms_norm
 
+# A result that does not fit its buffer is a warning of torch's, and no such buffer is right.
+pytestmark = pytest.mark.filterwarnings("error:An output with one or more elements was resized")
+
 CPU = torch.device("cpu")
 COUNT = 7
 CONFIG = Qwen3Config(
@@ -113,11 +116,10 @@ def test_bfloat16_is_rounded_after_norms_and_after_rotation_alone(module, x):
     layer = Layer(module, Buffers(CPU))
     cos, sin = halves(x)
     read = layer.normed(x)
-    torch.testing.assert_close(read, normed(x, module.input_layernorm.weight).bfloat16())
     seen = {}
 
     def attend(query, keys, values, out, buffers):
-        seen.update(query=query, keys=keys, values=values)
+        seen.update(query=query)
         out.zero_()
 
     keys, values = layer.keys_values(read, cos, sin, COUNT)
@@ -126,10 +128,13 @@ def test_bfloat16_is_rounded_after_norms_and_after_rotation_alone(module, x):
     query = attention.q_proj(read).float().view(COUNT, -1, size)
     key = rotated(normed(key, attention.k_norm.weight), cos, sin)
     query = rotated(normed(query, attention.q_norm.weight) * size**-0.5, cos, sin)
-    query = query.view(COUNT, CONFIG.num_key_value_heads, -1, size)
-    # As float32 these differ by its rounding, so a few values fall to the other side.
-    for found, exact in ((seen["query"].transpose(0, 1), query), (keys.transpose(0, 1), key)):
+    for found, exact in (
+        (read, normed(x, module.input_layernorm.weight)),
+        (keys.transpose(0, 1), key),
+        (seen["query"].transpose(0, 1), query.view(COUNT, CONFIG.num_key_value_heads, -1, size)),
+    ):
         assert found.dtype == torch.bfloat16
+        # The order of sums in float32 may let a value in a hundred fall to the other side.
         assert (found == exact.bfloat16()).float().mean() > 0.99
 
 
