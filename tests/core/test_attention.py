@@ -19,7 +19,7 @@ from qwen3_core.attention import (
 )
 from qwen3_core.buffers import Buffers
 from qwen3_core.encoder import Encoder
-from qwen3_core.packing import TokenSequence, Work, next_pack
+from qwen3_core.packing import Ids, TokenSequence, Work, next_pack
 
 # A result that does not fit its buffer is a warning of torch's, and no such buffer is right.
 pytestmark = pytest.mark.filterwarnings("error:An output with one or more elements was resized")
@@ -75,7 +75,7 @@ def segment_lists(draw):
 
 
 def test_a_segment_sees_its_prefix_and_itself():
-    known = {(9, 9): slice(30, 32)}
+    known: dict[Ids, slice] = {(9, 9): slice(30, 32)}
     sequences = [((1, 2), (3,)), ((1, 2), (4, 5)), ((6,), (7,)), ((), (8,)), ((9, 9), (10,))]
     pack = next_pack([([Work([TokenSequence(*s) for s in sequences])], 100)], known)
     rows = list(range(40))

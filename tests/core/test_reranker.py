@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def test_scores_belong_to_their_pairs(reranker, monkeypatch):
 
 def test_no_pairs_load_no_model():
     scores = Reranker("no/such-model").score_pairs([])
-    assert (scores.shape, scores.dtype) == ((0,), np.float32)
+    assert scores.shape == (0,)
+    assert scores.dtype == np.float32
 
 
 def test_a_query_is_prepared_once_a_call(reranker, monkeypatch):
@@ -107,8 +109,8 @@ def test_a_document_has_room_for_a_token_at_least(tokenizer):
 
 
 def test_settings_reach_the_engine():
-    given = {"revision": "main", "device": "cpu", "dtype": "float32"}
-    limits = {"max_length": 512, "pack_tokens": 99, "timeout": 7.5}
+    given: dict[str, Any] = {"revision": "main", "device": "cpu", "dtype": "float32"}
+    limits: dict[str, Any] = {"max_length": 512, "pack_tokens": 99, "timeout": 7.5}
     reranker = Reranker("no/such-model", instruction="finance", **given, **limits)
     copy = pickle.loads(pickle.dumps(reranker))
     for one in (reranker, copy):
