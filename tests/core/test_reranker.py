@@ -47,6 +47,19 @@ def test_no_pairs_load_no_model():
     assert scores.dtype == np.float32
 
 
+def test_scoring_is_never_overtaken(reranker, monkeypatch):
+    worker, seen = reranker.engine.worker, []
+    gate = worker.gate
+
+    def counted(*, bulk):
+        seen.append(bulk)
+        return gate(bulk=bulk)
+
+    monkeypatch.setattr(worker, "gate", counted)
+    reranker.score(QUERY, ["a document"])
+    assert seen == [False], "it is not bulk work, which waits for others"
+
+
 def test_a_query_is_prepared_once_a_call(reranker, monkeypatch):
     seen = []
     prefix = Qwen3Tokenizer.rerank_prefix
