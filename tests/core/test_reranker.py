@@ -48,7 +48,8 @@ def test_no_pairs_load_no_model():
 
 
 def test_scoring_is_never_overtaken(reranker, monkeypatch):
-    worker, seen = reranker.engine.worker, []
+    worker = reranker.engine.worker
+    seen: list[bool] = []
     gate = worker.gate
 
     def counted(*, bulk):
