@@ -5,10 +5,11 @@ from pathlib import Path
 from types import EllipsisType
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
+from qwen3_core.validation import suggest
 
 T = TypeVar("T")
 
@@ -37,6 +38,12 @@ class CheckpointSettings(BaseModel):
         use_attribute_docstrings=True,
         hide_input_in_errors=True,  # a key may be among the input
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_names(cls, given: Any) -> Any:
+        suggest(given, cls.model_fields)
+        return given
 
     model: str | Path
     """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""

@@ -31,7 +31,7 @@ def milvus_kwargs(
     rows: int | None = None,
     index_type: IndexType | None = None,
     hybrid: bool = False,
-    auto_id: bool = False,
+    auto_id: bool | None = None,
     drop_old: bool = False,
 ) -> dict[str, Any]:
     """Keyword arguments for the constructor of `langchain_milvus.Milvus`.
@@ -73,8 +73,10 @@ def milvus_kwargs(
             `Qwen3TwoStageRetriever(..., search_kwargs={"ranker_type": "rrf", "fetch_k": 100})`.
         auto_id: False: documents are added with the caller's own ids, which `ids=` must give
             (strings; `Document.id` is not used). If a document comes again under its id, use
-            `store.upsert`, which needs an existing collection. True: Milvus numbers them. Never
-            mix adds with and without ids on one store.
+            `store.upsert`, which needs an existing collection. True: Milvus numbers them, so that
+            what is added twice is there twice. None: as an existing collection has it; for a new
+            one the store decides by the first documents that are added, whether with ids or not.
+            Never mix adds with and without ids on one store.
         drop_old: Let the store drop an existing collection of this name, which is then not checked.
 
     Raises:
@@ -116,8 +118,9 @@ def milvus_kwargs(
             msg = not_installed("pymilvus")
             raise ImportError(msg) from error
     index = index_params(metric, index_type, rows=rows, dimensions=dimensions)
-    if found:
-        search = search_params(k, metric, found)
+    if found is not None:
+        auto_id = found.auto_id
+        search = search_params(k, metric, found.index_type or index_type)
     # For a collection that exists, the store would overwrite its properties.
     properties = None
     if found is None and fingerprint is not None:
@@ -131,7 +134,7 @@ def milvus_kwargs(
         "consistency_level": CONSISTENCY,
         "collection_properties": properties,
         "enable_dynamic_field": True,
-        "auto_id": auto_id,
+        "auto_id": bool(auto_id),
         "drop_old": drop_old,
     }
     return kwargs | _hybrid(index, search) if hybrid else kwargs

@@ -19,7 +19,7 @@ from langchain_qwen3.reranker import Qwen3Reranker
 from qwen3_core import leaving
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.prompts import resolve_instruction
-from qwen3_core.validation import check_query, check_threshold, check_top_n
+from qwen3_core.validation import check_query, check_threshold, check_top_n, suggest
 
 DEFAULT_K = 10
 """Candidates taken from a vector store, as in Milvus' tutorial on these models."""
@@ -57,8 +57,17 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     """
 
     model_config = ConfigDict(
-        arbitrary_types_allowed=True, extra="forbid", use_attribute_docstrings=True
+        arbitrary_types_allowed=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # what is meant for another component may be a key
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_names(cls, given: Any) -> Any:
+        suggest(given, cls.model_fields)
+        return given
 
     vectorstore: VectorStore | None = None
     """First stage: a vector store, searched by similarity."""

@@ -11,6 +11,7 @@ from llama_index.core.bridge.pydantic import (
     PrivateAttr,
     SecretStr,
     field_validator,
+    model_validator,
 )
 
 from qwen3_core.components import make_embedder
@@ -19,7 +20,7 @@ from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.remote import RemoteEmbedder, Server
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
-from qwen3_core.validation import check_texts
+from qwen3_core.validation import check_texts, suggest
 
 
 @fields_documented
@@ -52,6 +53,12 @@ class Qwen3Embedding(BaseEmbedding):
         use_attribute_docstrings=True,
         hide_input_in_errors=True,  # a key may be among the input
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_names(cls, given: Any) -> Any:
+        suggest(given, cls.model_fields)
+        return given
 
     model_name: str = Field(default=DEFAULT_EMBEDDING_MODEL, alias="model", frozen=True)
     """Hub name such as "Qwen/Qwen3-Embedding-0.6B", local folder, or "tiny" for the bundled one."""

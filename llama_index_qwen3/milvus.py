@@ -96,8 +96,8 @@ def milvus_kwargs(
             fingerprint=fingerprint,
             token=token,
         )
-    if found:
-        search = search_params(k, metric, found)
+    if found is not None and found.index_type:
+        search = search_params(k, metric, found.index_type)
     index = index_params(metric, index_type, rows=rows, dimensions=dim)
     # The store wants these flat: it nests what is not a name of its own under "params" itself.
     index |= index.pop("params")

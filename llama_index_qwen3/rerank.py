@@ -11,6 +11,7 @@ from llama_index.core.bridge.pydantic import (
     PrivateAttr,
     SecretStr,
     field_validator,
+    model_validator,
 )
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
@@ -24,7 +25,7 @@ from qwen3_core.ranking import Ranked
 from qwen3_core.remote import RemoteReranker, Server
 from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
-from qwen3_core.validation import check_query, check_threshold, check_top_n
+from qwen3_core.validation import check_query, check_threshold, check_top_n, suggest
 
 RETRIEVAL_SCORE = "retrieval_score"
 """Metadata key of the first stage's score, where it is kept."""
@@ -63,6 +64,12 @@ class Qwen3Rerank(BaseNodePostprocessor):
         use_attribute_docstrings=True,
         hide_input_in_errors=True,  # a key may be among the input
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_names(cls, given: Any) -> Any:
+        suggest(given, cls.model_fields)
+        return given
 
     model: str = Field(default=DEFAULT_RERANKER_MODEL, frozen=True)
     """Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny" for the bundled one."""

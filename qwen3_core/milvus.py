@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from qwen3_core.fingerprint import Fingerprint
@@ -135,6 +135,15 @@ def check_uri(uri: str | Path) -> str:
     return str(path)
 
 
+class Found(NamedTuple):
+    """What a collection that exists has."""
+
+    index_type: str
+    """Of its vectors, which decides what a search may ask for; "" if they have none."""
+    auto_id: bool
+    """Whether Milvus numbers what is added; else it takes the caller's ids."""
+
+
 def check_collection(
     uri: str,
     collection_name: str,
@@ -146,7 +155,7 @@ def check_collection(
     auto_id: bool | None = None,
     fingerprint: Fingerprint | None = None,
     token: str | None = None,
-) -> str | None:
+) -> Found | None:
     """Check that a collection, if it exists, holds vectors of this kind, and load it.
 
     Call it before a vector store opens the collection: the stores check nothing, and Milvus Lite
@@ -169,8 +178,7 @@ def check_collection(
         token: "user:password" or an API key, where the server wants one.
 
     Returns:
-        The type of its vectors' index, which decides what a search may ask for ("" if it has none);
-        None if there is no such collection.
+        What it has; None if there is no such collection.
 
     Raises:
         ValueError: If the collection exists with another dimension, metric or kind of ids, or with
@@ -188,13 +196,15 @@ def check_collection(
             "choose another collection_name, drop the collection, or change the setting to match"
         )
         description = client.describe_collection(collection_name)
-        if auto_id is not None and bool(description.get("auto_id")) != auto_id:
+        numbered = bool(description.get("auto_id"))
+        if auto_id is not None and numbered != auto_id:
             found_ids, wanted = ("numbers what is added itself", "the caller's ids were")
             if auto_id:
                 found_ids, wanted = ("takes the caller's ids", "numbering by Milvus was")
             msg = (
-                f"collection {collection_name!r} {found_ids}, but {wanted} asked for "
-                f"(auto_id={auto_id}): {remedy}"
+                f"collection {collection_name!r} {found_ids}, but {wanted} asked for: pass "
+                f"auto_id={numbered} or leave it out, choose another collection_name, or drop the "
+                "collection"
             )
             raise ValueError(msg)
         fields = {f["name"]: f for f in description["fields"]}
@@ -233,7 +243,7 @@ def check_collection(
                 raise ValueError(msg)
         if indexes:
             client.load_collection(collection_name)
-        return index_type
+        return Found(index_type, numbered)
     finally:
         client.close()
 

@@ -1,7 +1,8 @@
 """Checks of what callers hand in, with errors that name the value and the fix."""
 
-from collections.abc import Iterable
-from typing import TypeGuard
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeGuard
 
 MIN_DIMENSIONS = 32
 """Smallest Matryoshka dimension the models were trained for (model cards: "32 to full")."""
@@ -109,3 +110,40 @@ def check_threshold(score_threshold: float | None) -> float | None:
         msg = f"score_threshold must be None or a number from 0 to 1, got {score_threshold!r}"
         raise ValueError(msg)
     return score_threshold
+
+
+OTHER_NAMES = {
+    "model_name": "model",
+    "model_name_or_path": "model",
+    "model_id": "model",
+    "url": "base_url",
+    "api_base": "base_url",
+    "openai_api_base": "base_url",
+    "openai_api_key": "api_key",
+    "top_k": "k",
+    "similarity_top_k": "k",
+}
+"""What other components call an argument, and what ours do."""
+
+
+def suggest(given: object, fields: Mapping[str, Any]) -> None:
+    """Raise for an unknown argument if it is clear which one is meant.
+
+    Args:
+        given: Arguments by name; anything else is left alone.
+        fields: A pydantic model's.
+
+    Raises:
+        ValueError: That names both.
+    """
+    if not isinstance(given, Mapping):
+        return
+    known = {*fields, *(field.alias for field in fields.values() if field.alias)}
+    for name in given:
+        if not isinstance(name, str) or name in known:
+            continue
+        close = get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.8)
+        meant = OTHER_NAMES.get(name) if OTHER_NAMES.get(name) in known else None
+        if meant or close:
+            msg = f"unknown argument {name!r}: did you mean {meant or close[0]}?"
+            raise ValueError(msg)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from benchmarks.machine import free_port as free_port  # the tests' too
 
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")
+# For tools/mutation.py: the same examples every time, and a failure is enough, however large.
+settings.register_profile(
+    "mutation",
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("QWEN3_TEST_DATA", ROOT.parent / "shared" / "data"))

@@ -10,18 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3_core import attention
-from qwen3_core.attention import BlockAttention, Segment, VarlenAttention, attention_for
+from qwen3_core.attention import (
+    BlockAttention,
+    Segment,
+    VarlenAttention,
+    attention_for,
+    segments_of,
+)
 from qwen3_core.buffers import Buffers
 from qwen3_core.encoder import Encoder
-from qwen3_core.packing import TokenSequence, Work
+from qwen3_core.packing import Ids, TokenSequence, Work, next_pack
 
-CPU = torch.device("cpu")
+# A result that does not fit its buffer is a warning of torch's, and no such buffer is right.
+pytestmark = pytest.mark.filterwarnings("error:An output with one or more elements was resized")
+
+CPU, META = torch.device("cpu"), torch.device("meta")
 HEADS, GROUP, SIZE = 2, 3, 8
 
 
-def varlen_attn(query, key, value, q_ends, k_ends, *_, scale, window_size, enable_gqa):
+def varlen_attn(query, key, value, q_ends, k_ends, *longest, scale, window_size, enable_gqa):
     """What torch documents of its CUDA kernel, in terms of its attention for single sequences."""
     assert window_size == (-1, 0)
+    assert q_ends.dtype == k_ends.dtype == torch.int32
+    assert longest == (q_ends.diff().max(), k_ends.diff().max())
     out = torch.empty_like(query)
     for i in range(len(q_ends) - 1):
         q, k, v = (
@@ -58,6 +69,21 @@ def segment_lists(draw):
         before = tuple(slice(start, start + length) for start, length in prefix)
         segments.append(Segment(queries, slice(begin, begin + count + more), before))
     return segments
+
+
+def test_a_segment_sees_its_prefix_and_itself():
+    known: dict[Ids, slice] = {(9, 9): slice(30, 32)}
+    sequences = [((1, 2), (3,)), ((1, 2), (4, 5)), ((6,), (7,)), ((), (8,)), ((9, 9), (10,))]
+    pack = next_pack([([Work([TokenSequence(*s) for s in sequences])], 100)], known)
+    rows = list(range(40))
+    assert [(rows[s.queries], rows[s.prefix], rows[s.keys]) for s in segments_of(pack, known)] == [
+        ([0, 1], [], [0, 1]),  # a prefix, then those that share it
+        ([2], [0, 1], [2]),
+        ([3, 4], [0, 1], [3, 4]),
+        ([5, 6], [], [5, 6]),  # a prefix that nobody shares is part of its segment
+        ([7], [], [7]),
+        ([8], [30, 31], [8]),  # a known prefix
+    ]
 
 
 @given(segments=segment_lists(), seed=st.integers(0, 2**16))
@@ -111,18 +137,36 @@ def test_the_varlen_kernel_is_tried_before_it_is_used(varlen, caplog):
     assert not caplog.records
 
 
-def aligned_at_the_first_key(query, key, value, q_ends, k_ends, *rest, **kwargs):
+def test_the_trial_is_made_where_and_in_what_the_model_computes(varlen, monkeypatch):
+    seen = []
+
+    def kernel(query, key, value, q_ends, k_ends, *rest, **kwargs):
+        seen.extend([query, key, value, q_ends, k_ends])
+        raise RuntimeError
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    assert not attention._varlen_agrees(META, torch.bfloat16, HEADS, GROUP, SIZE)
+    assert [t.dtype for t in seen] == [torch.bfloat16] * 3 + [torch.int32] * 2
+    assert {t.device for t in seen} == {META}
+
+
+def too_low(query, *rest, **kwargs):
+    return varlen_attn(query, *rest, **kwargs) - 1
+
+
+def aligned_at_the_first_key(query, key, value, q_ends, k_ends, longest, _, **kwargs):
     """The other convention for fewer queries than keys, which would be wrong for us."""
     first = torch.cat(
         [k + torch.arange(n) for k, n in zip(k_ends[:-1], q_ends.diff(), strict=True)]
     )
-    return varlen_attn(query, key[first], value[first], q_ends, q_ends, *rest, **kwargs)
+    return varlen_attn(query, key[first], value[first], q_ends, q_ends, longest, longest, **kwargs)
 
 
 @pytest.mark.parametrize(
     ("kernel", "reason"),
     [
         (aligned_at_the_first_key, "it is wrong by"),
+        (too_low, "it is wrong by 1"),
         (None, "it fails with"),
     ],
 )

@@ -117,8 +117,8 @@ def client(tmp_path):
 def test_a_collection_is_compared(client, tmp_path):
     uri = str(tmp_path / "milvus.db")
     client.alter_collection_properties("docs", properties=collection_properties(HUB))
-    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == ""
-    assert check_collection(uri, "docs", dimensions=64) == ""  # nothing to compare with
+    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == ("", False)
+    assert check_collection(uri, "docs", dimensions=64) == ("", False)  # nothing to compare with
     other = replace(HUB, model="me/fine-tuned", max_length=512)
     with pytest.raises(
         ValueError,
@@ -131,7 +131,7 @@ def test_a_collection_is_compared(client, tmp_path):
 def test_a_collection_of_somebody_else_is_taken_with_a_note(client, tmp_path, caplog):
     caplog.set_level(logging.WARNING, "qwen3_core.milvus")
     uri = str(tmp_path / "milvus.db")
-    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == ""
+    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == ("", False)
     (record,) = [r for r in caplog.records if r.name == "qwen3_core.milvus"]
     assert "collection 'docs' does not say what its vectors were made with" in record.message
 

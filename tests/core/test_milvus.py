@@ -33,7 +33,7 @@ def test_collection_that_does_not_exist(uri):
 
 
 def test_collection_that_fits(uri, collection):
-    assert check_collection(uri, collection, dimensions=64) == "AUTOINDEX"
+    assert check_collection(uri, collection, dimensions=64) == ("AUTOINDEX", False)
 
 
 def test_other_dimension(uri, collection):
@@ -114,9 +114,10 @@ def test_what_is_no_index_is_refused(arguments, error):
 
 
 def test_other_kind_of_ids(uri, collection):
-    assert check_collection(uri, collection, dimensions=64, auto_id=False) == "AUTOINDEX"
+    assert check_collection(uri, collection, dimensions=64, auto_id=False) == ("AUTOINDEX", False)
     with pytest.raises(
-        ValueError, match=r"takes the caller's ids, but numbering by Milvus was asked"
+        ValueError,
+        match=r"takes the caller.s ids, .* asked for: pass auto_id=False or leave it out",
     ):
         check_collection(uri, collection, dimensions=64, auto_id=True)
 
@@ -146,7 +147,7 @@ def test_a_collection_of_an_earlier_process_is_loaded(uri, collection):
     client.insert(collection, [{"id": 1, "vector": [1.0] + [0.0] * 63}])
     client.close()
     server_manager_instance.release_server(uri)
-    assert check_collection(uri, collection, dimensions=64) == "AUTOINDEX"
+    assert check_collection(uri, collection, dimensions=64) == ("AUTOINDEX", False)
     client = MilvusClient(uri=uri)
     assert client.query(collection, filter="id == 1", output_fields=["id"])[0]["id"] == 1
     client.close()

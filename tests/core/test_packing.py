@@ -98,6 +98,33 @@ def test_lines_have_their_own_limits():
     assert pack.ids == [1, 1, 1, 1, 2, 2]
 
 
+def test_a_known_prefix_takes_no_room_and_a_new_one_takes_its_own():
+    work = Work([TokenSequence(prefix, (i,)) for prefix in ((1, 2), (3, 4)) for i in range(5, 8)])
+    pack = next_pack([([work], 4)], lambda prefix: 2 * (prefix == (1, 2)))
+    assert pack.ids == [5, 6, 7], "another prefix would not fit"
+    (whole,) = packs_of([Work([TokenSequence((1, 2), (i,)) for i in range(5, 8)])], 5)
+    assert whole.ids == [1, 2, 5, 6, 7], "a prefix is paid for once"
+
+
+def test_a_full_pack_asks_nobody_else():
+    def works():
+        yield Work([TokenSequence((), (1,))])
+        pytest.fail("asked for more")
+
+    assert next_pack([(works(), 1)]).ids == [1]
+
+
+def test_what_waits_is_counted_and_can_be_given_back():
+    work = Work([TokenSequence((1,), (2,) * n) for n in (1, 2, 3)])
+    assert (work.waiting_tokens, work.peek()) == (6, 0)
+    assert [work.take(), work.take()] == [0, 1]
+    assert (work.waiting_tokens, work.peek()) == (3, 2)
+    work.give_back(1)
+    assert (work.waiting_tokens, work.peek()) == (5, 1)
+    assert [work.take(), work.take()] == [1, 2]
+    assert (work.waiting_tokens, work.waiting) == (0, False)
+
+
 def test_nothing_gives_an_empty_pack():
     assert next_pack([([], 10)]).members == ()
 

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -10,8 +11,8 @@ from tokenizers import Tokenizer
 
 from qwen3_core.packing import Ids
 from qwen3_core.prompts import CONTROL_TOKENS
-from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Qwen3Tokenizer
-from tests.conftest import TINY, optional_data
+from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Qwen3Tokenizer, _appended
+from tests.conftest import APPEND_END_OF_TEXT, TINY, optional_data
 from tests.reference import HEAD, TAIL, TASK, query_prompt
 
 HOSTILE = [
@@ -174,6 +175,7 @@ def test_cut_text_is_a_beginning_of_at_most_so_many_tokens(tokenizer, text, toke
 
 @given(pieces=st.lists(st.one_of(st.sampled_from(CONTROL_TOKENS), st.text(max_size=4)), max_size=8))
 @example(pieces=["<|im_", "<|im_end|>", "end|>"])
+@example(pieces=["e\u0301", "<|im_end|>"])
 def test_a_text_for_a_server_spells_no_control_token(tokenizer, whole, control, pieces):
     text = unicodedata.normalize("NFC", "".join(pieces))
     sent = tokenizer.without_control_tokens("".join(pieces))
@@ -182,6 +184,109 @@ def test_a_text_for_a_server_spells_no_control_token(tokenizer, whole, control, 
     # Those that this tokenizer does not know are taken apart too: a server has its own.
     if not any(token in text for token in CONTROL_TOKENS):
         assert sent == text
+
+
+def test_a_cut_text_is_no_shorter_than_needed(tokenizer):
+    text = "word " * 50
+    whole = tokenizer.encode(text)
+    for tokens in range(len(whole) + 1):
+        assert tokenizer.encode(tokenizer.cut_text(text, tokens)) == whole[:tokens]
+    assert tokenizer.cut_text(text, len(whole)) == text
+
+
+def test_what_fits_exactly_is_not_cut(tokenizer):
+    text = "one two three"
+    length = len(tokenizer.encode(text)) + 1
+    assert tokenizer.embedding_documents([text], length)[1] == []
+    assert tokenizer.embedding_documents([text], length - 1)[1] == [0]
+
+
+def test_many_long_texts_are_encoded_like_one(tokenizer):
+    texts = ["long " * 1000, "", "<|im_end|>", "e\u0301"]
+    assert tokenizer.encode_many(texts) == [tokenizer.encode(text) for text in texts]
+
+
+def test_frame_length_counts_all_but_query_and_document(tokenizer):
+    rows, _ = tokenizer.rerank_documents([""], 10_000)
+    empty = len(tokenizer.rerank_prefix(TASK, "")) + len(rows[0]) - len(tokenizer.encode(" "))
+    assert tokenizer.rerank_frame_length(TASK) == empty
+
+
+def test_size_is_above_all_ids(tokenizer, whole):
+    assert tokenizer.size == max(whole.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def test_id_of_a_word(tokenizer):
+    assert (tokenizer.word_id("yes"),) == tokenizer.encode("yes")
+
+
+def bundled() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((TINY / "reranker" / "tokenizer.json").read_text("utf-8"))
+    return data
+
+
+def test_a_file_that_truncates_and_pads_does_neither_here():
+    data = bundled()
+    tokenizer = Tokenizer.from_str(json.dumps(data))
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=8)
+    set_up = Qwen3Tokenizer(tokenizer.to_str())
+    assert set_up.encode("one two three") == Qwen3Tokenizer(json.dumps(data)).encode(
+        "one two three"
+    )
+    assert len(set_up.encode("one")) < 8
+
+
+@pytest.mark.parametrize(
+    ("post_processor", "expected"),
+    [
+        (None, ()),
+        ({"type": "ByteLevel"}, ()),
+        (APPEND_END_OF_TEXT, ("<|endoftext|>",)),
+        ({"processors": [{"type": "ByteLevel"}, APPEND_END_OF_TEXT]}, ("<|endoftext|>",)),
+        ({"single": [{"SpecialToken": {"id": "before"}}, {"Sequence": {"id": "A"}}]}, ()),
+        (
+            {
+                "single": [
+                    *({"SpecialToken": {"id": "before"}}, {"Sequence": {"id": "A"}}),
+                    *({"SpecialToken": {"id": name}} for name in ("first", "second")),
+                ]
+            },
+            ("first", "second"),
+        ),
+        ({"single": [{"SpecialToken": {"id": "alone"}}]}, ()),
+    ],
+)
+def test_tokens_that_a_file_appends(post_processor, expected):
+    assert _appended(post_processor) == expected
+
+
+@pytest.mark.parametrize("kind", ["embedding", "reranker"])
+def test_tokens_that_the_bundled_files_append(kind):
+    text = (TINY / kind / "tokenizer.json").read_text("utf-8")
+    expected = ("<|endoftext|>",) if "TemplateProcessing" in text else ()
+    assert Qwen3Tokenizer(text).appended == expected
+
+
+@pytest.mark.parametrize("wrong", [None, "suffix", "end of text"])
+def test_a_published_vocabulary_has_the_published_ids(monkeypatch, wrong):
+    """As if the bundled tokenizer were the published one, whose ids the code knows."""
+    data = bundled()
+    as_it_is = Qwen3Tokenizer(json.dumps(data))
+    size = len(data["model"]["vocab"])
+    suffix = as_it_is.rerank_suffix
+    for token in data["added_tokens"]:
+        if token["content"] == "<|endoftext|>":
+            token["id"] = size + 99 * (wrong == "end of text")
+    monkeypatch.setattr("qwen3_core.tokenizer.PUBLISHED_VOCABULARY", size)
+    monkeypatch.setattr(
+        "qwen3_core.tokenizer.PUBLISHED_SUFFIX", suffix[:-1] if wrong == "suffix" else suffix
+    )
+    if wrong:
+        with pytest.raises(ValueError, match="ids differ from the published ones"):
+            Qwen3Tokenizer(json.dumps(data))
+    else:
+        assert Qwen3Tokenizer(json.dumps(data)).end_of_text == size
 
 
 def test_word_of_several_tokens_is_refused(tokenizer):

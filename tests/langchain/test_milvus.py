@@ -87,7 +87,7 @@ def test_the_token_is_for_the_connection(embeddings, monkeypatch):
         "dimensions": 256,
         "metric": "COSINE",
         "text_search_field": None,
-        "auto_id": False,
+        "auto_id": None,
         "fingerprint": embeddings.embedder.fingerprint,
         "token": "user:secret",
     }
@@ -156,6 +156,17 @@ def test_milvus_may_number_the_documents(embeddings, tmp_path):
     store = Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db", auto_id=True))
     assert all(isinstance(id_, int) for id_ in store.add_texts(TEXTS))
     assert len(store.similarity_search(QUESTION, k=100)) == len(TEXTS)
+
+
+def test_what_was_added_without_ids_opens_again(embeddings, tmp_path):
+    with pytest.warns(UserWarning, match="No ids provided"):
+        Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db")).add_texts(TEXTS)
+    again = Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db"))
+    assert len(again.similarity_search(QUESTION, k=100)) == len(TEXTS)
+    again.add_texts(TEXTS[:1])
+    assert len(again.similarity_search(QUESTION, k=100)) == len(TEXTS) + 1
+    with pytest.raises(ValueError, match=r"numbers what is added itself.*: pass auto_id=True or"):
+        milvus_kwargs(embeddings, uri=tmp_path / "a.db", auto_id=False)
 
 
 def test_drop_old_replaces_a_collection_that_does_not_fit(embeddings, tmp_path):

@@ -1,0 +1,70 @@
+"""Buffers keep their memory from use to use; errors that mean too little memory are told apart."""
+
+import pytest
+import torch
+
+from qwen3_core.buffers import Buffers, is_out_of_memory
+
+CPU = torch.device("cpu")
+
+
+def test_the_memory_of_a_name_is_used_again_for_what_fits():
+    buffers = Buffers(CPU)
+    first = buffers.take("a", torch.float32, 2, 6)
+    again = buffers.take("a", torch.float32, 3, 4)
+    smaller = buffers.take("a", torch.float32, 5)
+    assert (first.shape, again.shape, smaller.shape) == ((2, 6), (3, 4), (5,))
+    assert first.data_ptr() == again.data_ptr() == smaller.data_ptr()
+    assert again.is_contiguous()
+
+
+def test_a_larger_tensor_takes_the_place_of_the_smaller():
+    buffers = Buffers(CPU)
+    small = buffers.take("a", torch.float32, 4)
+    large = buffers.take("a", torch.float32, 2, 4)
+    assert large.data_ptr() != small.data_ptr()
+    assert buffers.take("a", torch.float32, 4).data_ptr() == large.data_ptr()
+
+
+def test_names_and_dtypes_have_memory_of_their_own():
+    buffers = Buffers(CPU)
+    taken = [
+        buffers.take("a", torch.float32, 4),
+        buffers.take("b", torch.float32, 4),
+        buffers.take("a", torch.bfloat16, 4),
+    ]
+    assert [t.dtype for t in taken] == [torch.float32, torch.float32, torch.bfloat16]
+    assert len({t.data_ptr() for t in taken}) == 3
+
+
+def test_clear_gives_the_memory_back():
+    buffers = Buffers(CPU)
+    held = buffers.take("a", torch.float32, 4)
+    buffers.clear()
+    assert buffers.take("a", torch.float32, 4).data_ptr() != held.data_ptr()
+
+
+def test_tensors_lie_on_the_device():
+    assert Buffers(torch.device("meta")).take("a", torch.float32, 4).device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("of some kind"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 4 GB)"),
+        RuntimeError("CUDA error: Out of Memory"),
+    ],
+)
+def test_errors_that_mean_too_little_memory(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shape mismatch"), ValueError("out of memory"), KeyError("a")]
+)
+def test_errors_that_mean_something_else(error):
+    assert not is_out_of_memory(error)
