@@ -349,12 +349,13 @@ PROPERTIES: dict[Callable[[], None], int] = {
 """Property -> examples in the suite."""
 
 
-def run(prop: Callable[[], None], examples: int) -> None:
+def run(prop: Callable[[], None], examples: int, **more: Any) -> None:
     settings(
         max_examples=examples,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
+        **more,
     )(prop)()
 
 
@@ -370,7 +371,8 @@ def test_for_long(prop):
     end = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "600")) / len(PROPERTIES)
     rounds = 0
     while time.monotonic() < end:
-        run(prop, PROPERTIES[prop])
+        # Where CI is set, hypothesis would try the same examples in every round.
+        run(prop, PROPERTIES[prop], derandomize=False)
         rounds += 1
     print(f"{prop.__name__}: {rounds * PROPERTIES[prop]} examples")
 
