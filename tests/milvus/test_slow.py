@@ -4,7 +4,6 @@ import contextlib
 import socket
 import threading
 import time
-from urllib.parse import urlsplit
 
 import pytest
 from pymilvus.exceptions import MilvusException
@@ -23,7 +22,7 @@ class SlowProxy:
 
     def __init__(self, server: str) -> None:
         self.delay = 0.0
-        self._server = ("127.0.0.1", urlsplit(server).port)
+        self._server = ("127.0.0.1", int(server.rpartition(":")[2]))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._sockets = [self._listener]
