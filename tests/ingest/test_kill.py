@@ -1,8 +1,10 @@
 """Killed with SIGKILL at any moment and run again, it ends with an undisturbed run's collection."""
 
+import json
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -71,6 +73,35 @@ def test_killed_twenty_times(framework, processes, tmp_path):
     assert in_the_midst >= KILLS // 4
 
     calm = tmp_path / "calm.db"
+    assert main(arguments(folder, calm, framework)) == 0
+    try:
+        assert_same(
+            read_rows(str(uri), "notes", framework),
+            read_rows(str(calm), "notes", framework),
+            VECTOR_FIELDS[framework],
+        )
+    finally:
+        release(str(uri))
+        release(str(calm))
+
+
+def test_ended_by_sigterm_in_the_midst(framework, processes, tmp_path):
+    """As a service manager ends it: at once, with what is noted there, and a rerun goes on."""
+    folder, journal = tmp_path / "notes", tmp_path / "ended.notes.ingest.jsonl"
+    make_corpus(folder)
+    uri, calm = tmp_path / "ended.db", tmp_path / "calm.db"
+    for files in (1, 20):
+        before = noted(journal)
+        process = processes.Process(target=main, args=(arguments(folder, uri, framework),))
+        process.start()
+        wait_until(lambda: noted(journal) - before >= files, process)  # noqa: B023
+        process.terminate()
+        process.join(30)
+        assert process.exitcode == -signal.SIGTERM
+        lines = journal.read_text("utf-8").splitlines()
+        assert all(isinstance(json.loads(line), dict) for line in lines)
+        assert before < noted(journal) < FILES
+    assert main(arguments(folder, uri, framework)) == 0
     assert main(arguments(folder, calm, framework)) == 0
     try:
         assert_same(

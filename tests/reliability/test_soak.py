@@ -29,6 +29,7 @@ def test_mixed_load_leaves_nothing_behind(shared):
     assert len(parts) == SOAK_PARTS
     for part in parts:
         assert part.requests >= 32  # every caller had its turn
+        assert 0 < part.cpu < 10
         assert (part.wrong, part.lost, part.doubled, part.failed) == (0, 0, 0, 0)
     settled = parts[2:]
     # Threads and files of tests that ran before may still be going away; none may come.
@@ -37,4 +38,4 @@ def test_mixed_load_leaves_nothing_behind(shared):
         assert settled[-1].files <= settled[0].files
         # The allocator of a run this short is not settled yet; a leak of answers would be more.
         assert settled[-1].memory < settled[0].memory * 1.1
-    assert dataclasses.asdict(parts[0]).keys() >= {"rate", "query"}
+    assert dataclasses.asdict(parts[0]).keys() >= {"rate", "cpu", "query"}

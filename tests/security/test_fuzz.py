@@ -349,18 +349,21 @@ PROPERTIES: dict[Callable[[], None], int] = {
 """Property -> examples in the suite."""
 
 
-def run(prop: Callable[[], None], examples: int) -> None:
-    settings(
-        max_examples=examples,
+@cache
+def prepared(prop: Callable[[], None]) -> Callable[[], None]:
+    """With its settings, which hypothesis lets a function be given once."""
+    return settings(
+        max_examples=PROPERTIES[prop],
         database=None,
         deadline=None,
+        derandomize=False,  # else every round would try the same examples where CI is set
         suppress_health_check=list(HealthCheck),
-    )(prop)()
+    )(prop)
 
 
 @pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.__name__)
 def test_briefly(prop):
-    run(prop, PROPERTIES[prop])
+    prepared(prop)()
 
 
 @pytest.mark.nightly
@@ -370,7 +373,7 @@ def test_for_long(prop):
     end = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "600")) / len(PROPERTIES)
     rounds = 0
     while time.monotonic() < end:
-        run(prop, PROPERTIES[prop])
+        prepared(prop)()
         rounds += 1
     print(f"{prop.__name__}: {rounds * PROPERTIES[prop]} examples")
 
