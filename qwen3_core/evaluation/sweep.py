@@ -226,15 +226,17 @@ def _smallest_top_n(found: Sequence[TopN]) -> int:
 
 def _reason(chosen: Point, best: Point, questions: int, top_n: int) -> str:
     noise = (best.ndcg.high - best.ndcg.low) / 2
-    what = f"{chosen.name} reaches nDCG@10 {chosen.ndcg.mean:.3f} in {_ms(chosen.latency.p50)}"
+    what = (
+        f"{chosen.name} reaches nDCG@10 {chosen.ndcg.mean:.3f} ±{noise:.3f} on {questions} "
+        f"questions in {_ms(chosen.latency.p50)}"
+    )
     loss = best.ndcg.mean - chosen.ndcg.mean
     if loss <= 0:
         against = "the best of all settings tried"
     else:
         against = (
             f"{loss:.3f} below the best one tried ({best.name}, {_ms(best.latency.p50)}), "
-            f"which is {'within' if loss < noise else 'beyond'} the noise of {questions} questions "
-            f"(±{noise:.3f})"
+            f"which is {'within' if loss < noise else 'beyond'} the noise"
         )
     return f"{what}, {against}; the first {top_n} passages hold {TOP_N_SHARE:.0%} of what it finds."
 

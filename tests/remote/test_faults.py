@@ -684,7 +684,15 @@ def test_child_processes_can_use_a_component_that_was_used(server, purpose, meth
     np.testing.assert_allclose(ask(component), expected(component), atol=1e-5)
 
 
-def test_an_interrupt_ends_a_call_and_leaves_the_component_usable(server):
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt; a shell that runs the tests in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_a_call_and_leaves_the_component_usable(server, interruptible):
     component = on_server(server, options())
     server.fail(silent)
 
