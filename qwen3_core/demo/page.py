@@ -102,6 +102,7 @@ def build(setup: Setup) -> gr.Blocks:
                 max_lines=1,
                 max_length=MAX_QUESTION,
                 autofocus=True,
+                min_width=320,  # on a phone, a row of its own
                 scale=5,
             )
             corpus = gr.Dropdown(names, value=next(iter(names), None), label="Corpus", scale=2)

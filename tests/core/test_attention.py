@@ -19,7 +19,7 @@ from qwen3_core.attention import (
 )
 from qwen3_core.buffers import Buffers
 from qwen3_core.encoder import Encoder
-from qwen3_core.packing import Ids, TokenSequence, Work, next_pack
+from qwen3_core.packing import TokenSequence, Work, next_pack
 
 # A result that does not fit its buffer is a warning of torch's, and no such buffer is right.
 pytestmark = pytest.mark.filterwarnings("error:An output with one or more elements was resized")
@@ -72,17 +72,31 @@ def segment_lists(draw):
 
 
 def test_a_segment_sees_its_prefix_and_itself():
-    known: dict[Ids, slice] = {(9, 9): slice(30, 32)}
+    known = {(9, 9): slice(30, 32), (11, 12): slice(32, 33), (13, 14): slice(33, 34)}
     sequences = [((1, 2), (3,)), ((1, 2), (4, 5)), ((6,), (7,)), ((), (8,)), ((9, 9), (10,))]
-    pack = next_pack([([Work([TokenSequence(*s) for s in sequences])], 100)], known)
+    sequences += [((11, 12), (1,)), ((11, 12), (2,)), ((13, 14), (3,))]
+
+    def count(prefix):
+        rows = known.get(prefix, slice(0, 0))
+        return rows.stop - rows.start
+
+    pack = next_pack([([Work([TokenSequence(*s) for s in sequences])], 100)], count)
     rows = list(range(40))
-    assert [(rows[s.queries], rows[s.prefix], rows[s.keys]) for s in segments_of(pack, known)] == [
+    seen = [
+        (rows[s.queries], [i for piece in s.prefix for i in rows[piece]], rows[s.keys])
+        for s in segments_of(pack, known)
+    ]
+    assert seen == [
         ([0, 1], [], [0, 1]),  # a prefix, then those that share it
         ([2], [0, 1], [2]),
         ([3, 4], [0, 1], [3, 4]),
         ([5, 6], [], [5, 6]),  # a prefix that nobody shares is part of its segment
         ([7], [], [7]),
         ([8], [30, 31], [8]),  # a known prefix
+        ([9], [32], [9]),  # the rest of one, then those that share both
+        ([10], [32, 9], [10]),
+        ([11], [32, 9], [11]),
+        ([12, 13], [33], [12, 13]),  # the rest of one that nobody shares
     ]
 
 

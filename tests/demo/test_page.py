@@ -1,5 +1,6 @@
 """The demo page in a browser, as a person uses it; and what it does with strangers' files."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,6 +89,36 @@ def test_enter_shows_both_orders_and_the_moves(visit, size, scheme):
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     bright = sum(int(part) for part in background.strip("rgba()").split(",")[:3]) / 3
     assert bright < 100 if scheme == "dark" else bright > 200
+
+
+def test_on_a_phone_the_question_has_a_row_and_empty_parts_take_no_room(visit):
+    page = visit(viewport={"width": 390, "height": 844})
+    box = page.get_by_label("Question", exact=True).bounding_box()
+    assert box
+    assert box["width"] >= 300
+    parts = [page.locator(f"#q3-{name}") for name in ("times", "results", "answers")]
+    assert not any(part.is_visible() for part in parts)
+    ask(page, EXAMPLES[0])
+    page.locator(".reranked li").first.wait_for()
+    assert all(part.is_visible() for part in parts)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "rgb(r, g, b)" (WCAG 2.2)."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_subdued_text_can_be_read(visit, scheme):
+    page = visit(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    ask(page, EXAMPLES[0])
+    page.locator(".reranked li").first.wait_for()
+    style = "e => [getComputedStyle(e).color, getComputedStyle(e.closest('li')).backgroundColor]"
+    for what in (".dense .place", ".dense .what span"):
+        pair = sorted(map(luminance, page.locator(what).first.evaluate(style)))
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, what  # WCAG 2.2, level AA
 
 
 def test_keyboard_alone_reaches_the_button_and_focus_is_seen(visit):

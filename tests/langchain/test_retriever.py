@@ -282,7 +282,7 @@ async def test_concurrent_calls_do_not_mix(retriever):
         ({"k": 0}, "k must be at least 1, or None for all, but got 0"),
         ({"top_n": 0}, "top_n must be at least 1, or None for all, but got 0"),
         ({"search_kwargs": {"k": 5}}, "search_kwargs holds 'k': pass k= to the retriever itself"),
-        ({"topn": 5}, "topn\n  Extra inputs are not permitted"),
+        ({"topn": 5}, r"unknown argument 'topn': did you mean top_n\?"),
         ({"reranker": None}, "reranker\n  Input should be"),
         ({"vectorstore": "milvus.db"}, "vectorstore\n  Input should be an instance of VectorStore"),
     ],

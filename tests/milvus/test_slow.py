@@ -89,7 +89,7 @@ def test_late_answers_are_waited_for_and_right(proxy, framework):
 
 
 def test_a_timeout_ends_the_wait_and_leaves_the_store_usable(proxy):
-    store = LangChain(proxy.uri, "slow_timeout", more={"timeout": 1})
+    store = LangChain(proxy.uri, "slow_timeout", more={"timeout": 5})
     try:
         store.add(TEXTS)
         expected = store.search("text 3", 3)
