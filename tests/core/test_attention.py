@@ -72,7 +72,11 @@ def segment_lists(draw):
 
 
 def test_a_segment_sees_its_prefix_and_itself():
-    known = {(9, 9): slice(30, 32), (11, 12): slice(32, 33), (13, 14): slice(33, 34)}
+    known: dict[tuple[int, ...], slice] = {
+        (9, 9): slice(30, 32),
+        (11, 12): slice(32, 33),
+        (13, 14): slice(33, 34),
+    }
     sequences = [((1, 2), (3,)), ((1, 2), (4, 5)), ((6,), (7,)), ((), (8,)), ((9, 9), (10,))]
     sequences += [((11, 12), (1,)), ((11, 12), (2,)), ((13, 14), (3,))]
 
