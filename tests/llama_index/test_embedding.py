@@ -356,7 +356,7 @@ def test_equal_texts_get_equal_vectors(embed_model):
         ({"instruction": "  "}, "instruction is blank: pass None for the default"),
         ({"embed_batch_size": 0}, "Input should be greater than 0"),
         ({"embed_batch_size": 4096}, "Input should be less than or equal to 2048"),
-        ({"modle": "tiny"}, "Extra inputs are not permitted"),
+        ({"modle": "tiny"}, "unknown argument .modle.: did you mean model"),
     ],
 )
 def test_settings_out_of_range_are_refused_at_once(no_loading, settings, message):

@@ -396,7 +396,7 @@ def test_a_megabyte_of_text_is_cut_with_a_warning():
         ({"max_length": 0}, "max_length must be a number of tokens, at least 1"),
         ({"dtype": "int8"}, "Input should be 'auto', 'bfloat16', 'float32' or 'float16'"),
         ({"metadata_mode": "some"}, "Input should be 'all', 'embed', 'llm' or 'none'"),
-        ({"topn": 3}, "Extra inputs are not permitted"),
+        ({"topn": 3}, "unknown argument .topn.: did you mean top_n"),
     ],
 )
 def test_settings_out_of_range_are_refused_at_once(no_loading, settings, message):
