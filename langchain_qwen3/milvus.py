@@ -52,7 +52,7 @@ def milvus_kwargs(
         store.add_documents(documents, ids=[f"doc-{i}" for i in range(len(documents))])
         ```
 
-        Add arguments by name: `Milvus(**milvus_kwargs(embeddings), timeout=10)`.
+        Add arguments by name: `Milvus(**milvus_kwargs(embeddings), partition_key_field="tenant")`.
 
     Args:
         embeddings: Embeds documents and queries; its model is loaded to learn the vectors' length

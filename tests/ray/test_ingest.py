@@ -23,6 +23,12 @@ FILES = 12
 METADATA = {"source": "a.md", "title": "Keys"}
 
 
+@pytest.fixture(autouse=True)
+def without_tokens(monkeypatch):
+    """Ray reads this once in a process, so that all clusters of these tests must agree."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+
 @pytest.fixture
 def ingest(monkeypatch):
     """The example, as a module."""
@@ -258,7 +264,7 @@ def test_on_a_cluster_a_rerun_skips_what_is_done_and_reports_a_bad_text(
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path, without_tokens):
     """Address of a Ray cluster of one node, started as an operator would."""
     pytest.importorskip("ray", reason='Ray is not installed: pip install "qwen3-retrieval[ray]"')
     port = free_port()
