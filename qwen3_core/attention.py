@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from qwen3_core.buffers import Buffers
+from qwen3_core.linear import rounded
 from qwen3_core.packing import Ids, Pack
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,10 @@ logger = logging.getLogger(__name__)
 BLOCK = 96
 """Queries of a segment whose scores are computed at a time: few enough for them to stay in a core's
 cache, enough for efficient products. Of 64, 96, 128 and 256 the best on CPUs for most lengths."""
+
+KEYS_STEP = 32
+"""Keys that queries are compared with are a multiple of this, the last of them hidden; the number
+of different shapes is to be small, as `qwen3_core.linear.STEP` says."""
 
 
 class Segment(NamedTuple):
@@ -76,10 +81,12 @@ class Attention(Protocol):
         """Write the attention output of all queries.
 
         Args:
-            query: (kv_heads, n, G, head_dim), rotated and scaled by 1 / sqrt(head_dim).
+            query: (kv_heads, n, G, head_dim), rotated and scaled by 1 / sqrt(head_dim). Rows
+                behind the segments' belong to none.
             keys: (kv_heads, S, head_dim), rotated.
             values: (kv_heads, S, head_dim).
-            out: (n, kv_heads, G, head_dim), of the query's dtype.
+            out: (n, kv_heads, G, head_dim), of the query's dtype; what belongs to no segment is
+                not written.
             buffers: Memory to work in.
         """
 
@@ -99,41 +106,64 @@ class BlockAttention:
     ) -> None:
         """See `Attention`."""
         heads, _, group, size = query.shape
-        dtype = query.dtype
-        hidden = _hidden(dtype, query.device)
+        dtype, device = query.dtype, query.device
+        hidden = _hidden(dtype, device)
         for rows, own, prefix in self._segments:
             count = rows.stop - rows.start
-            seen_keys, seen_values = keys[:, own], values[:, own]
-            if prefix:
-                pieces = (*prefix, own)
-                shape = (heads, sum(piece.stop - piece.start for piece in pieces), size)
-                seen_keys, seen_values = (
-                    torch.cat(
-                        [x[:, piece] for piece in pieces], 1, out=buffers.take(name, dtype, *shape)
-                    )
-                    for name, x in (("seen keys", keys), ("seen values", values))
-                )
-            earlier = seen_keys.shape[1] - count
+            pieces = (*prefix, own)
+            known = sum(piece.stop - piece.start for piece in pieces)
+            shape = (heads, known + -known % KEYS_STEP, size)
+            seen_keys, seen_values = (
+                _gathered(x, pieces, buffers.take(name, dtype, *shape))
+                for name, x in (("seen keys", keys), ("seen values", values))
+            )
+            earlier = known - count
             for begin in range(0, count, BLOCK):
                 end = min(begin + BLOCK, count)
-                block = slice(rows.start + begin, rows.start + end)
-                seen, height = earlier + end, end - begin
+                seen = earlier + end
+                seen += -seen % KEYS_STEP
+                asked = _block(query, rows.start + begin, end - begin, buffers)
+                height = asked.shape[1] // group
                 scores = buffers.take("scores", dtype, heads, height * group, seen)
-                asked = query[:, block].flatten(1, 2)
                 torch.bmm(asked, seen_keys[:, :seen].transpose(1, 2), out=scores)
-                if height > 1:
-                    ahead = scores.view(heads, height, group, seen)[..., earlier + begin :]
-                    ahead += hidden[:height, None, :height]
+                ahead = scores.view(heads, height, group, seen)[..., earlier + begin :]
+                if ahead.shape[-1] > 1:
+                    ahead += hidden[:height, None, : ahead.shape[-1]]
                 torch.softmax(scores, -1, out=scores)
                 found = buffers.take("found", dtype, heads, height * group, size)
                 torch.bmm(scores, seen_values[:, :seen], out=found)
-                out[block] = found.view(heads, height, group, size).transpose(0, 1)
+                answers = found.view(heads, height, group, size)[:, : end - begin]
+                out[rows.start + begin : rows.start + end] = answers.transpose(0, 1)
+
+
+def _gathered(x: Tensor, pieces: Sequence[slice], out: Tensor) -> Tensor:
+    """Rows of x, (heads, S, size), one piece after the other, then zeros as far as `out` goes."""
+    count = sum(piece.stop - piece.start for piece in pieces)
+    if len(pieces) == 1 and count == out.shape[1]:
+        return x[:, pieces[0]]
+    zeros = x.new_zeros(1, 1, 1).expand(len(x), out.shape[1] - count, x.shape[-1])
+    return torch.cat([*(x[:, piece] for piece in pieces), zeros], 1, out=out)
+
+
+def _block(query: Tensor, begin: int, count: int, buffers: Buffers) -> Tensor:
+    """Queries from a row on, (heads, rows * G, head_dim), and what comes to make a usual shape.
+
+    What comes behind the `count` rows is arbitrary; its answers are not used.
+    """
+    heads, rows, group, size = query.shape
+    height = rounded(count)
+    if begin + height <= rows:
+        return query[:, begin : begin + height].flatten(1, 2)
+    block = buffers.take("asked", query.dtype, heads, height, group, size)
+    block[:, :count] = query[:, begin : begin + count]
+    return block.flatten(1, 2)
 
 
 @lru_cache
 def _hidden(dtype: torch.dtype, device: torch.device) -> Tensor:
     """Minus infinity for each key that comes after a query of the same block."""
-    return torch.full((BLOCK, BLOCK), -torch.inf, dtype=dtype, device=device).triu_(1)
+    ahead = torch.full((BLOCK, BLOCK + KEYS_STEP), -torch.inf, dtype=dtype, device=device)
+    return ahead.triu_(1)
 
 
 class VarlenAttention:
@@ -152,6 +182,7 @@ class VarlenAttention:
         self._seen = torch.tensor(list(chain.from_iterable(rows)), device=device)
         self._ends = ends(queries), ends(list(map(len, rows)))
         self._longest = max(queries), max(map(len, rows))
+        self._count = sum(queries)
 
     def __call__(
         self, query: Tensor, keys: Tensor, values: Tensor, out: Tensor, buffers: Buffers
@@ -161,7 +192,7 @@ class VarlenAttention:
         from torch.nn.attention.varlen import varlen_attn
 
         found: Any = varlen_attn(
-            query.transpose(0, 1).flatten(1, 2),
+            query[:, : self._count].transpose(0, 1).flatten(1, 2),
             keys.transpose(0, 1)[self._seen],
             values.transpose(0, 1)[self._seen],
             *self._ends,
@@ -170,6 +201,7 @@ class VarlenAttention:
             window_size=(-1, 0),  # causal, the last query beside the last key
             enable_gqa=True,
         )
+        out = out[: self._count]
         out.copy_(found.view(out.shape))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from qwen3_core.attention import Attention, Segment, attention_for, last_tokens_of, segments_of
 from qwen3_core.buffers import Buffers
 from qwen3_core.layers import Layer, rms_norm
-from qwen3_core.linear import pack
+from qwen3_core.linear import pack, rounded
 from qwen3_core.packing import Ids, Line, Pack, W, next_pack
 
 if TYPE_CHECKING:
@@ -149,9 +149,9 @@ class Encoder:
     ) -> tuple[Tensor, dict[Ids, list[KeysValues]]]:
         """The pack's states as a tensor, and the keys and values of the prefixes' rows in it."""
         model = self.model
-        ids = torch.tensor(pack.ids, device=self.device)
-        positions = torch.tensor([pack.positions], device=self.device)
-        last_rows = torch.tensor(pack.last_rows, device=self.device)
+        ids = self._rows(pack.ids)
+        positions = self._rows(pack.positions)[None]
+        last_rows = self._rows(pack.last_rows)
         x = model.embed_tokens(ids).float()
         # Both halves of a head turn by the same angles: transformers lists them twice.
         turns = model.rotary_emb(x[None], positions)
@@ -179,8 +179,16 @@ class Encoder:
                 normed, x, cos, sin = (t[last_rows] for t in (normed, x, cos, sin))
             layer.attend(x, normed, cos, sin, keys, values, attention)
             layer.transform(x)
-        norm = model.norm
+        norm, x = model.norm, x[: len(pack.last_rows)]
         return rms_norm(x, norm.weight.float(), norm.variance_epsilon), captured
+
+    def _rows(self, numbers: list[int]) -> Tensor:
+        """A number for each row, and zeros for rows that only make the shape a usual one.
+
+        Those belong to no segment, so nothing of them reaches a result.
+        """
+        more = rounded(len(numbers)) - len(numbers)
+        return torch.tensor([*numbers, *[0] * more], device=self.device)
 
     def _attention(self, segments: list[Segment]) -> Attention:
         config = self.model.config

@@ -8,8 +8,10 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qwen3_core import Embedder, Reranker
+from qwen3_core.packing import TokenSequence, Work
 from tests.conftest import ROOT, TINY
 
 DOCUMENTS = [f"Milvus fact number {i}: segments are sealed and flushed. " * 3 for i in range(40)]
@@ -122,3 +124,28 @@ def test_memory_that_is_really_short():
     )
     assert "tiny: not enough memory for a pack of" in done.stdout, done.stderr[-2000:]
     assert done.stdout.endswith("True\n")
+
+
+def test_texts_of_all_lengths_make_products_of_few_shapes(folder):
+    """Each new shape costs time and, in oneDNN's store of programs, about a megabyte."""
+    shapes = set()
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if any(product in func.name() for product in ("bmm", "mm", "linear")):
+                tensors = (x.shape for x in args if isinstance(x, torch.Tensor))
+                shapes.add((func.name(), *tensors))
+            return func(*args, **kwargs or {})
+
+    encoder = Embedder(folder / "embedding").engine.encoder
+    prefix = tuple(range(40))
+    for length in range(1, 400, 5):
+        own = tuple(range(100, 100 + length))
+        for sequences in (
+            [TokenSequence((), own)],
+            [TokenSequence(prefix, own)] * (length % 7 + 1),
+        ):
+            pack = encoder.next_pack([([Work(sequences)], 4096)])
+            with Record():
+                encoder.run(pack)
+    assert 50 < len(shapes) < 512  # half of what the store holds
