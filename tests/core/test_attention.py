@@ -118,6 +118,32 @@ def test_blocks_and_the_varlen_kernel_see_the_same(segments, seed):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 5, 100])
+@pytest.mark.parametrize("prefix", [(), (slice(200, 203),)])
+@pytest.mark.parametrize("more", [0, 3, 40])
+def test_what_a_segment_does_not_see_may_be_anything(count, prefix, more):
+    """Neighbours that overflowed, rows that only make a usual shape, memory as it was found."""
+
+    class Dirty(Buffers):
+        def take(self, name, dtype, *shape):
+            return super().take(name, dtype, *shape).fill_(torch.nan)
+
+    torch.manual_seed(count)
+    segment = Segment(slice(0, count), slice(7, 7 + count), prefix)
+    query = torch.full((HEADS, count + more, GROUP, SIZE), torch.nan)
+    query[:, :count].normal_()
+    keys, values = torch.full((2, HEADS, 300, SIZE), torch.nan).unbind()
+    for rows in (*segment.prefix, segment.keys):
+        keys[:, rows].normal_()
+        values[:, rows].normal_()
+    found, clean = torch.zeros(2, count + more, HEADS, GROUP, SIZE).unbind()
+    BlockAttention([segment])(query, keys, values, found, Dirty(CPU))
+    BlockAttention([segment])(*(x.nan_to_num() for x in (query, keys, values)), clean, Buffers(CPU))
+    assert found[:count].isfinite().all()
+    assert torch.equal(found[:count], clean[:count])
+    assert not found[count:].any()
+
+
 def test_a_model_computes_the_same_with_the_varlen_kernel(random_checkpoints, varlen, monkeypatch):
     from qwen3_core.loading import load
 
