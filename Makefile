@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help demo test nightly mutation docs docs-serve notebooks vllm llama-cpp milvus chromium \
+.PHONY: help demo test bounds nightly mutation docs docs-serve notebooks vllm llama-cpp milvus chromium \
 	bench bench-load lint format release-check clean venv
 
 help: ## list the targets
@@ -24,6 +24,9 @@ test: venv ## run the tests
 	$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup --ignore tests/vllm || status=1; \
 	$(VENV_PYTHON) -m pytest tests/vllm || status=1; \
 	exit $$status
+
+bounds: venv ## run the core's tests on the oldest and the newest dependencies that are allowed
+	@$(VENV_PYTHON) tools/check_bounds.py
 
 nightly: venv ## run the long tests, which `make test` leaves out
 	@$(VENV_PYTHON) -m pytest -m nightly

@@ -21,10 +21,11 @@ from setup_venv import ROOT, TORCH, with_pip_settings_for_uv
 
 ENDS = {"oldest": "lowest-direct", "newest": "highest"}
 RUNNERS = ["pytest>=9.0.3,<10", "pytest-asyncio>=1.3,<2", "pytest-timeout>=2.4,<3"]
-RUNNERS += ["hypothesis>=6.130,<7"]
+RUNNERS += ["pytest-xdist>=3.8,<4", "hypothesis>=6.130,<7"]
 SHOWN = ["torch", "transformers", "tokenizers", "safetensors", "numpy", "tqdm"]
 TESTS = [f"tests/core/test_{name}.py" for name in (
-    "bad_input", "engine", "fingerprint", "loading", "packing", "parity", "prompts", "tokenizer",
+    "attention", "bad_input", "engine", "layers", "linear", "loading", "packing", "parity", "prompts",
+    "reranker", "template", "tokenizer",
 )]  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def check(end: str, folder: Path) -> int:
         [python, "-c", query, *SHOWN], capture_output=True, text=True, check=True
     )
     print(end, *zip(SHOWN, shown.stdout.split(), strict=True), flush=True)
-    command = [python, "-m", "pytest", "-q", *TESTS]
+    command = [python, "-m", "pytest", "-q", "-n", "2", *TESTS]
     return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
 
 

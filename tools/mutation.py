@@ -37,6 +37,7 @@ TESTS = {
     "buffers": ["buffers"],
     "attention": ["attention"],
     "layers": ["layers"],
+    "linear": ["linear"],
     "reranker": ["reranker"],
 }
 """Modules of `qwen3_core`, each with the files of `tests/core` that specify it."""
