@@ -5,8 +5,10 @@ Retries, `Retry-After`, connection pools and the key's header are the official O
 
 import asyncio
 import json
+import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,12 +21,17 @@ if TYPE_CHECKING:
     import httpx
     from openai import APIStatusError, AsyncOpenAI
 
+logger = logging.getLogger(__name__)
+
 NO_KEY = "none"
 """Sent where no key is needed; without it the OpenAI client would send `OPENAI_API_KEY` to whatever
 server it is pointed at."""
 
 WORDS = 400
 """Characters that an error quotes of what a server said."""
+
+SECONDS_BETWEEN_WARNINGS = 60.0
+"""A server that many requests must be sent to again is spoken of this often."""
 
 REPEATED = 12
 """Characters in a row from which on what a server says is taken for a repetition of a text."""
@@ -203,10 +210,36 @@ class Client:
             timeout=httpx.Timeout(self._server.read_timeout, connect=self._server.connect_timeout),
             max_retries=self._server.retries,
             # OpenAI's own choice would try to close itself when the event loop is gone.
-            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [_final_if_missing]}),
+            http_client=DefaultAsyncHttpxClient(
+                event_hooks={
+                    "request": [_Retries(self._server.retries).tell],
+                    "response": [_final_if_missing],
+                }
+            ),
         )
         openai._custom_headers = {}  # noqa: SLF001 - those of OPENAI_CUSTOM_HEADERS, for OpenAI alone
         return _Connection(openai, asyncio.Semaphore(self._server.concurrency))
+
+
+class _Retries:
+    """Says now and then that requests are sent again, since nobody would know why it takes long."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._silent_until = 0.0
+
+    async def tell(self, request: "httpx.Request") -> None:
+        """Called before each request; the OpenAI client counts attempts in a header."""
+        now = time.monotonic()
+        if request.headers.get("x-stainless-retry-count", "0") == "0" or now < self._silent_until:
+            return
+        self._silent_until = now + SECONDS_BETWEEN_WARNINGS
+        logger.warning(
+            "%s gave no answer, or one that passes; asking again, up to %d times a request "
+            "(logging.getLogger('openai') at INFO tells each)",
+            request.url,
+            self._most,
+        )
 
 
 def _without_texts(words: str, texts: Sequence[str]) -> str:

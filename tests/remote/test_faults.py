@@ -123,6 +123,19 @@ def test_an_answer_that_is_no_json_is_an_error_at_once(server, purpose, fault):
     np.testing.assert_allclose(ask(component), expected(component), atol=1e-5)
 
 
+def test_that_requests_are_sent_again_is_said_once(server, caplog):
+    component = on_server(server, options(retries=2, batch_size=1))
+    ask(component)
+    assert not caplog.messages
+    server.fail(*[status(503, retry_after="0")] * 3)
+    ask(component)
+    said = [r for r in caplog.records if r.name.startswith("qwen3_core")]
+    assert len(server.received) == 2 * len(TEXTS) + 3
+    assert [r.levelname for r in said] == ["WARNING"]
+    assert said[0].getMessage().startswith(f"{server.url}/embeddings gave no answer")
+    assert "up to 2 times" in said[0].getMessage()
+
+
 def test_retry_after_is_honoured(server):
     component = on_server(server, options(retries=3))
     server.fail(status(429, retry_after="0.4"), status(503, retry_after="0.2"))
