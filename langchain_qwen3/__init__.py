@@ -2,7 +2,8 @@
 
 `Qwen3Embeddings` fills and searches a vector store, `Qwen3Reranker` orders what was found,
 `Qwen3TwoStageRetriever` does both as one retriever, and `create_rag_chain` answers over it.
-`milvus_kwargs` gives the arguments of a Milvus vector store that fits.
+`milvus_kwargs` gives the arguments of a Milvus vector store that fits, `Server` the settings of a
+model server.
 
 Importing this package loads neither torch nor transformers; the first use of a model does.
 """
@@ -15,6 +16,7 @@ from langchain_qwen3._missing import not_installed
 from qwen3_core import __version__
 
 if TYPE_CHECKING:
+    from langchain_qwen3._settings import Server
     from langchain_qwen3.embeddings import Qwen3Embeddings
     from langchain_qwen3.milvus import milvus_kwargs
     from langchain_qwen3.rag import Citation, RagAnswer, create_rag_chain
@@ -28,6 +30,7 @@ __all__ = [
     "Qwen3Reranker",
     "Qwen3TwoStageRetriever",
     "RagAnswer",
+    "Server",
     "__version__",
     "create_rag_chain",
     "milvus_kwargs",
@@ -42,6 +45,7 @@ _HOMES = {
     "Qwen3Reranker": "reranker",
     "Qwen3TwoStageRetriever": "retriever",
     "RagAnswer": "rag",
+    "Server": "_settings",
     "create_rag_chain": "rag",
     "milvus_kwargs": "milvus",
 }

@@ -1,5 +1,6 @@
 """`Qwen3TwoStageRetriever`: many candidates from a vector store, the best few by the reranker."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from types import EllipsisType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
 
@@ -67,6 +68,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     @classmethod
     def _know_names(cls, given: Any) -> Any:
         suggest(given, cls.model_fields)
+        if isinstance(given, dict):
+            _check_stages(given)
         return given
 
     vectorstore: VectorStore | None = None
@@ -197,6 +200,28 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         if k is not None and isinstance(self.retriever, VectorStoreRetriever):
             arguments["k"] = k
         return self.retriever, arguments
+
+
+def _check_stages(given: Mapping[str, Any]) -> None:
+    """Refuse a component in the place of another, with the place where it belongs."""
+    stores = "a vector store of LangChain, such as langchain_milvus.Milvus"
+    retrievers = "a retriever of LangChain, such as vectorstore.as_retriever()"
+    for name, kind, wanted, other, place in (
+        ("vectorstore", VectorStore, stores, BaseRetriever, "it is a retriever: pass retriever="),
+        ("retriever", Runnable, retrievers, VectorStore, "it is a vector store: pass vectorstore="),
+        (
+            "reranker",
+            BaseDocumentCompressor,
+            "a Qwen3Reranker",
+            str,
+            "write Qwen3Reranker(model=...)",
+        ),
+    ):
+        value = given.get(name)
+        if value is None or isinstance(value, kind):
+            continue
+        msg = f"{name}= takes {wanted}; got {type(value).__name__}"
+        raise ValueError(f"{msg} ({place})" if isinstance(value, other) else msg)
 
 
 class _ScoredVectorStoreRetriever(VectorStoreRetriever):

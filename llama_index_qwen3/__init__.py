@@ -16,12 +16,13 @@ from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.milvus import milvus_kwargs
 from llama_index_qwen3.query_engine import CitedPassages, two_stage_query_engine
 from llama_index_qwen3.rerank import Qwen3Rerank
-from qwen3_core import __version__
+from qwen3_core import Server, __version__
 
 __all__ = [
     "CitedPassages",
     "Qwen3Embedding",
     "Qwen3Rerank",
+    "Server",
     "__version__",
     "milvus_kwargs",
     "two_stage_query_engine",

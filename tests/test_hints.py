@@ -1,9 +1,16 @@
 """Hints at the argument that is meant."""
 
+import re
+
 import pytest
+from langchain_core.embeddings import FakeEmbeddings
+from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank
+
+STORE = InMemoryVectorStore(FakeEmbeddings(size=3))
+RETRIEVER = STORE.as_retriever()
 
 
 @pytest.mark.parametrize(
@@ -35,3 +42,25 @@ def test_other_arguments_are_refused_without_a_guess():
 def test_what_the_frameworks_pass_is_known():
     assert Qwen3Embedding(model="tiny", embed_batch_size=3).embed_batch_size == 3
     assert Qwen3Embedding(model_name="tiny").model_name == "tiny"  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        (
+            {"vectorstore": RETRIEVER},
+            "got VectorStoreRetriever (it is a retriever: pass retriever=)",
+        ),
+        ({"retriever": STORE}, "got InMemoryVectorStore (it is a vector store: pass vectorstore=)"),
+        ({"vectorstore": "milvus.db"}, "vectorstore= takes a vector store of LangChain"),
+        ({"retriever": 3}, "retriever= takes a retriever of LangChain"),
+        (
+            {"vectorstore": STORE, "reranker": "tiny"},
+            "reranker= takes a Qwen3Reranker; got str (write Qwen3Reranker(model=...))",
+        ),
+        ({"vectorstore": STORE, "reranker": STORE}, "got InMemoryVectorStore"),
+    ],
+)
+def test_a_component_in_the_place_of_another_gets_a_hint(stages, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Qwen3TwoStageRetriever(**{"reranker": Qwen3Reranker(model="tiny"), **stages})
