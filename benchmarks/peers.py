@@ -4,6 +4,7 @@ A system offers some of `rerank(query, documents)`, `embed(documents)` and `quer
 return log-odds (n,), vectors (n, hidden_size) and one vector (hidden_size,).
 """
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -334,14 +335,23 @@ class Peer:
         self.offers: set[str] = self._receive()
 
     def run(self, method: str, *arguments: Any) -> tuple[float, np.ndarray, float]:
-        """Call a method of the system: seconds, its answer, and peak memory of the call in GiB."""
-        self._pipe.send((method, arguments))
+        """Call a method of the system: seconds, its answer, and peak memory of the call in GiB.
+
+        Raises:
+            RuntimeError: If it fails, or its process has ended.
+        """
+        try:
+            self._pipe.send((method, arguments))
+        except BrokenPipeError:
+            msg = "its process ended"
+            raise RuntimeError(msg) from None
         seconds, answer, memory = self._receive()
         return seconds, answer, memory
 
     def close(self) -> None:
-        """End it."""
-        self._pipe.send(None)
+        """End it, if it has not ended by itself."""
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.send(None)
         self._process.join()
 
     def _receive(self) -> Any:

@@ -12,6 +12,7 @@ ratios are medians of the rounds' ratios.
 import argparse
 import json
 import random
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -79,8 +80,14 @@ def measure(
     times: dict[str, list[float]] = {}
     memory: dict[str, float] = {}
     for turn in range(rounds + 1):  # the first warms up
-        for name, peer in peers.items():
-            seconds, answers[name], memory[name] = peer.run(method, *in_turn(turn, arguments))
+        for name, peer in list(peers.items()):
+            try:
+                seconds, answers[name], memory[name] = peer.run(method, *in_turn(turn, arguments))
+            except RuntimeError as error:  # such as killed because memory was short
+                print(f"without {name}: {error}", file=sys.stderr, flush=True)
+                del peers[name]
+                times.pop(name, None)
+                continue
             if turn:
                 times.setdefault(name, []).append(seconds)
     figures = {}
