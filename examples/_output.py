@@ -191,7 +191,8 @@ def show_next_steps(settings: Settings) -> None:
         "tiny is a toy. It shows that everything runs, not how well the real models search; for "
         "those (1.2 GB each, downloaded once) run"
     )
-    command = shlex.join([_short(sys.executable), sys.argv[0]])
+    given = [] if settings.token else sys.argv[1:]  # a key is not repeated
+    command = shlex.join([_short(sys.executable), sys.argv[0], *given])
     # One line each, so that they can be copied from a narrow terminal.
     console.print(f"  {command} \\", style="bold", soft_wrap=True)
     console.print(

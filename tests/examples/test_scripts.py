@@ -1,6 +1,7 @@
 """The examples as their users run them: as scripts, offline, with the bundled models."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def test_demo_shows_both_stages_and_the_sources_of_both_frameworks(run, uri):
     out = run("demo.py", "--uri", uri).stdout
     assert "tiny is a toy" in out
     assert re.search(
-        r"python\S* \S*demo\.py \\\n +--model Qwen/\S+0\.6B --reranker Qwen/\S+0\.6B\n", out
+        r"python\S* \S*demo\.py --uri \S+ \\\n +--model Qwen/\S+0\.6B --reranker Qwen/\S+0\.6B\n",
+        out,
     )
     rows = re.findall(r"^ +(dense search|then reranked) +(\d+) +(\d+) +(\d+)", out, re.MULTILINE)
     totals = {stage: [int(count) for count in counts] for stage, *counts in rows}
@@ -111,6 +113,9 @@ def test_compare_shows_what_moved(run, uri, notes):
     assert list(dense) == sorted(dense, reverse=True)
     assert list(reranked) == sorted(reranked, reverse=True)
     assert all(a != b for a, b in zip(was, now, strict=True) if a)
+    command = re.search(r"compare\.py (.+) \\\n", out)
+    assert command
+    assert shlex.split(command[1])[-2:] == ["--question", KEYS]
     collection, count = row_counts(uri).popitem()
     assert count == 4
 
