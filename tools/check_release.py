@@ -49,6 +49,8 @@ IN_SDIST = (
     "tests/conftest.py",
     *IN_WHEEL,
 )
+DEMO_CORPUS = "qwen3_core/demo/corpus/milvus.md"
+"""In the sdist it lies among the examples."""
 MAX_WHEEL = 25e6
 """Bytes; the bundled pair is 21 MB before compression."""
 
@@ -86,7 +88,9 @@ found = [node.node_id for node in best]
 
 AFTER = """
 import qwen3_core, sys
+from qwen3_core.demo.__main__ import BUNDLED
 assert found == ["1"], found
+assert [*BUNDLED.glob("*.md")], BUNDLED
 assert "site-packages" in qwen3_core.__file__, qwen3_core.__file__
 print("  ", qwen3_core.__version__, "from", qwen3_core.__file__)
 """
@@ -128,7 +132,7 @@ def check_content(sdist: Path, wheel: Path) -> None:
         sys.exit(f"{wheel.name} holds {', '.join(sorted(strange))} beside the packages")
     with tarfile.open(sdist) as archive:
         sources = {name.partition("/")[2] for name in archive.getnames()}
-    for file, held, wanted in ((wheel, names, IN_WHEEL), (sdist, sources, IN_SDIST)):
+    for file, held, wanted in ((wheel, names, (*IN_WHEEL, DEMO_CORPUS)), (sdist, sources, IN_SDIST)):
         missing = [name for name in wanted if name not in held]
         if missing:
             sys.exit(f"{file.name} lacks {', '.join(missing)}")
