@@ -17,8 +17,10 @@ from qwen3_core.command import make_parser
 from qwen3_core.components import make_embedder, make_reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL, TINY
 
-BUNDLED: Final = Path(__file__).resolve().parents[2] / "examples" / "corpus"
-"""The examples' corpus, where the package runs from a clone."""
+_HERE: Final = Path(__file__).resolve().parent
+_IN_WHEEL: Final = _HERE / "corpus"
+BUNDLED: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _HERE.parents[1] / "examples" / "corpus"
+"""The examples' corpus: a wheel brings it, a clone has it beside the packages."""
 
 EXAMPLES: Final = (
     "Every passage is rated 0.99, how can I tell them apart?",
@@ -36,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(  # noqa: T201
             f"demo: it needs {error.name}, which is not installed: run "
-            '`pip install "qwen3-retrieval[demo,ingest]"` (from a clone: '
-            '`pip install ".[demo,ingest]"`)',
+            '`pip install "qwen3-retrieval[demo]"` (from a clone: `pip install ".[demo]"`)',
             file=sys.stderr,
         )
         return 1
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from qwen3_core.demo.search import Searcher
     from qwen3_core.remote import ServerError
 
-    paths = options.corpus or ([BUNDLED] if BUNDLED.is_dir() else [])
+    paths = options.corpus or [BUNDLED]
     urls = options.base_url or [None]
     reranker = options.reranker or (TINY if options.model == TINY else DEFAULT_RERANKER_MODEL)
     try:
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         corpora,
         f"Models: {options.model} and {reranker}"
         + (", bundled toys that show the mechanism." if options.model == TINY else "."),
-        () if options.corpus or not corpora else EXAMPLES,
+        () if options.corpus else EXAMPLES,
         options.llm,
     )
     try:
@@ -87,8 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         type=Path,
         metavar="PATH",
-        help="folder or file to search; may be given several times; default, in a clone: the "
-        "examples' FAQ",
+        help="folder or file to search; may be given several times; default: a bundled "
+        "FAQ on this package",
     )
     add("--model", default=TINY, help='embedding model: hub name, folder, or "tiny" (default)')
     add("--reranker", metavar="MODEL", help="reranking model; default: the one that goes with it")

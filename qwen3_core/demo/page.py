@@ -21,6 +21,10 @@ UPLOADS: Final = "My files"
 MAX_QUESTION: Final = 1_000
 KINDS: Final = [".md", ".markdown", ".txt", ".pdf"]
 
+FAILURES: Final = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
+"""What a search or an upload raises with words for a person: bad input, files and addresses, a
+server's or the engine's failure, numbers that are none, and too little memory."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -39,6 +43,7 @@ class Setup:
 
 def build(setup: Setup) -> gr.Blocks:
     """The page, not yet served."""
+    names = list(setup.corpora)
 
     def ask(
         question: str, name: str, uploaded: Corpus | None, task: str, k: float, top_n: float
@@ -57,7 +62,7 @@ def build(setup: Setup) -> gr.Blocks:
                 max(1, int(k)),
                 (task or "").strip() or None,
             )
-        except (ValueError, OSError, RuntimeError, TimeoutError) as error:
+        except FAILURES as error:
             yield "", render.notice(str(error), error=True), ""
             return
         sent = [result.candidates[each.index] for each in result.ranking[: max(1, int(top_n))]]
@@ -73,17 +78,15 @@ def build(setup: Setup) -> gr.Blocks:
         yield times, columns, _answered(question, sent, setup.llm)
 
     def upload(files: list[str] | None) -> tuple[Any, Any, str]:
-        names = list(setup.corpora)
         if not files:
             return None, gr.update(choices=names, value=next(iter(names), None)), ""
         try:
             corpus = setup.searcher.index(read_uploads([Path(file) for file in files]))
-        except (ValueError, OSError, RuntimeError, TimeoutError) as error:
+        except FAILURES as error:
             return None, gr.update(choices=names), render.notice(str(error), error=True)
         done = render.notice(f"{len(corpus.passages):,} passages embedded: ask about them.")
         return corpus, gr.update(choices=[*names, UPLOADS], value=UPLOADS), done
 
-    names = list(setup.corpora)
     # Uploads are deleted an hour after they came.
     with gr.Blocks(
         title="Qwen3 reranking", analytics_enabled=False, delete_cache=(600, 3600)

@@ -15,6 +15,7 @@ from qwen3_core.evaluation.result import (
     Report,
     System,
     View,
+    candidates_of,
 )
 from qwen3_core.evaluation.settings import CUT
 from qwen3_core.evaluation.sweep import describe, instruction_name
@@ -150,7 +151,7 @@ def _systems(report: Report) -> str:
             "<h2>Systems side by side</h2>",
             _text(
                 "Where two lines overlap widely, the two systems may well be equal; whether they "
-                "differ is said below."
+                f"differ is said below. {candidates_of(report.systems)}"
             ),
             _scroll(plots.systems_plot(report.systems, metrics[0]), "systems"),
             _table(["system", *metrics], quality),

@@ -1,6 +1,7 @@
 """What an evaluation found: plain data, of which table, JSON and HTML are three views."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,13 @@ class System:
     """Metrics of each question, in the order of the report's questions."""
     unmatched: float = 0.0
     """Share of the results of a retriever passed in that belong to no passage of the dataset."""
+
+
+def candidates_of(systems: Sequence[System]) -> str:
+    """How many candidates the systems rerank, in words; "" where none does."""
+    ks = {s.setting.k for s in systems if s.setting is not None and s.setting.rerank}
+    counts = " or ".join(map(str, sorted(ks)))
+    return f"Reranked are the first {counts} candidates of each question." if ks else ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qwen3_core.evaluation.result import Move, Report, System, View
+from qwen3_core.evaluation.result import Move, Report, System, View, candidates_of
 from qwen3_core.evaluation.settings import CUT
 from qwen3_core.evaluation.sweep import describe, instruction_name
 
@@ -122,6 +122,7 @@ def _quality(systems: list[System]) -> Table:
                 text += f" ±{(value.high - value.low) / 2:.3f}"
             cells.append(f"[bold]{text}[/]" if value.mean == best[name] else text)
         table.add_row(escape(system.name), *cells)
+    table.caption, table.caption_justify = candidates_of(systems) or None, "left"
     return table
 
 

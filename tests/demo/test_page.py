@@ -15,7 +15,9 @@ from qwen3_core.demo.page import Setup, build, serve
 from qwen3_core.demo.passages import MAX_FILES, read_folder, read_uploads
 from qwen3_core.demo.search import Searcher
 from tests.conftest import free_port
+from tests.ingest.test_reading import pdf
 from tests.openai_server import OpenAIServer
+from tests.remote.fake_server import FakeServer, status
 
 HOSTILE = """# Tea <script>window.hacked = 1</script>
 
@@ -35,10 +37,10 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def visit(chromium, url):
-    """Opens the page; at the end nothing was asked of another host, and no error shown."""
+    """Opens a page; at the end nothing was asked of another host, and no error shown."""
     contexts, requests, errors = [], [], []
 
-    def open_page(**options):
+    def open_page(url=url, **options):
         context = chromium.new_context(**options)
         contexts.append(context)
         page = context.new_page()
@@ -149,6 +151,64 @@ def test_uploaded_text_is_shown_and_not_run(visit, tmp_path):
     assert page.locator("#forged, #q3-results script, #q3-answers img").count() == 0
 
 
+def test_a_pdf_is_searched_and_a_broken_one_explained(visit, tmp_path):
+    path, broken, empty = (tmp_path / name for name in ("tea.pdf", "torn.pdf", "empty.md"))
+    path.write_bytes(pdf(["Black tea is steeped for four minutes.", "Cats sleep all day."]))
+    broken.write_bytes(path.read_bytes()[:150])
+    empty.write_bytes(b"")
+    page = visit()
+    page.get_by_text("Instruction, number of candidates, own files").click()
+    for bad, said in ((broken, "not a readable PDF"), (empty, "no text in empty.md")):
+        page.locator("input[type=file]").set_input_files(bad)
+        page.locator("#q3-state").get_by_text(said).wait_for()
+        page.get_by_label("Remove this file").or_(page.get_by_label("Clear")).first.click()
+        page.locator("#q3-state").get_by_text(said).wait_for(state="hidden")
+    page.locator("input[type=file]").set_input_files(path)
+    page.get_by_text("2 passages embedded").wait_for()
+    ask(page, "How long is black tea steeped?")
+    best = page.locator(".reranked li").first
+    best.wait_for()
+    assert "tea.pdf, page 1" in best.inner_text()
+
+
+@pytest.mark.parametrize("error", [FloatingPointError, TimeoutError, MemoryError])
+def test_a_search_that_fails_says_why(visit, monkeypatch, error):
+    def fail(*_, **__):
+        raise error("the reason for a person")
+
+    monkeypatch.setattr(Reranker, "rerank", fail)
+    page = visit()
+    ask(page, EXAMPLES[0])
+    page.get_by_text("the reason for a person").wait_for()
+    monkeypatch.undo()
+    ask(page, EXAMPLES[0])
+    page.locator(".reranked li").first.wait_for()
+
+
+def test_models_on_servers(visit, tmp_path):
+    """The command, with both models on a server that once refuses."""
+    (tmp_path / "tea.md").write_text("# Tea\n\nGreen tea is steeped at 80 degrees.")
+    port = free_port()
+    with FakeServer("vllm") as server:
+        command = [sys.executable, "-m", "qwen3_core.demo", "--base-url", server.url]
+        command += ["--corpus", str(tmp_path), "--port", str(port), "--model", "tiny"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
+            try:
+                assert demo.stdout
+                assert any("Ctrl+C stops it" in line for line in demo.stdout)
+                page = visit(f"http://127.0.0.1:{port}")
+                ask(page, "How hot is the water?")
+                page.locator(".reranked li").first.wait_for()
+                server.fail(status(401))
+                ask(page, "How hot is the water?")
+                page.get_by_text("the server answered 401").wait_for()
+                ask(page, "How hot is the water?")
+                page.locator(".reranked li").first.wait_for()
+            finally:
+                demo.terminate()
+    assert len(server.received) >= 4
+
+
 def test_a_bad_instruction_is_explained(visit):
     page = visit()
     page.get_by_text("Instruction, number of candidates, own files").click()
@@ -201,5 +261,5 @@ def test_without_gradio_the_extra_is_named(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "qwen3-retrieval[demo,ingest]" in done.stderr
+    assert "qwen3-retrieval[demo]" in done.stderr
     assert "Traceback" not in done.stderr

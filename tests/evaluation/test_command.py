@@ -186,3 +186,6 @@ def test_table_fits_where_the_terminal_is_wide_or_narrow(report):
         out = io.StringIO()
         show(report, Console(file=out, width=width))
         assert max(map(len, out.getvalue().splitlines())) <= width
+    ks = {s.setting.k for s in report.systems if s.setting and s.setting.rerank}
+    assert f"Reranked are the first {ks.pop()} candidates" in out.getvalue()
+    assert not ks
