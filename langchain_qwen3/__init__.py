@@ -16,12 +16,12 @@ from langchain_qwen3._missing import not_installed
 from qwen3_core import __version__
 
 if TYPE_CHECKING:
-    from langchain_qwen3._settings import Server
     from langchain_qwen3.embeddings import Qwen3Embeddings
     from langchain_qwen3.milvus import milvus_kwargs
     from langchain_qwen3.rag import Citation, RagAnswer, create_rag_chain
     from langchain_qwen3.reranker import Qwen3CrossEncoder, Qwen3Reranker
     from langchain_qwen3.retriever import Qwen3TwoStageRetriever
+    from qwen3_core import Server
 
 __all__ = [
     "Citation",

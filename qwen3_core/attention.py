@@ -127,8 +127,7 @@ class BlockAttention:
                 scores = buffers.take("scores", dtype, heads, height * group, seen)
                 torch.bmm(asked, seen_keys[:, :seen].transpose(1, 2), out=scores)
                 ahead = scores.view(heads, height, group, seen)[..., earlier + begin :]
-                if ahead.shape[-1] > 1:
-                    ahead += hidden[:height, None, : ahead.shape[-1]]
+                ahead += hidden[:height, None, : ahead.shape[-1]]
                 torch.softmax(scores, -1, out=scores)
                 found = buffers.take("found", dtype, heads, height * group, size)
                 torch.bmm(scores, seen_values[:, :seen], out=found)
@@ -141,7 +140,7 @@ def _gathered(x: Tensor, pieces: Sequence[slice], out: Tensor) -> Tensor:
     count = sum(piece.stop - piece.start for piece in pieces)
     if len(pieces) == 1 and count == out.shape[1]:
         return x[:, pieces[0]]
-    zeros = x.new_zeros(1, 1, 1).expand(len(x), out.shape[1] - count, x.shape[-1])
+    zeros = x.new_zeros(()).expand(len(x), out.shape[1] - count, x.shape[-1])
     return torch.cat([*(x[:, piece] for piece in pieces), zeros], 1, out=out)
 
 

@@ -37,7 +37,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.out_features = linear.out_features
         self._bias = linear.bias
         reorder = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001
         self._weight = reorder(linear.weight.detach(), ROWS)

@@ -59,7 +59,10 @@ OUTCOMES: dict[str, Callable[[dict[str, Any]], object]] = {
         and Path("evaluation.html").is_file()
     ),
     "llama_index/index.md": lambda names: (
-        [node.ref_doc_id for node in names["index"].as_retriever().retrieve("Where are the keys?")]
+        [
+            found.node.ref_doc_id
+            for found in names["index"].as_retriever().retrieve("Where are the keys?")
+        ]
         == ["keys.md"]
     ),
     "production.md": lambda names: names["stats"].packs > 0,

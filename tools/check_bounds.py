@@ -24,8 +24,8 @@ RUNNERS = ["pytest>=9.0.3,<10", "pytest-asyncio>=1.3,<2", "pytest-timeout>=2.4,<
 RUNNERS += ["pytest-xdist>=3.8,<4", "hypothesis>=6.130,<7"]
 SHOWN = ["torch", "transformers", "tokenizers", "safetensors", "numpy", "tqdm"]
 TESTS = [f"tests/core/test_{name}.py" for name in (
-    "attention", "bad_input", "engine", "layers", "linear", "loading", "packing", "parity", "prompts",
-    "reranker", "template", "tokenizer",
+    "attention", "bad_input", "engine", "layers", "linear", "loading", "packing", "parity",
+    "prompts", "reranker", "template", "tokenizer",
 )]  # fmt: skip
 
 

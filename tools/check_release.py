@@ -132,7 +132,10 @@ def check_content(sdist: Path, wheel: Path) -> None:
         sys.exit(f"{wheel.name} holds {', '.join(sorted(strange))} beside the packages")
     with tarfile.open(sdist) as archive:
         sources = {name.partition("/")[2] for name in archive.getnames()}
-    for file, held, wanted in ((wheel, names, (*IN_WHEEL, DEMO_CORPUS)), (sdist, sources, IN_SDIST)):
+    for file, held, wanted in (
+        (wheel, names, (*IN_WHEEL, DEMO_CORPUS)),
+        (sdist, sources, IN_SDIST),
+    ):
         missing = [name for name in wanted if name not in held]
         if missing:
             sys.exit(f"{file.name} lacks {', '.join(missing)}")

@@ -15,6 +15,7 @@ from qwen3_core.attention import (
     Segment,
     VarlenAttention,
     attention_for,
+    last_tokens_of,
     segments_of,
 )
 from qwen3_core.buffers import Buffers
@@ -104,6 +105,18 @@ def test_a_segment_sees_its_prefix_and_itself():
     ]
 
 
+def test_last_tokens_ask_in_the_order_of_their_rows():
+    """A prefix that is laid answers nothing, and takes no row."""
+    sequences = [((1, 2), (3,)), ((1, 2), (4, 5)), ((), (8, 9))]
+    pack = next_pack([([Work([TokenSequence(*s) for s in sequences])], 100)], lambda _: 0)
+    found = last_tokens_of(segments_of(pack, {}), pack.last_rows)
+    assert [(s.queries, s.keys, s.prefix) for s in found] == [
+        (slice(0, 1), slice(2, 3), (slice(0, 2),)),
+        (slice(1, 2), slice(3, 5), (slice(0, 2),)),
+        (slice(2, 3), slice(5, 7), ()),
+    ]
+
+
 @given(segments=segment_lists(), seed=st.integers(0, 2**16))
 def test_blocks_and_the_varlen_kernel_see_the_same(segments, seed):
     torch.manual_seed(seed)
@@ -118,7 +131,7 @@ def test_blocks_and_the_varlen_kernel_see_the_same(segments, seed):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, 5, 100])
+@pytest.mark.parametrize("count", [1, 5, 64, 100])
 @pytest.mark.parametrize("prefix", [(), (slice(200, 203),)])
 @pytest.mark.parametrize("more", [0, 3, 40])
 def test_what_a_segment_does_not_see_may_be_anything(count, prefix, more):
@@ -138,7 +151,8 @@ def test_what_a_segment_does_not_see_may_be_anything(count, prefix, more):
         values[:, rows].normal_()
     found, clean = torch.zeros(2, count + more, HEADS, GROUP, SIZE).unbind()
     BlockAttention([segment])(query, keys, values, found, Dirty(CPU))
-    BlockAttention([segment])(*(x.nan_to_num() for x in (query, keys, values)), clean, Buffers(CPU))
+    query, keys, values = (x.nan_to_num() for x in (query, keys, values))
+    BlockAttention([segment])(query, keys, values, clean, Buffers(CPU))
     assert found[:count].isfinite().all()
     assert torch.equal(found[:count], clean[:count])
     assert not found[count:].any()

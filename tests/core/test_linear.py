@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qwen3_core import linear
-from qwen3_core.linear import PackedLinear, gated, pack
+from qwen3_core.linear import PackedLinear, gated, pack, rounded
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,10 @@ def twin():
     maps = {name: nn.Linear(48, 80) for name in ("gate", "up")}
     weights = {name: (m.weight.detach(), m.bias.detach()) for name, m in maps.items()}
     return nn.ModuleDict(maps), weights
+
+
+def test_rows_are_one_or_a_multiple_of_the_step():
+    assert [rounded(count) for count in (1, 2, 16, 17, 1024)] == [1, 16, 16, 32, 1024]
 
 
 @pytest.mark.parametrize("shape", [(1, 48), (7, 48), (1030, 48), (2, 3, 48)])

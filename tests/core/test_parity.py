@@ -257,12 +257,10 @@ def test_sliding_window_models_are_refused():
 
 def test_sentence_transformers_gives_the_bundled_models_vectors():
     reason = "sentence-transformers is not here (a peer, not needed to run)"
-    SentenceTransformer = pytest.importorskip(
-        "sentence_transformers", reason=reason
-    ).SentenceTransformer
+    peer = pytest.importorskip("sentence_transformers", reason=reason)
 
     texts = ["Milvus stores data in object storage.", "Cats.", "a longer text " * 30]
-    peer = SentenceTransformer(
+    peer = peer.SentenceTransformer(
         str(TINY / "embedding"), device="cpu", model_kwargs={"dtype": "float32"}
     )
     ours = Embedder("tiny", dtype="float32", device="cpu")
