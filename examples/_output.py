@@ -191,8 +191,8 @@ def show_next_steps(settings: Settings) -> None:
         "tiny is a toy. It shows that everything runs, not how well the real models search; for "
         "those (1.2 GB each, downloaded once) run"
     )
-    given = [] if settings.token else sys.argv[1:]  # a key is not repeated
-    command = shlex.join([_short(sys.executable), sys.argv[0], *given])
+    given = [part.replace(settings.token or "\0", "...") for part in sys.argv]  # no key is shown
+    command = shlex.join([_short(sys.executable), *given])
     # One line each, so that they can be copied from a narrow terminal.
     console.print(f"  {command} \\", style="bold", soft_wrap=True)
     console.print(
