@@ -246,6 +246,15 @@ def test_cpus_and_float32_take_blocks(varlen):
         assert isinstance(found, BlockAttention)
 
 
+@pytest.mark.parametrize("agrees", [True, False])
+def test_cuda_takes_the_kernel_where_it_agrees(monkeypatch, agrees):
+    monkeypatch.setattr(attention, "_varlen_agrees", lambda *_: agrees)
+    monkeypatch.setattr(attention, "VarlenAttention", lambda *given: given)
+    cuda = torch.device("cuda")
+    found = attention_for(ONE, device=cuda, dtype=torch.bfloat16, **SHAPE)
+    assert found == (ONE, cuda) if agrees else isinstance(found, BlockAttention)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_the_real_kernel_agrees():
     assert attention._varlen_agrees(torch.device("cuda"), torch.bfloat16, 8, 2, 128)
