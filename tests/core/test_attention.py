@@ -1,6 +1,7 @@
 """Attention over packs: both ways of computing it, and the choice between them."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -251,7 +252,7 @@ def test_cuda_takes_the_kernel_where_it_agrees(monkeypatch, agrees):
     monkeypatch.setattr(attention, "_varlen_agrees", lambda *_: agrees)
     monkeypatch.setattr(attention, "VarlenAttention", lambda *given: given)
     cuda = torch.device("cuda")
-    found = attention_for(ONE, device=cuda, dtype=torch.bfloat16, **SHAPE)
+    found: Any = attention_for(ONE, device=cuda, dtype=torch.bfloat16, **SHAPE)
     assert found == (ONE, cuda) if agrees else isinstance(found, BlockAttention)
 
 
