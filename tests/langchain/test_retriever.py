@@ -284,7 +284,7 @@ async def test_concurrent_calls_do_not_mix(retriever):
         ({"search_kwargs": {"k": 5}}, "search_kwargs holds 'k': pass k= to the retriever itself"),
         ({"topn": 5}, r"unknown argument 'topn': did you mean top_n\?"),
         ({"reranker": None}, "reranker\n  Input should be"),
-        ({"vectorstore": "milvus.db"}, "vectorstore\n  Input should be an instance of VectorStore"),
+        ({"vectorstore": "milvus.db"}, r"vectorstore= takes a vector store .*; got str"),
     ],
 )
 def test_a_wrong_setting_is_refused_at_once(store, reranker, settings, error):
