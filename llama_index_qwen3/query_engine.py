@@ -290,8 +290,10 @@ def _check_arguments(llm: object, reranker: object, retriever_kwargs: dict[str, 
             msg = f"say {hints[name]} in place of {name}="
             raise TypeError(msg)
         if name not in known:
-            meant = get_close_matches(name, [*known, "top_k", "top_n", "streaming", "filters"])
-            hint = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(sorted(known))}"
+            own = ["top_k", "top_n", "reranker", "embed_model", "streaming"]
+            words = [*own, *sorted(known - {*own, *hints, "index"})]
+            meant = ["top_k"] if name == "k" else get_close_matches(name, words)
+            hint = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(words)}"
             msg = f"two_stage_query_engine has no argument {name!r}: {hint}"
             raise TypeError(msg)
 

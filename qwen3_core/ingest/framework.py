@@ -41,10 +41,11 @@ class Framework(Protocol):
 
 
 FRAMEWORKS: Final = {
-    "langchain": ("langchain_core", "langchain_qwen3.ingest"),
-    "llama-index": ("llama_index.core", "llama_index_qwen3.ingest"),
+    "langchain": ("langchain_milvus", "langchain_qwen3.ingest"),
+    "llama-index": ("llama_index.vector_stores.milvus", "llama_index_qwen3.ingest"),
 }
-"""A package that shows that the framework is installed, and where the part is."""
+"""The framework's Milvus store, which shows that it is there to be used (text splitters bring
+langchain-core to LlamaIndex's users too), and where our part is."""
 
 
 def load_framework(name: str | None, settings: Settings, encode: Encode) -> Framework:
@@ -53,13 +54,7 @@ def load_framework(name: str | None, settings: Settings, encode: Encode) -> Fram
     Raises:
         ImportError: If it, or a package that it needs, is not installed.
     """
-    name = name or next((n for n, (package, _) in FRAMEWORKS.items() if _installed(package)), None)
-    if name is None:
-        msg = (
-            "neither LangChain nor LlamaIndex is installed: run `pip install "
-            '"qwen3-retrieval[langchain,ingest]"` or "qwen3-retrieval[llama-index,ingest]"'
-        )
-        raise ImportError(msg)
+    name = name or first_installed()
     try:
         module = import_module(FRAMEWORKS[name][1])
     except ModuleNotFoundError as error:
@@ -68,6 +63,22 @@ def load_framework(name: str | None, settings: Settings, encode: Encode) -> Fram
         raise ImportError(msg) from error
     framework: Framework = module.IngestFramework(settings, encode)
     return framework
+
+
+def first_installed() -> str:
+    """The first framework whose Milvus store is installed.
+
+    Raises:
+        ImportError: If none is.
+    """
+    for name, (package, _) in FRAMEWORKS.items():
+        if _installed(package):
+            return name
+    msg = (
+        "neither LangChain nor LlamaIndex is installed with its Milvus store: run `pip install "
+        '"qwen3-retrieval[langchain,ingest]"` or "qwen3-retrieval[llama-index,ingest]"'
+    )
+    raise ImportError(msg)
 
 
 MAX_TITLE: Final = 200

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from pymilvus import MilvusClient, MilvusException
 
 from qwen3_core import Embedder
+from qwen3_core.ingest import framework
 from qwen3_core.ingest.framework import FRAMEWORKS
 from tests.conftest import ROOT, TINY
 from tests.ingest.conftest import ID_FIELDS, VECTOR_FIELDS, release, texts, write
@@ -471,3 +473,24 @@ def test_another_model_of_the_same_length_is_refused(framework, ingest, rows, tm
     assert ingest(framework, "--model", str(other)) == 1
     assert "model" in capsys.readouterr().err
     assert rows(framework) == before
+
+
+@pytest.mark.parametrize(
+    ("missing", "chosen"),
+    [
+        ((), "langchain"),
+        # langchain-core alone, which text splitters bring, does not count.
+        (("langchain_milvus",), "llama-index"),
+    ],
+)
+def test_the_framework_is_the_one_whose_store_is_installed(monkeypatch, missing, chosen):
+    monkeypatch.setattr(
+        framework, "find_spec", lambda name: None if name in missing else find_spec(name)
+    )
+    assert framework.first_installed() == chosen
+
+
+def test_without_a_store_the_extras_are_named(monkeypatch):
+    monkeypatch.setattr(framework, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"qwen3-retrieval\[llama-index,ingest\]"):
+        framework.first_installed()
