@@ -132,3 +132,13 @@ def test_nothing_gives_an_empty_pack():
 def test_sequence_without_own_token_is_refused():
     with pytest.raises(ValueError, match="sequence 1 has no token of its own"):
         Work([TokenSequence((), (1,)), TokenSequence((1,), ())])
+
+
+def test_what_is_given_back_comes_again():
+    work = Work([TokenSequence((), (i,)) for i in range(5)])
+    assert [work.take() for _ in range(4)] == [0, 1, 2, 3]
+    work.give_back(1)
+    assert work.take() == 3
+    work.give_back(2)
+    assert [work.take() for _ in range(3)] == [2, 3, 4]
+    assert not work.waiting
