@@ -9,35 +9,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bag import Bag, as_layer
+from .compare import FrameIds, calibrate, comparing_start, reranker_shape
 from .data import DevSet, vary_query
-from .embedding import TeacherTargets, learning_rate_share
+from .embedding import CONTEXT, TeacherTargets, learning_rate_share
 from .frames import DEFAULT_TASK, OTHER_TASKS
-from .match import FrameIds, centre, match_start
-from .mining import OVERLAP_WEIGHT, Overlap, choose_pool, mine
+from .mining import OVERLAP_WEIGHT, TEACHER_WEIGHT, Overlap, choose_pool, embed_pairs, mine
 from .model import Shape, TinyQwen3, last_states
 from .texts import Encoder
 from .workspace import Workspace, log, seed_everything
 
-LAYERS = 3
 LIST_LENGTH = 8
 LISTS = 12
-STEPS = 1400
-LEARNING_RATE = 2e-4
+STEPS = 1000
+LEARNING_RATE = 1.5e-4
 WARM_UP = 100
 #: Pairs of each group of sources (see data.GROUPS) that lists are made of.
 POOL = (6000, 9000, 2500, 6000)
-TARGET_TEMPERATURE = 0.07
+TARGET_TEMPERATURE = 0.1
 LABEL_BONUS = 0.15
 SAVE_EVERY = 25
-EVALUATE_EVERY = 75
+EVALUATE_EVERY = 150
 DEV_LIST = 10
 DEV_DOCUMENT_TOKENS = 128
-
-
-def reranker_shape(vocab_size: int) -> Shape:
-    """Sizes of the reranker."""
-    return Shape(vocab_size, LAYERS)
 
 
 def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> None:
@@ -45,11 +38,11 @@ def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> N
     rng = seed_everything(seed)
     targets, encoder = TeacherTargets(workspace), Encoder(workspace.tokenizer)
     size = workspace.tokenizer.get_vocab_size()
-    bag = _load_bag(workspace)
-    embedding = as_layer(bag, Shape(size, 1), encoder.end).eval()
+    embedding = _load_embedding(workspace)
     lists = Lists(workspace, targets, encoder, embedding)
     model = TinyQwen3(reranker_shape(size))
-    match_start(model, bag, lists.token_idf(size), frame_ids(encoder))
+    ids = frame_ids(encoder)
+    comparing_start(model, embedding.state_dict(), lists.token_idf(size), ids)
     dev = [DevLists(d, embedding, encoder) for d in workspace.dev]
     optimizer = _optimizer(model)
     step = 0
@@ -60,9 +53,10 @@ def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> N
         lists.order = state.get("order", [])
         step = state["step"]
     else:
-        sample = lists.draw(random.Random(seed))[0][:96]
-        centre(model, encoder.suffix[-1], lambda: log_odds(model, sample, DEFAULT_TASK, encoder))
-        log("start " + " ".join(d.report(model, encoder) for d in dev))
+        sample = lists.sample(seed, 1000)
+        answers = torch.tensor([1.0] + [0.0] * (LIST_LENGTH - 1)).repeat(len(sample) // LIST_LENGTH)
+        found = calibrate(model, lambda: log_odds(model, sample, DEFAULT_TASK, encoder), answers)
+        log("start " + " ".join(d.report(model, encoder) for d in dev) + f" weights {found}")
     average = torch.zeros(4)
     while step < steps:
         for group in optimizer.param_groups:
@@ -98,15 +92,25 @@ def log_odds(model: TinyQwen3, rows: list[list[int]], task: str, encoder: Encode
 
 def frame_ids(encoder: Encoder) -> FrameIds:
     """The frame's tokens, found by name."""
-    around = {*encoder.suffix, *encoder.ids("<Query>:"), *encoder.ids("\n<Document>:")}
     return FrameIds(
+        instruct=encoder.id_of("<Instruct"),
         query=encoder.id_of("<Query"),
         document=encoder.id_of("<Document"),
+        thought_end=encoder.id_of("</think>"),
         sink=encoder.id_of("<|im_start|>"),
         last=encoder.suffix[-1],
+        end_of_text=encoder.end,
         yes=encoder.yes,
         no=encoder.no,
-        frame=tuple(sorted(around)),
+        alike=tuple(
+            (encoder.id_of(token), encoder.id_of(other))
+            for token, other in (
+                ("<Instruct", "Instruct"),
+                ("<Query", "Query"),
+                (">:", ":"),
+                ("?\u010a", "?"),  # the vocabulary's spelling of a line break
+            )
+        ),
     )
 
 
@@ -126,7 +130,8 @@ class Lists:
         documents = [p.document for p in self.pairs]
         self.overlap = Overlap(documents)
         self.ids = encoder.all_ids([f" {d}" for d in documents], 192)
-        self.candidates = mine(workspace, pool, embedding, targets, encoder)
+        self.queries, self.documents = embed_pairs(embedding, self.pairs, encoder)
+        self.candidates = mine(workspace, self.pairs, self.queries, self.documents, targets)
         log(f"mined negatives for {len(pool)} pairs")
         d = [workspace.documents[p.document] for p in self.pairs]
         q = [workspace.queries[p.query] for p in self.pairs]
@@ -157,14 +162,24 @@ class Lists:
             pair = self.pairs[right]
             query = self.encoder.rerank_query(vary_query(pair, rng))
             rows += [query + self.ids[i][:limit] + self.encoder.suffix for i in chosen]
-            cosine = self.teacher_d[chosen].astype(np.float32) @ self.teacher_q[right]
-            overlap = [self.overlap(pair.query, i) for i in chosen]
-            target.append(cosine + OVERLAP_WEIGHT * np.array(overlap, np.float32))
+            own = (self.documents[chosen] @ self.queries[right]).numpy()
+            teacher = self.teacher_d[chosen].astype(np.float32) @ self.teacher_q[right]
+            overlap = np.array([self.overlap(pair.query, i) for i in chosen], np.float32)
+            target.append(own + TEACHER_WEIGHT * teacher + OVERLAP_WEIGHT * overlap)
         return rows, torch.from_numpy(np.stack(target)).float()
+
+    def sample(self, seed: int, rows: int) -> list[list[int]]:
+        """Token ids of lists, at least ``rows`` of them; what training draws stays as it was."""
+        order, self.order = self.order, []
+        rng, out = random.Random(seed), list[list[int]]()
+        while len(out) < rows:
+            out += self.draw(rng)[0]
+        self.order = order
+        return out
 
     def _negatives(self, right: int, rng: random.Random) -> list[int]:
         found = self.candidates[right]
-        near = rng.sample(found.student[:30], min(3, len(found.student)))
+        near = rng.sample(found.student[:15], min(4, len(found.student)))
         near += rng.sample(found.teacher, min(2, len(found.teacher)))
         negatives = dict.fromkeys(near)
         text = self.pairs[right].document[:150]
@@ -181,7 +196,7 @@ class DevLists:
     """A development set as the reranker meets it: the dense top ten of each query."""
 
     def __init__(
-        self, dev: DevSet, embedding: TinyQwen3, encoder: Encoder, queries: int = 40
+        self, dev: DevSet, embedding: TinyQwen3, encoder: Encoder, queries: int = 75
     ) -> None:
         self.dev = dev
         with torch.no_grad():
@@ -242,11 +257,11 @@ def _optimizer(model: TinyQwen3) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
 
 
-def _load_bag(workspace: Workspace) -> Bag:
-    state = workspace.load("embedding-bag")
+def _load_embedding(workspace: Workspace) -> TinyQwen3:
+    state = workspace.load(CONTEXT.name)
     if state is None:
-        msg = f"{workspace.root}/embedding-bag.pt is missing: run the embedding stage first"
+        msg = f"{workspace.root}/{CONTEXT.name}.pt is missing: run the embedding stage first"
         raise FileNotFoundError(msg)
-    bag = Bag(state["model"]["table"], state["model"]["log_weight"])
-    bag.load_state_dict(state["model"])
-    return bag
+    model = TinyQwen3(Shape(workspace.tokenizer.get_vocab_size(), CONTEXT.layers))
+    model.load_state_dict(state["model"])
+    return model.eval()
