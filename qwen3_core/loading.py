@@ -154,12 +154,8 @@ def load(
                 output_loading_info=True,
             )
     except (OSError, SafetensorError) as error:
-        msg = (
-            f"could not load the {kind} model {str(name)!r}: {_pickled(str(name)) or error}\n"
-            "Give a name on the Hugging Face Hub (network or a filled cache needed), such as "
-            f"{_RECOMMENDED[kind]!r}, a folder that holds config.json, tokenizer.json and "
-            f"*.safetensors, or {TINY!r} for the bundled model that needs no download."
-        )
+        reason = _pickled(str(name)) or error
+        msg = f"could not load the {kind} model {str(name)!r}: {reason}\n{_what_to_give(kind)}"
         raise OSError(msg) from error
     except Exception as error:
         # Whatever transformers stumbles over: RuntimeError, KeyError, a class of its own ...
@@ -209,8 +205,16 @@ def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None)
     try:
         return _load_tokenizer(_locate(str(name), kind), revision)
     except OSError as error:
-        msg = f"could not load the tokenizer of {str(name)!r}: {error}"
+        msg = f"could not load the tokenizer of {str(name)!r}: {error}\n{_what_to_give(kind)}"
         raise OSError(msg) from error
+
+
+def _what_to_give(kind: Kind) -> str:
+    return (
+        "Give a name on the Hugging Face Hub (network or a filled cache needed), such as "
+        f"{_RECOMMENDED[kind]!r}, a folder that holds config.json, tokenizer.json and "
+        f"*.safetensors, or {TINY!r} for the bundled model that needs no download."
+    )
 
 
 def _locate(name: str, kind: Kind) -> str:
@@ -263,7 +267,10 @@ def _cached_file(source: str, filename: str, revision: str | None) -> Path | Non
 def _load_tokenizer(source: str, revision: str | None) -> Qwen3Tokenizer:
     path = _cached_file(source, "tokenizer.json", revision)
     if path is None:
-        msg = f"{source!r} has no tokenizer.json"
+        # Offline, the hub's client tells a file that is not in the cache like one that is nowhere.
+        there = Path(source).is_dir()
+        what = "has no tokenizer.json" if there else "has no tokenizer.json, or is out of reach"
+        msg = f"{source!r} {what}"
         raise OSError(msg)
     try:
         return Qwen3Tokenizer(path.read_text(encoding="utf-8"))
