@@ -20,13 +20,7 @@ from langchain_qwen3.reranker import Qwen3Reranker
 from qwen3_core import leaving
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.prompts import resolve_instruction
-from qwen3_core.validation import (
-    check_query,
-    check_threshold,
-    check_top_n,
-    suggest,
-    warn_of_no_candidates,
-)
+from qwen3_core.validation import check_query, check_threshold, check_top_n, suggest
 
 DEFAULT_K = 10
 """Candidates taken from a vector store, as in Milvus' tutorial on these models."""
@@ -129,8 +123,6 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         config = RunnableConfig(callbacks=run_manager.get_child())
         with leaving.search():
             candidates = first_stage.invoke(query, config, **arguments)[:k]
-        if not candidates:
-            warn_of_no_candidates(self.vectorstore or self.retriever)
         kept = self.reranker.compress_documents(
             candidates, query, callbacks=run_manager.get_child(), **options
         )
@@ -152,8 +144,6 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         config = RunnableConfig(callbacks=run_manager.get_child())
         with leaving.search():
             candidates = (await first_stage.ainvoke(query, config, **arguments))[:k]
-        if not candidates:
-            warn_of_no_candidates(self.vectorstore or self.retriever)
         kept = await self.reranker.acompress_documents(
             candidates, query, callbacks=run_manager.get_child(), **options
         )

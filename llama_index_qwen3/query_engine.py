@@ -24,13 +24,7 @@ from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.rerank import Qwen3Rerank
 from qwen3_core import leaving
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
-from qwen3_core.validation import (
-    check_query,
-    check_top_n,
-    is_count,
-    show,
-    warn_of_no_candidates,
-)
+from qwen3_core.validation import check_query, check_top_n, is_count
 
 logger = logging.getLogger(__name__)
 
@@ -200,26 +194,12 @@ class _TwoStageQueryEngine(RetrieverQueryEngine):
     def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         check_query(query_bundle.query_str)
         with leaving.search():
-            found = super().retrieve(query_bundle)
-        self._check_found(found)
-        return found
+            return super().retrieve(query_bundle)
 
     async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         check_query(query_bundle.query_str)
         with leaving.search():
-            found = await super().aretrieve(query_bundle)
-        self._check_found(found)
-        return found
-
-    def _check_found(self, nodes: list[NodeWithScore]) -> None:
-        """Warn of a search without results, unless a threshold may have dropped them."""
-        thresholds = [
-            processor.score_threshold
-            for processor in self._node_postprocessors
-            if isinstance(processor, Qwen3Rerank)
-        ]
-        if not nodes and thresholds == [None]:
-            warn_of_no_candidates(getattr(self.retriever, "_vector_store", self.retriever))
+            return await super().aretrieve(query_bundle)
 
 
 def two_stage_query_engine(
@@ -270,7 +250,7 @@ def two_stage_query_engine(
     """
     _check_arguments(llm, reranker, retriever_kwargs)
     if not is_count(top_k):
-        msg = f"top_k must be at least 1, but got {show(top_k)}"
+        msg = f"top_k must be at least 1, but got {top_k!r}"
         raise ValueError(msg)
     check_top_n(top_n)
     index = _as_index(index_or_vector_store, embed_model)

@@ -1,16 +1,11 @@
 """Checks of what callers hand in, with errors that name the value and the fix."""
 
-import warnings
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeGuard
 
 MIN_DIMENSIONS = 32
 """Smallest Matryoshka dimension the models were trained for (model cards: "32 to full")."""
-
-
-class NoCandidatesWarning(UserWarning):
-    """The first stage of a two-stage search found nothing."""
 
 
 def check_text(text: object, what: str) -> str:
@@ -71,12 +66,6 @@ def is_count(value: object, least: int = 1) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def show(value: object) -> str:
-    """A value for an error about a number: what is no number comes with its type."""
-    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return repr(value) if plain or value is None else f"{value!r:.80}, a {type(value).__name__}"
-
-
 def check_top_n(top_n: int | None, name: str = "top_n") -> int | None:
     """Return `top_n` if it is None (all) or an integer of at least 1.
 
@@ -84,7 +73,7 @@ def check_top_n(top_n: int | None, name: str = "top_n") -> int | None:
         ValueError: If it is anything else.
     """
     if top_n is not None and not is_count(top_n):
-        msg = f"{name} must be at least 1, or None for all, but got {show(top_n)}"
+        msg = f"{name} must be at least 1, or None for all, but got {top_n!r}"
         raise ValueError(msg)
     return top_n
 
@@ -103,8 +92,7 @@ def check_dimensions(dimensions: int | None, full: int | None = None) -> int | N
         return None
     if not is_count(dimensions, MIN_DIMENSIONS) or (full is not None and dimensions > full):
         upper = "the model's full length" if full is None else str(full)
-        span = f"from {MIN_DIMENSIONS} to {upper}"
-        msg = f"dimensions must be an integer {span}, got {show(dimensions)}"
+        msg = f"dimensions must be an integer from {MIN_DIMENSIONS} to {upper}, got {dimensions!r}"
         raise ValueError(msg)
     return dimensions
 
@@ -119,28 +107,9 @@ def check_threshold(score_threshold: float | None) -> float | None:
         return None
     number: object = score_threshold
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= 1:
-        msg = f"score_threshold must be None or a number from 0 to 1, got {show(score_threshold)}"
+        msg = f"score_threshold must be None or a number from 0 to 1, got {score_threshold!r}"
         raise ValueError(msg)
     return score_threshold
-
-
-def warn_of_no_candidates(stage: object) -> None:
-    """Say that a search found nothing at all, which an empty store answers to every query.
-
-    Python shows a warning of one text once.
-
-    Args:
-        stage: What was searched: a vector store, whose collection is named, or a retriever.
-    """
-    where = type(stage).__name__
-    collection = getattr(stage, "collection_name", None)
-    if isinstance(collection, str):
-        where += f" (collection {collection!r})"
-    msg = (
-        f"{where} found no candidates at all. Is that the collection that was filled, or did a "
-        "filter exclude everything?"
-    )
-    warnings.warn(msg, NoCandidatesWarning, stacklevel=3)
 
 
 OTHER_NAMES = {

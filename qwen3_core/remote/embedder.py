@@ -222,10 +222,7 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not (np.isfinite(norms).all() and norms.all()):
             bad = int(np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))[0])
-            msg = (
-                f"{self.base_url} returned a vector of length {norms[bad, 0]} for text {bad}: does "
-                "this address serve an embedding model? llama.cpp with a reranker answers so"
-            )
+            msg = f"{self.base_url} returned a vector of length {norms[bad, 0]} for text {bad}"
             raise FloatingPointError(msg)
         unit: np.ndarray = vectors / norms
         return unit

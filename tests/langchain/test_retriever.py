@@ -13,7 +13,6 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from pydantic import ValidationError
 
 from langchain_qwen3 import Qwen3CrossEncoder, Qwen3Reranker, Qwen3TwoStageRetriever
-from qwen3_core.validation import NoCandidatesWarning
 from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS, call
 
 SYNC_AND_ASYNC = pytest.mark.parametrize("func", ["invoke", "ainvoke"])
@@ -57,15 +56,6 @@ def spy(embeddings) -> Spy:
 
 
 # Two stages
-
-
-@SYNC_AND_ASYNC
-def test_a_search_that_finds_nothing_is_told(embeddings, func):
-    empty = InMemoryVectorStore(embeddings)
-    empty.collection_name = "misspelt"
-    two_stage = Qwen3TwoStageRetriever(vectorstore=empty, reranker=Qwen3Reranker(model="tiny"))
-    with pytest.warns(NoCandidatesWarning, match=r"Store \(collection 'misspelt'\) found no cand"):
-        assert asyncio.run(call(two_stage, func, QUESTION)) == []
 
 
 @SYNC_AND_ASYNC

@@ -190,13 +190,6 @@ def test_a_second_end_of_text_is_found(servers):
         RemoteEmbedder("tiny", base_url=servers["embedding"].url, server=twice).dimensions  # noqa: B018
 
 
-def test_a_rerankers_vectors_are_refused(servers):
-    """llama.cpp answers requests for embeddings in that role too, with zeros and null."""
-    remote = RemoteEmbedder("tiny", base_url=servers["reranker"].url)
-    with pytest.raises(FloatingPointError, match="does this address serve an embedding model"):
-        remote.embed_documents(["some text"])
-
-
 def test_a_server_that_cannot_rerank_says_so_at_once(servers):
     """It answers 501 (not implemented), which no retry mends."""
     patient = Server(retries=60)
