@@ -23,7 +23,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Metada
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.rerank import Qwen3Rerank
 from qwen3_core import leaving
-from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
+from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence, nothing_found
 from qwen3_core.validation import check_query, check_top_n, is_count
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,9 @@ ANSWER_PROMPT = ChatPromptTemplate(
     ]
 )
 """Default prompt; `context_str` is the fenced, numbered passages, `query_str` the question."""
+
+NARROWING = ("filters", "node_ids", "doc_ids", "vector_store_kwargs")
+"""Arguments of a search that may exclude everything."""
 
 _TAG_TOKENS = 24
 """Room kept for the tags around a passage (about 15 tokens) and the framework's own padding."""
@@ -189,7 +192,15 @@ def _check_prompt(prompt: BasePromptTemplate) -> BasePromptTemplate:
 
 
 class _TwoStageQueryEngine(RetrieverQueryEngine):
-    """Refuses blank queries before they reach the vector store, and all when Python exits."""
+    """Refuses blank queries before they reach the vector store, and all when Python exits.
+
+    It says once in the log if the vector store returns nothing.
+    """
+
+    def __init__(self, if_nothing: str, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._if_nothing = if_nothing
+        self._spoke_of_nothing = False
 
     def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         check_query(query_bundle.query_str)
@@ -200,6 +211,25 @@ class _TwoStageQueryEngine(RetrieverQueryEngine):
         check_query(query_bundle.query_str)
         with leaving.search():
             return await super().aretrieve(query_bundle)
+
+    # These two alone see what came of the first stage.
+
+    def _apply_node_postprocessors(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle
+    ) -> list[NodeWithScore]:
+        self._tell_if_nothing(nodes)
+        return super()._apply_node_postprocessors(nodes, query_bundle)
+
+    async def _async_apply_node_postprocessors(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle
+    ) -> list[NodeWithScore]:
+        self._tell_if_nothing(nodes)
+        return await super()._async_apply_node_postprocessors(nodes, query_bundle)
+
+    def _tell_if_nothing(self, nodes: list[NodeWithScore]) -> None:
+        if not nodes and not self._spoke_of_nothing:
+            self._spoke_of_nothing = True
+            logger.warning(self._if_nothing)
 
 
 def two_stage_query_engine(
@@ -218,7 +248,8 @@ def two_stage_query_engine(
     """A query engine that retrieves `top_k`, reranks, and answers from the best `top_n`.
 
     `response.source_nodes` are the reranked nodes in the order of their passage numbers, and
-    `response.metadata["citations"]` the numbers that the answer cites (see `CitedPassages`).
+    `response.metadata["citations"]` the numbers that the answer cites (see `CitedPassages`). A
+    search that finds nothing at all is spoken of in the log, once.
 
     Args:
         index_or_vector_store: An index, or a filled vector store such as `MilvusVectorStore`.
@@ -257,7 +288,9 @@ def two_stage_query_engine(
     reranker = reranker or Qwen3Rerank()
     # A copy, because the engine will also put its callback manager on it; the model is shared.
     reranker = reranker.model_copy(update={"top_n": top_n or reranker.top_n or DEFAULT_TOP_N})
+    given = {**retriever_kwargs, "filters": filters}
     return _TwoStageQueryEngine(
+        nothing_found(index.vector_store, [name for name in NARROWING if given.get(name)]),
         retriever=index.as_retriever(similarity_top_k=top_k, filters=filters, **retriever_kwargs),
         response_synthesizer=CitedPassages(
             llm, text_qa_template=text_qa_template, streaming=streaming

@@ -1,5 +1,6 @@
 """milvus_kwargs, on real Milvus Lite files: what the store does with them, and what is refused."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -245,3 +246,9 @@ def test_a_file_in_the_way_is_named(embeddings, tmp_path):
 def test_the_home_folder_may_be_a_tilde(embeddings, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert milvus_kwargs(embeddings, uri="~/a.db")["connection_args"]["uri"] == f"{tmp_path}/a.db"
+
+
+def test_a_collection_that_nobody_filled_is_named(new, reranker, caplog):
+    with caplog.at_level(logging.WARNING, "langchain_qwen3"):
+        assert Qwen3TwoStageRetriever(vectorstore=new, reranker=reranker).invoke(QUESTION) == []
+    assert "collection 'qwen3' (Milvus) returned no candidates: it is empty" in caplog.text

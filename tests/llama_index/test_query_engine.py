@@ -14,7 +14,7 @@ from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 from llama_index_qwen3 import CitedPassages, Qwen3Embedding, Qwen3Rerank, two_stage_query_engine
 from qwen3_core.rag import ANSWER_INSTRUCTIONS
-from tests.llama_index.conftest import TEXTS, scored, text_nodes
+from tests.llama_index.conftest import TEXTS, open_store, scored, text_nodes
 from tests.openai_server import passages
 
 QUERY = "How is data stored in Milvus?"
@@ -105,6 +105,45 @@ def test_further_arguments_reach_the_retriever(index, reranker):
         vector_store_kwargs={"string_expr": "number > 5"},
     )
     assert {n.node.node_id for n in engine.retrieve(QueryBundle(QUERY))} == {"node-6", "node-7"}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_search_that_finds_nothing_is_told_once(
+    tmp_path, embed_model, reranker, caplog, asynchronous
+):
+    store = open_store(tmp_path / "new.db", embed_model, collection_name="typo")
+    engine = two_stage_query_engine(store, MockLLM(), embed_model=embed_model, reranker=reranker)
+    with caplog.at_level(logging.WARNING, "llama_index_qwen3"):
+        for _ in range(2):
+            response: Any = await engine.aquery(QUERY) if asynchronous else engine.query(QUERY)
+            assert response.source_nodes == []
+    told = "collection 'typo' (MilvusVectorStore) returned no candidates: it is empty"
+    assert caplog.text.count(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"filters": MetadataFilters(filters=[MetadataFilter(key="number", value=99)])},
+            "by: filters",
+        ),
+        ({"vector_store_kwargs": {"string_expr": "number > 99"}}, "by: vector_store_kwargs"),
+    ],
+)
+def test_a_filter_may_be_why_nothing_is_found(index, reranker, caplog, options, said):
+    engine = two_stage_query_engine(index, MockLLM(), reranker=reranker, **options)
+    with caplog.at_level(logging.WARNING, "llama_index_qwen3"):
+        engine.query(QUERY)
+    assert "either it is empty" in caplog.text
+    assert said in caplog.text
+
+
+def test_what_the_reranker_drops_is_not_spoken_of(index, caplog):
+    strict = Qwen3Rerank(model="tiny", score_threshold=1.0)
+    with caplog.at_level(logging.WARNING, "llama_index_qwen3"):
+        two_stage_query_engine(index, MockLLM(), reranker=strict).query(QUERY)
+    assert "returned no candidates" not in caplog.text
 
 
 def test_nothing_found_is_llama_indexs_empty_response(index, llm, server):
