@@ -1,8 +1,13 @@
 """Checks of what callers hand in, with errors that name the value and the fix."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeGuard
+from functools import wraps
+from inspect import signature
+from typing import Any, Final, ParamSpec, TypeGuard, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MIN_DIMENSIONS = 32
 """Smallest Matryoshka dimension the models were trained for (model cards: "32 to full")."""
@@ -112,18 +117,30 @@ def check_threshold(score_threshold: float | None) -> float | None:
     return score_threshold
 
 
-OTHER_NAMES = {
-    "model_name": "model",
-    "model_name_or_path": "model",
-    "model_id": "model",
-    "url": "base_url",
-    "api_base": "base_url",
-    "openai_api_base": "base_url",
-    "openai_api_key": "api_key",
-    "top_k": "k",
-    "similarity_top_k": "k",
+OTHER_NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "model_name": ("model",),
+    "model_name_or_path": ("model",),
+    "model_id": ("model",),
+    "url": ("base_url", "uri"),
+    "api_base": ("base_url",),
+    "openai_api_base": ("base_url",),
+    "openai_api_key": ("api_key",),
+    "api_key": ("token",),
+    "top_k": ("k",),
+    "similarity_top_k": ("k",),
+    "embedding": ("embeddings", "embed_model"),
+    "embedding_function": ("embeddings", "embed_model"),
+    "embed_model": ("embeddings",),
+    "embeddings": ("embed_model",),
+    "collection": ("collection_name",),
+    "metric_type": ("metric",),
+    "similarity_metric": ("metric",),
+    "index": ("index_type",),
+    "enable_sparse": ("hybrid",),
+    "overwrite": ("drop_old",),
+    "drop_old": ("overwrite",),
 }
-"""What other components call an argument, and what ours do."""
+"""What other components call an argument, and what ours do: the first name that there is."""
 
 
 def suggest(given: object, fields: Mapping[str, Any]) -> None:
@@ -139,11 +156,31 @@ def suggest(given: object, fields: Mapping[str, Any]) -> None:
     if not isinstance(given, Mapping):
         return
     known = {*fields, *(field.alias for field in fields.values() if field.alias)}
+    if hint := _hint(given, known):
+        raise ValueError(hint)
+
+
+def suggests(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function's TypeError for an unknown argument name the one that is meant."""
+    known = signature(function).parameters
+
+    @wraps(function)
+    def suggesting(*args: P.args, **kwargs: P.kwargs) -> T:
+        if hint := _hint(kwargs, known):
+            msg = f"{function.__name__}: {hint}"
+            raise TypeError(msg)
+        return function(*args, **kwargs)
+
+    return suggesting
+
+
+def _hint(given: Iterable[object], known: Collection[str]) -> str | None:
+    """What to say of the first unknown name of which it is clear what is meant."""
     for name in given:
         if not isinstance(name, str) or name in known:
             continue
+        ours = [other for other in OTHER_NAMES.get(name, ()) if other in known]
         close = get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.8)
-        meant = OTHER_NAMES.get(name) if OTHER_NAMES.get(name) in known else None
-        if meant or close:
-            msg = f"unknown argument {name!r}: did you mean {meant or close[0]}?"
-            raise ValueError(msg)
+        if ours or close:
+            return f"unknown argument {name!r}: did you mean {(ours or close)[0]}?"
+    return None

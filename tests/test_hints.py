@@ -6,6 +6,8 @@ import pytest
 from langchain_core.embeddings import FakeEmbeddings
 from langchain_core.vectorstores import InMemoryVectorStore
 
+import langchain_qwen3
+import llama_index_qwen3
 from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank
 
@@ -32,6 +34,32 @@ def test_an_argument_of_another_name_gets_a_hint(component, name, meant):
     with pytest.raises(ValueError, match=f"unknown argument '{name}': did you mean {meant}?") as e:
         component(**{name: "sk-secret"})
     assert "sk-secret" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("milvus_kwargs", "name", "meant"),
+    [
+        (langchain_qwen3.milvus_kwargs, "collection", "collection_name"),
+        (langchain_qwen3.milvus_kwargs, "colection_name", "collection_name"),
+        (langchain_qwen3.milvus_kwargs, "url", "uri"),
+        (langchain_qwen3.milvus_kwargs, "top_k", "k"),
+        (langchain_qwen3.milvus_kwargs, "embed_model", "embeddings"),
+        (langchain_qwen3.milvus_kwargs, "overwrite", "drop_old"),
+        (llama_index_qwen3.milvus_kwargs, "collection", "collection_name"),
+        (llama_index_qwen3.milvus_kwargs, "similarity_metric", "metric"),
+        (llama_index_qwen3.milvus_kwargs, "embeddings", "embed_model"),
+        (llama_index_qwen3.milvus_kwargs, "drop_old", "overwrite"),
+    ],
+)
+def test_an_argument_of_milvus_kwargs_by_another_name_gets_a_hint(milvus_kwargs, name, meant):
+    message = f"milvus_kwargs: unknown argument '{name}': did you mean {meant}?"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        milvus_kwargs(**{name: "any"})
+
+
+def test_an_argument_of_milvus_kwargs_that_nobody_could_mean_is_pythons_own_error():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        langchain_qwen3.milvus_kwargs(Qwen3Embeddings(model="tiny"), colour=1)  # type: ignore[call-arg]
 
 
 def test_other_arguments_are_refused_without_a_guess():

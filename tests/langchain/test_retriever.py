@@ -136,7 +136,7 @@ def test_a_filter_may_be_why_nothing_is_found(store, reranker, caplog, as_retrie
 
 
 def test_any_other_retriever_may_have_its_reasons_to_find_nothing(reranker, caplog):
-    nothing = RunnableLambda(lambda query: [])
+    nothing: RunnableLambda[str, list[Document]] = RunnableLambda(lambda query: [])
     with caplog.at_level(logging.WARNING, "langchain_qwen3"):
         Qwen3TwoStageRetriever(retriever=nothing, reranker=reranker).invoke(QUESTION)
     assert "RunnableLambda returned no candidates" in caplog.text
