@@ -24,7 +24,7 @@ from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.rerank import Qwen3Rerank
 from qwen3_core import leaving
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence, nothing_found
-from qwen3_core.validation import check_query, check_top_n, is_count
+from qwen3_core.validation import check_query, check_top_n, got, is_count
 
 logger = logging.getLogger(__name__)
 
@@ -281,7 +281,7 @@ def two_stage_query_engine(
     """
     _check_arguments(llm, reranker, retriever_kwargs)
     if not is_count(top_k):
-        msg = f"top_k must be at least 1, but got {top_k!r}"
+        msg = f"top_k must be at least 1, but {got(top_k)}"
         raise ValueError(msg)
     check_top_n(top_n)
     index = _as_index(index_or_vector_store, embed_model)

@@ -71,6 +71,24 @@ def is_count(value: object, least: int = 1) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number (a bool is none)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def got(value: object, kind: type[int] | type[float] = int) -> str:
+    """The end of an error about a number that is refused; its type is named if that is the reason.
+
+    Args:
+        value: What was given.
+        kind: int, or float for any number.
+    """
+    fits = is_number(value) and isinstance(value, (int, kind))
+    wanted = "an int" if kind is int else "a number"
+    hint = "" if fits else f" (of type {type(value).__name__}: pass {wanted})"
+    return f"got {value!r:.80}{hint}"
+
+
 def check_top_n(top_n: int | None, name: str = "top_n") -> int | None:
     """Return `top_n` if it is None (all) or an integer of at least 1.
 
@@ -78,7 +96,7 @@ def check_top_n(top_n: int | None, name: str = "top_n") -> int | None:
         ValueError: If it is anything else.
     """
     if top_n is not None and not is_count(top_n):
-        msg = f"{name} must be at least 1, or None for all, but got {top_n!r}"
+        msg = f"{name} must be at least 1, or None for all, but {got(top_n)}"
         raise ValueError(msg)
     return top_n
 
@@ -97,7 +115,7 @@ def check_dimensions(dimensions: int | None, full: int | None = None) -> int | N
         return None
     if not is_count(dimensions, MIN_DIMENSIONS) or (full is not None and dimensions > full):
         upper = "the model's full length" if full is None else str(full)
-        msg = f"dimensions must be an integer from {MIN_DIMENSIONS} to {upper}, got {dimensions!r}"
+        msg = f"dimensions must be an integer from {MIN_DIMENSIONS} to {upper}, {got(dimensions)}"
         raise ValueError(msg)
     return dimensions
 
@@ -110,9 +128,8 @@ def check_threshold(score_threshold: float | None) -> float | None:
     """
     if score_threshold is None:
         return None
-    number: object = score_threshold
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= 1:
-        msg = f"score_threshold must be None or a number from 0 to 1, got {score_threshold!r}"
+    if not is_number(score_threshold) or not 0 <= score_threshold <= 1:
+        msg = f"score_threshold must be None or a number from 0 to 1, {got(score_threshold, float)}"
         raise ValueError(msg)
     return score_threshold
 

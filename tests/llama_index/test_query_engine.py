@@ -306,7 +306,8 @@ def test_a_lone_surrogate_in_the_question_is_refused(index, no_loading):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_k": 0}, "top_k must be at least 1, but got 0"),
+        ({"top_k": "5"}, r"top_k must be at least 1, but got '5' \(of type str: pass an int\)"),
         ({"top_n": 0}, "top_n must be at least 1"),
         ({"embed_model": Qwen3Embedding(model="tiny")}, "an index brings its own embed_model"),
     ],
