@@ -15,7 +15,7 @@ from qwen3_core.milvus import (
     collection_properties,
 )
 from qwen3_core.milvus_index import IndexType, Metric, choose_index, index_params, search_params
-from qwen3_core.validation import suggests
+from qwen3_core.validation import misplaced, suggests
 
 TEXT_FIELD: Final = "sparse"
 """The field for full-text search in a hybrid collection."""
@@ -90,8 +90,9 @@ def milvus_kwargs(
         OSError: If the embedding model cannot be found or read.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
-    if not isinstance(embeddings, Embeddings):
-        msg = f"embeddings must be LangChain Embeddings, got {type(embeddings).__name__}"
+    wanted = "embeddings of LangChain, such as Qwen3Embeddings"
+    hints = {str: "write Qwen3Embeddings(model=...)"}
+    if msg := misplaced("embeddings", embeddings, Embeddings, wanted, hints):
         raise TypeError(msg)
     uri = check_uri(uri)
     index_type = choose_index(uri, index_type, rows)

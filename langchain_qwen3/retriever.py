@@ -11,6 +11,7 @@ from langchain_core.callbacks import (
     CallbackManagerForRetrieverRun,
 )
 from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
@@ -22,7 +23,7 @@ from qwen3_core import leaving
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.rag import nothing_found
-from qwen3_core.validation import check_query, check_threshold, check_top_n, suggest
+from qwen3_core.validation import check_query, check_threshold, check_top_n, misplaced, suggest
 
 logger = logging.getLogger(__name__)
 
@@ -230,22 +231,22 @@ def _check_stages(given: Mapping[str, Any]) -> None:
     """Refuse a component in the place of another, with the place where it belongs."""
     stores = "a vector store of LangChain, such as langchain_milvus.Milvus"
     retrievers = "a retriever of LangChain, such as vectorstore.as_retriever()"
-    for name, kind, wanted, other, place in (
-        ("vectorstore", VectorStore, stores, BaseRetriever, "it is a retriever: pass retriever="),
-        ("retriever", Runnable, retrievers, VectorStore, "it is a vector store: pass vectorstore="),
-        (
-            "reranker",
-            BaseDocumentCompressor,
-            "a Qwen3Reranker",
-            str,
-            "write Qwen3Reranker(model=...)",
-        ),
+    hints: dict[str, dict[type, str]] = {
+        "vectorstore": {BaseRetriever: "it is a retriever: pass retriever="},
+        "retriever": {VectorStore: "it is a vector store: pass vectorstore="},
+        "reranker": {
+            str: "write Qwen3Reranker(model=...)",
+            Embeddings: "it embeds: give it to the vector store",
+        },
+    }
+    for name, kind, wanted in (
+        ("vectorstore", VectorStore, stores),
+        ("retriever", Runnable, retrievers),
+        ("reranker", BaseDocumentCompressor, "a Qwen3Reranker"),
     ):
         value = given.get(name)
-        if value is None or isinstance(value, kind):
-            continue
-        msg = f"{name}= takes {wanted}; got {type(value).__name__}"
-        raise ValueError(f"{msg} ({place})" if isinstance(value, other) else msg)
+        if value is not None and (msg := misplaced(name, value, kind, wanted, hints[name])):
+            raise ValueError(msg)
 
 
 class _ScoredVectorStoreRetriever(VectorStoreRetriever):

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from llama_index.core import Settings, VectorStoreIndex
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.base.response.schema import RESPONSE_TYPE
@@ -24,7 +25,7 @@ from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.rerank import Qwen3Rerank
 from qwen3_core import leaving
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence, nothing_found
-from qwen3_core.validation import check_query, check_top_n, got, is_count
+from qwen3_core.validation import check_query, check_top_n, got, is_count, misplaced
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,38 @@ NARROWING = ("filters", "node_ids", "doc_ids", "vector_store_kwargs")
 
 _TAG_TOKENS = 24
 """Room kept for the tags around a passage (about 15 tokens) and the framework's own padding."""
+
+
+_RERANKERS: dict[type, str] = {Qwen3Rerank: "it reranks: pass it as reranker="}
+_EMBEDDERS: dict[type, str] = {BaseEmbedding: "it embeds: pass it as embed_model="}
+
+COMPONENTS: dict[str, tuple[Any, str, dict[Any, str]]] = {
+    "llm": (LLM, "an LLM of LlamaIndex", _EMBEDDERS | _RERANKERS),
+    "embed_model": (
+        BaseEmbedding,
+        "an embedding model of LlamaIndex, such as Qwen3Embedding",
+        {str: "write Qwen3Embedding(model=...)", **_RERANKERS},
+    ),
+    "reranker": (
+        Qwen3Rerank,
+        "a Qwen3Rerank",
+        {str: "write Qwen3Rerank(model=...)", **_EMBEDDERS},
+    ),
+    "filters": (
+        MetadataFilters,
+        "MetadataFilters",
+        {
+            str: "a Milvus expression goes to vector_store_kwargs={'string_expr': ...}",
+            dict: "write MetadataFilters(filters=[MetadataFilter(key=..., value=...)])",
+        },
+    ),
+    "text_qa_template": (
+        BasePromptTemplate,
+        "a prompt template of LlamaIndex",
+        {str: "write PromptTemplate(...)"},
+    ),
+}
+"""What an argument takes, and hints at what is taken for it: see `misplaced`."""
 
 
 class CitedPassages(BaseSynthesizer):
@@ -74,8 +107,10 @@ class CitedPassages(BaseSynthesizer):
             streaming: Return streaming responses.
 
         Raises:
+            TypeError: If `llm` or the prompt is something else.
             ValueError: If the prompt lacks a variable.
         """
+        _check_components(llm=llm, text_qa_template=text_qa_template)
         super().__init__(llm=llm, streaming=streaming)
         self._prompt = _check_prompt(text_qa_template or ANSWER_PROMPT)
 
@@ -268,7 +303,7 @@ def two_stage_query_engine(
             `vector_store_query_mode`.
 
     Raises:
-        TypeError: If the first argument is neither an index nor a vector store.
+        TypeError: If a component is in the place of another, or an argument unknown.
         ValueError: If a number is out of range, the prompt lacks a variable, or an index is given
             together with an `embed_model`.
 
@@ -279,7 +314,14 @@ def two_stage_query_engine(
         print(response, response.metadata["citations"])
         ```
     """
-    _check_arguments(llm, reranker, retriever_kwargs)
+    _check_components(
+        llm=llm,
+        embed_model=embed_model,
+        reranker=reranker,
+        filters=filters,
+        text_qa_template=text_qa_template,
+    )
+    _check_names(retriever_kwargs)
     if not is_count(top_k):
         msg = f"top_k must be at least 1, but {got(top_k)}"
         raise ValueError(msg)
@@ -305,16 +347,23 @@ def _default_embed_model() -> BaseEmbedding:
     return chosen or Qwen3Embedding()
 
 
-def _check_arguments(llm: object, reranker: object, retriever_kwargs: dict[str, Any]) -> None:
-    """Refuse what LlamaIndex would ignore or fail on later.
+def _check_components(**given: object) -> None:
+    """Refuse a component in the place of another, with the place where it belongs.
 
     Raises:
-        TypeError: If an argument is of another type, or unknown.
+        TypeError: If one of `COMPONENTS` is of another type; None is left alone.
     """
-    for name, value, wanted in (("llm", llm, LLM), ("reranker", reranker, Qwen3Rerank)):
-        if value is not None and not isinstance(value, wanted):
-            msg = f"{name} must be a {wanted.__name__}, got {type(value).__name__}"
+    for name, value in given.items():
+        if value is not None and (msg := misplaced(name, value, *COMPONENTS[name])):
             raise TypeError(msg)
+
+
+def _check_names(retriever_kwargs: dict[str, Any]) -> None:
+    """Refuse what LlamaIndex would ignore.
+
+    Raises:
+        TypeError: If an argument is unknown.
+    """
     hints = {"similarity_top_k": "top_k=", "node_postprocessors": "reranker="}
     known = set(inspect.signature(VectorIndexRetriever.__init__).parameters) - {"self", "kwargs"}
     known.add("vector_store_kwargs")  # which it takes out of its kwargs
@@ -341,8 +390,8 @@ def _as_index(index_or_vector_store: object, embed_model: BaseEmbedding | None) 
         return VectorStoreIndex.from_vector_store(
             index_or_vector_store, embed_model=embed_model or _default_embed_model()
         )
-    msg = (
-        "two_stage_query_engine needs a VectorStoreIndex or a vector store, "
-        f"got {type(index_or_vector_store).__name__}"
-    )
-    raise TypeError(msg)
+    store = "write MilvusVectorStore(**milvus_kwargs(...))"
+    hints = {str: store, dict: store, BaseRetriever: "it is a retriever: pass its index"}
+    kinds = (VectorStoreIndex, BasePydanticVectorStore)
+    wanted = "a VectorStoreIndex or a vector store of LlamaIndex"
+    raise TypeError(misplaced("index_or_vector_store", index_or_vector_store, kinds, wanted, hints))

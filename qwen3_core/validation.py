@@ -134,6 +134,51 @@ def check_threshold(score_threshold: float | None) -> float | None:
     return score_threshold
 
 
+FRAMEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
+"""How the names of packages begin, and whose they are."""
+
+
+def misplaced(
+    name: str,
+    value: object,
+    kind: type | tuple[type, ...],
+    wanted: str,
+    hints: Mapping[Any, str] | None = None,
+) -> str | None:
+    """What to say of something that is no component of the kind that an argument takes.
+
+    Args:
+        name: The argument's.
+        value: What was given; never shown, since it may be a key.
+        kind: The right class, or classes.
+        wanted: How to call the right kind, such as "a Qwen3Reranker".
+        hints: By class of a mistake, what to do instead.
+
+    Returns:
+        None if it is of the right kind.
+    """
+    if isinstance(value, kind):
+        return None
+    hint = next((hint for other, hint in (hints or {}).items() if isinstance(value, other)), "")
+    given = type(value)
+    if isinstance(value, type):
+        given, hint = value, f"the class itself: write {value.__name__}(...)"
+    theirs = _framework(given)
+    ours = _framework(kind if isinstance(kind, type) else kind[0])
+    if theirs and theirs != ours:
+        hint = f"of {theirs}, but this is for {ours}"
+    return f"{name}= takes {wanted}; got {given.__name__}{f' ({hint})' if hint else ''}"
+
+
+def _framework(kind: type) -> str:
+    """The framework whose class this is, or is derived from; "" for none."""
+    for base in kind.__mro__:
+        for prefix, framework in FRAMEWORKS.items():
+            if base.__module__.startswith(prefix):
+                return framework
+    return ""
+
+
 OTHER_NAMES: Final[dict[str, tuple[str, ...]]] = {
     "model_name": ("model",),
     "model_name_or_path": ("model",),

@@ -223,7 +223,7 @@ def test_a_collection_that_does_not_fit_is_refused_and_left_alone(embeddings, ur
         ({"k": 16_385}, ValueError, "k must be an integer from 1 to 16384, got 16385"),
         ({"k": None}, ValueError, "k must be an integer from 1 to 16384, got None"),
         ({"metric": "L2"}, ValueError, "metric must be one of IP, COSINE, got 'L2'"),
-        ({"embeddings": "tiny"}, TypeError, "embeddings must be LangChain Embeddings, got str"),
+        ({"embeddings": "tiny"}, TypeError, "embeddings= takes embeddings of LangChain"),
     ],
 )
 def test_a_wrong_argument_is_refused(embeddings, tmp_path, arguments, kind, error):
