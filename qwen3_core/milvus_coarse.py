@@ -158,6 +158,7 @@ class CoarseIndex:
     def _cut(self, vectors: Sequence[Any]) -> npt.NDArray[np.float32]:
         short = np.asarray(vectors, np.float32)[:, : self.dimensions]
         lengths = np.linalg.norm(short, axis=1, keepdims=True)
+        # Zeros, which somebody else's model may have given, stay zeros and stop no update.
         cut: npt.NDArray[np.float32] = short / np.maximum(lengths, 1e-12)
         return cut
 

@@ -56,7 +56,7 @@ def check_embedding(vectors: np.ndarray, tokens: int | None, expected: int) -> N
             f"the server embeds wrongly: a query's cosine with its answer is {relevant:.3f}, with "
             f"an unrelated text {other:.3f}. Likely it does not pool the last token (vLLM: "
             '--pooler-config \'{"pooling_type": "LAST"}\'; llama.cpp: --pooling last), or it '
-            f"serves a model that is no Qwen3 embedding model. {SWITCH}"
+            f"serves another model, such as the reranker. {SWITCH}"
         )
         raise SelfCheckError(msg)
 

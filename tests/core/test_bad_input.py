@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
+from qwen3_core.embedder import unit
 from qwen3_core.milvus_index import choose_index, search_params
 from qwen3_core.ranking import rank
 from qwen3_core.settings import check_settings
@@ -217,3 +218,12 @@ def test_a_score_that_is_not_finite_is_an_error(value):
 def test_extreme_log_odds_do_not_overflow():
     high, low = rank([1000.0, -1000.0])
     assert (high.score, low.score) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+def test_a_vector_without_a_direction_is_an_error(bad):
+    vectors = np.array([[3.0, 4.0], [bad, 0.0]], dtype=np.float32)
+    np.testing.assert_allclose(unit(vectors[:1], "the model"), [[0.6, 0.8]], rtol=1e-6)
+    message = f"the model returned a vector of length {bad} for text 1: why?"
+    with pytest.raises(FloatingPointError, match=re.escape(message)):
+        unit(vectors, "the model", "why?")
