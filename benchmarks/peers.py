@@ -24,6 +24,7 @@ from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
 from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
 from qwen3_core.remote import TEMPLATE_FILE
 from qwen3_core.remote import Server as RemoteServer
+from qwen3_core.remote.checks import HF_OVERRIDES
 from qwen3_core.settings import Dtype
 
 TASK = TASKS["web_search"]
@@ -263,11 +264,7 @@ class Vllm(Server):
         program = FOLDER / "bin" / "vllm"
         if not program.exists():
             raise FileNotFoundError(program)
-        overrides = (
-            '{"architectures": ["Qwen3ForSequenceClassification"], "classifier_from_token": '
-            '["no", "yes"], "is_original_qwen3_reranker": true}'
-        )
-        more = ["--hf-overrides", overrides, "--chat-template", str(TEMPLATE_FILE)]
+        more = ["--hf-overrides", HF_OVERRIDES, "--chat-template", str(TEMPLATE_FILE)]
         urls = []
         servers: list[tuple[str, list[str]]] = [(given.embedding, []), (given.reranker, more)]
         for folder, options in servers:

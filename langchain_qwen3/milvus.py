@@ -15,11 +15,13 @@ from qwen3_core.milvus import (
     collection_properties,
 )
 from qwen3_core.milvus_index import IndexType, Metric, choose_index, index_params, search_params
+from qwen3_core.validation import misplaced, suggests
 
 TEXT_FIELD: Final = "sparse"
 """The field for full-text search in a hybrid collection."""
 
 
+@suggests
 def milvus_kwargs(
     embeddings: Embeddings,
     *,
@@ -80,6 +82,7 @@ def milvus_kwargs(
         drop_old: Let the store drop an existing collection of this name, which is then not checked.
 
     Raises:
+        TypeError: If `embeddings` is something else, or an argument unknown.
         ValueError: If an argument is out of range, or the collection exists with another dimension,
             metric or kind of ids, or with vectors of another model or other settings.
         ImportError: If pymilvus is not installed.
@@ -87,8 +90,9 @@ def milvus_kwargs(
         OSError: If the embedding model cannot be found or read.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
-    if not isinstance(embeddings, Embeddings):
-        msg = f"embeddings must be LangChain Embeddings, got {type(embeddings).__name__}"
+    wanted = "embeddings of LangChain, such as Qwen3Embeddings"
+    hints = {str: "write Qwen3Embeddings(model=...)"}
+    if msg := misplaced("embeddings", embeddings, Embeddings, wanted, hints):
         raise TypeError(msg)
     uri = check_uri(uri)
     index_type = choose_index(uri, index_type, rows)

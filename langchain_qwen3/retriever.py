@@ -1,5 +1,6 @@
 """`Qwen3TwoStageRetriever`: many candidates from a vector store, the best few by the reranker."""
 
+import logging
 from collections.abc import Mapping
 from difflib import get_close_matches
 from types import EllipsisType
@@ -10,17 +11,21 @@ from langchain_core.callbacks import (
     CallbackManagerForRetrieverRun,
 )
 from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_qwen3._settings import Threshold, TopN, override
 from langchain_qwen3.reranker import Qwen3Reranker
 from qwen3_core import leaving
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.prompts import resolve_instruction
-from qwen3_core.validation import check_query, check_threshold, check_top_n, suggest
+from qwen3_core.rag import nothing_found
+from qwen3_core.validation import check_query, check_threshold, check_top_n, misplaced, suggest
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_K = 10
 """Candidates taken from a vector store, as in Milvus' tutorial on these models."""
@@ -41,6 +46,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     `instruction` is the reranker's; the first stage keeps that of its `Qwen3Embeddings`. `expr=` is
     Milvus's word for a filter, most other stores say `filter=`. In a chain, bind them:
     `create_rag_chain(retriever.bind(expr="year > 2020"), llm)`.
+
+    A first stage that returns nothing at all is spoken of in the log, once.
 
     The documents come with `relevance_score` and `relevance_log_odds` in their metadata (see
     `Qwen3Reranker`) and, from a vector store that tells it, its own score as `retrieval_score`: the
@@ -94,6 +101,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     """Arguments for the first stage, such as `{"expr": "year > 2020"}` (Milvus) or
     `{"filter": ...}` (other stores)."""
 
+    _spoke_of_nothing: bool = PrivateAttr(default=False)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_top_n(self.k, "k")
@@ -123,6 +132,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         config = RunnableConfig(callbacks=run_manager.get_child())
         with leaving.search():
             candidates = first_stage.invoke(query, config, **arguments)[:k]
+        self._tell_if_nothing(candidates, arguments)
         kept = self.reranker.compress_documents(
             candidates, query, callbacks=run_manager.get_child(), **options
         )
@@ -144,6 +154,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         config = RunnableConfig(callbacks=run_manager.get_child())
         with leaving.search():
             candidates = (await first_stage.ainvoke(query, config, **arguments))[:k]
+        self._tell_if_nothing(candidates, arguments)
         kept = await self.reranker.acompress_documents(
             candidates, query, callbacks=run_manager.get_child(), **options
         )
@@ -201,27 +212,41 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             arguments["k"] = k
         return self.retriever, arguments
 
+    def _tell_if_nothing(self, candidates: list[Document], arguments: Mapping[str, Any]) -> None:
+        """Say once in the log that the first stage returned nothing, and what may be the cause."""
+        if candidates or self._spoke_of_nothing:
+            return
+        self._spoke_of_nothing = True
+        store: object = self.retriever if self.vectorstore is None else self.vectorstore
+        narrowed_by = [name for name in arguments if name != "k"]
+        if isinstance(store, VectorStoreRetriever):
+            narrowed_by += [name for name in store.search_kwargs if name != "k"]
+            store = store.vectorstore
+        elif store is self.retriever:
+            narrowed_by.append("its own filter or threshold")
+        logger.warning(nothing_found(store, narrowed_by))
+
 
 def _check_stages(given: Mapping[str, Any]) -> None:
     """Refuse a component in the place of another, with the place where it belongs."""
     stores = "a vector store of LangChain, such as langchain_milvus.Milvus"
     retrievers = "a retriever of LangChain, such as vectorstore.as_retriever()"
-    for name, kind, wanted, other, place in (
-        ("vectorstore", VectorStore, stores, BaseRetriever, "it is a retriever: pass retriever="),
-        ("retriever", Runnable, retrievers, VectorStore, "it is a vector store: pass vectorstore="),
-        (
-            "reranker",
-            BaseDocumentCompressor,
-            "a Qwen3Reranker",
-            str,
-            "write Qwen3Reranker(model=...)",
-        ),
+    hints: dict[str, dict[type, str]] = {
+        "vectorstore": {BaseRetriever: "it is a retriever: pass retriever="},
+        "retriever": {VectorStore: "it is a vector store: pass vectorstore="},
+        "reranker": {
+            str: "write Qwen3Reranker(model=...)",
+            Embeddings: "it embeds: give it to the vector store",
+        },
+    }
+    for name, kind, wanted in (
+        ("vectorstore", VectorStore, stores),
+        ("retriever", Runnable, retrievers),
+        ("reranker", BaseDocumentCompressor, "a Qwen3Reranker"),
     ):
         value = given.get(name)
-        if value is None or isinstance(value, kind):
-            continue
-        msg = f"{name}= takes {wanted}; got {type(value).__name__}"
-        raise ValueError(f"{msg} ({place})" if isinstance(value, other) else msg)
+        if value is not None and (msg := misplaced(name, value, kind, wanted, hints[name])):
+            raise ValueError(msg)
 
 
 class _ScoredVectorStoreRetriever(VectorStoreRetriever):

@@ -12,11 +12,13 @@ from qwen3_core.milvus import (
     collection_properties,
 )
 from qwen3_core.milvus_index import IndexType, Metric, choose_index, index_params, search_params
+from qwen3_core.validation import misplaced, suggests
 
 TEXT_FIELD: Final = "sparse_embedding"
 """The field for full-text search in a hybrid collection."""
 
 
+@suggests
 def milvus_kwargs(
     embed_model: Qwen3Embedding,
     *,
@@ -62,7 +64,8 @@ def milvus_kwargs(
             `asyncio.run` twice. False leaves it away.
 
     Raises:
-        TypeError: If `embed_model` is none of ours, or `uri` neither a string nor a path.
+        TypeError: If `embed_model` is none of ours, `uri` neither a string nor a path, or an
+            argument unknown.
         ValueError: If an argument is out of range, or the collection exists with another dimension
             or metric, or with vectors of another model or other settings.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
@@ -76,8 +79,8 @@ def milvus_kwargs(
         store = MilvusVectorStore(**milvus_kwargs(embed_model, uri="./milvus.db", k=50))
         ```
     """
-    if not isinstance(embed_model, Qwen3Embedding):
-        msg = f"embed_model must be a Qwen3Embedding, got {type(embed_model).__name__}"
+    hints = {str: "write Qwen3Embedding(model=...)"}
+    if msg := misplaced("embed_model", embed_model, Qwen3Embedding, "a Qwen3Embedding", hints):
         raise TypeError(msg)
     uri = check_uri(uri)
     index_type = choose_index(uri, index_type, rows)

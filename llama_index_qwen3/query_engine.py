@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from llama_index.core import Settings, VectorStoreIndex
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.base.response.schema import RESPONSE_TYPE
@@ -23,8 +24,8 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Metada
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.rerank import Qwen3Rerank
 from qwen3_core import leaving
-from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
-from qwen3_core.validation import check_query, check_top_n, is_count
+from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence, nothing_found
+from qwen3_core.validation import check_query, check_top_n, got, is_count, misplaced
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,43 @@ ANSWER_PROMPT = ChatPromptTemplate(
 )
 """Default prompt; `context_str` is the fenced, numbered passages, `query_str` the question."""
 
+NARROWING = ("filters", "node_ids", "doc_ids", "vector_store_kwargs")
+"""Arguments of a search that may exclude everything."""
+
 _TAG_TOKENS = 24
 """Room kept for the tags around a passage (about 15 tokens) and the framework's own padding."""
+
+
+_RERANKERS: dict[type, str] = {Qwen3Rerank: "it reranks: pass it as reranker="}
+_EMBEDDERS: dict[type, str] = {BaseEmbedding: "it embeds: pass it as embed_model="}
+
+COMPONENTS: dict[str, tuple[Any, str, dict[Any, str]]] = {
+    "llm": (LLM, "an LLM of LlamaIndex", _EMBEDDERS | _RERANKERS),
+    "embed_model": (
+        BaseEmbedding,
+        "an embedding model of LlamaIndex, such as Qwen3Embedding",
+        {str: "write Qwen3Embedding(model=...)", **_RERANKERS},
+    ),
+    "reranker": (
+        Qwen3Rerank,
+        "a Qwen3Rerank",
+        {str: "write Qwen3Rerank(model=...)", **_EMBEDDERS},
+    ),
+    "filters": (
+        MetadataFilters,
+        "MetadataFilters",
+        {
+            str: "a Milvus expression goes to vector_store_kwargs={'string_expr': ...}",
+            dict: "write MetadataFilters(filters=[MetadataFilter(key=..., value=...)])",
+        },
+    ),
+    "text_qa_template": (
+        BasePromptTemplate,
+        "a prompt template of LlamaIndex",
+        {str: "write PromptTemplate(...)"},
+    ),
+}
+"""What an argument takes, and hints at what is taken for it: see `misplaced`."""
 
 
 class CitedPassages(BaseSynthesizer):
@@ -71,8 +107,10 @@ class CitedPassages(BaseSynthesizer):
             streaming: Return streaming responses.
 
         Raises:
+            TypeError: If `llm` or the prompt is something else.
             ValueError: If the prompt lacks a variable.
         """
+        _check_components(llm=llm, text_qa_template=text_qa_template)
         super().__init__(llm=llm, streaming=streaming)
         self._prompt = _check_prompt(text_qa_template or ANSWER_PROMPT)
 
@@ -189,7 +227,15 @@ def _check_prompt(prompt: BasePromptTemplate) -> BasePromptTemplate:
 
 
 class _TwoStageQueryEngine(RetrieverQueryEngine):
-    """Refuses blank queries before they reach the vector store, and all when Python exits."""
+    """Refuses blank queries before they reach the vector store, and all when Python exits.
+
+    It says once in the log if the vector store returns nothing.
+    """
+
+    def __init__(self, if_nothing: str, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._if_nothing = if_nothing
+        self._spoke_of_nothing = False
 
     def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         check_query(query_bundle.query_str)
@@ -200,6 +246,25 @@ class _TwoStageQueryEngine(RetrieverQueryEngine):
         check_query(query_bundle.query_str)
         with leaving.search():
             return await super().aretrieve(query_bundle)
+
+    # These two alone see what came of the first stage.
+
+    def _apply_node_postprocessors(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle
+    ) -> list[NodeWithScore]:
+        self._tell_if_nothing(nodes)
+        return super()._apply_node_postprocessors(nodes, query_bundle)
+
+    async def _async_apply_node_postprocessors(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle
+    ) -> list[NodeWithScore]:
+        self._tell_if_nothing(nodes)
+        return await super()._async_apply_node_postprocessors(nodes, query_bundle)
+
+    def _tell_if_nothing(self, nodes: list[NodeWithScore]) -> None:
+        if not nodes and not self._spoke_of_nothing:
+            self._spoke_of_nothing = True
+            logger.warning(self._if_nothing)
 
 
 def two_stage_query_engine(
@@ -218,7 +283,8 @@ def two_stage_query_engine(
     """A query engine that retrieves `top_k`, reranks, and answers from the best `top_n`.
 
     `response.source_nodes` are the reranked nodes in the order of their passage numbers, and
-    `response.metadata["citations"]` the numbers that the answer cites (see `CitedPassages`).
+    `response.metadata["citations"]` the numbers that the answer cites (see `CitedPassages`). A
+    search that finds nothing at all is spoken of in the log, once.
 
     Args:
         index_or_vector_store: An index, or a filled vector store such as `MilvusVectorStore`.
@@ -237,7 +303,7 @@ def two_stage_query_engine(
             `vector_store_query_mode`.
 
     Raises:
-        TypeError: If the first argument is neither an index nor a vector store.
+        TypeError: If a component is in the place of another, or an argument unknown.
         ValueError: If a number is out of range, the prompt lacks a variable, or an index is given
             together with an `embed_model`.
 
@@ -248,16 +314,25 @@ def two_stage_query_engine(
         print(response, response.metadata["citations"])
         ```
     """
-    _check_arguments(llm, reranker, retriever_kwargs)
+    _check_components(
+        llm=llm,
+        embed_model=embed_model,
+        reranker=reranker,
+        filters=filters,
+        text_qa_template=text_qa_template,
+    )
+    _check_names(retriever_kwargs)
     if not is_count(top_k):
-        msg = f"top_k must be at least 1, but got {top_k!r}"
+        msg = f"top_k must be at least 1, but {got(top_k)}"
         raise ValueError(msg)
     check_top_n(top_n)
     index = _as_index(index_or_vector_store, embed_model)
     reranker = reranker or Qwen3Rerank()
     # A copy, because the engine will also put its callback manager on it; the model is shared.
     reranker = reranker.model_copy(update={"top_n": top_n or reranker.top_n or DEFAULT_TOP_N})
+    given = {**retriever_kwargs, "filters": filters}
     return _TwoStageQueryEngine(
+        nothing_found(index.vector_store, [name for name in NARROWING if given.get(name)]),
         retriever=index.as_retriever(similarity_top_k=top_k, filters=filters, **retriever_kwargs),
         response_synthesizer=CitedPassages(
             llm, text_qa_template=text_qa_template, streaming=streaming
@@ -272,16 +347,23 @@ def _default_embed_model() -> BaseEmbedding:
     return chosen or Qwen3Embedding()
 
 
-def _check_arguments(llm: object, reranker: object, retriever_kwargs: dict[str, Any]) -> None:
-    """Refuse what LlamaIndex would ignore or fail on later.
+def _check_components(**given: object) -> None:
+    """Refuse a component in the place of another, with the place where it belongs.
 
     Raises:
-        TypeError: If an argument is of another type, or unknown.
+        TypeError: If one of `COMPONENTS` is of another type; None is left alone.
     """
-    for name, value, wanted in (("llm", llm, LLM), ("reranker", reranker, Qwen3Rerank)):
-        if value is not None and not isinstance(value, wanted):
-            msg = f"{name} must be a {wanted.__name__}, got {type(value).__name__}"
+    for name, value in given.items():
+        if value is not None and (msg := misplaced(name, value, *COMPONENTS[name])):
             raise TypeError(msg)
+
+
+def _check_names(retriever_kwargs: dict[str, Any]) -> None:
+    """Refuse what LlamaIndex would ignore.
+
+    Raises:
+        TypeError: If an argument is unknown.
+    """
     hints = {"similarity_top_k": "top_k=", "node_postprocessors": "reranker="}
     known = set(inspect.signature(VectorIndexRetriever.__init__).parameters) - {"self", "kwargs"}
     known.add("vector_store_kwargs")  # which it takes out of its kwargs
@@ -308,8 +390,8 @@ def _as_index(index_or_vector_store: object, embed_model: BaseEmbedding | None) 
         return VectorStoreIndex.from_vector_store(
             index_or_vector_store, embed_model=embed_model or _default_embed_model()
         )
-    msg = (
-        "two_stage_query_engine needs a VectorStoreIndex or a vector store, "
-        f"got {type(index_or_vector_store).__name__}"
-    )
-    raise TypeError(msg)
+    store = "write MilvusVectorStore(**milvus_kwargs(...))"
+    hints = {str: store, dict: store, BaseRetriever: "it is a retriever: pass its index"}
+    kinds = (VectorStoreIndex, BasePydanticVectorStore)
+    wanted = "a VectorStoreIndex or a vector store of LlamaIndex"
+    raise TypeError(misplaced("index_or_vector_store", index_or_vector_store, kinds, wanted, hints))

@@ -123,13 +123,27 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
         check_dimensions(self.dimensions, self.engine.encoder.hidden_size)
         with progress_bar("Embedding", len(texts), show_progress) as progress:
             hidden = yield from self._encode(texts, sequences_of, bulk=bulk, progress=progress)
-        hidden = hidden[:, : self.dimensions]
-        norms = np.linalg.norm(hidden, axis=1, keepdims=True)
-        if not norms.all():
-            msg = f"the vector of text {int(np.flatnonzero(norms[:, 0] == 0)[0])} has length 0"
-            raise FloatingPointError(msg)
-        vectors: np.ndarray = hidden / norms
-        return vectors
+        return unit(hidden[:, : self.dimensions], "the model")
+
+
+def unit(vectors: np.ndarray, source: str, hint: str = "") -> np.ndarray:
+    """Vectors made to length 1.
+
+    Args:
+        vectors: (n, dimensions) float32.
+        source: Who gave them, for an error.
+        hint: What may be the cause, for an error.
+
+    Raises:
+        FloatingPointError: If one has length 0 and so no direction, or holds NaN or infinity.
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
+    if bad.size:
+        msg = f"{source} returned a vector of length {norms[bad[0], 0]} for text {bad[0]}"
+        raise FloatingPointError(f"{msg}: {hint}" if hint else msg)
+    scaled: np.ndarray = vectors / norms
+    return scaled
 
 
 def check_instruction(tokens: int, max_length: int) -> None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from qwen3_core.milvus import CONSISTENCY, FINGERPRINT_KEY, connect, literal
 from qwen3_core.milvus_index import index_params, search_params
-from qwen3_core.validation import is_count
+from qwen3_core.validation import got, is_count
 
 BATCH: Final = 500
 """Rows read and written at once: 8 MB of vectors at 4096 dimensions."""
@@ -61,7 +61,7 @@ class CoarseIndex:
         self._vector = vector["name"]
         length = int(vector["params"]["dim"])
         if not is_count(dimensions) or dimensions >= length:
-            msg = f"dimensions must be an integer from 1 to {length - 1}, got {dimensions!r}"
+            msg = f"dimensions must be an integer from 1 to {length - 1}, {got(dimensions)}"
             raise ValueError(msg)
         self._made_with: str = (description.get("properties") or {}).get(FINGERPRINT_KEY, "")
 
@@ -158,6 +158,7 @@ class CoarseIndex:
     def _cut(self, vectors: Sequence[Any]) -> npt.NDArray[np.float32]:
         short = np.asarray(vectors, np.float32)[:, : self.dimensions]
         lengths = np.linalg.norm(short, axis=1, keepdims=True)
+        # Zeros, which somebody else's model may have given, stay zeros and stop no update.
         cut: npt.NDArray[np.float32] = short / np.maximum(lengths, 1e-12)
         return cut
 

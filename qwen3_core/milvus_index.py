@@ -3,7 +3,7 @@
 from math import isqrt
 from typing import Any, Final, Literal, get_args
 
-from qwen3_core.validation import is_count
+from qwen3_core.validation import got, is_count
 
 Metric = Literal["IP", "COSINE"]
 
@@ -51,7 +51,7 @@ def choose_index(
         ValueError: If there is no such index there, or `rows` is not a positive integer.
     """
     if rows is not None and not is_count(rows):
-        msg = f"rows must be an integer of at least 1, got {rows!r}"
+        msg = f"rows must be an integer of at least 1, {got(rows)}"
         raise ValueError(msg)
     if index_type is None:
         if rows is None or FLAT_ROWS < rows <= HNSW_ROWS:
@@ -116,7 +116,7 @@ def search_params(k: int, metric: Metric = "IP", index_type: str = "HNSW") -> di
     """
     _check(metric)
     if not is_count(k) or k > MAX_K:
-        msg = f"k must be an integer from 1 to {MAX_K}, got {k!r}"
+        msg = f"k must be an integer from 1 to {MAX_K}, {got(k)}"
         raise ValueError(msg)
     searched = max(SEARCHED_PER_HIT * k, LEAST_SEARCHED)
     params: dict[str, int] = {}

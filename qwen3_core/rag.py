@@ -1,4 +1,4 @@
-"""What both frameworks' answering chains share: numbered, fenced passages and their citations."""
+"""What both frameworks share around the models: passages, citations, a word on empty searches."""
 
 import re
 import unicodedata
@@ -57,6 +57,28 @@ def cited(answer: str, count: int) -> list[int]:
     """
     numbers = (n for found in _CITATION.finditer(answer) for n in _numbers(found, count))
     return list(dict.fromkeys(numbers))
+
+
+def nothing_found(store: object, narrowed_by: Sequence[str] = ()) -> str:
+    """What to say of a search that gave not a single candidate.
+
+    Args:
+        store: What was searched, a vector store or a retriever; it is named by its collection if it
+            has one, and its class.
+        narrowed_by: Names of what may have excluded everything, such as "expr". Without any the
+            store must be empty, because a search by similarity alone always finds the nearest.
+    """
+    where = type(store).__name__
+    collection = getattr(store, "collection_name", None)
+    if isinstance(collection, str):
+        where = f"collection {collection!r} ({where})"
+    check = "were documents added, and under this very name and address?"
+    if not narrowed_by:
+        return f"{where} returned no candidates: it is empty; {check} (Said once.)"
+    return (
+        f"{where} returned no candidates: either it is empty ({check}), or it is narrowed to "
+        f"nothing by: {', '.join(narrowed_by)} (Said once.)"
+    )
 
 
 def _numbers(found: re.Match[str], count: int) -> list[int]:

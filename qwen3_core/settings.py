@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from qwen3_core.validation import is_count
+from qwen3_core.validation import got, is_count, is_number
 
 Kind = Literal["embedding", "reranker"]
 """What a checkpoint is for."""
@@ -43,10 +43,8 @@ def check_settings(
         raise ValueError(msg)
     for name, value in (("max_length", max_length), ("pack_tokens", pack_tokens)):
         if value is not None and not is_count(value):
-            msg = f"{name} must be a number of tokens, at least 1, or None, but got {value!r}"
+            msg = f"{name} must be a number of tokens, at least 1, or None, but {got(value)}"
             raise ValueError(msg)
-    seconds: object = timeout
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if timeout is not None and not (number and timeout > 0):
-        msg = f"timeout must be a number of seconds above 0, or None, but got {timeout!r}"
+    if timeout is not None and not (is_number(timeout) and timeout > 0):
+        msg = f"timeout must be a number of seconds above 0, or None, but {got(timeout, float)}"
         raise ValueError(msg)

@@ -1,8 +1,13 @@
 """Checks of what callers hand in, with errors that name the value and the fix."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeGuard
+from functools import wraps
+from inspect import signature
+from typing import Any, Final, ParamSpec, TypeGuard, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MIN_DIMENSIONS = 32
 """Smallest Matryoshka dimension the models were trained for (model cards: "32 to full")."""
@@ -66,6 +71,24 @@ def is_count(value: object, least: int = 1) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number (a bool is none)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def got(value: object, kind: type[int] | type[float] = int) -> str:
+    """The end of an error about a number that is refused; its type is named if that is the reason.
+
+    Args:
+        value: What was given.
+        kind: int, or float for any number.
+    """
+    fits = is_number(value) and isinstance(value, (int, kind))
+    wanted = "an int" if kind is int else "a number"
+    hint = "" if fits else f" (of type {type(value).__name__}: pass {wanted})"
+    return f"got {value!r:.80}{hint}"
+
+
 def check_top_n(top_n: int | None, name: str = "top_n") -> int | None:
     """Return `top_n` if it is None (all) or an integer of at least 1.
 
@@ -73,7 +96,7 @@ def check_top_n(top_n: int | None, name: str = "top_n") -> int | None:
         ValueError: If it is anything else.
     """
     if top_n is not None and not is_count(top_n):
-        msg = f"{name} must be at least 1, or None for all, but got {top_n!r}"
+        msg = f"{name} must be at least 1, or None for all, but {got(top_n)}"
         raise ValueError(msg)
     return top_n
 
@@ -92,7 +115,7 @@ def check_dimensions(dimensions: int | None, full: int | None = None) -> int | N
         return None
     if not is_count(dimensions, MIN_DIMENSIONS) or (full is not None and dimensions > full):
         upper = "the model's full length" if full is None else str(full)
-        msg = f"dimensions must be an integer from {MIN_DIMENSIONS} to {upper}, got {dimensions!r}"
+        msg = f"dimensions must be an integer from {MIN_DIMENSIONS} to {upper}, {got(dimensions)}"
         raise ValueError(msg)
     return dimensions
 
@@ -105,25 +128,81 @@ def check_threshold(score_threshold: float | None) -> float | None:
     """
     if score_threshold is None:
         return None
-    number: object = score_threshold
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= 1:
-        msg = f"score_threshold must be None or a number from 0 to 1, got {score_threshold!r}"
+    if not is_number(score_threshold) or not 0 <= score_threshold <= 1:
+        msg = f"score_threshold must be None or a number from 0 to 1, {got(score_threshold, float)}"
         raise ValueError(msg)
     return score_threshold
 
 
-OTHER_NAMES = {
-    "model_name": "model",
-    "model_name_or_path": "model",
-    "model_id": "model",
-    "url": "base_url",
-    "api_base": "base_url",
-    "openai_api_base": "base_url",
-    "openai_api_key": "api_key",
-    "top_k": "k",
-    "similarity_top_k": "k",
+FRAMEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
+"""How the names of packages begin, and whose they are."""
+
+
+def misplaced(
+    name: str,
+    value: object,
+    kind: type | tuple[type, ...],
+    wanted: str,
+    hints: Mapping[Any, str] | None = None,
+) -> str | None:
+    """What to say of something that is no component of the kind that an argument takes.
+
+    Args:
+        name: The argument's.
+        value: What was given; never shown, since it may be a key.
+        kind: The right class, or classes.
+        wanted: How to call the right kind, such as "a Qwen3Reranker".
+        hints: By class of a mistake, what to do instead.
+
+    Returns:
+        None if it is of the right kind.
+    """
+    if isinstance(value, kind):
+        return None
+    hint = next((hint for other, hint in (hints or {}).items() if isinstance(value, other)), "")
+    given = type(value)
+    if isinstance(value, type):
+        given, hint = value, f"the class itself: write {value.__name__}(...)"
+    theirs = _framework(given)
+    ours = _framework(kind if isinstance(kind, type) else kind[0])
+    if theirs and theirs != ours:
+        hint = f"of {theirs}, but this is for {ours}"
+    return f"{name}= takes {wanted}; got {given.__name__}{f' ({hint})' if hint else ''}"
+
+
+def _framework(kind: type) -> str:
+    """The framework whose class this is, or is derived from; "" for none."""
+    for base in kind.__mro__:
+        for prefix, framework in FRAMEWORKS.items():
+            if base.__module__.startswith(prefix):
+                return framework
+    return ""
+
+
+OTHER_NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "model_name": ("model",),
+    "model_name_or_path": ("model",),
+    "model_id": ("model",),
+    "url": ("base_url", "uri"),
+    "api_base": ("base_url",),
+    "openai_api_base": ("base_url",),
+    "openai_api_key": ("api_key",),
+    "api_key": ("token",),
+    "top_k": ("k",),
+    "similarity_top_k": ("k",),
+    "embedding": ("embeddings", "embed_model"),
+    "embedding_function": ("embeddings", "embed_model"),
+    "embed_model": ("embeddings",),
+    "embeddings": ("embed_model",),
+    "collection": ("collection_name",),
+    "metric_type": ("metric",),
+    "similarity_metric": ("metric",),
+    "index": ("index_type",),
+    "enable_sparse": ("hybrid",),
+    "overwrite": ("drop_old",),
+    "drop_old": ("overwrite",),
 }
-"""What other components call an argument, and what ours do."""
+"""What other components call an argument, and what ours do: the first name that there is."""
 
 
 def suggest(given: object, fields: Mapping[str, Any]) -> None:
@@ -139,11 +218,31 @@ def suggest(given: object, fields: Mapping[str, Any]) -> None:
     if not isinstance(given, Mapping):
         return
     known = {*fields, *(field.alias for field in fields.values() if field.alias)}
+    if hint := _hint(given, known):
+        raise ValueError(hint)
+
+
+def suggests(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function's TypeError for an unknown argument name the one that is meant."""
+    known = signature(function).parameters
+
+    @wraps(function)
+    def suggesting(*args: P.args, **kwargs: P.kwargs) -> T:
+        if hint := _hint(kwargs, known):
+            msg = f"{function.__name__}: {hint}"
+            raise TypeError(msg)
+        return function(*args, **kwargs)
+
+    return suggesting
+
+
+def _hint(given: Iterable[object], known: Collection[str]) -> str | None:
+    """What to say of the first unknown name of which it is clear what is meant."""
     for name in given:
         if not isinstance(name, str) or name in known:
             continue
+        ours = [other for other in OTHER_NAMES.get(name, ()) if other in known]
         close = get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.8)
-        meant = OTHER_NAMES.get(name) if OTHER_NAMES.get(name) in known else None
-        if meant or close:
-            msg = f"unknown argument {name!r}: did you mean {meant or close[0]}?"
-            raise ValueError(msg)
+        if ours or close:
+            return f"unknown argument {name!r}: did you mean {(ours or close)[0]}?"
+    return None

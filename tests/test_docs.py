@@ -2,6 +2,7 @@
 
 import ast
 import gc
+import json
 import re
 import runpy
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from qwen3_core.remote.checks import HF_OVERRIDES
 from tests.conftest import ROOT
 from tests.openai_server import OpenAIServer
 
@@ -133,6 +135,11 @@ def test_a_block_about_servers_runs(block):
     components = [name for name in names if name in ("embeddings", "embed_model", "reranker")]
     assert components
     assert all("8000" in repr(names[c]) or "8001" in repr(names[c]) for c in components)
+
+
+def test_the_overrides_for_vllm_are_those_that_errors_name():
+    (shown,) = re.findall(r"--hf-overrides '(.*?)'", (DOCS / "servers.md").read_text(), re.DOTALL)
+    assert json.loads(shown) == json.loads(HF_OVERRIDES)
 
 
 @pytest.mark.parametrize(("path", "target"), LINKS)

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from qwen3_core.embedder import unit
 from qwen3_core.evaluation.lexical import Lexical, top
 from qwen3_core.evaluation.models import Models
 from qwen3_core.evaluation.result import Latency, Setting
@@ -224,6 +225,4 @@ def _slice(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:
     """The first dimensions, normalised again, as `Embedder(dimensions=...)` gives them."""
     if dimensions is None or dimensions >= vectors.shape[1]:
         return vectors
-    cut = vectors[:, :dimensions]
-    sliced: np.ndarray = cut / np.linalg.norm(cut, axis=1, keepdims=True)
-    return sliced
+    return unit(vectors[:, :dimensions], "the model")

@@ -4,6 +4,8 @@ What servers get wrong most often shows here: no chat template or two of them, n
 mean pooling, a converted model without its head.
 """
 
+from typing import Final
+
 import numpy as np
 
 from qwen3_core.remote.errors import SelfCheckError
@@ -20,6 +22,13 @@ IRRELEVANT = (
 MIN_MARGIN = 0.25
 """By how much the cosine of the relevant document must exceed that of the other one. As published
 it does by 0.62; with mean pooling, where the instruction drowns the query, by 0.1 or less."""
+
+HF_OVERRIDES: Final = (
+    '{"architectures": ["Qwen3ForSequenceClassification"], "classifier_from_token": ["no", "yes"], '
+    '"is_original_qwen3_reranker": true}'
+)
+"""With them `vllm serve --hf-overrides` runs the published model as a reranker (vLLM's examples,
+`pooling/score`)."""
 
 SWITCH = "Server(self_check=False) switches this check off."
 
@@ -56,7 +65,7 @@ def check_embedding(vectors: np.ndarray, tokens: int | None, expected: int) -> N
             f"the server embeds wrongly: a query's cosine with its answer is {relevant:.3f}, with "
             f"an unrelated text {other:.3f}. Likely it does not pool the last token (vLLM: "
             '--pooler-config \'{"pooling_type": "LAST"}\'; llama.cpp: --pooling last), or it '
-            f"serves a model that is no Qwen3 embedding model. {SWITCH}"
+            f"serves another model, such as the reranker. {SWITCH}"
         )
         raise SelfCheckError(msg)
 
@@ -80,8 +89,8 @@ def check_rerank(
         msg = (
             f"the server read {tokens} tokens where the model's prompts have {expected}: it does "
             "not put query and document into the model's frame. Either its template is missing, or "
-            "it does not run the model as a reranker (vLLM: --hf-overrides), or this is the "
-            f"address of the embedding server. {template_hint} {SWITCH}"
+            f"it does not run the model as a reranker (vLLM: --hf-overrides '{HF_OVERRIDES}'), or "
+            f"this is the address of the embedding server. {template_hint} {SWITCH}"
         )
         raise SelfCheckError(msg)
     if tokens is not None and tokens >= expected + frame // 2:
@@ -95,8 +104,8 @@ def check_rerank(
     if abs(relevant - other) < 0.1:
         msg = (
             f"the server's scores are all alike ({shown}). Likely the model was converted without "
-            "its head (GGUF: convert with a current llama.cpp; vLLM: --hf-overrides with "
-            "classifier_from_token), or its chat template drops query and document. "
+            "its head (GGUF: convert with a current llama.cpp; vLLM: "
+            f"--hf-overrides '{HF_OVERRIDES}'), or its chat template drops query and document. "
             f"{template_hint} {SWITCH}"
         )
         raise SelfCheckError(msg)

@@ -33,6 +33,13 @@ WORDS = 400
 SECONDS_BETWEEN_WARNINGS = 60.0
 """A server that many requests must be sent to again is spoken of this often."""
 
+ROLES = {
+    "embeddings": ("embedding model", "reranker"),
+    "rerank": ("reranker", "embedding model"),
+    "reranks": ("reranker", "embedding model"),
+}
+"""By path: the model whose server has it, and the one that it is mistaken for."""
+
 REPEATED = 12
 """Characters in a row from which on what a server says is taken for a repetition of a text."""
 
@@ -143,7 +150,7 @@ class Client:
         except APIStatusError as error:
             if method == "get" and error.status_code in (404, 405):
                 return None
-            msg = f"{what}: {self._refusal(error, texts)}"
+            msg = f"{what}: {self._refusal(error, path, texts)}"
             raise ServerError(msg) from None
         try:
             return json.loads(response.content)
@@ -160,7 +167,7 @@ class Client:
         size = sum(map(len, texts))
         return f"{url} (model {body.get('model')!r}, {len(texts)} texts of {size:,} characters)"
 
-    def _refusal(self, error: "APIStatusError", texts: Sequence[str]) -> str:
+    def _refusal(self, error: "APIStatusError", path: str, texts: Sequence[str]) -> str:
         """What a server answered, in its own words, less what must not be shown."""
         words = _words(error.body)
         if self._api_key:
@@ -174,10 +181,14 @@ class Client:
                 else " (no api_key was sent: give one, or set QWEN3_API_KEY; a key does not travel"
                 " in a pickle)"
             )
-        elif error.status_code == 404 and len(words) < 20:
+        # vLLM and others lack the path (404 "Not Found"), llama.cpp says that it cannot (501).
+        elif path in ROLES and (
+            error.status_code == 501 or (error.status_code == 404 and len(words) < 20)
+        ):
+            wanted, other = ROLES[path]
             refusal += (
-                " (is base_url the address of this model's server, and not of the other one? It "
-                "ends where the API begins, as in http://localhost:8000/v1)"
+                f" (is base_url the address of the {wanted}'s server, and not of the {other}'s or "
+                "an LLM's? It ends where the API begins, as in http://localhost:8000/v1)"
             )
         return refusal
 

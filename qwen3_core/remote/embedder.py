@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qwen3_core.base import BaseEmbedder
-from qwen3_core.embedder import check_instruction, texts_cut
+from qwen3_core.embedder import check_instruction, texts_cut, unit
 from qwen3_core.engine import windows
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.progress import progress_bar
@@ -218,14 +218,9 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
 
     def _cut(self, vectors: np.ndarray) -> np.ndarray:
         """The vectors with as many dimensions as are wanted, of length 1."""
-        vectors = vectors[:, : self._dimensions]
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not (np.isfinite(norms).all() and norms.all()):
-            bad = int(np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))[0])
-            msg = f"{self.base_url} returned a vector of length {norms[bad, 0]} for text {bad}"
-            raise FloatingPointError(msg)
-        unit: np.ndarray = vectors / norms
-        return unit
+        # What llama.cpp answers from a reranker is memory that nobody wrote to.
+        hint = "is base_url the address of the embedding model's server, and not of the reranker's?"
+        return unit(vectors[:, : self._dimensions], self.base_url, hint)
 
 
 def _vectors(reply: Any, count: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from qwen3_core.settings import Kind
-from qwen3_core.validation import is_count
+from qwen3_core.validation import got, is_count, is_number
 
 ServerKind = Literal["auto", "vllm", "sglang", "llama.cpp", "cohere", "tei", "dashscope"]
 """What a server is. "cohere" is any server with Cohere's or Jina's rerank API: Infinity,
@@ -68,21 +68,20 @@ class Server:
                 msg = f"unknown server {name} {getattr(self, name)!r}: use one of {listed}"
                 raise ValueError(msg)
         for name in ("batch_size", "batch_tokens"):
-            if getattr(self, name) is not None and not is_count(getattr(self, name)):
-                msg = f"{name} must be at least 1, or None, but got {getattr(self, name)!r}"
+            value = getattr(self, name)
+            if value is not None and not is_count(value):
+                msg = f"{name} must be at least 1, or None, but {got(value)}"
                 raise ValueError(msg)
-        if not is_count(self.concurrency) or not is_count(self.retries, 0):
-            msg = (
-                "concurrency must be at least 1 and retries at least 0, but got "
-                f"{self.concurrency!r} and {self.retries!r}"
-            )
-            raise ValueError(msg)
-        if not (self.connect_timeout > 0 and self.read_timeout > 0):
-            msg = (
-                "connect_timeout and read_timeout must be seconds above 0, but got "
-                f"{self.connect_timeout!r} and {self.read_timeout!r}"
-            )
-            raise ValueError(msg)
+        for name, least in (("concurrency", 1), ("retries", 0)):
+            value = getattr(self, name)
+            if not is_count(value, least):
+                msg = f"{name} must be at least {least}, but {got(value)}"
+                raise ValueError(msg)
+        for name in ("connect_timeout", "read_timeout"):
+            value = getattr(self, name)
+            if not (is_number(value) and value > 0):
+                msg = f"{name} must be a number of seconds above 0, but {got(value, float)}"
+                raise ValueError(msg)
 
 
 def as_server(server: "Server | str | None") -> Server:

@@ -1,11 +1,17 @@
 """Bad input gets an error that names the value and the fix; odd but valid input gets an answer."""
 
+import re
+
 import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
+from qwen3_core.embedder import unit
+from qwen3_core.milvus_index import choose_index, search_params
 from qwen3_core.ranking import rank
+from qwen3_core.settings import check_settings
 from qwen3_core.tokenizer import TruncationWarning
+from qwen3_core.validation import check_dimensions, check_threshold, check_top_n
 
 SURROGATE = "broken \ud83d text"
 
@@ -61,6 +67,38 @@ def test_lone_surrogate(embedder, reranker):
 def test_top_n_below_one(reranker, top_n):
     with pytest.raises(ValueError, match="top_n must be at least 1, or None for all, but got"):
         reranker.rerank("query", ["document"], top_n=top_n)
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "said"),
+    [
+        (check_top_n, "5", "got '5' (of type str: pass an int)"),
+        (check_top_n, 2.0, "got 2.0 (of type float: pass an int)"),
+        (check_top_n, True, "got True (of type bool: pass an int)"),
+        (check_top_n, 0, "got 0"),
+        (check_dimensions, "64", "got '64' (of type str: pass an int)"),
+        (check_dimensions, 31, "got 31"),
+        (check_threshold, "0.5", "got '0.5' (of type str: pass a number)"),
+        (check_threshold, False, "got False (of type bool: pass a number)"),
+        (check_threshold, 2, "got 2"),
+        (check_threshold, 1.5, "got 1.5"),
+        (search_params, "5", "got '5' (of type str: pass an int)"),
+        (lambda value: choose_index("", rows=value), "9", "got '9' (of type str: pass an int)"),
+        (
+            lambda value: check_settings(dtype="auto", max_length=value),
+            "64",
+            "got '64' (of type str: pass an int)",
+        ),
+        (
+            lambda value: check_settings(dtype="auto", timeout=value),
+            "3",
+            "got '3' (of type str: pass a number)",
+        ),
+    ],
+)
+def test_a_number_of_another_type_is_told_so(check, value, said):
+    with pytest.raises(ValueError, match=re.escape(said) + "$"):
+        check(value)
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, "0.5", float("nan")])
@@ -180,3 +218,12 @@ def test_a_score_that_is_not_finite_is_an_error(value):
 def test_extreme_log_odds_do_not_overflow():
     high, low = rank([1000.0, -1000.0])
     assert (high.score, low.score) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+def test_a_vector_without_a_direction_is_an_error(bad):
+    vectors = np.array([[3.0, 4.0], [bad, 0.0]], dtype=np.float32)
+    np.testing.assert_allclose(unit(vectors[:1], "the model"), [[0.6, 0.8]], rtol=1e-6)
+    message = f"the model returned a vector of length {bad} for text 1: why?"
+    with pytest.raises(FloatingPointError, match=re.escape(message)):
+        unit(vectors, "the model", "why?")

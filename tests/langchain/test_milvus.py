@@ -1,5 +1,6 @@
 """milvus_kwargs, on real Milvus Lite files: what the store does with them, and what is refused."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -222,7 +223,7 @@ def test_a_collection_that_does_not_fit_is_refused_and_left_alone(embeddings, ur
         ({"k": 16_385}, ValueError, "k must be an integer from 1 to 16384, got 16385"),
         ({"k": None}, ValueError, "k must be an integer from 1 to 16384, got None"),
         ({"metric": "L2"}, ValueError, "metric must be one of IP, COSINE, got 'L2'"),
-        ({"embeddings": "tiny"}, TypeError, "embeddings must be LangChain Embeddings, got str"),
+        ({"embeddings": "tiny"}, TypeError, "embeddings= takes embeddings of LangChain"),
     ],
 )
 def test_a_wrong_argument_is_refused(embeddings, tmp_path, arguments, kind, error):
@@ -245,3 +246,9 @@ def test_a_file_in_the_way_is_named(embeddings, tmp_path):
 def test_the_home_folder_may_be_a_tilde(embeddings, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert milvus_kwargs(embeddings, uri="~/a.db")["connection_args"]["uri"] == f"{tmp_path}/a.db"
+
+
+def test_a_collection_that_nobody_filled_is_named(new, reranker, caplog):
+    with caplog.at_level(logging.WARNING, "langchain_qwen3"):
+        assert Qwen3TwoStageRetriever(vectorstore=new, reranker=reranker).invoke(QUESTION) == []
+    assert "collection 'qwen3' (Milvus) returned no candidates: it is empty" in caplog.text

@@ -1,6 +1,7 @@
 """Qwen3TwoStageRetriever: both first stages, overrides per call, runs, bad input."""
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -105,6 +106,49 @@ async def test_an_empty_store_gives_nothing(embeddings, func):
         reranker=Qwen3Reranker(model="/no/such/folder"),
     )
     assert await call(retriever, func, QUESTION) == []
+
+
+@SYNC_AND_ASYNC
+async def test_a_search_that_finds_nothing_is_told_once(embeddings, reranker, caplog, func):
+    retriever = Qwen3TwoStageRetriever(
+        vectorstore=InMemoryVectorStore(embeddings), reranker=reranker
+    )
+    with caplog.at_level(logging.WARNING, "langchain_qwen3"):
+        for _ in range(2):
+            await call(retriever, func, QUESTION)
+    (message,) = caplog.messages
+    assert message.startswith("InMemoryVectorStore returned no candidates: it is empty;")
+
+
+@pytest.mark.parametrize("as_retriever", [False, True])
+def test_a_filter_may_be_why_nothing_is_found(store, reranker, caplog, as_retriever):
+    arguments = {"filter": lambda document: False}
+    stage = (
+        {"retriever": store.as_retriever(search_kwargs={"k": 4, **arguments})}
+        if as_retriever
+        else {"vectorstore": store, "search_kwargs": arguments}
+    )
+    with caplog.at_level(logging.WARNING, "langchain_qwen3"):
+        Qwen3TwoStageRetriever(reranker=reranker, **stage).invoke(QUESTION)
+    (message,) = caplog.messages
+    assert "either it is empty" in message
+    assert "or it is narrowed to nothing by: filter (" in message
+
+
+def test_any_other_retriever_may_have_its_reasons_to_find_nothing(reranker, caplog):
+    nothing: RunnableLambda[str, list[Document]] = RunnableLambda(lambda query: [])
+    with caplog.at_level(logging.WARNING, "langchain_qwen3"):
+        Qwen3TwoStageRetriever(retriever=nothing, reranker=reranker).invoke(QUESTION)
+    assert "RunnableLambda returned no candidates" in caplog.text
+    assert "by: its own filter or threshold" in caplog.text
+
+
+def test_what_the_reranker_drops_is_not_spoken_of(store, caplog):
+    strict = Qwen3Reranker(model="tiny", score_threshold=1.0)
+    with caplog.at_level(logging.WARNING, "langchain_qwen3"):
+        found = Qwen3TwoStageRetriever(vectorstore=store, reranker=strict).invoke(QUESTION)
+    assert found == []
+    assert caplog.messages == []
 
 
 # How many

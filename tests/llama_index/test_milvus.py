@@ -174,7 +174,7 @@ def test_a_uri_of_another_type_is_refused(embed_model, uri):
 
 def test_another_embedding_model_is_refused():
     other: Any = MockEmbedding(embed_dim=64)
-    with pytest.raises(TypeError, match="embed_model must be a Qwen3Embedding, got MockEmbedding"):
+    with pytest.raises(TypeError, match="embed_model= takes a Qwen3Embedding; got MockEmbedding"):
         milvus_kwargs(other)
 
 

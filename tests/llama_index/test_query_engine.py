@@ -14,7 +14,7 @@ from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 from llama_index_qwen3 import CitedPassages, Qwen3Embedding, Qwen3Rerank, two_stage_query_engine
 from qwen3_core.rag import ANSWER_INSTRUCTIONS
-from tests.llama_index.conftest import TEXTS, scored, text_nodes
+from tests.llama_index.conftest import TEXTS, open_store, scored, text_nodes
 from tests.openai_server import passages
 
 QUERY = "How is data stored in Milvus?"
@@ -72,7 +72,6 @@ def test_a_vector_store_alone_means_the_model_of_settings_if_there_is_one(
         ({"response_mode": "no_text"}, "no argument 'response_mode'"),
         ({"similarity_top_k": 5}, "say top_k= in place of similarity_top_k="),
         ({"node_postprocessors": []}, "say reranker= in place of node_postprocessors="),
-        ({"reranker": "tiny"}, "reranker must be a Qwen3Rerank, got str"),
     ],
 )
 def test_arguments_that_would_be_ignored_are_refused(index, options, message):
@@ -81,7 +80,7 @@ def test_arguments_that_would_be_ignored_are_refused(index, options, message):
 
 
 def test_a_reranker_in_the_llms_place_is_refused(index, reranker):
-    with pytest.raises(TypeError, match="llm must be a LLM, got Qwen3Rerank"):
+    with pytest.raises(TypeError, match="llm= takes an LLM of LlamaIndex; got Qwen3Rerank"):
         two_stage_query_engine(index, reranker)
 
 
@@ -105,6 +104,45 @@ def test_further_arguments_reach_the_retriever(index, reranker):
         vector_store_kwargs={"string_expr": "number > 5"},
     )
     assert {n.node.node_id for n in engine.retrieve(QueryBundle(QUERY))} == {"node-6", "node-7"}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_search_that_finds_nothing_is_told_once(
+    tmp_path, embed_model, reranker, caplog, asynchronous
+):
+    store = open_store(tmp_path / "new.db", embed_model, collection_name="typo")
+    engine = two_stage_query_engine(store, MockLLM(), embed_model=embed_model, reranker=reranker)
+    with caplog.at_level(logging.WARNING, "llama_index_qwen3"):
+        for _ in range(2):
+            response: Any = await engine.aquery(QUERY) if asynchronous else engine.query(QUERY)
+            assert response.source_nodes == []
+    told = "collection 'typo' (MilvusVectorStore) returned no candidates: it is empty"
+    assert caplog.text.count(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"filters": MetadataFilters(filters=[MetadataFilter(key="number", value=99)])},
+            "by: filters",
+        ),
+        ({"vector_store_kwargs": {"string_expr": "number > 99"}}, "by: vector_store_kwargs"),
+    ],
+)
+def test_a_filter_may_be_why_nothing_is_found(index, reranker, caplog, options, said):
+    engine = two_stage_query_engine(index, MockLLM(), reranker=reranker, **options)
+    with caplog.at_level(logging.WARNING, "llama_index_qwen3"):
+        engine.query(QUERY)
+    assert "either it is empty" in caplog.text
+    assert said in caplog.text
+
+
+def test_what_the_reranker_drops_is_not_spoken_of(index, caplog):
+    strict = Qwen3Rerank(model="tiny", score_threshold=1.0)
+    with caplog.at_level(logging.WARNING, "llama_index_qwen3"):
+        two_stage_query_engine(index, MockLLM(), reranker=strict).query(QUERY)
+    assert "returned no candidates" not in caplog.text
 
 
 def test_nothing_found_is_llama_indexs_empty_response(index, llm, server):
@@ -267,7 +305,8 @@ def test_a_lone_surrogate_in_the_question_is_refused(index, no_loading):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_k": 0}, "top_k must be at least 1, but got 0"),
+        ({"top_k": "5"}, r"top_k must be at least 1, but got '5' \(of type str: pass an int\)"),
         ({"top_n": 0}, "top_n must be at least 1"),
         ({"embed_model": Qwen3Embedding(model="tiny")}, "an index brings its own embed_model"),
     ],
@@ -279,7 +318,7 @@ def test_arguments_that_make_no_sense_are_refused(index, options, message):
 
 @pytest.mark.parametrize("thing", [None, "http://localhost:19530", 7, text_nodes()])
 def test_what_is_neither_index_nor_store_is_refused(thing):
-    with pytest.raises(TypeError, match="needs a VectorStoreIndex or a vector store, got"):
+    with pytest.raises(TypeError, match="takes a VectorStoreIndex or a vector store of"):
         two_stage_query_engine(thing, MockLLM())
 
 

@@ -365,8 +365,10 @@ def test_settings_that_make_no_sense_are_refused():
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"batch_tokens": 1.5}, "batch_tokens must be at least 1"),
         ({"concurrency": 0}, "concurrency must be at least 1"),
-        ({"retries": -1}, "retries at least 0"),
-        ({"read_timeout": 0}, "read_timeout must be seconds above 0"),
+        ({"concurrency": "8"}, r"but got '8' \(of type str: pass an int\)"),
+        ({"retries": -1}, "retries must be at least 0, but got -1"),
+        ({"read_timeout": 0}, "read_timeout must be a number of seconds above 0, but got 0$"),
+        ({"read_timeout": "5"}, r"but got '5' \(of type str: pass a number\)"),
         ({"connect_timeout": math.nan}, "connect_timeout"),
     ]
     for options, message in cases:

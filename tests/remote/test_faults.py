@@ -98,9 +98,18 @@ def test_other_refusals_are_not_tried_again(server, purpose, code):
 
 
 @both
-def test_a_server_that_lacks_the_api_is_asked_about(server, purpose):
-    server.fail(status(404, {"detail": "Not Found"}))
-    with pytest.raises(ServerError, match=r"404: Not Found .is base_url the address of this model"):
+@pytest.mark.parametrize(
+    ("code", "words"), [(404, "Not Found"), (501, "This server does not support this. Start it")]
+)
+def test_a_server_that_lacks_the_api_is_asked_about(server, purpose, code, words):
+    server.fail(status(code, {"detail": words}))
+    wanted, other = "embedding model", "reranker"
+    if purpose == "reranker":
+        wanted, other = other, wanted
+    said = (
+        f"{code}: {words} .is base_url the address of the {wanted}'s server, and not of the {other}"
+    )
+    with pytest.raises(ServerError, match=said):
         ask(remote(purpose, server, options()))
 
 
@@ -297,7 +306,9 @@ def test_a_vector_of_zeros_is_an_error(server):
         entry["embedding"] = [0.0] * 256
 
     server.fail(mangled(change))
-    with pytest.raises(FloatingPointError, match=r"a vector of length 0\.0 for text 5"):
+    with pytest.raises(
+        FloatingPointError, match=r"a vector of length 0\.0 for text 5: is base_url"
+    ):
         ask(on_server(server, options()))
 
 

@@ -1,6 +1,5 @@
 """Real vLLM servers with the bundled pair, where vLLM is installed (tools/setup_vllm.py)."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from qwen3_core.remote import TEMPLATE_FILE
+from qwen3_core.remote.checks import HF_OVERRIDES
 from tests.conftest import LONG, ROOT, free_port
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -24,11 +24,6 @@ VLLM = Path(os.environ.get("QWEN3_VLLM", FOLDER / "bin" / "vllm"))
 START = 400
 """Seconds that a server may take to start; about 30 on an idle machine."""
 
-RERANKER = {
-    "architectures": ["Qwen3ForSequenceClassification"],
-    "classifier_from_token": ["no", "yes"],
-    "is_original_qwen3_reranker": True,
-}
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\\n' + message.content"
     " + '<|im_end|>\\n' -}}{%- endfor -%}{{- '<|im_start|>assistant\\n' -}}"
@@ -91,7 +86,7 @@ def servers(
     template.write_text(CHAT_TEMPLATE)
     names = ["--served-model-name", "tiny", "long", "--max-model-len", str(LONG)]
     pooling = [*names, "--runner", "pooling"]
-    overrides = ["--hf-overrides", json.dumps(RERANKER)]
+    overrides = ["--hf-overrides", HF_OVERRIDES]
     framed = ["--chat-template", str(TEMPLATE_FILE)]
     commands = {
         "embedding": [str(long_pair["embedding"]), *pooling],

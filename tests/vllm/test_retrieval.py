@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.remote import RemoteEmbedder, RemoteReranker, SelfCheckError, Server
+from qwen3_core.remote import RemoteEmbedder, RemoteReranker, SelfCheckError, Server, ServerError
 from qwen3_core.tokenizer import TruncationWarning
 
 QUERY = "How is data stored in Milvus?"
@@ -150,3 +150,23 @@ def test_frames_sent_to_a_server_without_template_score_the_same(servers, instru
     theirs = remote.score(QUERY, TEXTS, instruction=instruction)
     ours = Reranker("tiny").score(QUERY, TEXTS, instruction=instruction)
     np.testing.assert_allclose(theirs, ours, atol=LOG_ODDS)
+
+
+@pytest.mark.parametrize("name", ["reranker", "chat"])
+def test_a_server_without_embeddings_is_asked_about(servers, name):
+    embedder = RemoteEmbedder("tiny", base_url=servers[name].url)
+    said = "404: Not Found .* the embedding model's server, and not of the reranker's or an LLM's"
+    with pytest.raises(ServerError, match=said):
+        embedder.embed_documents(TEXTS)
+
+
+def test_a_chat_server_asked_to_rerank_is_asked_about(servers):
+    reranker = RemoteReranker("tiny", base_url=servers["chat"].url)
+    with pytest.raises(ServerError, match=r"404: Not Found .* the reranker's server, and not of"):
+        reranker.rerank(QUERY, TEXTS)
+
+
+def test_the_embedding_models_server_asked_to_rerank(servers):
+    reranker = RemoteReranker("tiny", base_url=servers["embedding"].url)
+    with pytest.raises(SelfCheckError, match="or this is the address of the embedding server"):
+        reranker.rerank(QUERY, TEXTS)
