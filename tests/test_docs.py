@@ -52,6 +52,7 @@ OUTCOMES: dict[str, Callable[[dict[str, Any]], object]] = {
     "agents.md": lambda names: (
         names["state"]["messages"][-1].content.startswith("The tool says: Milvus keeps")
         and names["answer"].startswith("The tool says: Of the passages 1, the first says: Milvus")
+        and names["read_answer"].startswith("The tool says: Milvus keeps")
     ),
     "evaluation.md": lambda names: (
         names["report"].systems[-1].name == "my engine"
