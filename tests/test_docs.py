@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llama_index.core import Settings, VectorStoreIndex
+from llama_index.core.vector_stores import SimpleVectorStore
 
 from tests.conftest import ROOT
 from tests.openai_server import OpenAIServer
@@ -187,3 +189,15 @@ def test_error_messages_that_are_explained_are_those_of_the_code():
     for message in messages:
         for part in message.split("…"):
             assert any(part.strip() in constant for constant in ours), part
+
+
+def test_message_of_a_forgotten_embed_model_is_the_one_that_is_explained(monkeypatch):
+    monkeypatch.setattr(Settings, "_embed_model", None)
+    monkeypatch.delenv("IS_TESTING", raising=False)  # LlamaIndex would take a mock
+    store = SimpleVectorStore()
+    store.stores_text = True  # as Milvus's does
+    with pytest.raises(ImportError) as raised:
+        VectorStoreIndex.from_vector_store(store)
+    message, _, advice = str(raised.value).partition(", ")
+    assert "pip install" in advice
+    assert message in (DOCS / "troubleshooting.md").read_text("utf-8")
