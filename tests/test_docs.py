@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llama_index.core import Settings, VectorStoreIndex
+from llama_index.core.vector_stores import SimpleVectorStore
 
 from qwen3_core.remote.checks import HF_OVERRIDES
 from tests.conftest import ROOT
@@ -54,6 +56,7 @@ OUTCOMES: dict[str, Callable[[dict[str, Any]], object]] = {
     "agents.md": lambda names: (
         names["state"]["messages"][-1].content.startswith("The tool says: Milvus keeps")
         and names["answer"].startswith("The tool says: Of the passages 1, the first says: Milvus")
+        and names["read_answer"].startswith("The tool says: Milvus keeps")
     ),
     "evaluation.md": lambda names: (
         names["report"].systems[-1].name == "my engine"
@@ -67,7 +70,8 @@ OUTCOMES: dict[str, Callable[[dict[str, Any]], object]] = {
         ]
         == ["keys.md"]
     ),
-    "production.md": lambda names: names["stats"].packs > 0,
+    "streaming.md": lambda names: names["citations"] == [1],
+    "production.md": lambda names: names["stats"].packs > 0 and names["reranker_stats"].packs > 0,
     "milvus.md": lambda names: len(names["best"]) == 2 and names["found_by_llama_index"],
     "quickstart.md": lambda names: (
         names["document"].metadata["source"] == "office.md"
@@ -192,3 +196,15 @@ def test_error_messages_that_are_explained_are_those_of_the_code():
     for message in messages:
         for part in message.split("…"):
             assert any(part.strip() in constant for constant in ours), part
+
+
+def test_message_of_a_forgotten_embed_model_is_the_one_that_is_explained(monkeypatch):
+    monkeypatch.setattr(Settings, "_embed_model", None)
+    monkeypatch.delenv("IS_TESTING", raising=False)  # LlamaIndex would take a mock
+    store = SimpleVectorStore()
+    store.stores_text = True  # as Milvus's does
+    with pytest.raises(ImportError) as raised:
+        VectorStoreIndex.from_vector_store(store)
+    message, _, advice = str(raised.value).partition(", ")
+    assert "pip install" in advice
+    assert message in (DOCS / "troubleshooting.md").read_text("utf-8")
