@@ -193,7 +193,7 @@ def _mark(model: TinyQwen3, to_end_of_text: Tensor, ids: FrameIds) -> None:
     ):
         head, key = group * share * width, group * width
         _only(attention.q_proj.weight, head, width, {STILL[0]: {CONSTANT: 1}})
-        marks = {STILL[0]: {begins: 10}, STILL[1]: {CONSTANT: 0.3}}
+        marks: dict[int, dict[int, float]] = {STILL[0]: {begins: 10}, STILL[1]: {CONSTANT: 0.3}}
         _only(attention.k_proj.weight, key, width, marks)
         size = model.embed_tokens.weight[token].pow(2).mean().sqrt() / MARK
         _only(attention.v_proj.weight, key, 1, {0: {begins: float(size)}})
