@@ -5,7 +5,6 @@ from tokenizers import Tokenizer
 from .frames import RERANK_SUFFIX, query_prefix, rerank_head
 
 MAX_QUERY_TOKENS = 64
-MAX_DOCUMENT_TOKENS = 256
 
 
 class Encoder:
