@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug or not is_expected(error, "pymilvus"):
             raise
-        _stop(in_one_line(error), ingest)
+        _stop(in_one_line(error).replace("collection_name", "--collection"), ingest)
         return 1
     _show(summary, settings)
     if not summary.failures:

@@ -365,7 +365,9 @@ def test_progress_shows_rate_and_time_left(ingest, capsys):
 def test_another_dimension_is_refused_before_anything_is_written(framework, ingest, rows, capsys):
     ingest(framework)
     assert ingest(framework, "--dimensions", "64") == 1
-    assert "holds vectors of 256 dimensions" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "holds vectors of 256 dimensions" in shown
+    assert "choose another --collection" in shown
     assert len(rows(framework)) == 7
 
 
