@@ -157,9 +157,12 @@ def check_instruction(tokens: int, max_length: int) -> None:
 
 
 def texts_cut(cut: Sequence[int], what: str, max_length: int) -> str:
-    """What to say when the texts at these positions are not read to their end."""
+    """What to say when the texts at these positions are not read to their end.
+
+    It is said before the texts behind them are looked at, which may be longer too.
+    """
     return (
-        f"{len(cut)} of the {what} (first: {what}[{cut[0]}]) are longer than "
+        f"at least {len(cut)} of the {what} (first: {what}[{cut[0]}]) are longer than "
         f"max_length={max_length} tokens; the rest of them is not read. "
         "Split them, or raise max_length."
     )
