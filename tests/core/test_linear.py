@@ -45,6 +45,7 @@ def test_packed_products_are_the_products(twin, shape):
     module, weights = twin
     assert packed(module)
     x, gate, up = torch.randn(shape), module["gate"], module["up"]
+    assert gate.out_features == 80
     exact = {name: F.linear(x, *parts) for name, parts in weights.items()}
     with torch.inference_mode():
         torch.testing.assert_close(gate(x), exact["gate"])
