@@ -76,15 +76,19 @@ def choose_pool(workspace: Workspace, targets: TeacherTargets, shares: Sequence[
 
 
 @torch.no_grad()
-def embed_pairs(
-    embedding: TinyQwen3, pairs: Sequence[Pair], encoder: Encoder
+def embed(
+    embedding: TinyQwen3,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    encoder: Encoder,
+    document_tokens: int = DOCUMENT_TOKENS,
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings of queries and documents, rows of length 1, float32 (pairs, hidden) each."""
-    ids = encoder.all_ids([p.document for p in pairs], DOCUMENT_TOKENS)
-    documents = last_states(embedding, [[*row, encoder.end] for row in ids])
-    rows = encoder.embedded_queries([p.query for p in pairs], DEFAULT_TASK)
-    queries = last_states(embedding, rows, encoder.query_head(DEFAULT_TASK))
-    return F.normalize(queries, dim=-1), F.normalize(documents, dim=-1)
+    """Embeddings of queries and documents: float32 (texts, hidden), rows of length 1."""
+    ids = encoder.all_ids(list(documents), document_tokens)
+    d = last_states(embedding, [[*row, encoder.end] for row in ids])
+    rows = encoder.embedded_queries(list(queries), DEFAULT_TASK)
+    q = last_states(embedding, rows, encoder.query_head(DEFAULT_TASK))
+    return F.normalize(q, dim=-1), F.normalize(d, dim=-1)
 
 
 def mine(
@@ -99,7 +103,7 @@ def mine(
     Args:
         workspace: Numbers the texts in ``targets``.
         pairs: The pool.
-        queries: The student's embeddings of their queries, from ``embed_pairs``.
+        queries: The student's embeddings of their queries, from ``embed``.
         documents: And of their documents.
         targets: The teacher's.
 

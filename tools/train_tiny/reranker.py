@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from .compare import MARKS, FrameIds, calibrate, comparing_start, reranker_shape
 from .data import DevSet, vary_query
-from .embedding import CONTEXT, TeacherTargets, learning_rate_share
+from .embedding import CONTEXT, MAX_DEV_TOKENS, TeacherTargets, learning_rate_share
 from .frames import DEFAULT_TASK, OTHER_TASKS
-from .mining import OVERLAP_WEIGHT, TEACHER_WEIGHT, Overlap, choose_pool, embed_pairs, mine
+from .mining import OVERLAP_WEIGHT, TEACHER_WEIGHT, Overlap, choose_pool, embed, mine
 from .model import Shape, TinyQwen3, last_states
 from .texts import Encoder
 from .workspace import Workspace, log, seed_everything
@@ -41,8 +41,7 @@ def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> N
     embedding = _load_embedding(workspace)
     lists = Lists(workspace, targets, encoder, embedding)
     model = TinyQwen3(reranker_shape(size))
-    ids = frame_ids(encoder)
-    comparing_start(model, embedding.state_dict(), lists.token_idf(size), ids)
+    comparing_start(model, embedding.state_dict(), lists.token_idf(size), frame_ids(encoder))
     dev = [DevLists(d, embedding, encoder) for d in workspace.dev]
     optimizer = _optimizer(model)
     step = 0
@@ -130,7 +129,8 @@ class Lists:
         documents = [p.document for p in self.pairs]
         self.overlap = Overlap(documents)
         self.ids = encoder.all_ids([f" {d}" for d in documents], 192)
-        self.queries, self.documents = embed_pairs(embedding, self.pairs, encoder)
+        queries = [p.query for p in self.pairs]
+        self.queries, self.documents = embed(embedding, queries, documents, encoder)
         self.candidates = mine(workspace, self.pairs, self.queries, self.documents, targets)
         log(f"mined negatives for {len(pool)} pairs")
         d = [workspace.documents[p.document] for p in self.pairs]
@@ -199,11 +199,7 @@ class DevLists:
         self, dev: DevSet, embedding: TinyQwen3, encoder: Encoder, queries: int = 75
     ) -> None:
         self.dev = dev
-        with torch.no_grad():
-            rows = encoder.embedded_queries(dev.queries, DEFAULT_TASK)
-            q = F.normalize(last_states(embedding, rows, encoder.query_head(DEFAULT_TASK)), dim=-1)
-            ids = encoder.all_ids(dev.documents, 256)
-            d = F.normalize(last_states(embedding, [[*row, encoder.end] for row in ids]), dim=-1)
+        q, d = embed(embedding, dev.queries, dev.documents, encoder, MAX_DEV_TOKENS)
         self.top = (q @ d.T).topk(DEV_LIST, 1).indices[:queries]
         self.gold = torch.tensor(dev.gold)[:queries, None]
         self.ids = encoder.all_ids([f" {t}" for t in dev.documents], DEV_DOCUMENT_TOKENS)
