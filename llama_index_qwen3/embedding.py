@@ -159,6 +159,16 @@ class Qwen3Embedding(BaseEmbedding):
         }
 
     @property
+    def embedder(self) -> Embedder | RemoteEmbedder:
+        """The embedder behind this component, for what LlamaIndex has no method for.
+
+        For example its engine's counters, where the model runs in this process:
+        `embed_model.embedder.stats()`. It keeps the instruction given at construction; its methods
+        take another.
+        """
+        return self._embedder
+
+    @property
     def dim(self) -> int:
         """Length of the vectors, as vector stores ask for it; loads the model if not given."""
         return self._embedder.dimensions

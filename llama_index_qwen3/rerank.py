@@ -152,6 +152,16 @@ class Qwen3Rerank(BaseNodePostprocessor):
         """Name under which LlamaIndex serialises it."""
         return "Qwen3Rerank"
 
+    @property
+    def reranker(self) -> Reranker | RemoteReranker:
+        """The reranker behind this component, for what LlamaIndex has no method for.
+
+        For example its engine's counters, where the model runs in this process:
+        `rerank.reranker.stats()`. It keeps the instruction given at construction; its methods take
+        another.
+        """
+        return self._reranker
+
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:

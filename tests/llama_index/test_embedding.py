@@ -246,6 +246,14 @@ def test_copies_and_pickles_are_settings_and_share_the_model(clone):
     assert vars(other._embedder)["_engine"] is vars(model._embedder)["_engine"] is not None
 
 
+def test_the_engines_counters_can_be_seen(embed_model):
+    embed_model.get_text_embedding(QUERY)
+    before = embed_model.embedder.stats()
+    embed_model.get_text_embedding_batch(TEXTS)
+    after = embed_model.embedder.stats()
+    assert after.sequences - before.sequences == len(TEXTS)
+
+
 def test_a_pickle_holds_no_weights(embed_model):
     embed_model.get_text_embedding(QUERY)
     assert len(pickle.dumps(embed_model)) < 10_000

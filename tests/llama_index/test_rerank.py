@@ -313,6 +313,13 @@ def test_copies_and_pickles_are_settings_and_share_the_model(reranker, clone):
     assert len(pickle.dumps(reranker)) < 10_000
 
 
+def test_the_engines_counters_can_be_seen(reranker):
+    before = reranker.reranker.stats()
+    reranker.postprocess_nodes(scored(text_nodes()), query_str=QUERY)
+    after = reranker.reranker.stats()
+    assert after.sequences - before.sequences == len(TEXTS)
+
+
 def test_model_copy_checks_and_applies_its_changes(reranker):
     nodes = scored(text_nodes())
     assert len(reranker.model_copy(update={"top_n": 2}).postprocess_nodes(nodes, None, QUERY)) == 2
