@@ -148,9 +148,13 @@ def fit_query(
 
 
 def documents_cut(cut: Collection[int], max_length: int) -> str:
-    """What to say when the documents at these positions are not read to their end."""
+    """What to say when the documents at these positions are not read to their end.
+
+    It is said before all documents are looked at: more may be cut, before these positions too where
+    pairs of several queries go to a server.
+    """
     return (
-        f"{len(cut)} documents (first: documents[{min(cut)}]) do not fit into "
-        f"max_length={max_length} tokens beside query and instruction; the rest of "
-        "them is not read. Split them, or raise max_length."
+        f"at least {len(cut)} of the documents (such as documents[{min(cut)}]) do not fit into "
+        f"max_length={max_length} tokens beside query and instruction; the rest of them is not "
+        "read. Split them, or raise max_length."
     )
