@@ -12,8 +12,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from langchain_qwen3._missing import not_installed
 from qwen3_core import __version__
+from qwen3_core.extras import how_to_install
 
 if TYPE_CHECKING:
     from langchain_qwen3.embeddings import Qwen3Embeddings
@@ -62,7 +62,7 @@ def __getattr__(name: str) -> Any:
         # Not for a module that another release of langchain-core lacks.
         if not str(error.name).startswith("langchain_core") or find_spec("langchain_core"):
             raise
-        msg = not_installed("langchain-core")
+        msg = f"langchain-core is not installed: {how_to_install('langchain')}"
         raise ImportError(msg) from error
     globals()[name] = value
     return value

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from langchain_core.embeddings import Embeddings
 
-from langchain_qwen3._missing import not_installed
 from langchain_qwen3.embeddings import Qwen3Embeddings
+from qwen3_core.extras import how_to_install
 from qwen3_core.milvus import (
     CONSISTENCY,
     TEXT_INDEX,
@@ -119,7 +119,7 @@ def milvus_kwargs(
         except ModuleNotFoundError as error:
             if error.name != "pymilvus":
                 raise
-            msg = not_installed("pymilvus")
+            msg = f"pymilvus is not installed: {how_to_install('langchain')}"
             raise ImportError(msg) from error
     index = index_params(metric, index_type, rows=rows, dimensions=dimensions)
     if found is not None:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from difflib import get_close_matches
 from types import EllipsisType
 from typing import Any, Self
 
@@ -23,15 +22,22 @@ from qwen3_core import leaving
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.rag import nothing_found
-from qwen3_core.validation import check_query, check_threshold, check_top_n, misplaced, suggest
+from qwen3_core.validation import (
+    check_query,
+    check_threshold,
+    check_top_n,
+    misplaced,
+    suggest,
+    suggestion,
+)
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_K = 10
 """Candidates taken from a vector store, as in Milvus' tutorial on these models."""
 
-OVERRIDES = ("top_n", "instruction", "score_threshold")
-"""What a call may override, but for k, which is too short to tell a misspelling by."""
+OVERRIDES = ("k", "top_n", "instruction", "score_threshold")
+"""What a call may override."""
 
 
 @fields_documented
@@ -191,16 +197,11 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         self, k: int | None, top_n: int | None, search_kwargs: dict[str, Any]
     ) -> tuple[RetrieverLike, dict[str, Any]]:
         """The runnable that finds candidates, and the arguments for its `invoke`."""
-        for name in search_kwargs:
-            # 0.8, because other names of arguments such as "threshold" come up to 0.75.
-            close = get_close_matches(name.lower(), OVERRIDES, n=1, cutoff=0.8)
-            if close:
-                meant = "k" if name == "top_k" else close[0]
-                msg = (
-                    f"unknown argument {name!r}: did you mean {meant}? (if the first stage has an "
-                    "argument of that name, set it in search_kwargs)"
-                )
-                raise TypeError(msg)
+        if hint := suggestion(search_kwargs, OVERRIDES):
+            msg = (
+                f"{hint} (if the first stage has an argument of that name, set it in search_kwargs)"
+            )
+            raise TypeError(msg)
         arguments = {**self.search_kwargs, **search_kwargs}
         if self.vectorstore is not None:
             arguments["k"] = k or max(DEFAULT_K, top_n or 0)

@@ -3,20 +3,19 @@
 Importing this package loads neither torch nor transformers; the first use of a model does.
 """
 
+from qwen3_core import Server, __version__
+from qwen3_core.extras import how_to_install
+
 try:
     import llama_index.core  # noqa: F401
 except ImportError as error:
-    msg = (
-        'llama-index-core is not installed: run `pip install "qwen3-retrieval[llama-index]"`, '
-        'or `pip install ".[llama-index]"` in a clone'
-    )
+    msg = f"llama-index-core is not installed: {how_to_install('llama-index')}"
     raise ImportError(msg) from error
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.milvus import milvus_kwargs
 from llama_index_qwen3.query_engine import CitedPassages, two_stage_query_engine
 from llama_index_qwen3.rerank import Qwen3Rerank
-from qwen3_core import Server, __version__
 
 __all__ = [
     "CitedPassages",

@@ -1,30 +1,23 @@
 """Qwen3-Embedding as a LlamaIndex embedding model."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
-from llama_index.core.bridge.pydantic import (
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
+from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.components import make_embedder
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.remote import RemoteEmbedder, Server
-from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
-from qwen3_core.validation import check_texts, suggest
+from qwen3_core.remote import RemoteEmbedder
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
+from qwen3_core.validation import check_texts
 
 
 @fields_documented
-class Qwen3Embedding(BaseEmbedding):
+class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
     """Embeds queries behind an instruction and documents without, as the models were trained.
 
     Vectors are lists of floats of length 1, so inner product and cosine are equal. The model is
@@ -47,49 +40,13 @@ class Qwen3Embedding(BaseEmbedding):
             long enough shows at first use: OSError or ValueError there.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-        hide_input_in_errors=True,  # a key may be among the input
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _know_names(cls, given: Any) -> Any:
-        suggest(given, cls.model_fields)
-        return given
+    model_config = ConfigDict(populate_by_name=True)
 
     model_name: str = Field(default=DEFAULT_EMBEDDING_MODEL, alias="model", frozen=True)
     """Hub name such as "Qwen/Qwen3-Embedding-0.6B", local folder, or "tiny" for the bundled one."""
-    revision: str | None = Field(default=None, frozen=True)
-    """Branch, tag or commit on the hub."""
-    device: str = Field(default="auto", frozen=True)
-    """"auto", "cpu", "cuda", "cuda:1", "mps"."""
-    dtype: Dtype = Field(default="auto", frozen=True)
-    """"auto" (bfloat16 where the hardware has it, else float32), or by name."""
-    max_length: int | None = Field(default=None, frozen=True)
-    """Tokens read of one text, instruction included; default 8192, or what the model has."""
     dimensions: int | None = Field(default=None, frozen=True)
     """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 at 0.6B, 4B, 8B), which
     is the default."""
-    instruction: str | None = None
-    """What queries are for: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by default
-    the official web search sentence."""
-    pack_tokens: int | None = Field(default=None, frozen=True)
-    """Token budget of one forward pass; default by device."""
-    timeout: float | None = Field(default=None, frozen=True)
-    """Seconds that one call may take, waiting for its turn included, loading the model not; then it
-    raises TimeoutError. Default no limit."""
-    base_url: str | None = Field(default=None, frozen=True)
-    """Where a server's API begins, such as "http://localhost:8000/v1": the model then runs there,
-    and its name here is its name there. By default it runs in this process."""
-    api_key: SecretStr | None = Field(default=None, frozen=True, exclude=True)
-    """The server's key; by default `QWEN3_API_KEY` from the environment. It travels neither in
-    pickles nor in `to_dict`."""
-    server: Server | str | None = Field(default=None, frozen=True)
-    """What the server is, "vllm" for example, or a `Server` with more settings; by default it is
-    asked."""
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
     """Texts handed to the encoder at once, 1 to 2048. It fills forward passes by tokens, so
     this bounds no memory; more texts make fuller passes."""
@@ -119,29 +76,8 @@ class Qwen3Embedding(BaseEmbedding):
         """Check the settings; nothing is loaded yet."""
         super().model_post_init(context)
         self._embedder = make_embedder(
-            self.model_name,
-            base_url=self.base_url,
-            api_key=None if self.api_key is None else self.api_key.get_secret_value(),
-            server=self.server,
-            revision=self.revision,
-            device=self.device,
-            dtype=self.dtype,
-            max_length=self.max_length,
-            dimensions=self.dimensions,
-            instruction=self.instruction,
-            pack_tokens=self.pack_tokens,
-            timeout=self.timeout,
+            self.model_name, dimensions=self.dimensions, **self._model_settings()
         )
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with some settings changed and checked; an equal model is shared, not loaded."""
-        del deep  # settings are plain values
-        return type(self)(**{**dict(self), **(update or {})})
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the key, which would be readable in a pickle."""
-        state: dict[str, Any] = super().__getstate__()
-        return state | {"__dict__": state["__dict__"] | {"api_key": None}}
 
     @classmethod
     def class_name(cls) -> str:

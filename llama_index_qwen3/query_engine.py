@@ -3,7 +3,6 @@
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Generator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from llama_index.core import Settings, VectorStoreIndex
@@ -25,7 +24,7 @@ from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.rerank import Qwen3Rerank
 from qwen3_core import leaving
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence, nothing_found
-from qwen3_core.validation import check_query, check_top_n, got, is_count, misplaced
+from qwen3_core.validation import check_query, check_top_n, got, is_count, misplaced, suggestion
 
 logger = logging.getLogger(__name__)
 
@@ -364,20 +363,20 @@ def _check_names(retriever_kwargs: dict[str, Any]) -> None:
     Raises:
         TypeError: If an argument is unknown.
     """
-    hints = {"similarity_top_k": "top_k=", "node_postprocessors": "reranker="}
-    known = set(inspect.signature(VectorIndexRetriever.__init__).parameters) - {"self", "kwargs"}
-    known.add("vector_store_kwargs")  # which it takes out of its kwargs
-    for name in retriever_kwargs:
-        if name in hints:
-            msg = f"say {hints[name]} in place of {name}="
-            raise TypeError(msg)
-        if name not in known:
-            own = ["top_k", "top_n", "reranker", "embed_model", "streaming"]
-            words = [*own, *sorted(known - {*own, *hints, "index"})]
-            meant = ["top_k"] if name == "k" else get_close_matches(name, words)
-            hint = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(words)}"
-            msg = f"two_stage_query_engine has no argument {name!r}: {hint}"
-            raise TypeError(msg)
+    own = set(inspect.signature(two_stage_query_engine).parameters) - {"retriever_kwargs"}
+    theirs = set(inspect.signature(VectorIndexRetriever.__init__).parameters)
+    theirs -= {"self", "kwargs", "index", "similarity_top_k"}
+    known = own | theirs | {"vector_store_kwargs"}  # which it takes out of its kwargs
+    if hint := suggestion(retriever_kwargs, known):
+        msg = f"two_stage_query_engine: {hint}"
+        raise TypeError(msg)
+    unknown = [name for name in retriever_kwargs if name not in known]
+    if unknown:
+        msg = (
+            f"two_stage_query_engine has no argument {unknown[0]!r}: "
+            f"known are {', '.join(sorted(known))}"
+        )
+        raise TypeError(msg)
 
 
 def _as_index(index_or_vector_store: object, embed_model: BaseEmbedding | None) -> VectorStoreIndex:

@@ -1,31 +1,25 @@
 """Qwen3-Reranker as a LlamaIndex node postprocessor."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from llama_index.core.bridge.pydantic import (
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_validator
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
+from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.components import make_reranker
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.ranking import Ranked
-from qwen3_core.remote import RemoteReranker, Server
+from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
-from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
-from qwen3_core.validation import check_query, check_threshold, check_top_n, suggest
+from qwen3_core.settings import DEFAULT_RERANKER_MODEL
+from qwen3_core.validation import check_query, check_threshold, check_top_n
 
 RETRIEVAL_SCORE = "retrieval_score"
 """Metadata key of the first stage's score, where it is kept."""
@@ -34,7 +28,7 @@ _dispatcher = get_dispatcher(__name__)
 
 
 @fields_documented
-class Qwen3Rerank(BaseNodePostprocessor):
+class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
     """Orders retrieved nodes by the probability that they meet the query, best first.
 
     It returns new `NodeWithScore` objects whose score is that probability, from 0 to 1; what was
@@ -59,18 +53,6 @@ class Qwen3Rerank(BaseNodePostprocessor):
             long enough shows at first use: OSError or ValueError there.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        use_attribute_docstrings=True,
-        hide_input_in_errors=True,  # a key may be among the input
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _know_names(cls, given: Any) -> Any:
-        suggest(given, cls.model_fields)
-        return given
-
     model: str = Field(default=DEFAULT_RERANKER_MODEL, frozen=True)
     """Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny" for the bundled one."""
     top_n: int | None = None
@@ -86,29 +68,9 @@ class Qwen3Rerank(BaseNodePostprocessor):
     keep_retrieval_score: bool = False
     """Keep the first stage's score in the node's metadata as "retrieval_score", excluded from what
     LLMs and embedding models read. The node is then a copy; else it is the very object."""
-    revision: str | None = Field(default=None, frozen=True)
-    """Branch, tag or commit on the hub."""
-    device: str = Field(default="auto", frozen=True)
-    """"auto", "cpu", "cuda", "cuda:1", "mps"."""
-    dtype: Dtype = Field(default="auto", frozen=True)
-    """"auto" (bfloat16 where the hardware has it, else float32), or by name."""
     max_length: int | None = Field(default=None, frozen=True)
     """Tokens of one prompt (frame, instruction, query, node); default 8192, or what the model
     has."""
-    pack_tokens: int | None = Field(default=None, frozen=True)
-    """Token budget of one forward pass; default by device."""
-    timeout: float | None = Field(default=None, frozen=True)
-    """Seconds that one call may take, waiting for its turn included, loading the model not; then it
-    raises TimeoutError. Default no limit."""
-    base_url: str | None = Field(default=None, frozen=True)
-    """Where a server's API begins, such as "http://localhost:8000/v1": the model then runs there,
-    and its name here is its name there. By default it runs in this process."""
-    api_key: SecretStr | None = Field(default=None, frozen=True, exclude=True)
-    """The server's key; by default `QWEN3_API_KEY` from the environment. It travels neither in
-    pickles nor in `to_dict`."""
-    server: Server | str | None = Field(default=None, frozen=True)
-    """What the server is, "vllm" for example, or a `Server` with more settings; by default it is
-    asked."""
     show_progress: bool = False
     """Show a progress bar on stderr."""
 
@@ -124,29 +86,7 @@ class Qwen3Rerank(BaseNodePostprocessor):
         super().model_post_init(context)
         check_top_n(self.top_n)
         check_threshold(self.score_threshold)
-        self._reranker = make_reranker(
-            self.model,
-            base_url=self.base_url,
-            api_key=None if self.api_key is None else self.api_key.get_secret_value(),
-            server=self.server,
-            revision=self.revision,
-            device=self.device,
-            dtype=self.dtype,
-            max_length=self.max_length,
-            instruction=self.instruction,
-            pack_tokens=self.pack_tokens,
-            timeout=self.timeout,
-        )
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with some settings changed and checked; an equal model is shared, not loaded."""
-        del deep  # settings are plain values
-        return type(self)(**{**dict(self), **(update or {})})
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the key, which would be readable in a pickle."""
-        state: dict[str, Any] = super().__getstate__()
-        return state | {"__dict__": state["__dict__"] | {"api_key": None}}
+        self._reranker = make_reranker(self.model, **self._model_settings())
 
     @classmethod
     def class_name(cls) -> str:

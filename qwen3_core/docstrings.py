@@ -8,14 +8,19 @@ C = TypeVar("C", bound=type)
 
 
 def fields_documented(component: C) -> C:
-    """Class decorator for pydantic models: their fields' descriptions as an "Args:" section."""
+    """Class decorator for pydantic models: their fields' descriptions as an "Args:" section.
+
+    The class's own fields come before those that it inherits.
+    """
     if not component.__doc__:  # as under `python -OO`
         return component
     model: Any = component
+    fields = model.model_fields
+    own_first = dict.fromkeys(name for name in (*model.__annotations__, *fields) if name in fields)
     lines = [
-        textwrap.indent(f"{name}: " + field.description.replace("\n", "\n    "), "    ")
-        for name, field in model.model_fields.items()
-        if field.description
+        textwrap.indent(f"{name}: " + description.replace("\n", "\n    "), "    ")
+        for name in own_first
+        if (description := fields[name].description)
     ]
     component.__doc__ = "\n".join([inspect.cleandoc(component.__doc__), "", "Args:", *lines])
     return component

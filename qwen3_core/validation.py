@@ -189,7 +189,9 @@ OTHER_NAMES: Final[dict[str, tuple[str, ...]]] = {
     "openai_api_key": ("api_key",),
     "api_key": ("token",),
     "top_k": ("k",),
-    "similarity_top_k": ("k",),
+    "similarity_top_k": ("k", "top_k"),
+    "k": ("top_k",),
+    "node_postprocessors": ("reranker",),
     "embedding": ("embeddings", "embed_model"),
     "embedding_function": ("embeddings", "embed_model"),
     "embed_model": ("embeddings",),
@@ -218,7 +220,7 @@ def suggest(given: object, fields: Mapping[str, Any]) -> None:
     if not isinstance(given, Mapping):
         return
     known = {*fields, *(field.alias for field in fields.values() if field.alias)}
-    if hint := _hint(given, known):
+    if hint := suggestion(given, known):
         raise ValueError(hint)
 
 
@@ -228,7 +230,7 @@ def suggests(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def suggesting(*args: P.args, **kwargs: P.kwargs) -> T:
-        if hint := _hint(kwargs, known):
+        if hint := suggestion(kwargs, known):
             msg = f"{function.__name__}: {hint}"
             raise TypeError(msg)
         return function(*args, **kwargs)
@@ -236,12 +238,21 @@ def suggests(function: Callable[P, T]) -> Callable[P, T]:
     return suggesting
 
 
-def _hint(given: Iterable[object], known: Collection[str]) -> str | None:
-    """What to say of the first unknown name of which it is clear what is meant."""
+def suggestion(given: Iterable[object], known: Collection[str]) -> str | None:
+    """What to say of the first unknown name of which it is clear what is meant.
+
+    Args:
+        given: Names of arguments; what is no string is left alone.
+        known: Names that there are.
+
+    Returns:
+        None if it is clear of none.
+    """
     for name in given:
         if not isinstance(name, str) or name in known:
             continue
         ours = [other for other in OTHER_NAMES.get(name, ()) if other in known]
+        # 0.8, because other names of arguments come up to 0.75: "threshold", "score_threshold".
         close = get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.8)
         if ours or close:
             return f"unknown argument {name!r}: did you mean {(ours or close)[0]}?"

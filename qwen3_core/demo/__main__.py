@@ -15,6 +15,7 @@ from typing import Final
 
 from qwen3_core.command import make_parser
 from qwen3_core.components import make_embedder, make_reranker
+from qwen3_core.extras import how_to_install
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL, TINY
 
 _HERE: Final = Path(__file__).resolve().parent
@@ -37,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import gradio  # noqa: F401
     except ModuleNotFoundError as error:
         print(  # noqa: T201
-            f"demo: it needs {error.name}, which is not installed: run "
-            '`pip install "qwen3-retrieval[demo]"` (from a clone: `pip install ".[demo]"`)',
+            f"demo: it needs {error.name}, which is not installed: {how_to_install('demo')}",
             file=sys.stderr,
         )
         return 1

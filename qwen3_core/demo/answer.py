@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from qwen3_core.extras import how_to_install
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, fence
 
 
@@ -21,7 +22,7 @@ def answer(question: str, texts: Sequence[str], model: str) -> str:
     try:
         from openai import OpenAI
     except ImportError as error:
-        msg = "the answer needs the openai package: pip install 'qwen3-retrieval[server]'"
+        msg = f"the answer needs the openai package: {how_to_install('server')}"
         raise ImportError(msg) from error
     # A server of one's own wants no key, but the client insists on one.
     with OpenAI(

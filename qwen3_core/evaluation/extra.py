@@ -3,6 +3,8 @@
 from importlib.util import find_spec
 from typing import Final
 
+from qwen3_core.extras import how_to_install
+
 PACKAGES: Final = {
     "bm25s": "bm25s",
     "matplotlib": "matplotlib",
@@ -21,9 +23,5 @@ def check_installed() -> None:
     """
     missing = [distribution for name, distribution in PACKAGES.items() if find_spec(name) is None]
     if missing:
-        msg = (
-            f"evaluation needs {', '.join(missing)}: run "
-            '`pip install "qwen3-retrieval[evaluation]"` '
-            '(from a clone: `pip install ".[evaluation]"`)'
-        )
+        msg = f"evaluation needs {', '.join(missing)}: {how_to_install('evaluation')}"
         raise ImportError(msg)

@@ -8,6 +8,7 @@ from qwen3_core.evaluation.cache import Cache, Keys
 from qwen3_core.evaluation.dataset import Dataset, DatasetError, Question
 from qwen3_core.evaluation.folder import MIN_ANSWER, read_folder
 from qwen3_core.evaluation.load import MAX_QUESTIONS
+from qwen3_core.extras import how_to_install
 from qwen3_core.progress import progress_bar
 from qwen3_core.rag import fence
 
@@ -47,7 +48,7 @@ def make_questions(
     try:
         from openai import OpenAI
     except ModuleNotFoundError as error:
-        msg = 'questions by an LLM need openai: run `pip install "qwen3-retrieval[server]"`'
+        msg = f"questions by an LLM need openai: {how_to_install('server')}"
         raise ImportError(msg) from error
     _, passages, notes = read_folder(path)
     able = [passage for passage in passages if len(passage.text) >= MIN_ANSWER]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qwen3_core.extras import how_to_install
 from qwen3_core.remote.errors import ServerError
 from qwen3_core.remote.server import Server
 
@@ -211,7 +212,7 @@ class Client:
             import httpx
             from openai import AsyncOpenAI, DefaultAsyncHttpxClient
         except ImportError as error:
-            msg = "base_url needs the openai package: pip install 'qwen3-retrieval[server]'"
+            msg = f"base_url needs the openai package: {how_to_install('server')}"
             raise ImportError(msg) from error
         openai = AsyncOpenAI(
             api_key=self._api_key or NO_KEY,

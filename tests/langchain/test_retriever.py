@@ -377,6 +377,7 @@ async def test_a_query_that_asks_nothing_is_refused(retriever, func, query, kind
         ("topn", "top_n"),
         ("top_N", "top_n"),
         ("top_k", "k"),
+        ("similarity_top_k", "k"),
         ("instructions", "instruction"),
         ("score_treshold", "score_threshold"),
     ],

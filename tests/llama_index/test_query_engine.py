@@ -68,10 +68,11 @@ def test_a_vector_store_alone_means_the_model_of_settings_if_there_is_one(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"topk": 5}, r"no argument 'topk': did you mean top_k\?"),
+        ({"topk": 5}, r"unknown argument 'topk': did you mean top_k\?"),
+        ({"k": 5}, r"unknown argument 'k': did you mean top_k\?"),
         ({"response_mode": "no_text"}, "no argument 'response_mode'"),
-        ({"similarity_top_k": 5}, "say top_k= in place of similarity_top_k="),
-        ({"node_postprocessors": []}, "say reranker= in place of node_postprocessors="),
+        ({"similarity_top_k": 5}, r"'similarity_top_k': did you mean top_k\?"),
+        ({"node_postprocessors": []}, r"'node_postprocessors': did you mean reranker\?"),
     ],
 )
 def test_arguments_that_would_be_ignored_are_refused(index, options, message):
