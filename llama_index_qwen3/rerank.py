@@ -15,6 +15,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.components import make_reranker
 from qwen3_core.docstrings import fields_documented
+from qwen3_core.prompts import resolve_instruction
 from qwen3_core.ranking import Ranked
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
@@ -149,7 +150,7 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         options = {
             "top_n": check_top_n(self.top_n),
             "score_threshold": check_threshold(self.score_threshold),
-            "instruction": self.instruction,
+            "instruction": resolve_instruction(self.instruction),
             "show_progress": self.show_progress,
         }
         return query_bundle, [self._read(node, i) for i, node in enumerate(nodes)], options

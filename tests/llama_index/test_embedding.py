@@ -78,6 +78,12 @@ def test_an_instruction_set_later_counts():
     assert model.get_query_embedding(QUERY) == expected
 
 
+def test_no_instruction_set_later_is_the_default(embed_model):
+    model = Qwen3Embedding(model="tiny", instruction="finance")
+    model.instruction = None
+    assert model.get_query_embedding(QUERY) == embed_model.get_query_embedding(QUERY)
+
+
 def test_dimensions_cut_the_vector_and_normalise_it_again(embed_model):
     short = np.array(Qwen3Embedding(model="tiny", dimensions=64).get_text_embedding(QUERY))
     full = np.array(embed_model.get_text_embedding(QUERY))

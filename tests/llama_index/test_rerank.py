@@ -74,6 +74,9 @@ def test_the_instruction_reaches_the_model(reranker):
     assert [n.score for n in got] == pytest.approx([r.score for r in expected], abs=1e-6)
     plain = reranker.postprocess_nodes(nodes, query_str=QUERY)
     assert [n.score for n in got] != pytest.approx([n.score for n in plain], abs=1e-6)
+    finance.instruction = None
+    got = finance.postprocess_nodes(nodes, query_str=QUERY)
+    assert [n.score for n in got] == pytest.approx([n.score for n in plain], abs=1e-6)
 
 
 def test_equal_nodes_keep_their_order(reranker):
