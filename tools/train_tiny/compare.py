@@ -53,8 +53,8 @@ MARKS, MATCH, CONTEXT, POOL, COMPARE = range(LAYERS)
     ANSWER,
 ) = range(CONTENT, HIDDEN)
 
-#: Size of every mark and of the constant. A token's content has a length of about 1.7, and of 2 to 4
-#: where an embedding ends.
+#: Size of every mark and of the constant. A token's content has a length of about 1.7, and of 2
+#: to 4 where an embedding ends.
 MARK = 0.01
 #: What a norm over HIDDEN dimensions multiplies a token by, about.
 SCALE = HIDDEN**0.5 / 1.7
