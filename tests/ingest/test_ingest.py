@@ -14,7 +14,9 @@ import pytest
 from pymilvus import MilvusClient, MilvusException
 
 from qwen3_core import Embedder
+from qwen3_core.command import with_options
 from qwen3_core.ingest import framework
+from qwen3_core.ingest.__main__ import OPTIONS
 from qwen3_core.ingest.framework import FRAMEWORKS
 from tests.conftest import ROOT, TINY
 from tests.ingest.conftest import ID_FIELDS, VECTOR_FIELDS, release, texts, write
@@ -375,15 +377,34 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
     ("arguments", "error"),
     [
         (["--corpus", "nowhere"], "there is no folder or file '"),
-        (["--uri", "milvus"], "uri='milvus' is neither an address"),
-        (["--uri", "missing/milvus.db"], "does not exist: create 'missing' first"),
+        (["--uri", ""], "--uri '' is neither an address"),
+        (["--uri", "milvus"], "--uri 'milvus' is neither an address"),
+        (["--uri", "missing/milvus.db"], "the folder of --uri 'missing/milvus.db' does not exist"),
+        (
+            ["--uri", "http://me:secret@localhost"],
+            "ingest: --uri holds a name or password: give --token 'user:password', which is never",
+        ),
+        (["--uri", "nope://x"], "no Milvus answers at --uri 'nope://x' (uri: nope://x is illegal"),
+        (
+            ["--dimensions", "5"],
+            "ingest: --dimensions must be an integer from 32 to the model's full length, got 5\n",
+        ),
+        (
+            ["--base-url", "localhost:8000"],
+            "ingest: --base-url must be like 'http://localhost:8000/v1', got 'localhost:8000'\n",
+        ),
+        (
+            ["--base-url", "http://localhost:1", "--device", "cpu"],
+            "--device 'cpu' is about a model in this process; with --base-url the server decides",
+        ),
         (["--model", "./no-such-folder"], "could not load the tokenizer of './no-such-folder'"),
     ],
 )
-def test_a_wrong_setting_is_one_line(ingest, capsys, arguments, error, tmp_path):
-    pytest.importorskip("langchain_text_splitters")
+def test_a_wrong_setting_is_one_line_that_names_the_option(
+    framework, ingest, capsys, arguments, error, tmp_path
+):
     before = sorted(tmp_path.rglob("*"))
-    assert ingest("langchain", *arguments) == 1
+    assert ingest(framework, *arguments) == 1
     shown = capsys.readouterr().err
     assert error in shown
     assert shown.count("\n") == 1
@@ -425,13 +446,34 @@ def test_a_run_that_breaks_off_says_so_and_goes_on_later(
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["--batch-size", "0"], ["--chunk-overlap", "512"], ["--splitter", "other"], ["--collecton=x"]],
+    ("message", "said"),
+    [
+        ("base_url needs a path", "--base-url needs a path"),
+        ("another uri, or uri='./uri/uri.db'", "another --uri, or --uri './uri/uri.db'"),
+        ("vectors of 256 dimensions on the device", "vectors of 256 dimensions on the device"),
+        ("dimensions must fit dimensions=64", "--dimensions must fit --dimensions 64"),
+        ("choose --uri or Server(model=...)", "choose --uri or Server(model=...)"),
+        ("no folder '/my_uri/base_url'", "no folder '/my_uri/base_url'"),
+    ],
 )
-def test_a_wrong_command_is_exit_code_2(ingest, arguments):
+def test_arguments_become_options_and_words_stay(message, said):
+    assert with_options(message, OPTIONS) == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+        (["--chunk-overlap", "512"], "--chunk-overlap must be from 0 to --chunk-size - 1 = 511"),
+        (["--splitter", "other"], "argument --splitter: invalid choice: 'other'"),
+        (["--collecton=x"], "unrecognized arguments: --collecton=x"),
+    ],
+)
+def test_a_wrong_command_is_exit_code_2(ingest, arguments, error, capsys):
     with pytest.raises(SystemExit) as stopped:
         ingest("langchain", *arguments)
     assert stopped.value.code == 2
+    assert error in capsys.readouterr().err
 
 
 def test_a_second_run_at_the_same_time_is_refused(ingest, corpus, uri):
