@@ -21,7 +21,7 @@ from qwen3_core.ingest.collection import (
     read_holdings,
 )
 from qwen3_core.ingest.corpus import Corpus, SourceFile, find_corpus
-from qwen3_core.ingest.framework import Encode, Framework, load_framework, split
+from qwen3_core.ingest.framework import TITLES, Encode, Framework, load_framework, split
 from qwen3_core.ingest.journal import Journal, Note, default_path
 from qwen3_core.ingest.reading import UnreadableError, read_sections
 from qwen3_core.ingest.settings import Settings
@@ -91,7 +91,7 @@ class Ingest:
         shape = f"{settings.splitter}:{settings.chunk_size}:{settings.chunk_overlap}"
         self._splitter = f"{self._framework.id_field}:{shape}:{settings.text_field}"
         releases = [f"{name} {version(name)}" for name in self._framework.splitter_packages]
-        self._cut_by = f"{self._splitter}:{','.join(releases)}"
+        self._cut_by = f"{self._splitter}:{TITLES}:{','.join(releases)}"
         self._journal = Journal(
             settings.journal or default_path(settings.uri, settings.collection), self._corpus.name
         )

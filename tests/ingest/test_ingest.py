@@ -15,7 +15,8 @@ from pymilvus import MilvusClient, MilvusException
 
 from qwen3_core import Embedder
 from qwen3_core.command import with_options
-from qwen3_core.ingest import framework
+from qwen3_core.ingest import framework as framework_module
+from qwen3_core.ingest import run
 from qwen3_core.ingest.__main__ import OPTIONS
 from qwen3_core.ingest.framework import FRAMEWORKS
 from tests.conftest import ROOT, TINY
@@ -69,6 +70,73 @@ def test_metadata(framework, ingest, rows):
     assert (beans["author"], beans["record_id"], beans["source"]) == ("Ada", 7, "faq.jsonl")
     assert leave["tags"] == ["hr", '"quoted"']
     assert "title" not in leave
+
+
+NESTED = """A word before.
+
+# Install
+
+Two ways.
+
+## TCP/IP ##
+
+### Ports
+
+Open 19530.
+
+```sh
+# no heading
+ls
+```
+
+Then start it.
+
+## Pip
+
+Use pip.
+"""
+PLACES = {
+    "Two ways.": "Install",
+    "Open 19530.": "Install > TCP/IP > Ports",
+    "Then start it.": "Install > TCP/IP > Ports",
+    "Use pip.": "Install > Pip",
+}
+
+
+def places(found):
+    """Titles of the rows in which the marked sentences stand."""
+    return {text: row["title"] for row in found.values() for text in PLACES if text in row["text"]}
+
+
+def test_a_title_is_the_path_of_headings(framework, ingest, rows, corpus):
+    write(corpus / "install.md", NESTED)
+    ingest(framework)
+    found = rows(framework)
+    assert places(found) == PLACES
+    (before,) = (row for row in found.values() if row["text"].startswith("A word before."))
+    assert "title" not in before
+
+
+def test_rows_with_the_last_heading_alone_as_title_are_replaced(
+    framework, ingest, rows, corpus, monkeypatch, capsys
+):
+    write(corpus / "install.md", NESTED)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "TITLES", "")
+        title_of = framework_module.title_of
+        patch.setattr(framework_module, "title_of", lambda headings: title_of(headings[-1:]))
+        ingest(framework)
+    before = rows(framework)
+    assert set(places(before).values()) == {"Install", "Ports", "Pip"}
+    capsys.readouterr()
+    assert ingest(framework) == 0
+    assert "4: 4 read, 0 unchanged\n" in capsys.readouterr().out
+    after = rows(framework)
+    assert places(after) == PLACES
+    assert texts(after) == texts(before)
+    replaced = before.keys() - after.keys()
+    titles = {before[id_].get("title") for id_ in replaced}
+    assert titles - {"TCP/IP"} == {"Ports", "Pip"}  # LlamaIndex makes a row of a bare heading
 
 
 def test_a_second_run_has_nothing_to_do(framework, ingest, rows, capsys):
@@ -529,12 +597,12 @@ def test_another_model_of_the_same_length_is_refused(framework, ingest, rows, tm
 )
 def test_the_framework_is_the_one_whose_store_is_installed(monkeypatch, missing, chosen):
     monkeypatch.setattr(
-        framework, "find_spec", lambda name: None if name in missing else find_spec(name)
+        framework_module, "find_spec", lambda name: None if name in missing else find_spec(name)
     )
-    assert framework.first_installed() == chosen
+    assert framework_module.first_installed() == chosen
 
 
 def test_without_a_store_the_extras_are_named(monkeypatch):
-    monkeypatch.setattr(framework, "find_spec", lambda _: None)
+    monkeypatch.setattr(framework_module, "find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r"qwen3-retrieval\[llama-index,ingest\]"):
-        framework.first_installed()
+        framework_module.first_installed()
