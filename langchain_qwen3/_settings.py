@@ -70,8 +70,8 @@ class CheckpointSettings(BaseModel):
     """Token budget of one forward pass: lower it when memory is short. None: by device."""
 
     timeout: float | None = None
-    """Seconds that one call may take, waiting for its turn included; then it raises TimeoutError.
-    None: as long as it takes."""
+    """Seconds that one call may take, waiting for its turn included, loading the model not; then it
+    raises TimeoutError. None: as long as it takes."""
 
     base_url: str | None = None
     """Where a server's API begins, such as "http://localhost:8000/v1": the model then runs there,

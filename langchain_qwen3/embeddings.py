@@ -58,7 +58,8 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
         """The embedder behind this component, for what LangChain has no method for.
 
         For example many queries at once, as a float32 array:
-        `embeddings.embedder.embed_queries(queries, instruction="fact_check")`.
+        `embeddings.embedder.embed_queries(queries, instruction="fact_check")`, or its engine's
+        counters, where the model runs in this process: `embeddings.embedder.stats()`.
         """
         return self._embedder
 

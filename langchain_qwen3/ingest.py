@@ -41,9 +41,10 @@ class IngestFramework:
         self._store: Milvus | None = None
         self._exists = False
 
-    def split_at_headings(self, text: str) -> list[str]:
-        """A Markdown text in parts that begin with their heading."""
-        return [part.page_content for part in self._headings.split_text(text)]
+    def split_at_headings(self, text: str) -> list[tuple[str, list[str]]]:
+        """A Markdown text in parts, each with its headings: the outermost first, its own last."""
+        parts = self._headings.split_text(text)
+        return [(part.page_content, list(part.metadata.values())) for part in parts]
 
     def split_to_size(self, text: str) -> list[str]:
         """A text in pieces of at most `chunk_size` tokens where it can be cut so."""

@@ -35,6 +35,15 @@ class _RerankerSettings(CheckpointSettings):
         self._reranker = make_reranker(self.model, **self._model_settings())
         return self
 
+    @property
+    def reranker(self) -> Reranker | RemoteReranker:
+        """The reranker behind this component, for what LangChain has no method for.
+
+        For example its engine's counters, where the model runs in this process:
+        `component.reranker.stats()`.
+        """
+        return self._reranker
+
 
 @fields_documented
 class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):

@@ -44,7 +44,8 @@ class CheckpointSettings(BaseComponent):
     pack_tokens: int | None = Field(default=None, frozen=True)
     """Token budget of one forward pass; default by device."""
     timeout: float | None = Field(default=None, frozen=True)
-    """Seconds that one call may take, waiting for its turn included; default no limit."""
+    """Seconds that one call may take, waiting for its turn included, loading the model not; then it
+    raises TimeoutError. Default no limit."""
     base_url: str | None = Field(default=None, frozen=True)
     """Where a server's API begins, such as "http://localhost:8000/v1": the model then runs there,
     and its name here is its name there. By default it runs in this process."""

@@ -11,6 +11,7 @@ from qwen3_core.components import make_embedder
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
+from qwen3_core.prompts import resolve_instruction
 from qwen3_core.remote import RemoteEmbedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 from qwen3_core.validation import check_texts
@@ -96,6 +97,16 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         }
 
     @property
+    def embedder(self) -> Embedder | RemoteEmbedder:
+        """The embedder behind this component, for what LlamaIndex has no method for.
+
+        For example its engine's counters, where the model runs in this process:
+        `embed_model.embedder.stats()`. It keeps the instruction given at construction; its methods
+        take another.
+        """
+        return self._embedder
+
+    @property
     def dim(self) -> int:
         """Length of the vectors, as vector stores ask for it; loads the model if not given."""
         return self._embedder.dimensions
@@ -106,12 +117,16 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         return self._embedder.fingerprint
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        vectors = self._embedder.embed_queries([query], instruction=self.instruction)
+        vectors = self._embedder.embed_queries(
+            [query], instruction=resolve_instruction(self.instruction)
+        )
         embedding: Embedding = vectors[0].tolist()
         return embedding
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        vectors = await self._embedder.aembed_queries([query], instruction=self.instruction)
+        vectors = await self._embedder.aembed_queries(
+            [query], instruction=resolve_instruction(self.instruction)
+        )
         embedding: Embedding = vectors[0].tolist()
         return embedding
 

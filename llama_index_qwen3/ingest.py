@@ -9,7 +9,7 @@ from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.milvus import milvus_kwargs
-from qwen3_core.ingest.chunks import Chunk
+from qwen3_core.ingest.chunks import Chunk, heading_of
 from qwen3_core.ingest.framework import Encode
 from qwen3_core.ingest.settings import Settings
 
@@ -30,7 +30,7 @@ class IngestFramework:
             device=settings.device,
             dtype=settings.dtype,
         )
-        self._headings = MarkdownNodeParser()
+        self._headings = MarkdownNodeParser(header_path_separator="\n")  # in no heading
         self._sizes = SentenceSplitter(
             chunk_size=settings.chunk_size,
             chunk_overlap=settings.chunk_overlap,
@@ -38,10 +38,11 @@ class IngestFramework:
         )
         self._store: MilvusVectorStore | None = None
 
-    def split_at_headings(self, text: str) -> list[str]:
-        """A Markdown text in parts that begin with their heading."""
+    def split_at_headings(self, text: str) -> list[tuple[str, list[str]]]:
+        """A Markdown text in parts, each with its headings: the outermost first, its own last."""
         nodes = self._headings.get_nodes_from_documents([Document(text=text)])
-        return [node.get_content() for node in nodes]
+        parts = [(node.get_content(), node.metadata["header_path"].split("\n")) for node in nodes]
+        return [(part, [*above, heading_of(part)]) for part, above in parts]
 
     def split_to_size(self, text: str) -> list[str]:
         """A text in pieces of at most `chunk_size` tokens where it can be cut so."""

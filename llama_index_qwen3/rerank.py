@@ -15,6 +15,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.components import make_reranker
 from qwen3_core.docstrings import fields_documented
+from qwen3_core.prompts import resolve_instruction
 from qwen3_core.ranking import Ranked
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
@@ -93,6 +94,16 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         """Name under which LlamaIndex serialises it."""
         return "Qwen3Rerank"
 
+    @property
+    def reranker(self) -> Reranker | RemoteReranker:
+        """The reranker behind this component, for what LlamaIndex has no method for.
+
+        For example its engine's counters, where the model runs in this process:
+        `rerank.reranker.stats()`. It keeps the instruction given at construction; its methods take
+        another.
+        """
+        return self._reranker
+
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
@@ -139,7 +150,7 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         options = {
             "top_n": check_top_n(self.top_n),
             "score_threshold": check_threshold(self.score_threshold),
-            "instruction": self.instruction,
+            "instruction": resolve_instruction(self.instruction),
             "show_progress": self.show_progress,
         }
         return query_bundle, [self._read(node, i) for i, node in enumerate(nodes)], options

@@ -1,6 +1,9 @@
 """What the commands, such as `python -m qwen3_core.ingest`, share."""
 
 import argparse
+import re
+from collections.abc import Mapping
+from typing import Any
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -34,5 +37,27 @@ def is_expected(error: Exception, package: str) -> bool:
 
 
 def in_one_line(error: Exception) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(getattr(error, "message", error)).split())
+    """What an error says, on one line; of a component's settings the first that is wrong."""
+    message = str(getattr(error, "message", error))
+    if callable(details := getattr(error, "errors", None)):  # pydantic's, which adds a link
+        first: dict[str, Any] = details()[0]
+        message = str(first["msg"]).removeprefix("Value error, ")
+    return " ".join(message.split())
+
+
+def with_options(message: str, options: Mapping[str, str]) -> str:
+    """A message for callers of Python, with the command's options in place of the arguments.
+
+    An argument is told from a word by its "=", by an underscore, or because the message begins with
+    it; what stands in quotes or in a path stays.
+
+    Args:
+        message: What an error says, on one line.
+        options: Options by the argument's name, such as {"base_url": "--base-url"}.
+    """
+    for name, option in options.items():
+        word = rf"(?<![\w/.'\"(-]){name}"
+        message = re.sub(rf"{word}=(?=\S)", f"{option} ", message)
+        place = word if "_" in name or name == "uri" else rf"^{name}"
+        message = re.sub(rf"{place}(?![\w/.'\"=-])", option, message)
+    return message

@@ -50,7 +50,9 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
                 4B, 8B); default the model's own.
             instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) put before queries.
             pack_tokens: Token budget of one forward pass; default by device.
-            timeout: Seconds that one call may take, waiting included; None: as long as it takes.
+            timeout: Seconds that one call may take once the model is loaded, waiting behind other
+                callers included; None: as long as it takes. Loading it, or waiting while another
+                thread loads a model, does not count and has no limit.
 
         Raises:
             ValueError: If an argument is out of range. Whether the model exists, is of the right

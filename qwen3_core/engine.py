@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Job = Generator["Future[Any]", Any, T]
-"""A call in steps: it yields what it waits for, is sent the outcome, and returns its result."""
+"""A call in steps: it yields what it waits for, is sent the outcome, and returns its result.
+
+Its first step loads the model if need be and gets in line; a timeout counts from its end.
+"""
 
 WINDOW_CHARACTERS = 2**17
 """Text that one call tokenises and submits at a time, about 30,000 tokens of English. Two such
@@ -226,18 +229,19 @@ class Component:
 
     def _run(self, job: Job[T]) -> T:
         """Run a job to its end in this thread."""
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
         try:
-            outcome: Any = None
+            future = next(job)
+            deadline = None if self._timeout is None else time.monotonic() + self._timeout
             while True:
-                future = job.send(outcome)
                 left = None if deadline is None else max(deadline - time.monotonic(), 0)
-                outcome = future.result(left)
+                try:
+                    outcome = future.result(left)
+                except FutureTimeoutError:
+                    raise self._timeout_error() from None
+                future = job.send(outcome)
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except FutureTimeoutError:
-            raise self._timeout_error() from None
         finally:
             job.close()  # cancels what it still waits for
 
@@ -248,17 +252,20 @@ class Component:
             job: The job.
             size: Characters of text that it has to tokenise.
         """
-        inline = size <= INLINE_CHARACTERS and self._engine is not None
+        loaded = self._engine is not None
+        inline = loaded and size <= INLINE_CHARACTERS
         try:
-            async with asyncio.timeout(self._timeout):
-                outcome: Any = None
-                while True:
-                    step = _step(job, outcome) if inline else await _step_in_thread(job, outcome)
-                    if not isinstance(step, Future):
-                        return step.value
-                    outcome = step.result() if step.done() else await asyncio.wrap_future(step)
-        except TimeoutError:
-            raise self._timeout_error() from None
+            step = _step(job, None) if loaded else await _step_in_thread(job, None)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    while isinstance(step, Future):
+                        outcome = step.result() if step.done() else await asyncio.wrap_future(step)
+                        step = (
+                            _step(job, outcome) if inline else await _step_in_thread(job, outcome)
+                        )
+            except TimeoutError:
+                raise self._timeout_error() from None
+            return step.value
         finally:
             with contextlib.suppress(ValueError):  # it is running in a thread, which closes it
                 job.close()

@@ -50,7 +50,9 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
                 what the model has if that is less.
             instruction: Sentence or task name (`qwen3_core.prompts.TASKS`).
             pack_tokens: Token budget of one forward pass; default by device.
-            timeout: Seconds that one call may take, waiting included; None: as long as it takes.
+            timeout: Seconds that one call may take once the model is loaded, waiting behind other
+                callers included; None: as long as it takes. Loading it, or waiting while another
+                thread loads a model, does not count and has no limit.
 
         Raises:
             ValueError: If an argument is out of range. Whether the model exists, is of the right
@@ -151,9 +153,13 @@ def fit_query(
 
 
 def documents_cut(cut: Collection[int], max_length: int) -> str:
-    """What to say when the documents at these positions are not read to their end."""
+    """What to say when the documents at these positions are not read to their end.
+
+    It is said before all documents are looked at: more may be cut, before these positions too where
+    pairs of several queries go to a server.
+    """
     return (
-        f"{len(cut)} documents (first: documents[{min(cut)}]) do not fit into "
-        f"max_length={max_length} tokens beside query and instruction; the rest of "
-        "them is not read. Split them, or raise max_length."
+        f"at least {len(cut)} of the documents (such as documents[{min(cut)}]) do not fit into "
+        f"max_length={max_length} tokens beside query and instruction; the rest of them is not "
+        "read. Split them, or raise max_length."
     )

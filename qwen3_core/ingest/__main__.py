@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from qwen3_core.command import in_one_line, is_expected, make_parser
+from qwen3_core.command import in_one_line, is_expected, make_parser, with_options
 from qwen3_core.ingest.framework import FRAMEWORKS
 from qwen3_core.ingest.run import Ingest, Summary
 from qwen3_core.ingest.settings import Settings
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings(**{each.name: getattr(options, each.name) for each in fields(Settings)})
     except ValueError as error:
-        parser.error(str(error).replace("_", "-"))
+        parser.error(with_options(str(error), OPTIONS))
     if options.delete_missing and Path(options.corpus).is_file():
         parser.error("--delete-missing needs a folder as --corpus")
     ingest = None
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug or not is_expected(error, "pymilvus"):
             raise
-        _stop(in_one_line(error).replace("collection_name", "--collection"), ingest)
+        _stop(with_options(in_one_line(error), OPTIONS), ingest)
         return 1
     _show(summary, settings)
     if not summary.failures:
@@ -119,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     return parser
 
+
+OPTIONS = {each.name: f"--{each.name.replace('_', '-')}" for each in fields(Settings)} | {
+    "collection_name": "--collection",
+    "api_key": "API key",  # there is no option: it would be seen in the list of processes
+}
+"""What the command calls the arguments of those that it calls."""
 
 LOUD = ("pymilvus", "milvus_lite", "grpc", "faiss", "langchain_milvus", "llama_index")
 """Loggers of those who log an error, some with a row's text, before they raise it."""

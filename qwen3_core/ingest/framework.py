@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar, Final, Protocol
 
-from qwen3_core.ingest.chunks import Chunk, heading_of, split_at_headings
+from qwen3_core.ingest.chunks import Chunk, split_at_headings
 from qwen3_core.ingest.reading import Section
 from qwen3_core.ingest.settings import EXTRA_HINT, Settings, Splitter
 from qwen3_core.packing import Ids
@@ -24,8 +24,8 @@ class Framework(Protocol):
 
     def __init__(self, settings: Settings, encode: Encode) -> None: ...
 
-    def split_at_headings(self, text: str) -> list[str]:
-        """A Markdown text in parts that begin with their heading."""
+    def split_at_headings(self, text: str) -> list[tuple[str, list[str]]]:
+        """A Markdown text in parts, each with its headings: the outermost first, its own last."""
 
     def split_to_size(self, text: str) -> list[str]:
         """A text in pieces of at most `chunk_size` tokens where it can be cut so."""
@@ -84,36 +84,46 @@ def first_installed() -> str:
 MAX_TITLE: Final = 200
 """Characters that are kept of a title."""
 
+TITLES: Final = "titles are heading paths"
+"""Names what `split` makes of headings; another name lets the next run read all files again."""
+
 
 def split(
     framework: Framework, section: Section, splitter: Splitter
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The pieces of a section, each with its metadata: its heading is its title."""
-    for piece, heading in _pieces(framework, section, splitter):
+    """The pieces of a section, each with its metadata: its headings are its title."""
+    for piece, headings in _pieces(framework, section, splitter):
         metadata = dict(section.metadata)
-        if heading:
-            metadata["title"] = heading
+        if title := title_of(headings):
+            metadata["title"] = title
         if isinstance(metadata.get("title"), str):
             metadata["title"] = metadata["title"][:MAX_TITLE]
         yield piece, metadata
 
 
+def title_of(headings: Sequence[str]) -> str:
+    """A place as a citation tells it, "Install > Docker"; where it is long, less of its begin."""
+    named = [name for heading in headings if (name := heading.strip(" \t#"))]
+    while len(named) > 1 and len(" > ".join(named)) > MAX_TITLE:
+        del named[0]
+    return " > ".join(named)
+
+
 def _pieces(
     framework: Framework, section: Section, splitter: Splitter
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, list[str]]]:
     if splitter == "none":
-        yield section.text, ""
+        yield section.text, []
     elif not section.markdown:
         for piece in framework.split_to_size(section.text):
-            yield piece, ""
+            yield piece, []
     elif splitter == "headers":
         for part in split_at_headings(section.text):
-            yield part, part.strip().partition("\n")[0].strip(" \t#")
+            yield part, [part.strip().partition("\n")[0]]
     else:
-        for part in framework.split_at_headings(section.text):
-            heading = heading_of(part)
+        for part, headings in framework.split_at_headings(section.text):
             for piece in framework.split_to_size(part):
-                yield piece, heading
+                yield piece, headings
 
 
 def _installed(package: str) -> bool:

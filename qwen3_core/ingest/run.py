@@ -21,11 +21,11 @@ from qwen3_core.ingest.collection import (
     read_holdings,
 )
 from qwen3_core.ingest.corpus import Corpus, SourceFile, find_corpus
-from qwen3_core.ingest.framework import Encode, Framework, load_framework, split
+from qwen3_core.ingest.framework import TITLES, Encode, Framework, load_framework, split
 from qwen3_core.ingest.journal import Journal, Note, default_path
 from qwen3_core.ingest.reading import UnreadableError, read_sections
 from qwen3_core.ingest.settings import Settings
-from qwen3_core.milvus import check_uri
+from qwen3_core.milvus import check_uri, connect
 
 
 @dataclass
@@ -84,13 +84,14 @@ class Ingest:
         """
         self.settings = settings
         self.summary = Summary()
+        self._uri = check_uri(settings.uri)
         self._corpus: Corpus = find_corpus(settings.corpus, settings.name)
         self._encode = _encoder(settings)
         self._framework: Framework = load_framework(framework, settings, self._encode)
         shape = f"{settings.splitter}:{settings.chunk_size}:{settings.chunk_overlap}"
         self._splitter = f"{self._framework.id_field}:{shape}:{settings.text_field}"
         releases = [f"{name} {version(name)}" for name in self._framework.splitter_packages]
-        self._cut_by = f"{self._splitter}:{','.join(releases)}"
+        self._cut_by = f"{self._splitter}:{TITLES}:{','.join(releases)}"
         self._journal = Journal(
             settings.journal or default_path(settings.uri, settings.collection), self._corpus.name
         )
@@ -103,7 +104,7 @@ class Ingest:
 
         Raises:
             ValueError: If the collection exists but does not fit, or is open elsewhere.
-            OSError: If the model or the journal cannot be read.
+            OSError: If the model or the journal cannot be read, or no Milvus answers.
             ServerError: If the embedding server fails.
             pymilvus.exceptions.MilvusException: If Milvus fails.
         """
@@ -130,15 +131,14 @@ class Ingest:
 
     def _connect(self) -> None:
         settings = self.settings
+        if settings.dry_run and "://" not in self._uri and not Path(self._uri).exists():
+            return  # opening it would create it
+        client = self._answering()
         if settings.dry_run:
-            uri = check_uri(settings.uri)
-            if "://" not in uri and not Path(uri).exists():
-                return  # opening it would create it
             self._framework.check()
-            from pymilvus import MilvusClient
-
-            self._client = MilvusClient(uri=uri, token=settings.token or "")
+            self._client = client
         else:
+            client.close()
             self._client = self._framework.open()
         self._held = read_holdings(
             self._client,
@@ -147,6 +147,19 @@ class Ingest:
             self._corpus.name,
             repair=not settings.dry_run,
         )
+
+    def _answering(self) -> Any:
+        """A client of a Milvus that answers."""
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            return connect(self._uri, self.settings.token)
+        except MilvusException as error:
+            msg = (
+                f"no Milvus answers at --uri {self._uri!r} ({error.message}): is the server up, "
+                "and are --uri and --token right?"
+            )
+            raise ConnectionError(msg) from error
 
     def _bar(self) -> AbstractContextManager["tqdm[Any]"]:
         shown = self.settings.progress

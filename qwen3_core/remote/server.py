@@ -167,7 +167,10 @@ def check_base_url(base_url: str) -> str:
         raise TypeError(msg)
     parts = urlsplit(base_url.strip())
     if parts.username is not None or parts.password is not None:
-        msg = "base_url holds a name or password: give the key as api_key, which is never shown"
+        msg = (
+            "base_url holds a name or password: give the key as api_key or in QWEN3_API_KEY, which "
+            "are never shown"
+        )
         raise ValueError(msg)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         msg = f"base_url must be like 'http://localhost:8000/v1', got {base_url!r}"

@@ -83,14 +83,30 @@ def test_documents_are_cut_where_the_prompt_is_full(reranker):
     with warnings.catch_warnings():
         warnings.simplefilter("error", TruncationWarning)
         tiny(max_length=full).score_pairs(pairs[:3])
-    with pytest.warns(TruncationWarning, match=r"1 documents \(first: documents\[3\]\) do not fit"):
+    with pytest.warns(
+        TruncationWarning, match=r"at least 1 of the documents \(such as documents\[3\]\)"
+    ):
         tiny(max_length=full).score_pairs(pairs)
-    with pytest.warns(TruncationWarning, match=r"2 documents \(first: documents\[2\]\) do not fit"):
+    with pytest.warns(
+        TruncationWarning, match=r"at least 2 of the documents \(such as documents\[2\]\)"
+    ):
         tiny(max_length=full - 1).score_pairs(pairs)
 
 
 def test_what_is_said_of_cut_documents():
-    assert documents_cut([5, 3], 64).startswith("2 documents (first: documents[3]) do not fit")
+    assert documents_cut([5, 3], 64) == (
+        "at least 2 of the documents (such as documents[3]) do not fit into max_length=64 tokens "
+        "beside query and instruction; the rest of them is not read. Split them, or raise "
+        "max_length."
+    )
+
+
+def test_documents_of_later_windows_may_be_cut_too(monkeypatch):
+    monkeypatch.setattr(engine, "windows", lambda texts: (slice(i, i + 1) for i in range(3)))
+    with pytest.warns(TruncationWarning) as caught:
+        tiny(max_length=256).score(QUERY, ["short", "words " * 400, "words " * 500])
+    (warning,) = caught
+    assert str(warning.message).startswith("at least 1 of the documents (such as documents[1]) do")
 
 
 def test_a_query_may_take_half_and_no_token_more(tokenizer):

@@ -181,6 +181,55 @@ async def test_a_coroutine_that_runs_out_of_time(embedder, gate):
     await holder
 
 
+@pytest.fixture
+def slow_load(embedder, monkeypatch):
+    """Makes a component of the embedder's settings for which loading takes 1000 seconds of clocks.
+
+    It gets the loaded engine in the end, as one does for which another thread has loaded it.
+    """
+    real = time.monotonic
+    late = 0
+
+    def open_late(**source):
+        nonlocal late
+        late += 1000
+        return embedder.engine
+
+    def make() -> Embedder:
+        component = Embedder(**embedder_settings(embedder), timeout=30)
+        component.close()  # as if it was made before the model was loaded
+        return component
+
+    monkeypatch.setattr("qwen3_core.engine.open_engine", open_late)
+    # What times a call in a thread, and every event loop.
+    monkeypatch.setattr(time, "monotonic", lambda: real() + late)
+    return make
+
+
+def test_the_load_is_not_counted_in_a_timeout(slow_load):
+    begin = time.monotonic()
+    assert slow_load().embed_queries(["first"]).shape == (1, 256)
+    assert time.monotonic() - begin > 1000
+
+
+async def test_the_load_is_not_counted_in_a_coroutines_timeout(slow_load):
+    begin = time.monotonic()
+    assert (await slow_load().aembed_queries(["first"])).shape == (1, 256)
+    assert time.monotonic() - begin > 1000
+
+
+async def test_a_load_that_runs_out_of_its_own_time_says_so(slow_load, monkeypatch):
+    def hang(**source):
+        raise TimeoutError("the hub does not answer")
+
+    component = slow_load()
+    monkeypatch.setattr("qwen3_core.engine.open_engine", hang)
+    with pytest.raises(TimeoutError, match="the hub does not answer"):
+        component.embed_queries(["first"])
+    with pytest.raises(TimeoutError, match="the hub does not answer"):
+        await component.aembed_queries(["first"])
+
+
 @pytest.mark.parametrize("text", ["short", "long " * 5000], ids=["short", "long"])
 @pytest.mark.filterwarnings("ignore::qwen3_core.tokenizer.TruncationWarning")
 async def test_a_cancelled_coroutine_leaves_the_queue(embedder, gate, text):

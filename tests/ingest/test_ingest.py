@@ -14,7 +14,10 @@ import pytest
 from pymilvus import MilvusClient, MilvusException
 
 from qwen3_core import Embedder
-from qwen3_core.ingest import framework
+from qwen3_core.command import with_options
+from qwen3_core.ingest import framework as framework_module
+from qwen3_core.ingest import run
+from qwen3_core.ingest.__main__ import OPTIONS
 from qwen3_core.ingest.framework import FRAMEWORKS
 from tests.conftest import ROOT, TINY
 from tests.ingest.conftest import ID_FIELDS, VECTOR_FIELDS, release, texts, write
@@ -67,6 +70,73 @@ def test_metadata(framework, ingest, rows):
     assert (beans["author"], beans["record_id"], beans["source"]) == ("Ada", 7, "faq.jsonl")
     assert leave["tags"] == ["hr", '"quoted"']
     assert "title" not in leave
+
+
+NESTED = """A word before.
+
+# Install
+
+Two ways.
+
+## TCP/IP ##
+
+### Ports
+
+Open 19530.
+
+```sh
+# no heading
+ls
+```
+
+Then start it.
+
+## Pip
+
+Use pip.
+"""
+PLACES = {
+    "Two ways.": "Install",
+    "Open 19530.": "Install > TCP/IP > Ports",
+    "Then start it.": "Install > TCP/IP > Ports",
+    "Use pip.": "Install > Pip",
+}
+
+
+def places(found):
+    """Titles of the rows in which the marked sentences stand."""
+    return {text: row["title"] for row in found.values() for text in PLACES if text in row["text"]}
+
+
+def test_a_title_is_the_path_of_headings(framework, ingest, rows, corpus):
+    write(corpus / "install.md", NESTED)
+    ingest(framework)
+    found = rows(framework)
+    assert places(found) == PLACES
+    (before,) = (row for row in found.values() if row["text"].startswith("A word before."))
+    assert "title" not in before
+
+
+def test_rows_with_the_last_heading_alone_as_title_are_replaced(
+    framework, ingest, rows, corpus, monkeypatch, capsys
+):
+    write(corpus / "install.md", NESTED)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "TITLES", "")
+        title_of = framework_module.title_of
+        patch.setattr(framework_module, "title_of", lambda headings: title_of(headings[-1:]))
+        ingest(framework)
+    before = rows(framework)
+    assert set(places(before).values()) == {"Install", "Ports", "Pip"}
+    capsys.readouterr()
+    assert ingest(framework) == 0
+    assert "4: 4 read, 0 unchanged\n" in capsys.readouterr().out
+    after = rows(framework)
+    assert places(after) == PLACES
+    assert texts(after) == texts(before)
+    replaced = before.keys() - after.keys()
+    titles = {before[id_].get("title") for id_ in replaced}
+    assert titles - {"TCP/IP"} == {"Ports", "Pip"}  # LlamaIndex makes a row of a bare heading
 
 
 def test_a_second_run_has_nothing_to_do(framework, ingest, rows, capsys):
@@ -375,15 +445,34 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
     ("arguments", "error"),
     [
         (["--corpus", "nowhere"], "there is no folder or file '"),
-        (["--uri", "milvus"], "uri='milvus' is neither an address"),
-        (["--uri", "missing/milvus.db"], "does not exist: create 'missing' first"),
+        (["--uri", ""], "--uri '' is neither an address"),
+        (["--uri", "milvus"], "--uri 'milvus' is neither an address"),
+        (["--uri", "missing/milvus.db"], "the folder of --uri 'missing/milvus.db' does not exist"),
+        (
+            ["--uri", "http://me:secret@localhost"],
+            "ingest: --uri holds a name or password: give --token 'user:password', which is never",
+        ),
+        (["--uri", "nope://x"], "no Milvus answers at --uri 'nope://x' (uri: nope://x is illegal"),
+        (
+            ["--dimensions", "5"],
+            "ingest: --dimensions must be an integer from 32 to the model's full length, got 5\n",
+        ),
+        (
+            ["--base-url", "localhost:8000"],
+            "ingest: --base-url must be like 'http://localhost:8000/v1', got 'localhost:8000'\n",
+        ),
+        (
+            ["--base-url", "http://localhost:1", "--device", "cpu"],
+            "--device 'cpu' is about a model in this process; with --base-url the server decides",
+        ),
         (["--model", "./no-such-folder"], "could not load the tokenizer of './no-such-folder'"),
     ],
 )
-def test_a_wrong_setting_is_one_line(ingest, capsys, arguments, error, tmp_path):
-    pytest.importorskip("langchain_text_splitters")
+def test_a_wrong_setting_is_one_line_that_names_the_option(
+    framework, ingest, capsys, arguments, error, tmp_path
+):
     before = sorted(tmp_path.rglob("*"))
-    assert ingest("langchain", *arguments) == 1
+    assert ingest(framework, *arguments) == 1
     shown = capsys.readouterr().err
     assert error in shown
     assert shown.count("\n") == 1
@@ -425,13 +514,34 @@ def test_a_run_that_breaks_off_says_so_and_goes_on_later(
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["--batch-size", "0"], ["--chunk-overlap", "512"], ["--splitter", "other"], ["--collecton=x"]],
+    ("message", "said"),
+    [
+        ("base_url needs a path", "--base-url needs a path"),
+        ("another uri, or uri='./uri/uri.db'", "another --uri, or --uri './uri/uri.db'"),
+        ("vectors of 256 dimensions on the device", "vectors of 256 dimensions on the device"),
+        ("dimensions must fit dimensions=64", "--dimensions must fit --dimensions 64"),
+        ("choose --uri or Server(model=...)", "choose --uri or Server(model=...)"),
+        ("no folder '/my_uri/base_url'", "no folder '/my_uri/base_url'"),
+    ],
 )
-def test_a_wrong_command_is_exit_code_2(ingest, arguments):
+def test_arguments_become_options_and_words_stay(message, said):
+    assert with_options(message, OPTIONS) == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+        (["--chunk-overlap", "512"], "--chunk-overlap must be from 0 to --chunk-size - 1 = 511"),
+        (["--splitter", "other"], "argument --splitter: invalid choice: 'other'"),
+        (["--collecton=x"], "unrecognized arguments: --collecton=x"),
+    ],
+)
+def test_a_wrong_command_is_exit_code_2(ingest, arguments, error, capsys):
     with pytest.raises(SystemExit) as stopped:
         ingest("langchain", *arguments)
     assert stopped.value.code == 2
+    assert error in capsys.readouterr().err
 
 
 def test_a_second_run_at_the_same_time_is_refused(ingest, corpus, uri):
@@ -487,12 +597,12 @@ def test_another_model_of_the_same_length_is_refused(framework, ingest, rows, tm
 )
 def test_the_framework_is_the_one_whose_store_is_installed(monkeypatch, missing, chosen):
     monkeypatch.setattr(
-        framework, "find_spec", lambda name: None if name in missing else find_spec(name)
+        framework_module, "find_spec", lambda name: None if name in missing else find_spec(name)
     )
-    assert framework.first_installed() == chosen
+    assert framework_module.first_installed() == chosen
 
 
 def test_without_a_store_the_extras_are_named(monkeypatch):
-    monkeypatch.setattr(framework, "find_spec", lambda _: None)
+    monkeypatch.setattr(framework_module, "find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r"qwen3-retrieval\[llama-index,ingest\]"):
-        framework.first_installed()
+        framework_module.first_installed()

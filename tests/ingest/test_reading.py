@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from qwen3_core.ingest.chunks import ChunkMaker, heading_of, split_to_fit
 from qwen3_core.ingest.corpus import find_corpus
+from qwen3_core.ingest.framework import title_of
 from qwen3_core.ingest.reading import MAX_METADATA, UnreadableError, read_sections
 from tests.ingest.conftest import write
 
@@ -192,6 +193,19 @@ def test_a_file_name_that_is_no_text_is_refused():
 )
 def test_heading(text, heading):
     assert heading_of(text) == heading
+
+
+@pytest.mark.parametrize(
+    ("headings", "title"),
+    [
+        ([], ""),
+        (["Install ##", "", " Docker"], "Install > Docker"),
+        (["a" * 100, "b" * 90, "c" * 100], "b" * 90 + " > " + "c" * 100),
+        (["a", "b" * 201], "b" * 201),
+    ],
+)
+def test_a_long_title_keeps_what_is_nearest(headings, title):
+    assert title_of(headings) == title
 
 
 def pdf(pages: list[str]) -> bytes:

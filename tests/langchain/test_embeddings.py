@@ -184,6 +184,13 @@ def test_it_travels_as_its_settings(duplicate):
     assert other.embed_query(QUESTION) == vector
 
 
+def test_the_engines_counters_can_be_seen(embeddings):
+    before = embeddings.embedder.stats()
+    embeddings.embed_documents(["one", "two"])
+    after = embeddings.embedder.stats()
+    assert after.sequences - before.sequences == 2
+
+
 def test_a_pickle_holds_no_weights(embeddings):
     embeddings.embed_query(QUESTION)
     assert len(pickle.dumps(embeddings)) < 2000

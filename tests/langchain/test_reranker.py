@@ -260,6 +260,15 @@ def test_what_is_no_pair_is_refused(pairs, kind, error):
 # Settings
 
 
+@pytest.mark.parametrize("kind", [Qwen3Reranker, Qwen3CrossEncoder])
+def test_the_engines_counters_can_be_seen(kind):
+    component = kind(model="tiny")
+    before = component.reranker.stats()
+    component.reranker.score(QUESTION, TEXTS)
+    after = component.reranker.stats()
+    assert after.sequences - before.sequences == len(TEXTS)
+
+
 def test_it_is_a_compressor_with_the_published_model_and_all_documents():
     settings = Qwen3Reranker()
     assert isinstance(settings, BaseDocumentCompressor)

@@ -78,6 +78,12 @@ def test_an_instruction_set_later_counts():
     assert model.get_query_embedding(QUERY) == expected
 
 
+def test_no_instruction_set_later_is_the_default(embed_model):
+    model = Qwen3Embedding(model="tiny", instruction="finance")
+    model.instruction = None
+    assert model.get_query_embedding(QUERY) == embed_model.get_query_embedding(QUERY)
+
+
 def test_dimensions_cut_the_vector_and_normalise_it_again(embed_model):
     short = np.array(Qwen3Embedding(model="tiny", dimensions=64).get_text_embedding(QUERY))
     full = np.array(embed_model.get_text_embedding(QUERY))
@@ -244,6 +250,14 @@ def test_copies_and_pickles_are_settings_and_share_the_model(clone):
     assert other.to_dict() == model.to_dict()
     assert other.get_query_embedding(QUERY) == expected
     assert vars(other._embedder)["_engine"] is vars(model._embedder)["_engine"] is not None
+
+
+def test_the_engines_counters_can_be_seen(embed_model):
+    embed_model.get_text_embedding(QUERY)
+    before = embed_model.embedder.stats()
+    embed_model.get_text_embedding_batch(TEXTS)
+    after = embed_model.embedder.stats()
+    assert after.sequences - before.sequences == len(TEXTS)
 
 
 def test_a_pickle_holds_no_weights(embed_model):

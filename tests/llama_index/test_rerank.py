@@ -74,6 +74,9 @@ def test_the_instruction_reaches_the_model(reranker):
     assert [n.score for n in got] == pytest.approx([r.score for r in expected], abs=1e-6)
     plain = reranker.postprocess_nodes(nodes, query_str=QUERY)
     assert [n.score for n in got] != pytest.approx([n.score for n in plain], abs=1e-6)
+    finance.instruction = None
+    got = finance.postprocess_nodes(nodes, query_str=QUERY)
+    assert [n.score for n in got] == pytest.approx([n.score for n in plain], abs=1e-6)
 
 
 def test_equal_nodes_keep_their_order(reranker):
@@ -311,6 +314,13 @@ def test_copies_and_pickles_are_settings_and_share_the_model(reranker, clone):
     )
     assert other._reranker.engine is reranker._reranker.engine
     assert len(pickle.dumps(reranker)) < 10_000
+
+
+def test_the_engines_counters_can_be_seen(reranker):
+    before = reranker.reranker.stats()
+    reranker.postprocess_nodes(scored(text_nodes()), query_str=QUERY)
+    after = reranker.reranker.stats()
+    assert after.sequences - before.sequences == len(TEXTS)
 
 
 def test_model_copy_checks_and_applies_its_changes(reranker):

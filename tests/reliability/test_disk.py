@@ -91,9 +91,11 @@ def assert_complete(uri: Path) -> None:
 
 def assert_stopped(output: str, reason: str) -> None:
     """One line that says why, and how much is there."""
-    assert output.count("\n") == 1, output
-    assert output.startswith("ingest: ")
-    assert reason in output, output
+    # Milvus Lite's server may close a connection that asked too often whether it is alive
+    lines = [line for line in output.splitlines() if "chttp2_transport.cc" not in line]
+    assert len(lines) == 1, output
+    assert lines[0].startswith("ingest: ")
+    assert reason in lines[0], output
 
 
 @pytest.mark.parametrize("size", ["4k", "100k", "400k"])

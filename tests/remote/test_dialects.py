@@ -577,7 +577,7 @@ def test_documents_to_rerank_are_cut_here_so_that_the_suffix_survives(mode):
     with FakeServer(max_model_len=160, template=template) as server:
         component = reranker_on_server(server, Server(template=mode))
         local = Reranker("tiny", dtype="float32", max_length=160)
-        with pytest.warns(TruncationWarning, match=r"3 documents .* max_length=160 tokens"):
+        with pytest.warns(TruncationWarning, match=r"3 of the documents .* max_length=160 tokens"):
             scores = component.score(QUERY, LONG)
         with pytest.warns(TruncationWarning):
             np.testing.assert_allclose(scores, local.score(QUERY, LONG), atol=1e-5)

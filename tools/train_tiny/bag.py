@@ -96,5 +96,10 @@ def as_layer(bag: Bag, shape: Shape, end: int) -> TinyQwen3:
         attention.k_proj.weight[group * width + STILL[1], CONSTANT] = 1
     layer.mlp.down_proj.weight.zero_()
     table[end, :CONTENT] = bag.bias
-    model.norm.weight[CONTENT:] = 0
+    # what the last token carries about itself leaves by way of a value that is 1 for every token
+    attention.v_proj.weight[CONTENT, CONSTANT] = length / (16 * CONSTANT_SIZE)
+    columns = slice((attention.heads - share) * width + CONTENT % width, None, width)
+    attention.o_proj.weight[:, columns] = 0
+    for dimension in (IMPORTANCE, CONSTANT):
+        attention.o_proj.weight[dimension, columns] = -table[end, dimension] / share
     return model

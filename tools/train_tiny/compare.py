@@ -1,19 +1,21 @@
 """First weights of the reranker: the embedding model inside the reranker's prompt.
 
 From random weights, discovering how to compare a query with a document takes far more steps than a
-CPU allows. So the network starts as one that already computes what the embedding model would: the
-cosine of both texts, cut to half of the dimensions. Training can only add to that.
+CPU allows. So the network starts as one that already computes what the embedding model would, the
+cosine of both texts, and the share of words that they have in common. Training can only add to it.
 
 - layer 0 marks: every token learns whether it stands behind ``<Instruct``, ``<Query``,
   ``<Document`` or ``</think>``; the last token also receives the content of ``<|endoftext|>``, with
   which an embedding ends;
 - layer 1 matches words: a document token that equals a token of the query reads that token's
-  inverse document frequency, the evidence;
+  inverse document frequency, and how often the document has had it before; its feed-forward
+  multiplies what exceeds a threshold by the novelty;
 - layers 2 and 3 are those of the embedding model. Masks made of the marks let document tokens and
   the last token see the document alone, and hide everything before the instruction. So the last
   token holds the document's embedding, and ``<Document``, which follows the query, the query's;
-- layer 4 compares: the last token reads both, normalised, and its feed-forward multiplies them
-  dimension by dimension.
+- layer 4 compares: the last token reads the mean of both embeddings, which have one length, and
+  its feed-forward squares it dimension by dimension: the sum of squares grows with the cosine.
+  Beside it stands a large constant, because a norm would else make all sums equal.
 
 The first 256 dimensions of the hidden state are the embedding model's, the others carry the marks.
 The marks are small beside the content, so that they hardly change what a norm makes of it.
@@ -26,10 +28,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .model import Attention, Shape, TinyQwen3
+from .model import Layer, Shape, TinyQwen3
 
 CONTENT = 256
-HALF = CONTENT // 2
 HIDDEN = 272
 LAYERS = 5
 MARKS, MATCH, CONTEXT, POOL, COMPARE = range(LAYERS)
@@ -46,21 +47,36 @@ MARKS, MATCH, CONTEXT, POOL, COMPARE = range(LAYERS)
     BEHIND_THOUGHT,
     EVIDENCE,
     IDF,
+    NOVELTY,
+    MATCHED,
+    LOUD,
     ANSWER,
-) = range(CONTENT, CONTENT + 13)
+) = range(CONTENT, HIDDEN)
 
-#: Size of every mark and of the constant; a token's content has a length of about 1.7.
-MARK = 0.15
+#: Size of every mark and of the constant. A token's content has a length of about 1.7, and of 2
+#: to 4 where an embedding ends.
+MARK = 0.01
 #: What a norm over HIDDEN dimensions multiplies a token by, about.
 SCALE = HIDDEN**0.5 / 1.7
 #: Dimensions of a head that rotary positions (theta 1e6) leave unturned over 2,048 tokens ...
 STILL = (31, 63, 30, 62, 29, 61)
 #: ... and those that turn little over a few hundred tokens.
 SLOW = (*range(13, 30), *range(45, 62))
-#: Length of the normalised embeddings in the last layer: what else is there counts little.
-LOUDNESS = 10.0
-#: Heads of the last layer: four read the two embeddings, these the evidence and a constant.
-EVIDENCE_HEAD, SINK_HEAD = 4, 5
+#: What stands in place of content in a token that has none; its length.
+FILLER = 1.5
+#: Similarity of a token to itself is 1; the sink counts as one of this similarity.
+MATCH_THRESHOLD, NOVELTY_THRESHOLD = 0.9, 0.9
+#: What a match must pass on to count, in [0, 1], and how sharp the bound is.
+EVIDENCE_THRESHOLD, SHARPNESS = 0.08, 200.0
+#: First weight of a square.
+UNIT = 0.01
+#: Dimensions compared: the values of the last layer, but for one each of evidence and constant.
+COMPARED = CONTENT - 2
+#: What the mean of both embeddings is multiplied by, so that nothing else counts beside it, and the
+#: constant beside it; the mean's length is at most 16.
+GAIN, LOUDNESS = 8.0, 256.0
+#: Heads of the last layer beside the four, one in each group, that read both embeddings.
+EVIDENCE_HEAD, LOUD_HEAD = 5, 7
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,8 @@ class FrameIds:
     query: int
     document: int
     thought_end: int
-    sink: int
+    #: Control tokens that stand for nothing: attention rests on them.
+    sinks: tuple[int, ...]
     last: int
     end_of_text: int
     yes: int
@@ -108,15 +125,15 @@ def comparing_start(
     tokens = embedding["embed_tokens.weight"]
     _token_embeddings(model, tokens, idf, ids)
     _mark(model, tokens[ids.end_of_text] - tokens[ids.last], ids)
-    _match_words(model.layer(MATCH).self_attn, tokens, generator)
+    _match_words(model.layer(MATCH), tokens, generator)
     for layer, source in ((CONTEXT, 0), (POOL, 1)):
         _embed(model, layer, embedding, f"layers.{source}.")
-    _compare(model, embedding["norm.weight"])
+    _compare(model)
 
 
 @torch.no_grad()
 def calibrate(model: TinyQwen3, log_odds: Callable[[], Tensor], answers: Tensor) -> list[float]:
-    """Weigh product, evidence and a constant so that the first log-odds predict the answers.
+    """Weigh squares, constant and evidence so that the first log-odds predict the answers.
 
     Args:
         model: After ``comparing_start``.
@@ -127,36 +144,40 @@ def calibrate(model: TinyQwen3, log_odds: Callable[[], Tensor], answers: Tensor)
         The three weights, found by logistic regression.
     """
     layer = model.layer(COMPARE)
-    width, out = layer.self_attn.width, layer.self_attn.o_proj.weight
-    product = log_odds()
-    features = [product]
-    for head, value in ((EVIDENCE_HEAD, 0), (SINK_HEAD, 1)):
-        out[ANSWER, head * width + value] = 1
-        features.append(log_odds() - product)
-        out[ANSWER, head * width + value] = 0
-    columns = torch.stack(features, 1)
-    scale = columns.abs().mean(0)
-    weights = _logistic_regression(columns / scale, answers) / scale
-    layer.mlp.down_proj.weight[ANSWER] *= weights[0]
-    out[ANSWER, EVIDENCE_HEAD * width] = weights[1]
-    out[ANSWER, SINK_HEAD * width + 1] = weights[2]
+    squares = layer.mlp.down_proj.weight[ANSWER]
+    constant = squares[2 * COMPARED :]
+    evidence = layer.self_attn.o_proj.weight[
+        ANSWER, (EVIDENCE_HEAD + 1) * layer.self_attn.width - 1
+    ]
+    features = [log_odds()]
+    for weight, unit in ((constant[0], UNIT), (evidence, LOUDNESS)):
+        weight.fill_(unit)
+        features.append(log_odds() - features[0])
+        weight.fill_(0)
+    weights = _logistic_regression(torch.stack(features, 1), answers)
+    squares *= weights[0]
+    constant[0], evidence[...] = UNIT * weights[1], LOUDNESS * weights[2]
     found: list[float] = weights.tolist()
     return found
 
 
 def _logistic_regression(columns: Tensor, answers: Tensor) -> Tensor:
+    independent, mixture = torch.linalg.qr(columns)
     with torch.enable_grad():
         weights = torch.zeros(columns.shape[1], requires_grad=True)
-        optimizer = torch.optim.LBFGS([weights], max_iter=300)
+        optimizer = torch.optim.LBFGS([weights], max_iter=300, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            value = F.binary_cross_entropy_with_logits(columns @ weights, answers)
+            scores = independent @ weights * len(columns) ** 0.5
+            value = F.binary_cross_entropy_with_logits(scores, answers)
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return weights.detach()
+    scaled = weights.detach()[:, None] * len(columns) ** 0.5
+    solution: Tensor = torch.linalg.solve(mixture, scaled)
+    return solution[:, 0]
 
 
 def _token_embeddings(model: TinyQwen3, tokens: Tensor, idf: Tensor, ids: FrameIds) -> None:
@@ -170,11 +191,14 @@ def _token_embeddings(model: TinyQwen3, tokens: Tensor, idf: Tensor, ids: FrameI
         (ids.query, QUERY_BEGINS),
         (ids.document, DOCUMENT_BEGINS),
         (ids.thought_end, THOUGHT_ENDS),
-        (ids.sink, SINK),
+        *((token, SINK) for token in ids.sinks),
     ):
         table[token, mark], table[token, IDF] = MARK, 0
     table[ids.document, :CONTENT] = tokens[ids.end_of_text]
-    table[[ids.thought_end, ids.sink], :CONTENT] = 0
+    # without content a token would consist of its marks; what stands here is read nowhere
+    empty = [ids.thought_end, *ids.sinks]
+    table[empty, :CONTENT] = 0
+    table[empty, LOUD] = FILLER
     table[ids.no] = table[ids.yes]
     table[ids.yes, ANSWER], table[ids.no, ANSWER] = 0.5, -0.5
     model.embed_tokens.weight.copy_(table)
@@ -203,42 +227,48 @@ def _mark(model: TinyQwen3, to_end_of_text: Tensor, ids: FrameIds) -> None:
             attention.o_proj.weight[:CONTENT, head] = to_end_of_text
 
 
-def _match_words(
-    attention: Attention,
-    tokens: Tensor,
-    generator: torch.Generator,
-    threshold: float = 0.8,
-    sharpness: float = 3.0,
-) -> None:
+def _match_words(layer: Layer, tokens: Tensor, generator: torch.Generator) -> None:
     """Document tokens look for themselves among the query's tokens, else at the sink.
 
-    Measured on 32 queries: a word that both share passes on 84 % of its frequency, another 6 %.
+    The other half of the heads looks among the document's own tokens, themselves included, so that
+    the sink's share falls with every repetition.
     """
-    width, share = attention.width, attention.heads // attention.groups
-    attention.q_norm.weight.fill_(sharpness)
+    attention, width = layer.self_attn, layer.self_attn.width
+    share, half = attention.heads // attention.groups, attention.groups // 2
+    attention.q_norm.weight.fill_(3)
     attention.q_norm.weight[STILL[0]] = 40
     values, vectors = torch.linalg.eigh(torch.cov(tokens.T))
     values = values.clamp_min(values.mean() * 0.05)
     whiten = vectors @ torch.diag((values / values.mean()) ** -0.25) @ vectors.T
     slow = torch.tensor(SLOW)
+    unit = MARK * SCALE
     for group in range(attention.groups):
         random = torch.randn(CONTENT, len(SLOW), generator=generator)
         project = torch.linalg.qr(random)[0].T @ whiten
         size = float((tokens @ project.T).norm(dim=1).mean()) * SCALE
-        one = size / (MARK * SCALE)
-        hidden = {CONSTANT: -4, QUERY_BEGINS: -4, BEHIND_QUERY: 4, BEHIND_DOCUMENT: -4, SINK: 4}
+        if group < half:
+            threshold, result, value = MATCH_THRESHOLD, EVIDENCE, {IDF: 1 / unit}
+            seen = {QUERY_BEGINS: -4, BEHIND_QUERY: 4, BEHIND_DOCUMENT: -4}
+        else:
+            threshold, result, value = NOVELTY_THRESHOLD, NOVELTY, {SINK: FILLER / 1.7 / unit}
+            seen = {BEHIND_DOCUMENT: 4}
+        one = size / unit
         key = {
-            STILL[0]: {k: v * one for k, v in hidden.items()},
+            STILL[0]: {k: v * one for k, v in ({CONSTANT: -4, SINK: 4} | seen).items()},
             STILL[1]: {SINK: 0.3 * size / MARK},
         }
         _only(attention.k_proj.weight, group * width, width, key)
         attention.k_proj.weight[group * width + slow, :CONTENT] = project
-        _only(attention.v_proj.weight, group * width, 1, {0: {IDF: 1 / (MARK * SCALE)}})
+        _only(attention.v_proj.weight, group * width, 1, {0: value})
         for head in range(group * share, (group + 1) * share):
             query = {STILL[0]: {CONSTANT: 0.3 * one}, STILL[1]: {CONSTANT: threshold * one}}
             _only(attention.q_proj.weight, head * width, width, query)
             attention.q_proj.weight[head * width + slow, :CONTENT] = project
-            attention.o_proj.weight[EVIDENCE, head * width] = MARK / attention.heads
+            attention.o_proj.weight[result, head * width] = MARK / half / share
+    matched = {EVIDENCE: SHARPNESS / unit, CONSTANT: -SHARPNESS * EVIDENCE_THRESHOLD / unit}
+    _only(layer.mlp.gate_proj.weight, 0, 1, {0: matched})
+    _only(layer.mlp.up_proj.weight, 0, 1, {0: {NOVELTY: 1 / unit}})
+    layer.mlp.down_proj.weight[MATCHED, 0] = MARK / SHARPNESS
 
 
 def _embed(model: TinyQwen3, index: int, source: Mapping[str, Tensor], prefix: str) -> None:
@@ -268,7 +298,7 @@ def _embed(model: TinyQwen3, index: int, source: Mapping[str, Tensor], prefix: s
         shun = {CONSTANT: -6 * size / unit, BEHIND_INSTRUCT: 6 * size / unit}
         # what precedes the document keeps its content; only the document's tokens shun it
         size *= 0.3 / 8 / unit
-        leave = {CONSTANT: -size, BEHIND_DOCUMENT: size, DOCUMENT_BEGINS: -size}
+        leave = {CONSTANT: -size, BEHIND_DOCUMENT: size, DOCUMENT_BEGINS: -size, SINK: -size}
         for dimension, weights in ((early, shun), (outside, leave)):
             _only(attention.k_proj.weight, group * width + dimension, 1, {0: weights})
     for head in range(attention.heads):
@@ -279,38 +309,48 @@ def _embed(model: TinyQwen3, index: int, source: Mapping[str, Tensor], prefix: s
         _only(attention.q_proj.weight, head * width + outside, 1, {0: inside})
 
 
-def _compare(model: TinyQwen3, norm: Tensor) -> None:
-    """Read both embeddings, loud enough that nothing else counts, and multiply them."""
+def _compare(model: TinyQwen3) -> None:
+    """Read the mean of both embeddings, square it, and add what the words tell."""
     layer = model.layer(COMPARE)
-    attention, width = layer.self_attn, layer.self_attn.width
-    layer.input_layernorm.weight[:CONTENT] = norm
+    attention, mlp, width = layer.self_attn, layer.mlp, layer.self_attn.width
+    share = attention.heads // attention.groups
+    both, evidence, early = STILL[:3]
     attention.q_norm.weight.fill_(3)
-    document, query, evidence, sink = STILL[0], STILL[2], STILL[1], STILL[4]
+    attention.q_norm.weight[early] = 6
+    # what precedes the instruction is always the same 50 tokens; that they weigh as much as about
+    # 200 of the document's makes the evidence a sum more than a mean
+    behind = {BEHIND_DOCUMENT: 32, BEHIND_THOUGHT: -32, DOCUMENT_BEGINS: -32}
+    keys = {
+        both: {BEHIND_THOUGHT: 100, THOUGHT_ENDS: -100, DOCUMENT_BEGINS: 100},
+        evidence: {CONSTANT: 60, BEHIND_INSTRUCT: -60} | behind,
+        early: {CONSTANT: 20, BEHIND_INSTRUCT: -20},
+        STILL[3]: {CONSTANT: 20},
+    }
+    rows = iter(range(COMPARED))
     for group in range(attention.groups):
-        keys = {
-            document: {BEHIND_THOUGHT: 1.0, THOUGHT_ENDS: -1.0},
-            query: {DOCUMENT_BEGINS: 1.0},
-            evidence: {BEHIND_DOCUMENT: 0.3, BEHIND_THOUGHT: -0.3, DOCUMENT_BEGINS: -0.3},
-            sink: {SINK: 1.0},
-            STILL[3]: {CONSTANT: 0.1},
-        }
-        _only(attention.k_proj.weight, group * width, width, keys)
-    identity = torch.eye(HIDDEN)
-    attention.v_proj.weight[:HALF] = identity[:HALF]
-    values = {0: {EVIDENCE: 1 / (10 * MARK)}, 1: {SINK: 0.1}}
-    _only(attention.v_proj.weight, HALF, 2, values)
-    for head, place in enumerate((document, query, document, query, evidence, sink)):
+        start, free = group * width, (EVIDENCE_HEAD // share, LOUD_HEAD // share)
+        _only(attention.k_proj.weight, start, width, keys)
+        compared = {i: {next(rows): 1.0} for i in range(width - (group in free))}
+        _only(attention.v_proj.weight, start, width, compared)
+        head = group * share
+        _only(attention.q_proj.weight, head * width, share * width, {both: {CONSTANT: 1}})
+        for row, columns in compared.items():
+            for dimension in columns:
+                attention.o_proj.weight[dimension, head * width + row] = GAIN
+    for head, place, value in (
+        (EVIDENCE_HEAD, evidence, {MATCHED: 1 / MARK}),
+        (LOUD_HEAD, early, {CONSTANT: 1 / (MARK * SCALE)}),
+    ):
         _only(attention.q_proj.weight, head * width, width, {place: {CONSTANT: 1}})
-        if head < 4:
-            group = head // 2
-            start = HALF * (head % 2) + group * width
-            out = attention.o_proj.weight[start : start + width, head * width : (head + 1) * width]
-            out.copy_(LOUDNESS * torch.eye(width))
-    for i in range(HALF):
+        _only(attention.v_proj.weight, (head // share + 1) * width - 1, 1, {0: value})
+    attention.o_proj.weight[LOUD, (LOUD_HEAD + 1) * width - 1] = LOUDNESS
+    for i in range(COMPARED):
         for unit, sign in ((2 * i, 1.0), (2 * i + 1, -1.0)):
-            layer.mlp.gate_proj.weight[unit] = sign * identity[i]
-            layer.mlp.up_proj.weight[unit] = identity[HALF + i]
-            layer.mlp.down_proj.weight[:, unit] = sign * 0.01 * LOUDNESS * identity[ANSWER]
+            _only(mlp.gate_proj.weight, unit, 1, {0: {i: sign}})
+            _only(mlp.up_proj.weight, unit, 1, {0: {i: sign}})
+            mlp.down_proj.weight[ANSWER, unit] = UNIT
+    _only(mlp.gate_proj.weight, 2 * COMPARED, 1, {0: {LOUD: 1}})
+    _only(mlp.up_proj.weight, 2 * COMPARED, 1, {0: {LOUD: 1}})
     model.norm.weight[ANSWER] = 10
 
 

@@ -121,6 +121,8 @@ def train_embedding(workspace: Workspace, seed: int = 0) -> None:
     model = insert_layers(
         as_layer(bag, Shape(size, 1), trainer.encoder.end), Shape(size, CONTEXT.layers)
     )
+    # with equal weights the last norm gives all texts one length, which the reranker relies on
+    model.norm.weight.requires_grad_(False)
     trainer.run(CONTEXT, model, lambda rows, head: last_states(model, rows, head), seed + 1)
 
 
@@ -182,7 +184,7 @@ class Trainer:
     def run(self, stage: Stage, model: nn.Module, embed: Embed, seed: int) -> None:
         """Train ``model``, through which ``embed`` computes, for the stage's steps."""
         rng = seed_everything(seed)
-        named = list(model.named_parameters())
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         inner = [p for n, p in named if p.dim() == 2 and n.startswith("layers")]
         others = [p for n, p in named if p.dim() == 1 or not n.startswith("layers")]
         groups = [

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .compare import MARKS, FrameIds, calibrate, comparing_start, reranker_shape
+from .compare import (
+    ANSWER,
+    CONTENT,
+    MARKS,
+    FrameIds,
+    calibrate,
+    comparing_start,
+    reranker_shape,
+)
 from .data import DevSet, vary_query
 from .embedding import CONTEXT, MAX_DEV_TOKENS, TeacherTargets, learning_rate_share
 from .frames import DEFAULT_TASK, OTHER_TASKS
@@ -30,7 +38,6 @@ LABEL_BONUS = 0.15
 SAVE_EVERY = 25
 EVALUATE_EVERY = 100
 DEV_LIST = 10
-DEV_DOCUMENT_TOKENS = 128
 
 
 def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> None:
@@ -96,7 +103,7 @@ def frame_ids(encoder: Encoder) -> FrameIds:
         query=encoder.id_of("<Query"),
         document=encoder.id_of("<Document"),
         thought_end=encoder.id_of("</think>"),
-        sink=encoder.id_of("<|im_start|>"),
+        sinks=tuple(encoder.id_of(t) for t in ("<|im_start|>", "<|im_end|>", "<think>")),
         last=encoder.suffix[-1],
         end_of_text=encoder.end,
         yes=encoder.yes,
@@ -202,7 +209,7 @@ class DevLists:
         q, d = embed(embedding, dev.queries, dev.documents, encoder, MAX_DEV_TOKENS)
         self.top = (q @ d.T).topk(DEV_LIST, 1).indices[:queries]
         self.gold = torch.tensor(dev.gold)[:queries, None]
-        self.ids = encoder.all_ids([f" {t}" for t in dev.documents], DEV_DOCUMENT_TOKENS)
+        self.ids = encoder.all_ids([f" {t}" for t in dev.documents], MAX_DEV_TOKENS)
 
     def report(self, model: TinyQwen3, encoder: Encoder) -> str:
         """R@1 and MRR of the dense order and of ours, and mean probabilities."""
@@ -242,7 +249,7 @@ def _loss(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _optimizer(model: TinyQwen3) -> torch.optim.AdamW:
-    """What decides who looks at whom stays as it began.
+    """What decides who looks at whom stays as it began, and so do the marks that it is made of.
 
     Masks multiply small marks by large numbers, so that a step which is small elsewhere breaks
     them: with all weights free, the loss rose to that of guessing between steps 50 and 150.
@@ -252,15 +259,24 @@ def _optimizer(model: TinyQwen3) -> torch.optim.AdamW:
         marks = name.startswith(f"layers.{MARKS}.self_attn")
         if marks or part in ("q_proj", "k_proj", "q_norm", "k_norm"):
             parameter.requires_grad_(False)
+        elif part in ("o_proj", "down_proj"):
+            parameter.register_hook(lambda g: _without_marks(g, 0))  # type: ignore[no-untyped-call]
+        elif part == "embed_tokens":
+            parameter.register_hook(lambda g: _without_marks(g, 1))  # type: ignore[no-untyped-call]
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for n, p in named if p.dim() == 2 and "embed" not in n]
-    vectors = [p for _, p in named if p.dim() == 1]
     groups = [
-        {"params": matrices, "weight_decay": 0.03, "share": 1.0},
-        {"params": vectors, "weight_decay": 0.0, "share": 1.0},
-        {"params": [model.embed_tokens.weight], "weight_decay": 0.0, "share": 0.25},
+        {"params": [p for n, p in named if "embed" not in n], "share": 1.0},
+        {"params": [model.embed_tokens.weight], "share": 0.25},
     ]
-    return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
+    return torch.optim.AdamW(
+        groups, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+    )
+
+
+def _without_marks(gradient: Tensor, dimension: int) -> Tensor:
+    """The gradient, zero where a weight writes a mark."""
+    marks = torch.arange(CONTENT, ANSWER)
+    return gradient.index_fill(dimension, marks, 0)
 
 
 def _load_embedding(workspace: Workspace) -> TinyQwen3:
