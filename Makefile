@@ -75,7 +75,7 @@ release-check: venv ## build sdist and wheel, install them alone and run them
 	@$(VENV_PYTHON) tools/check_release.py
 
 clean: ## remove caches and build products (not .venv)
-	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv: # costs a few hundredths of a second when nothing has changed

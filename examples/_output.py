@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _corpus import IndexPlan
-from _shared import REAL_MODEL, REAL_RERANKER, TINY, Settings
+from _shared import Settings
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from qwen3_core.ingest.chunks import Chunk
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_RERANKER_MODEL, TINY
 
 WIDTH = 80
 
@@ -196,7 +197,9 @@ def show_next_steps(settings: Settings) -> None:
     # One line each, so that they can be copied from a narrow terminal.
     console.print(f"  {command} \\", style="bold", soft_wrap=True)
     console.print(
-        f"    --model {REAL_MODEL} --reranker {REAL_RERANKER}", style="bold", soft_wrap=True
+        f"    --model {DEFAULT_EMBEDDING_MODEL} --reranker {DEFAULT_RERANKER_MODEL}",
+        style="bold",
+        soft_wrap=True,
     )
 
 

@@ -11,6 +11,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from qwen3_core.remote import ServerError
+from qwen3_core.settings import (
+    DEFAULT_EMBEDDING_MODEL,
+    DEFAULT_RERANKER_MODEL,
+    TINY,
+    matching_reranker,
+)
 
 HERE = Path(__file__).resolve().parent
 KEPT = HERE.parent / ".demo"
@@ -19,9 +25,6 @@ KEPT = HERE.parent / ".demo"
 BUNDLED_CORPUS = HERE / "corpus"
 MILVUS_DOCS = "milvus-docs"
 QUESTION = "How is data stored in Milvus?"
-TINY = "tiny"
-REAL_MODEL = "Qwen/Qwen3-Embedding-0.6B"
-REAL_RERANKER = "Qwen/Qwen3-Reranker-0.6B"
 
 
 class UserError(Exception):
@@ -88,13 +91,14 @@ def read_settings(description: str | None) -> Settings:
     add(
         "--model",
         default=TINY,
-        help=f'embedding model: hub name such as {REAL_MODEL}, folder, or "{TINY}" (default), a '
-        "bundled toy model that needs no download",
+        help=f"embedding model: hub name such as {DEFAULT_EMBEDDING_MODEL}, folder, or "
+        f'"{TINY}" (default), a bundled toy model that needs no download',
     )
     add(
         "--reranker",
         metavar="MODEL",
-        help=f'reranking model; default "{TINY}" with --model {TINY}, else {REAL_RERANKER}',
+        help=f'reranking model; default "{TINY}" with --model {TINY}, else '
+        f"{DEFAULT_RERANKER_MODEL}",
     )
     add(
         "--base-url",
@@ -146,8 +150,7 @@ def read_settings(description: str | None) -> Settings:
                      "server without keys at OPENAI_BASE_URL)")  # fmt: skip
     if os.environ.get("OPENAI_API_KEY"):
         options.llm = options.llm or os.environ.get("OPENAI_MODEL") or "gpt-5-mini"
-    if options.reranker is None:
-        options.reranker = TINY if options.model == TINY else REAL_RERANKER
+    options.reranker = options.reranker or matching_reranker(options.model)
     if "://" not in options.uri:
         path = Path(options.uri).expanduser()
         if path.suffix != ".db":

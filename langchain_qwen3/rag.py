@@ -27,7 +27,6 @@ from qwen3_core.validation import check_query
 NO_PASSAGES = "No passages were found."
 """What the LLM reads in place of passages when the retriever returns none."""
 
-
 MADE = ("context", "answer", "citations")
 """What the chain adds to its input."""
 

@@ -45,7 +45,6 @@ NARROWING = ("filters", "node_ids", "doc_ids", "vector_store_kwargs")
 _TAG_TOKENS = 24
 """Room kept for the tags around a passage (about 15 tokens) and the framework's own padding."""
 
-
 _RERANKERS: dict[type, str] = {Qwen3Rerank: "it reranks: pass it as reranker="}
 _EMBEDDERS: dict[type, str] = {BaseEmbedding: "it embeds: pass it as embed_model="}
 

@@ -4,6 +4,7 @@ The model runs in this process (`qwen3_core.embedder`, `qwen3_core.reranker`) or
 (`qwen3_core.remote`). Both check their input here, and differ in how they get the answer.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Generic, Self, TypeVar
@@ -13,6 +14,7 @@ import numpy as np
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.ranking import Ranked, rank
+from qwen3_core.tokenizer import TruncationWarning
 from qwen3_core.validation import check_query, check_text, check_texts, check_threshold, check_top_n
 
 J = TypeVar("J")
@@ -24,6 +26,9 @@ class Base(ABC, Generic[J]):
 
     instruction: str
     """The sentence in force."""
+
+    _warned = False
+    """Whether it was said that a text is cut."""
 
     @property
     @abstractmethod
@@ -50,6 +55,12 @@ class Base(ABC, Generic[J]):
     def _task(self, instruction: str | None) -> str:
         """The instruction of one call."""
         return self.instruction if instruction is None else resolve_instruction(instruction)
+
+    def _warn_cut(self, message: str) -> None:
+        """Say once per component that a text is longer than what is read of it."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"{message} (Said once.)", TruncationWarning, stacklevel=2)
 
 
 class BaseEmbedder(Base[J]):

@@ -5,7 +5,6 @@ import contextlib
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -23,7 +22,6 @@ from qwen3_core.gate import Gate
 from qwen3_core.packing import TokenSequence
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_MAX_LENGTH, Dtype, Kind, check_settings
-from qwen3_core.tokenizer import TruncationWarning
 from qwen3_core.worker import Stats, Worker
 
 if TYPE_CHECKING:
@@ -144,7 +142,6 @@ class Component:
         }
         # Held from now on, so that replacing a component by its like does not load the model again.
         self._engine = held_engine(**self._source)
-        self._warned = False
 
     @property
     def engine(self) -> Engine:
@@ -276,12 +273,6 @@ class Component:
     def _timeout_error(self) -> TimeoutError:
         msg = f"{self._source['model']!r} gave no result within timeout={self._timeout} seconds"
         return TimeoutError(msg)
-
-    def _warn_cut(self, message: str) -> None:
-        """Say once per component that a text is longer than what is read of it."""
-        if not self._warned:
-            self._warned = True
-            warnings.warn(f"{message} (Said once.)", TruncationWarning, stacklevel=2)
 
 
 @dataclass(frozen=True, slots=True)

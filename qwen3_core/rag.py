@@ -29,7 +29,8 @@ _UNSEEN: Final = ("Cc", "Cf", "Mn", "Me")
 """Unicode categories of control and format characters, and of marks on the character before."""
 _INSTRUCTION: Final = re.compile(r"\[(?=/?(?:INST|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS)\])")
 """Mistral's control tokens with square brackets."""
-_CITATION: Final = re.compile(r"\[(\d{1,9}(?:\s*,\s*\d{1,9})*)\]")
+CITATION: Final = re.compile(r"\[(\d{1,9}(?:\s*,\s*\d{1,9})*)\]")
+"""What reads as a citation: `[2]` or `[1, 3]`; the group holds the numbers."""
 
 
 def fence(texts: Sequence[str]) -> str:
@@ -55,7 +56,7 @@ def cited(answer: str, count: int) -> list[int]:
         answer: The LLM's text, with citations such as `[2]`, `[1][3]` or `[1, 3]`.
         count: How many passages there were; other numbers are not citations and are left out.
     """
-    numbers = (n for found in _CITATION.finditer(answer) for n in _numbers(found, count))
+    numbers = (n for found in CITATION.finditer(answer) for n in _numbers(found, count))
     return list(dict.fromkeys(numbers))
 
 
@@ -95,7 +96,7 @@ def _quoted(text: str, count: int) -> str:
         return f"[ {found[0][1:]}" if _numbers(found, count) else found[0]
 
     quoted = _INSTRUCTION.sub("&#91;", _OPENING.sub(opening, text))
-    return _CITATION.sub(citation, quoted)
+    return CITATION.sub(citation, quoted)
 
 
 def _opens_tag(text: str, begin: int) -> bool:

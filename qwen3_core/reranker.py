@@ -1,6 +1,6 @@
 """Relevance of documents to a query: encoder, one dot product, log-odds, probability."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +79,9 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
         prefixes: dict[str, Ids] = {}
 
         def sequences_of(window: slice) -> list[TokenSequence]:
-            by_query: dict[str, list[int]] = {}
-            for i in range(window.start, window.stop):
-                by_query.setdefault(pairs[i][0], []).append(i)
             sequences: dict[int, TokenSequence] = {}
             cut: list[int] = []
-            for query, members in by_query.items():
+            for query, members in by_query(pairs, window).items():
                 if query not in prefixes:
                     _, prefixes[query] = fit_query(
                         engine.tokenizer, task, query, self.max_length, self._warn_cut
@@ -105,6 +102,14 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
             hidden = yield from self._encode(documents, sequences_of, bulk=False, progress=progress)
         log_odds: np.ndarray = hidden @ engine.head
         return log_odds
+
+
+def by_query(pairs: Sequence[tuple[str, str]], window: slice) -> dict[str, list[int]]:
+    """The positions of a window's (query, document) pairs, by query."""
+    found: dict[str, list[int]] = {}
+    for i in range(window.start, window.stop):
+        found.setdefault(pairs[i][0], []).append(i)
+    return found
 
 
 def fit_query(

@@ -26,6 +26,11 @@ DEFAULT_MAX_LENGTH: Final = 8192
 """Tokens read of one input, as in every official example (QwenLM/Qwen3-Embedding)."""
 
 
+def matching_reranker(embedding_model: str) -> str:
+    """The reranker beside an embedding model where none is named: "tiny" beside "tiny"."""
+    return TINY if embedding_model == TINY else DEFAULT_RERANKER_MODEL
+
+
 def check_settings(
     *,
     dtype: str,

@@ -28,7 +28,6 @@ PUBLISHED_VOCABULARY: Final = 151643
 PUBLISHED_SUFFIX: Final[Ids] = (151645, 198, 151644, 77091, 198, 151667, 271, 151668, 271)
 """Ids of the reranker's suffix in the published tokenizer (QwenLM/Qwen3-Embedding, README)."""
 
-
 SHORT: Final = 4_000
 """Characters up to which texts are tokenised one by one in the caller's own thread, in about a
 millisecond: the threads that tokenise in parallel are shared and may be busy for longer."""

@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 BULK_TURN = 8
 """While interactive work keeps coming, waiting bulk work gets half of every so-many-th pack."""
 
-
 QUEUE_CHARACTERS = 2**21
 """Text of all callers that an engine holds as token ids at a time, for interactive and for bulk
 work each; about half a million tokens of English. Other callers wait before they tokenise."""

@@ -3,7 +3,7 @@
 
     python3 tools/setup_llama_cpp.py [FOLDER]
 
-Tried on Linux; about 200 MB, some ten seconds; a second run returns at once. Needs .venv
+Tried on Linux; 166 MB, some ten seconds; a second run returns at once. Needs .venv
 (tools/setup_venv.py), whose uv does the work. FOLDER is by default one named by the version in
 the user's cache, where the tests look. xllamacpp holds llama.cpp with its own HTTP server as a
 library, built; gguf writes its format of models.

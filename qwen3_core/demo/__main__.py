@@ -16,7 +16,7 @@ from typing import Final
 from qwen3_core.command import make_parser
 from qwen3_core.components import make_embedder, make_reranker
 from qwen3_core.extras import how_to_install
-from qwen3_core.settings import DEFAULT_RERANKER_MODEL, TINY
+from qwen3_core.settings import TINY, matching_reranker
 
 _HERE: Final = Path(__file__).resolve().parent
 _IN_WHEEL: Final = _HERE / "corpus"
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     paths = options.corpus or [BUNDLED]
     urls = options.base_url or [None]
-    reranker = options.reranker or (TINY if options.model == TINY else DEFAULT_RERANKER_MODEL)
+    reranker = options.reranker or matching_reranker(options.model)
     try:
         searcher = Searcher(
             make_embedder(options.model, dimensions=None, base_url=urls[0]),

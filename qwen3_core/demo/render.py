@@ -6,7 +6,7 @@ from html import escape
 
 from qwen3_core.demo.passages import Passage
 from qwen3_core.demo.search import Result
-from qwen3_core.rag import cited
+from qwen3_core.rag import CITATION, cited
 
 
 def comparison(result: Result, top_n: int) -> str:
@@ -66,7 +66,7 @@ def answered(text: str, passages: Sequence[Passage]) -> str:
         ]
         return f"[{', '.join(linked)}]"
 
-    body = re.sub(r"\[(\d{1,9}(?:\s*,\s*\d{1,9})*)\]", link, escape(text))
+    body = CITATION.sub(link, escape(text))
     return (
         f'<section class="q3-answer"><h2>Answer</h2><p class="text">{body}</p>'
         f"<h3>Passages it was given</h3>{_passages(passages, numbers)}</section>"

@@ -18,7 +18,7 @@ from qwen3_core.evaluation.result import (
     candidates_of,
 )
 from qwen3_core.evaluation.settings import CUT
-from qwen3_core.evaluation.sweep import describe, instruction_name
+from qwen3_core.evaluation.sweep import recommended_rows
 from qwen3_core.evaluation.terminal import STAGES, milliseconds, moved
 from qwen3_core.evaluation.views import change
 
@@ -97,21 +97,9 @@ def _synthetic(data: Data) -> str:
 def _recommendation(found: Recommendation | None) -> str:
     if found is None:
         return ""
-    setting = found.setting
-    rows = [
-        ("system", describe(setting).partition(",")[0]),
-        ("model", found.pair if setting.first != "bm25" else None),
-        ("k", setting.k),
-        ("top_n", found.top_n),
-        ("score_threshold", found.score_threshold),
-        ("dimensions", (setting.dimensions or "all") if setting.first != "bm25" else None),
-        ("instruction", instruction_name(setting.instruction) if setting.first != "bm25" else None),
-        ("max_length", setting.max_length or "default"),
-    ]
     cells = "".join(
-        f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>"
-        for name, value in rows
-        if value is not None
+        f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in recommended_rows(found).items()
     )
     return (
         f'<div class="card"><h2 style="margin-top:0">Recommended</h2>'

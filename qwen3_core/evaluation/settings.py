@@ -5,12 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from qwen3_core.prompts import resolve_instruction
-from qwen3_core.settings import (
-    DEFAULT_EMBEDDING_MODEL,
-    DEFAULT_RERANKER_MODEL,
-    TINY,
-    Dtype,
-)
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype, matching_reranker
 from qwen3_core.validation import check_dimensions, is_count
 
 CUT: Final = 10
@@ -38,7 +33,7 @@ class Pair:
     @property
     def reranker_model(self) -> str:
         """The reranker in force."""
-        return self.reranker or (TINY if self.model == TINY else DEFAULT_RERANKER_MODEL)
+        return self.reranker or matching_reranker(self.model)
 
     @property
     def label(self) -> str:

@@ -150,6 +150,22 @@ def describe(setting: Setting) -> str:
     return ", ".join(words if task == DEFAULT_TASK else [*words, f"instruction {task}"])
 
 
+def recommended_rows(found: Recommendation) -> dict[str, str]:
+    """What to set, by name, for a person to read; without what the setting has no use for."""
+    setting = found.setting
+    rows: dict[str, object] = {"system": describe(setting).partition(",")[0]}
+    if setting.first != "bm25":
+        rows["model"] = found.pair
+    rows |= {"k": setting.k, "top_n": found.top_n}
+    if found.score_threshold is not None:
+        rows["score_threshold"] = found.score_threshold
+    if setting.first != "bm25":
+        rows["dimensions"] = setting.dimensions or "all"
+        rows["instruction"] = instruction_name(setting.instruction)
+        rows["max_length"] = setting.max_length or "default"
+    return {name: str(value) for name, value in rows.items()}
+
+
 def instruction_name(instruction: str | None) -> str:
     """The task's name of a sentence, else the sentence; "none" of None."""
     if instruction is None:

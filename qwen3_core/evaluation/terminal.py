@@ -7,7 +7,7 @@ from rich.table import Table
 
 from qwen3_core.evaluation.result import Move, Report, System, View, candidates_of
 from qwen3_core.evaluation.settings import CUT
-from qwen3_core.evaluation.sweep import describe, instruction_name
+from qwen3_core.evaluation.sweep import recommended_rows
 
 STAGES = ("bm25", "embed", "search", "rerank")
 """Of a question's way, in their order."""
@@ -46,20 +46,9 @@ def show(report: Report, console: Console) -> None:
     recommended = report.recommendation
     if recommended is None:
         return
-    setting = recommended.setting
     table = Table(title="Recommended", title_justify="left", show_header=False, box=None)
-    rows = {
-        "system": describe(setting),
-        "k": setting.k,
-        "top_n": recommended.top_n,
-        "score_threshold": recommended.score_threshold,
-        "dimensions": setting.dimensions or "all",
-        "instruction": instruction_name(setting.instruction),
-        "max_length": setting.max_length or "default",
-    }
-    for name, value in rows.items():
-        if value is not None:
-            table.add_row(name, escape(str(value)))
+    for name, value in recommended_rows(recommended).items():
+        table.add_row(name, escape(value))
     console.print(table)
     console.print(escape(recommended.reason), highlight=False)
 

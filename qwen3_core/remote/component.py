@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import warnings
 import weakref
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -36,7 +35,7 @@ from qwen3_core.settings import (
     Kind,
     check_settings,
 )
-from qwen3_core.tokenizer import Qwen3Tokenizer, TruncationWarning
+from qwen3_core.tokenizer import Qwen3Tokenizer
 from qwen3_core.validation import is_count
 
 T = TypeVar("T")
@@ -107,7 +106,6 @@ class Remote(Base[Call]):
             base_url = dashscope_url(base_url, purpose)
         self.base_url = base_url
         self._api_key = None if api_key is None else check_key(api_key, "api_key")
-        self._warned = False
         self._set_up()
 
     def _set_up(self) -> None:
@@ -272,12 +270,6 @@ class Remote(Base[Call]):
                 "Server(tokenizer=...), a hub name or a folder with its tokenizer.json."
             )
             raise OSError(msg) from error
-
-    def _warn_cut(self, message: str) -> None:
-        """Say once per component that a text is longer than what is read of it."""
-        if not self._warned:
-            self._warned = True
-            warnings.warn(f"{message} (Said once.)", TruncationWarning, stacklevel=2)
 
     async def _share_out(
         self, batches: AsyncIterator[B], ask: Callable[[B], Awaitable[None]]

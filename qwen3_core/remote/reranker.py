@@ -25,7 +25,7 @@ from qwen3_core.remote.component import Call, Facts, Remote, in_thread_if_long
 from qwen3_core.remote.errors import ServerError, ServerWarning
 from qwen3_core.remote.replies import in_order, numbers, tokens_read
 from qwen3_core.remote.server import Dialect, Limits, Server
-from qwen3_core.reranker import documents_cut, fit_query
+from qwen3_core.reranker import by_query, documents_cut, fit_query
 from qwen3_core.settings import DEFAULT_MAX_LENGTH, DEFAULT_RERANKER_MODEL
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
@@ -182,10 +182,7 @@ class RemoteReranker(Remote, BaseReranker[Call]):
         tokenizer, max_length = await self._load_tokenizer(), self._reads(facts)
         documents = [document for _, document in pairs]
         for window in windows(documents):
-            by_query: dict[str, list[int]] = {}
-            for i in range(window.start, window.stop):
-                by_query.setdefault(pairs[i][0], []).append(i)
-            for query, members in by_query.items():
+            for query, members in by_query(pairs, window).items():
                 texts = [documents[i] for i in members]
                 prepare = partial(self._prepare, tokenizer, query, texts, task, max_length)
                 size = len(query) + sum(map(len, texts))

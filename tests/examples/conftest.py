@@ -1,3 +1,5 @@
+"""The examples as commands in an empty folder, and as modules."""
+
 import importlib
 import os
 import subprocess

@@ -42,7 +42,7 @@ def test_defaults_need_no_network(settings, shared):
     assert (found.top_k, found.top_n, found.llm, found.splitter) == (10, 3, None, "headers")
     assert found.uri.endswith(".db")
     # A real embedding model does not come with a toy reranker.
-    assert settings("--model", "Qwen/Qwen3-Embedding-4B").reranker == shared.REAL_RERANKER
+    assert settings("--model", "Qwen/Qwen3-Embedding-4B").reranker == shared.DEFAULT_RERANKER_MODEL
 
 
 def test_the_llm_comes_from_flag_or_environment(settings, monkeypatch):
