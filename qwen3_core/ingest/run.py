@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from qwen3_core.ingest.settings import Settings
 from qwen3_core.loading import load_tokenizer, vector_length
 from qwen3_core.milvus import check_uri, connect
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY
+from qwen3_core.tokenizer import Qwen3Tokenizer
 from qwen3_core.validation import check_dimensions
 
 
@@ -314,5 +315,15 @@ def _encoder(settings: Settings) -> Encode:
     if settings.base_url is not None:
         own = name == TINY or "/" in name or Path(name).is_dir()
         name = name if own else DEFAULT_EMBEDDING_MODEL
-    load = cache(partial(load_tokenizer, name, "embedding"))
-    return lambda text: load().encode(text)
+
+    @cache
+    def tokenizer() -> Qwen3Tokenizer:
+        try:
+            return load_tokenizer(name, "embedding")
+        except OSError as error:
+            if not settings.dry_run:
+                raise
+            msg = f"--dry-run needs no weights, but the tokenizer, to cut: {error}"
+            raise OSError(msg) from error
+
+    return lambda text: tokenizer().encode(text)

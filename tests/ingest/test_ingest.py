@@ -449,7 +449,7 @@ def test_a_text_longer_than_a_row_can_hold_is_split_further(framework, ingest, r
 def test_a_dry_run_touches_nothing(framework, ingest, rows, corpus, uri, capsys, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     assert ingest(framework, "--dry-run") == 0
-    assert "dry run: nothing was changed" in capsys.readouterr().out
+    assert "dry run: nothing was embedded or changed" in capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
     ingest(framework)
     there, noted = rows(framework), journal_of(uri).read_bytes()
@@ -460,6 +460,19 @@ def test_a_dry_run_touches_nothing(framework, ingest, rows, corpus, uri, capsys,
     assert "chunks    3: 1 to write, 5 to delete\n" in capsys.readouterr().out
     assert rows(framework) == there
     assert journal_of(uri).read_bytes() == noted
+
+
+def test_a_dry_run_needs_the_tokenizer_and_no_weights(framework, ingest, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(TINY / "embedding", model)
+    (model / "model.safetensors").unlink()
+    assert ingest(framework, "--model", str(model), "--dry-run") == 0
+    assert "chunks    7: 7 to write, 0 to delete\n" in capsys.readouterr().out
+    (model / "tokenizer.json").unlink()
+    assert ingest(framework, "--model", str(model), "--dry-run") == 1
+    shown = capsys.readouterr().err
+    assert "--dry-run needs no weights, but the tokenizer, to cut: could not load" in shown
+    assert shown.count("\n") == 1
 
 
 def test_progress_shows_rate_and_time_left(ingest, capsys):
