@@ -492,7 +492,8 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
     assert ingest(framework, "--dimensions", "64") == 1
     shown = capsys.readouterr().err
     assert "holds vectors of 256 dimensions" in shown
-    assert "choose another --collection" in shown
+    assert "choose another --collection, drop the collection, or use the model or the" in shown
+    assert "the --dimensions 256 that it was made with" in shown
     assert len(rows(framework)) == 7
 
 
