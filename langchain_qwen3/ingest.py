@@ -54,17 +54,11 @@ class IngestFramework:
         """Raise ValueError if the collection exists but does not fit; creates nothing."""
         self._kwargs()
 
-    def open(self) -> Any:
-        """Open the vector store; the collection is created with the first rows."""
-        self._store = Milvus(**self._kwargs())
-        self._exists = self._store.client.has_collection(self._settings.collection)
-        return self._store.client
-
     def write(self, chunks: Sequence[Chunk]) -> None:
         """Embed chunks and write their rows; one whose id is there already is replaced."""
-        if self._store is None:
-            msg = "open() comes before write()"
-            raise RuntimeError(msg)
+        if self._store is None:  # the collection is created with the first rows
+            self._store = Milvus(**self._kwargs())
+            self._exists = self._store.client.has_collection(self._settings.collection)
         documents = [Document(chunk.text, metadata=dict(chunk.metadata)) for chunk in chunks]
         ids = [chunk.id for chunk in chunks]
         if self._exists:

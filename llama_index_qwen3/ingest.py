@@ -52,18 +52,12 @@ class IngestFramework:
         """Raise ValueError if the collection exists but does not fit; creates nothing."""
         self._kwargs()
 
-    def open(self) -> Any:
-        """Open the vector store, which creates the collection."""
-        self._store = MilvusVectorStore(**self._kwargs())
-        return self._store.client
-
     def write(self, chunks: Sequence[Chunk]) -> None:
         """Embed chunks and write their rows; one whose id is there already is replaced."""
-        if self._store is None:
-            msg = "open() comes before write()"
-            raise RuntimeError(msg)
-        nodes = [_node(chunk) for chunk in chunks]
-        self._store.add(list(self._embed_model(nodes)))
+        nodes = list(self._embed_model([_node(chunk) for chunk in chunks]))
+        if self._store is None:  # now, because it creates the collection
+            self._store = MilvusVectorStore(**self._kwargs())
+        self._store.add(nodes)
 
     def _kwargs(self) -> dict[str, Any]:
         return milvus_kwargs(

@@ -22,6 +22,7 @@ from qwen3_core.settings import (
     check_settings,
 )
 from qwen3_core.tokenizer import Qwen3Tokenizer
+from qwen3_core.validation import is_count
 
 if TYPE_CHECKING:
     import torch
@@ -198,6 +199,33 @@ def load(
     loaded = loaded.to(device).eval().requires_grad_(False)
     logger.info("loaded %s on %s in %s", name, device, loaded.dtype)
     return Checkpoint(str(name), loaded, head, tokenizer, config.max_position_embeddings)
+
+
+def vector_length(name: str | Path, *, revision: str | None = None) -> int:
+    """Length of an embedding model's vectors as its config.json says, without its weights or torch.
+
+    Raises:
+        OSError: If the file cannot be found, downloaded or read.
+        ValueError: If it does not say.
+    """
+    try:
+        path = _cached_file(_locate(str(name), "embedding"), "config.json", revision)
+        if path is None:
+            msg = "it has no config.json, or is out of reach"
+            raise FileNotFoundError(msg)
+        length = json.loads(path.read_text(encoding="utf-8")).get("hidden_size")
+    except OSError as error:
+        msg = f"could not load the model {str(name)!r}: {error}\n{_what_to_give('embedding')}"
+        raise OSError(msg) from error
+    except (ValueError, AttributeError):
+        length = None
+    if not is_count(length):
+        msg = (
+            f"config.json of {str(name)!r} says no hidden_size: use a Qwen3 embedding model such "
+            f"as {DEFAULT_EMBEDDING_MODEL!r}"
+        )
+        raise ValueError(msg)
+    return length
 
 
 def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None) -> Qwen3Tokenizer:

@@ -224,7 +224,8 @@ def check_collection(
         if found is not None and int(found) != dimensions:
             msg = (
                 f"collection {collection_name!r} holds vectors of {found} dimensions, but the "
-                f"embedding model gives {dimensions}: {remedy}"
+                f"embedding model gives {dimensions}: choose another collection_name, drop the "
+                f"collection, or use the model or the dimensions={found} that it was made with"
             )
             raise ValueError(msg)
         if fingerprint is not None:

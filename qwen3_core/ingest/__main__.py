@@ -112,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", "leave alone what is there already; --no-resume embeds every chunk again",
         action=switch)  # fmt: skip
     add("--delete-missing", "remove the chunks of files that are gone", action="store_true")
-    add("--dry-run", "say what would be done, and change nothing", action="store_true")
+    add("--dry-run", "say what would be done, and change nothing; of the model it needs "
+        "config.json and the tokenizer, to cut, but no weights", action="store_true")  # fmt: skip
     add("--progress", "a progress bar; default: where stderr is a terminal", action=switch)
     parser.add_argument(
         "--debug", action="store_true", help="show logs, and the traceback of an error"
@@ -159,7 +160,7 @@ def _show(summary: Summary, settings: Settings) -> None:
     others = f"; {summary.ignored} of other kinds" if summary.ignored else ""
     failures = len(summary.failures)
     lines = [
-        *(["dry run: nothing was changed"] if would else []),
+        *(["dry run: nothing was embedded or changed"] if would else []),
         f"files     {summary.files}: {read} read, {summary.unchanged} unchanged{missing}{others}",
         f"chunks    {summary.chunks}: {summary.written} {do}, {summary.deleted} {undo}",
         f"tokens    {summary.tokens}",

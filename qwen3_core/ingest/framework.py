@@ -33,11 +33,11 @@ class Framework(Protocol):
     def check(self) -> None:
         """Raise ValueError if the collection exists but does not fit; creates nothing."""
 
-    def open(self) -> Any:
-        """Open the vector store; returns its `pymilvus.MilvusClient`."""
-
     def write(self, chunks: Sequence[Chunk]) -> None:
-        """Embed chunks and write their rows; one whose id is there already is replaced."""
+        """Embed chunks and write their rows; one whose id is there already is replaced.
+
+        The first call loads the model, and then opens the vector store.
+        """
 
 
 FRAMEWORKS: Final = {

@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,11 @@ from qwen3_core.ingest.framework import TITLES, Encode, Framework, load_framewor
 from qwen3_core.ingest.journal import Journal, Note, default_path
 from qwen3_core.ingest.reading import UnreadableError, read_sections
 from qwen3_core.ingest.settings import Settings
+from qwen3_core.loading import load_tokenizer, vector_length
 from qwen3_core.milvus import check_uri, connect
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY
+from qwen3_core.tokenizer import Qwen3Tokenizer
+from qwen3_core.validation import check_dimensions
 
 
 @dataclass
@@ -75,10 +80,10 @@ class Ingest:
     """A run. It can be killed at any moment: see the package's docstring."""
 
     def __init__(self, settings: Settings, framework: str | None = None) -> None:
-        """Find the corpus and load the framework and the tokenizer.
+        """Find the corpus and load the framework.
 
         Raises:
-            OSError: If there is no corpus, or the tokenizer cannot be found or read.
+            OSError: If there is no corpus, or the model's config.json cannot be found or read.
             ValueError: If there is nothing to read, or a setting is out of range.
             ImportError: If a package is not installed.
         """
@@ -86,6 +91,10 @@ class Ingest:
         self.summary = Summary()
         self._uri = check_uri(settings.uri)
         self._corpus: Corpus = find_corpus(settings.corpus, settings.name)
+        if settings.base_url is None:  # given the length, the framework loads no model to learn it
+            full = vector_length(settings.model)
+            dimensions = check_dimensions(settings.dimensions, full) or full
+            self.settings = settings = replace(settings, dimensions=dimensions)
         self._encode = _encoder(settings)
         self._framework: Framework = load_framework(framework, settings, self._encode)
         shape = f"{settings.splitter}:{settings.chunk_size}:{settings.chunk_overlap}"
@@ -133,13 +142,8 @@ class Ingest:
         settings = self.settings
         if settings.dry_run and "://" not in self._uri and not Path(self._uri).exists():
             return  # opening it would create it
-        client = self._answering()
-        if settings.dry_run:
-            self._framework.check()
-            self._client = client
-        else:
-            client.close()
-            self._client = self._framework.open()
+        self._client = self._answering()
+        self._framework.check()
         self._held = read_holdings(
             self._client,
             settings.collection,
@@ -303,12 +307,23 @@ def _shown(file: SourceFile) -> str:
 
 
 def _encoder(settings: Settings) -> Encode:
-    """The model's tokenizer; all published sizes share one, and so do models under an alias."""
-    from qwen3_core.loading import load_tokenizer
-    from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY
+    """The model's tokenizer, loaded at its first use.
 
+    All published sizes share one, and so do models under an alias.
+    """
     name = settings.model
     if settings.base_url is not None:
         own = name == TINY or "/" in name or Path(name).is_dir()
         name = name if own else DEFAULT_EMBEDDING_MODEL
-    return load_tokenizer(name, "embedding").encode
+
+    @cache
+    def tokenizer() -> Qwen3Tokenizer:
+        try:
+            return load_tokenizer(name, "embedding")
+        except OSError as error:
+            if not settings.dry_run:
+                raise
+            msg = f"--dry-run needs no weights, but the tokenizer, to cut: {error}"
+            raise OSError(msg) from error
+
+    return lambda text: tokenizer().encode(text)

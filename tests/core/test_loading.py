@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.loading import load, resolve_device, resolve_dtype
+from qwen3_core.loading import load, resolve_device, resolve_dtype, vector_length
 from tests.conftest import TINY
 
 
@@ -183,3 +183,22 @@ def test_revision_reaches_the_hub(monkeypatch):
         Reranker("Qwen/Qwen3-Reranker-0.6B", revision="e61197ed").rerank("query", ["document"])
     assert asked["revision"] == "e61197ed"
     assert not asked.get("trust_remote_code")
+
+
+def test_the_vectors_length_is_read_without_the_weights(tmp_path):
+    assert vector_length("tiny") == 256
+    config = tmp_path / "config.json"
+    config.write_bytes((TINY / "embedding" / "config.json").read_bytes())
+    assert vector_length(tmp_path) == 256
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "{}", '{"hidden_size": "256"}'])
+def test_a_config_that_says_no_length_is_refused(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError, match=r"says no hidden_size: use a Qwen3 embedding model such"):
+        vector_length(tmp_path)
+
+
+def test_a_model_without_a_config_is_named(tmp_path):
+    with pytest.raises(OSError, match=r"could not load the model '.*': the folder has no config"):
+        vector_length(tmp_path)

@@ -148,6 +148,48 @@ def test_a_second_run_has_nothing_to_do(framework, ingest, rows, capsys):
     assert rows(framework) == before
 
 
+def test_a_run_with_nothing_to_do_loads_no_model(framework, ingest, corpus, uri):
+    """In a process of its own, where torch, without which there are no weights, stays away."""
+    assert ingest(framework) == 0
+    release(uri)
+    arguments = ["--corpus", str(corpus), "--uri", uri, "--collection", "handbook"]
+    code = (
+        "import sys\n"
+        "from qwen3_core.ingest.__main__ import main\n"
+        "code = main()\n"
+        "print(code, 'torch' in sys.modules)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--model", "tiny", "--framework", framework],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert "3: 0 read, 3 unchanged\n" in result.stdout, result.stderr
+    assert result.stdout.splitlines()[-1] == "0 False"
+
+
+def test_a_run_with_nothing_to_do_asks_no_server(framework, ingest, capsys):
+    """There is none at that address."""
+    assert ingest(framework) == 0
+    capsys.readouterr()
+    assert ingest(framework, "--base-url", "http://localhost:1", "--dimensions", "256") == 0
+    assert "3: 0 read, 3 unchanged\n" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_collection(
+    framework, ingest, tmp_path, uri, capsys
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(TINY / "embedding", broken)
+    (broken / "model.safetensors").unlink()
+    assert ingest(framework, "--model", str(broken)) == 1
+    assert "could not load the embedding model" in capsys.readouterr().err
+    assert not MilvusClient(uri).has_collection("handbook")
+
+
 def test_langchain_opens_the_collection_unchanged(ingest, uri):
     milvus = pytest.importorskip("langchain_milvus")
     pytest.importorskip("langchain_text_splitters")
@@ -407,7 +449,7 @@ def test_a_text_longer_than_a_row_can_hold_is_split_further(framework, ingest, r
 def test_a_dry_run_touches_nothing(framework, ingest, rows, corpus, uri, capsys, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     assert ingest(framework, "--dry-run") == 0
-    assert "dry run: nothing was changed" in capsys.readouterr().out
+    assert "dry run: nothing was embedded or changed" in capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
     ingest(framework)
     there, noted = rows(framework), journal_of(uri).read_bytes()
@@ -418,6 +460,19 @@ def test_a_dry_run_touches_nothing(framework, ingest, rows, corpus, uri, capsys,
     assert "chunks    3: 1 to write, 5 to delete\n" in capsys.readouterr().out
     assert rows(framework) == there
     assert journal_of(uri).read_bytes() == noted
+
+
+def test_a_dry_run_needs_the_tokenizer_and_no_weights(framework, ingest, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(TINY / "embedding", model)
+    (model / "model.safetensors").unlink()
+    assert ingest(framework, "--model", str(model), "--dry-run") == 0
+    assert "chunks    7: 7 to write, 0 to delete\n" in capsys.readouterr().out
+    (model / "tokenizer.json").unlink()
+    assert ingest(framework, "--model", str(model), "--dry-run") == 1
+    shown = capsys.readouterr().err
+    assert "--dry-run needs no weights, but the tokenizer, to cut: could not load" in shown
+    assert shown.count("\n") == 1
 
 
 def test_progress_shows_rate_and_time_left(ingest, capsys):
@@ -437,7 +492,8 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
     assert ingest(framework, "--dimensions", "64") == 1
     shown = capsys.readouterr().err
     assert "holds vectors of 256 dimensions" in shown
-    assert "choose another --collection" in shown
+    assert "choose another --collection, drop the collection, or use the model or the" in shown
+    assert "the --dimensions 256 that it was made with" in shown
     assert len(rows(framework)) == 7
 
 
@@ -455,7 +511,7 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
         (["--uri", "nope://x"], "no Milvus answers at --uri 'nope://x' (uri: nope://x is illegal"),
         (
             ["--dimensions", "5"],
-            "ingest: --dimensions must be an integer from 32 to the model's full length, got 5\n",
+            "ingest: --dimensions must be an integer from 32 to 256, got 5\n",
         ),
         (
             ["--base-url", "localhost:8000"],
@@ -465,7 +521,10 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
             ["--base-url", "http://localhost:1", "--device", "cpu"],
             "--device 'cpu' is about a model in this process; with --base-url the server decides",
         ),
-        (["--model", "./no-such-folder"], "could not load the tokenizer of './no-such-folder'"),
+        (
+            ["--model", "./no-such-folder"],
+            "could not load the model './no-such-folder': there is no such",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_the_option(
