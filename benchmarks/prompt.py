@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qwen3_core import Embedder
-from qwen3_core.ingest.chunks import split_at_headings
+from qwen3_core.ingest.chunks import split_at_headings, title_of
 from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
 from qwen3_core.settings import TINY
 
@@ -28,7 +28,6 @@ EXAMPLES = ROOT / "examples"
 BUNDLED = ROOT / "qwen3_core" / "tiny"
 sys.path.insert(0, str(EXAMPLES))
 
-from _corpus import title_of  # noqa: E402
 from _questions import QUESTIONS  # noqa: E402
 
 TASK = TASKS["web_search"]

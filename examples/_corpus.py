@@ -14,7 +14,7 @@ from typing import Any
 from _shared import MILVUS_DOCS, Settings, UserError, kept_folder
 from tqdm import tqdm
 
-from qwen3_core.ingest.chunks import Chunk, ChunkMaker, source_key, split_at_headings
+from qwen3_core.ingest.chunks import Chunk, ChunkMaker, source_key, split_at_headings, title_of
 from qwen3_core.ingest.collection import Holdings, delete_chunks, read_holdings
 
 MILVUS_DOCS_URL = (
@@ -44,12 +44,6 @@ def load_passages(settings: Settings, markdown_splitter: Callable[[str], list[st
         message = f"there is no text in the Markdown files of {settings.corpus}"
         raise UserError(message)
     return passages
-
-
-def title_of(passage: str) -> str:
-    """The first line with words in it, without the marks of a heading."""
-    lines = (line.strip(" \t#*-") for line in passage.splitlines())
-    return next((line for line in lines if line), "(no words)")
 
 
 def collection_name(settings: Settings, framework: str) -> str:

@@ -18,12 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _corpus import title_of
 from _shards import LANGCHAIN, SCHEMAS, VECTOR_FIELD, digest, milvus_row, read_shard, write_shard
 from _shared import BUNDLED_CORPUS
 
 from qwen3_core.batch import Qwen3EmbedBatch
-from qwen3_core.ingest.chunks import split_at_headings, split_to_fit
+from qwen3_core.ingest.chunks import split_at_headings, split_to_fit, title_of
 from qwen3_core.settings import TINY
 
 OBJECT_STORE = 256 << 20

@@ -88,21 +88,6 @@ class CheckpointSettings(BaseModel):
     show_progress: bool = False
     """Show a progress bar on stderr."""
 
-    def _model_settings(self) -> dict[str, Any]:
-        """Keyword arguments of the core's embedder and reranker alike."""
-        return {
-            "base_url": self.base_url,
-            "api_key": None if self.api_key is None else self.api_key.get_secret_value(),
-            "server": self.server,
-            "revision": self.revision,
-            "device": self.device,
-            "dtype": self.dtype,
-            "max_length": self.max_length,
-            "instruction": self.instruction,
-            "pack_tokens": self.pack_tokens,
-            "timeout": self.timeout,
-        }
-
     def __getstate__(self) -> dict[Any, Any]:
         """Without the key, which would be readable in a pickle."""
         state = super().__getstate__()

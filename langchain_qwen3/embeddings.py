@@ -7,7 +7,7 @@ from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr, model_validator
 
 from langchain_qwen3._settings import CheckpointSettings
-from qwen3_core.components import make_embedder
+from qwen3_core.components import make_embedder, settings_of
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
 from qwen3_core.remote import RemoteEmbedder
@@ -48,9 +48,7 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
 
     @model_validator(mode="after")
     def _configure(self) -> Self:
-        self._embedder = make_embedder(
-            self.model, dimensions=self.dimensions, **self._model_settings()
-        )
+        self._embedder = make_embedder(self.model, dimensions=self.dimensions, **settings_of(self))
         return self
 
     @property

@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import PrivateAttr, model_validator
 
 from langchain_qwen3._settings import CheckpointSettings, Threshold, TopN, override
-from qwen3_core.components import make_reranker
+from qwen3_core.components import make_reranker, settings_of
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.ranking import Ranked, sigmoid
 from qwen3_core.remote import RemoteReranker
@@ -32,7 +32,7 @@ class _RerankerSettings(CheckpointSettings):
 
     @model_validator(mode="after")
     def _configure(self) -> Self:
-        self._reranker = make_reranker(self.model, **self._model_settings())
+        self._reranker = make_reranker(self.model, **settings_of(self))
         return self
 
     @property

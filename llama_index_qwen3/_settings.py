@@ -56,21 +56,6 @@ class CheckpointSettings(BaseComponent):
     """What the server is, "vllm" for example, or a `Server` with more settings; by default it is
     asked."""
 
-    def _model_settings(self) -> dict[str, Any]:
-        """Keyword arguments of the core's embedder and reranker alike."""
-        return {
-            "base_url": self.base_url,
-            "api_key": None if self.api_key is None else self.api_key.get_secret_value(),
-            "server": self.server,
-            "revision": self.revision,
-            "device": self.device,
-            "dtype": self.dtype,
-            "max_length": self.max_length,
-            "instruction": self.instruction,
-            "pack_tokens": self.pack_tokens,
-            "timeout": self.timeout,
-        }
-
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some settings changed and checked; an equal model is shared, not loaded."""
         del deep  # settings are plain values

@@ -7,7 +7,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from llama_index_qwen3._settings import CheckpointSettings
-from qwen3_core.components import make_embedder
+from qwen3_core.components import make_embedder, settings_of
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
@@ -77,7 +77,7 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         """Check the settings; nothing is loaded yet."""
         super().model_post_init(context)
         self._embedder = make_embedder(
-            self.model_name, dimensions=self.dimensions, **self._model_settings()
+            self.model_name, dimensions=self.dimensions, **settings_of(self)
         )
 
     @classmethod

@@ -369,13 +369,11 @@ def _check_names(retriever_kwargs: dict[str, Any]) -> None:
     if hint := suggestion(retriever_kwargs, known):
         msg = f"two_stage_query_engine: {hint}"
         raise TypeError(msg)
-    unknown = [name for name in retriever_kwargs if name not in known]
-    if unknown:
-        msg = (
-            f"two_stage_query_engine has no argument {unknown[0]!r}: "
-            f"known are {', '.join(sorted(known))}"
-        )
-        raise TypeError(msg)
+    for name in retriever_kwargs:
+        if name not in known:
+            names = ", ".join(sorted(known))
+            msg = f"two_stage_query_engine has no argument {name!r}: known are {names}"
+            raise TypeError(msg)
 
 
 def _as_index(index_or_vector_store: object, embed_model: BaseEmbedding | None) -> VectorStoreIndex:

@@ -13,7 +13,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
 from llama_index_qwen3._settings import CheckpointSettings
-from qwen3_core.components import make_reranker
+from qwen3_core.components import make_reranker, settings_of
 from qwen3_core.docstrings import fields_documented
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.ranking import Ranked
@@ -87,7 +87,7 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         super().model_post_init(context)
         check_top_n(self.top_n)
         check_threshold(self.score_threshold)
-        self._reranker = make_reranker(self.model, **self._model_settings())
+        self._reranker = make_reranker(self.model, **settings_of(self))
 
     @classmethod
     def class_name(cls) -> str:

@@ -24,6 +24,15 @@ class Settings(TypedDict, total=False):
     timeout: float | None
 
 
+def settings_of(component: Any) -> Settings:
+    """The settings that a framework's component has in fields of these names, its key as text."""
+    found: Any = {name: getattr(component, name) for name in Settings.__annotations__}
+    if found["api_key"] is not None:
+        found["api_key"] = found["api_key"].get_secret_value()
+    settings: Settings = found
+    return settings
+
+
 def make_embedder(
     model: str | Path, *, dimensions: int | None, **settings: Unpack[Settings]
 ) -> Embedder | RemoteEmbedder:

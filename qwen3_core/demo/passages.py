@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qwen3_core.ingest.chunks import split_at_headings, split_to_fit
+from qwen3_core.ingest.chunks import split_at_headings, split_to_fit, title_of
 from qwen3_core.ingest.corpus import KINDS, SourceFile, find_corpus
 from qwen3_core.ingest.reading import UnreadableError, read_sections
 
@@ -93,9 +93,4 @@ def _passages(file: SourceFile) -> Iterator[Passage]:
         source = file.source if page is None else f"{file.source}, page {page}"
         for part in split_at_headings(section.text) if section.markdown else [section.text]:
             for text in split_to_fit(part, PASSAGE_BYTES):
-                yield Passage(_title(text), source, text.strip())
-
-
-def _title(text: str) -> str:
-    lines = (line.strip(" \t#*-") for line in text.splitlines())
-    return next((line for line in lines if line), "(no words)")
+                yield Passage(title_of(text), source, text.strip())

@@ -107,5 +107,11 @@ def heading_of(text: str) -> str:
     return found[1].strip(" \t#") if found else ""
 
 
+def title_of(text: str) -> str:
+    """The first line with words in it, without the marks of a heading or a list."""
+    lines = (line.strip(" \t#*-") for line in text.splitlines())
+    return next((line for line in lines if line), "(no words)")
+
+
 def _digest(*parts: str, length: int) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:length]

@@ -94,14 +94,14 @@ def split(
     """The pieces of a section, each with its metadata: its headings are its title."""
     for piece, headings in _pieces(framework, section, splitter):
         metadata = dict(section.metadata)
-        if title := title_of(headings):
+        if title := heading_path(headings):
             metadata["title"] = title
         if isinstance(metadata.get("title"), str):
             metadata["title"] = metadata["title"][:MAX_TITLE]
         yield piece, metadata
 
 
-def title_of(headings: Sequence[str]) -> str:
+def heading_path(headings: Sequence[str]) -> str:
     """A place as a citation tells it, "Install > Docker"; where it is long, less of its begin."""
     named = [name for heading in headings if (name := heading.strip(" \t#"))]
     while len(named) > 1 and len(" > ".join(named)) > MAX_TITLE:

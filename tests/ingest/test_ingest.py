@@ -123,8 +123,8 @@ def test_rows_with_the_last_heading_alone_as_title_are_replaced(
     write(corpus / "install.md", NESTED)
     with monkeypatch.context() as patch:
         patch.setattr(run, "TITLES", "")
-        title_of = framework_module.title_of
-        patch.setattr(framework_module, "title_of", lambda headings: title_of(headings[-1:]))
+        path = framework_module.heading_path
+        patch.setattr(framework_module, "heading_path", lambda headings: path(headings[-1:]))
         ingest(framework)
     before = rows(framework)
     assert set(places(before).values()) == {"Install", "Ports", "Pip"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qwen3_core.ingest.chunks import ChunkMaker, heading_of, split_to_fit
 from qwen3_core.ingest.corpus import find_corpus
-from qwen3_core.ingest.framework import title_of
+from qwen3_core.ingest.framework import heading_path
 from qwen3_core.ingest.reading import MAX_METADATA, UnreadableError, read_sections
 from tests.ingest.conftest import write
 
@@ -205,7 +205,7 @@ def test_heading(text, heading):
     ],
 )
 def test_a_long_title_keeps_what_is_nearest(headings, title):
-    assert title_of(headings) == title
+    assert heading_path(headings) == title
 
 
 def pdf(pages: list[str]) -> bytes:
