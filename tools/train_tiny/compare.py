@@ -326,17 +326,17 @@ def _compare(model: TinyQwen3) -> None:
         early: {CONSTANT: 20, BEHIND_INSTRUCT: -20},
         STILL[3]: {CONSTANT: 20},
     }
-    rows = iter(range(COMPARED))
+    dimensions = iter(range(COMPARED))
     for group in range(attention.groups):
         start, free = group * width, (EVIDENCE_HEAD // share, LOUD_HEAD // share)
         _only(attention.k_proj.weight, start, width, keys)
-        compared = {i: {next(rows): 1.0} for i in range(width - (group in free))}
-        _only(attention.v_proj.weight, start, width, compared)
+        _only(attention.v_proj.weight, start, width, {})
         head = group * share
         _only(attention.q_proj.weight, head * width, share * width, {both: {CONSTANT: 1}})
-        for row, columns in compared.items():
-            for dimension in columns:
-                attention.o_proj.weight[dimension, head * width + row] = GAIN
+        for i in range(width - (group in free)):
+            dimension = next(dimensions)
+            attention.v_proj.weight[start + i, dimension] = 1
+            attention.o_proj.weight[dimension, head * width + i] = GAIN
     for head, place, value in (
         (EVIDENCE_HEAD, evidence, {MATCHED: 1 / MARK}),
         (LOUD_HEAD, early, {CONSTANT: 1 / (MARK * SCALE)}),
