@@ -5,9 +5,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar, Final, Protocol
 
+from qwen3_core.extras import how_to_install
 from qwen3_core.ingest.chunks import Chunk, split_at_headings
 from qwen3_core.ingest.reading import Section
-from qwen3_core.ingest.settings import EXTRA_HINT, Settings, Splitter
+from qwen3_core.ingest.settings import Settings, Splitter
 from qwen3_core.packing import Ids
 
 Encode = Callable[[str], Ids]
@@ -58,7 +59,7 @@ def load_framework(name: str | None, settings: Settings, encode: Encode) -> Fram
     try:
         module = import_module(FRAMEWORKS[name][1])
     except ModuleNotFoundError as error:
-        extra = EXTRA_HINT.replace("[ingest]", f"[{name},ingest]")
+        extra = how_to_install(f"{name},ingest")
         msg = f"--framework {name} needs {error.name}, which is not installed: {extra}"
         raise ImportError(msg) from error
     framework: Framework = module.IngestFramework(settings, encode)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from qwen3_core.extras import how_to_install
 from qwen3_core.ingest.corpus import SourceFile
-from qwen3_core.ingest.settings import EXTRA_HINT
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
@@ -175,7 +175,7 @@ def _read_pdf(data: bytes) -> list[Section]:
     try:
         from pypdf import PdfReader
     except ModuleNotFoundError as error:
-        msg = f"reading PDF needs pypdf: {EXTRA_HINT}"
+        msg = f"reading PDF needs pypdf: {how_to_install('ingest')}"
         raise UnreadableError(msg) from error
     import io
 
@@ -206,7 +206,7 @@ def _read_html(data: bytes) -> Section:
     try:
         from bs4 import BeautifulSoup
     except ModuleNotFoundError as error:
-        msg = f"reading HTML needs beautifulsoup4: {EXTRA_HINT}"
+        msg = f"reading HTML needs beautifulsoup4: {how_to_install('ingest')}"
         raise UnreadableError(msg) from error
     soup = BeautifulSoup(data, "html.parser")
     if soup.contains_replacement_characters:

@@ -2,16 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
 
 Splitter = Literal["framework", "headers", "none"]
-
-EXTRA_HINT: Final = (
-    'run `pip install "qwen3-retrieval[ingest]"` (from a clone: `pip install ".[ingest]"`)'
-)
-"""How to install what the readers need."""
 
 
 @dataclass(frozen=True)
