@@ -109,17 +109,21 @@ class Floor:
     def _run(self, tokens: int) -> np.ndarray:
         """All layers' products, for blocks of rows as a forward pass takes them."""
         torch = self._torch
-        layers: Any = self._embedder.encoder.model.layers
+        model: Any = self._embedder.encoder.model
+        config = model.config
+        wide, heads = config.hidden_size, config.num_attention_heads * config.head_dim
         most = self._embedder.encoder.pack_tokens
         with torch.inference_mode():
-            for count in [most] * (tokens // most) + [tokens % most]:
-                for layer in layers:
+            for count in [min(most, tokens - i) for i in range(0, tokens, most)]:
+                for layer in model.layers:
                     attention, mlp = layer.self_attn, layer.mlp
-                    for linear in (
-                        *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
-                        *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
+                    for linear, width in (
+                        *((p, wide) for p in (attention.q_proj, attention.k_proj)),
+                        *((attention.v_proj, wide), (attention.o_proj, heads)),
+                        *((mlp.gate_proj, wide), (mlp.up_proj, wide)),
+                        (mlp.down_proj, config.intermediate_size),
                     ):
-                        linear(self._input(count, linear.in_features))
+                        linear(self._input(count, width))
         return np.empty(0)
 
     def _input(self, rows: int, width: int) -> Any:

@@ -66,7 +66,12 @@ DEFAULT_TASKS = ("rerank-10", "embed-64", "query")
 
 
 def in_turn(turn: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments with other first words in every round: servers keep what they have seen."""
+    """The arguments with other first words in every round: servers keep what they have seen.
+
+    Round 0 warms up and takes 16 texts of a list at most.
+    """
+    if turn == 0:
+        arguments = tuple(part[:16] if isinstance(part, list) else part for part in arguments)
     first, *rest = arguments
     first = [f"{turn} {text}" for text in first] if isinstance(first, list) else f"{turn} {first}"
     return first, *rest
