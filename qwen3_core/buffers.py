@@ -1,6 +1,9 @@
-"""Memory that forward passes use again and again, and whether there was too little of it."""
+"""Memory that forward passes use again and again, what is given back, and what was too little."""
 
+import contextlib
+import ctypes
 import math
+import sys
 
 import torch
 from torch import Tensor
@@ -28,6 +31,16 @@ class Buffers:
     def clear(self) -> None:
         """Give the memory back."""
         self._flat.clear()
+
+
+def give_back_freed() -> None:
+    """Return memory that was freed to the operating system, where the C library keeps it (glibc).
+
+    It keeps tensors of up to 32 MiB, and holes between those that are still used.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # other C libraries have no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qwen3_core.attention import Attention, Segment, attention_for, last_tokens_of, segments_of
-from qwen3_core.buffers import Buffers
+from qwen3_core.buffers import Buffers, give_back_freed
 from qwen3_core.layers import Layer, rms_norm
 from qwen3_core.linear import pack, rounded
 from qwen3_core.packing import Ids, Line, Pack, W, next_pack
@@ -98,6 +98,7 @@ class Encoder:
         """Give back what can be done without: kept prefixes, and the allocator's reserve."""
         self.forget()
         self._buffers.clear()
+        give_back_freed()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif self.device.type == "mps":

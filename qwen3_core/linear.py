@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qwen3_core.buffers import give_back_freed
+
 logger = logging.getLogger(__name__)
 
 ROWS = 1024
@@ -63,17 +65,29 @@ class PackedLinear(nn.Module):
 def pack(module: nn.Module) -> None:
     """Replace the Linear modules within a module by packed ones, where the device has them.
 
-    Their weights move. Those of other modules are copied: they may be parts of a mapped file, which
-    would otherwise stay in memory as a whole.
+    Their weights move, one parent's after the other's, so that little is held twice. Those of other
+    modules are copied: they may be parts of a mapped file, which would otherwise stay in memory as
+    a whole.
     """
     found = False
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.Linear and _can_be_packed(child.weight):
-                setattr(parent, name, PackedLinear(child))
-                found = True
+    for parent in [m for m in module.modules() if type(m) is not nn.Linear]:
+        if _pack_children(parent):
+            give_back_freed()
+            found = True
     for weight in module.parameters() if found else ():
         weight.data = weight.data.clone()
+
+
+def _pack_children(parent: nn.Module) -> bool:
+    """Replace the Linear modules directly within a module; whether there were any."""
+    linears = [
+        (name, child)
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear and _can_be_packed(child.weight)
+    ]
+    for name, child in linears:
+        setattr(parent, name, PackedLinear(child))
+    return bool(linears)
 
 
 def gated(gate: Any, up: Any, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Packed weights: the same products, used where the device has them, held once."""
 
 import gc
+import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 
 from qwen3_core import linear
 from qwen3_core.linear import PackedLinear, gated, pack, rounded
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,40 @@ def test_the_weights_are_held_once():
     gc.collect()
     assert [weight() for weight in weights] == [None] * 3
     assert not list(module.parameters())
+
+
+PACK_MANY = """
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from qwen3_core.linear import pack
+
+
+def megabytes(what):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(what + ":"):
+            return int(line.split()[1]) / 1024
+
+
+pack(nn.ModuleList([nn.Linear(8, 8)]))  # what the first one loads
+torch.ones(30 * 2**18)  # 30 MiB, freed: from now on glibc keeps what is smaller
+blocks = [nn.ModuleList([nn.Linear(1024, 1024, bias=False)]) for _ in range(50)]
+before = megabytes("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+pack(nn.ModuleList(blocks))
+print(megabytes("VmHWM") - before, megabytes("VmRSS") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is held")
+def test_packing_needs_little_memory_beside_the_weights():
+    command = [sys.executable, "-c", PACK_MANY]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    peak, held = map(float, done.stdout.split())
+    assert peak < 50, "of 200 MiB of weights"
+    assert held < 20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped")
