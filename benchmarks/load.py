@@ -351,6 +351,8 @@ class Part:
     """Median seconds of a query."""
     memory: float
     """Resident, in MiB; nan but on Linux."""
+    in_use: float
+    """Of it, what is allocated and not freed, in MiB; nan but with glibc."""
     threads: int
     files: float
     """Open file descriptors; nan but on Linux."""
@@ -392,7 +394,7 @@ def soak_part(
     del outcome
     gc.collect()
     memory, files = machine.held()
-    return Part(*counts, memory, threading.active_count(), files)
+    return Part(*counts, memory, machine.in_use(), threading.active_count(), files)
 
 
 def report_soak(bench: Bench, parts: list[Part]) -> None:

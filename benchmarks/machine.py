@@ -1,5 +1,6 @@
 """What a measurement ran on, and what of it is free."""
 
+import ctypes
 import os
 import platform
 import socket
@@ -36,6 +37,32 @@ def held() -> tuple[float, float]:
     except OSError:
         return float("nan"), float("nan")
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, float(files)
+
+
+class _Mallinfo(ctypes.Structure):
+    """What glibc's `mallinfo2` returns (malloc.h)."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def in_use() -> float:
+    """What this process has allocated of the C library and not freed, in MiB; nan but with glibc.
+
+    Resident memory is more: what was freed and not given back, and what code generators map.
+    """
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError, TypeError):
+        return float("nan")
+    mallinfo2.restype = _Mallinfo
+    found = mallinfo2()
+    return float(found.uordblks + found.hblkhd) / 2**20
 
 
 def free_port() -> int:
