@@ -3,6 +3,7 @@
 import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from .compare import (
     ANSWER,
+    CODES,
     CONTENT,
     MARKS,
     FrameIds,
@@ -48,7 +50,9 @@ def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> N
     embedding = _load_embedding(workspace)
     lists = Lists(workspace, targets, encoder, embedding)
     model = TinyQwen3(reranker_shape(size))
-    comparing_start(model, embedding.state_dict(), lists.token_idf(size), frame_ids(encoder))
+    words = torch.tensor(encoder.words())
+    idf = word_idf(lists.ids, words)
+    comparing_start(model, embedding.state_dict(), idf, words, frame_ids(encoder))
     dev = [DevLists(d, embedding, encoder) for d in workspace.dev]
     optimizer = _optimizer(model)
     step = 0
@@ -94,6 +98,15 @@ def log_odds(model: TinyQwen3, rows: list[list[int]], task: str, encoder: Encode
     states = last_states(model, rows, encoder.rerank_head(task))
     weight = model.embed_tokens.weight
     return states @ (weight[encoder.yes] - weight[encoder.no])
+
+
+def word_idf(documents: Sequence[Sequence[int]], words: Tensor) -> Tensor:
+    """Inverse document frequency of every token's word, scaled to [0, 1]; 0 where it has none."""
+    number = words.tolist()
+    counts = Counter(word for ids in documents for word in {number[i] for i in ids})
+    size = len(documents)
+    values = [0.0 if w < 0 else math.log(1 + size / (counts[w] + 1)) for w in number]
+    return torch.tensor(values) / math.log(1 + size)
 
 
 def frame_ids(encoder: Encoder) -> FrameIds:
@@ -147,13 +160,6 @@ class Lists:
         for row, pair in enumerate(self.pairs):
             self.same_group.setdefault(pair.group, []).append(row)
         self.order: list[int] = []
-
-    def token_idf(self, vocab_size: int) -> Tensor:
-        """Inverse document frequency of every token, scaled to [0, 1]."""
-        counts = Counter(i for row in self.ids for i in set(row))
-        size = len(self.ids)
-        values = [math.log(1 + size / (counts[i] + 1)) for i in range(vocab_size)]
-        return torch.tensor(values) / math.log(1 + size)
 
     def draw(self, rng: random.Random) -> tuple[list[list[int]], Tensor]:
         """Token ids of some lists, and their soft relevance, shape (lists, LIST_LENGTH)."""
@@ -274,8 +280,8 @@ def _optimizer(model: TinyQwen3) -> torch.optim.AdamW:
 
 
 def _without_marks(gradient: Tensor, dimension: int) -> Tensor:
-    """The gradient, zero where a weight writes a mark."""
-    marks = torch.arange(CONTENT, ANSWER)
+    """The gradient, zero where a weight writes a mark or a code."""
+    marks = torch.tensor([*range(CONTENT, ANSWER), *CODES])
     return gradient.index_fill(dimension, marks, 0)
 
 
