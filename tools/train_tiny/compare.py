@@ -1,8 +1,8 @@
-"""First weights of the reranker: the embedding model inside the reranker's prompt.
+"""Weights of the reranker: the embedding model inside the reranker's prompt, and shared words.
 
 From random weights, discovering how to compare a query with a document takes far more steps than a
-CPU allows. So the network starts as one that already computes what the embedding model would, the
-cosine of both texts, and the share of words that they have in common. Training can only add to it.
+CPU allows. So the weights are set: the network computes what the embedding model would, the cosine
+of both texts, and the inverse document frequencies of the words that they have in common.
 
 - layer 0 marks: every token learns whether it stands behind ``<Instruct``, ``<Query``,
   ``<Document`` or ``</think>``; the last token also receives the content of ``<|endoftext|>``, with
@@ -62,18 +62,18 @@ MARK = 0.01
 SCALE = HIDDEN**0.5 / 1.7
 #: Dimensions of a head that rotary positions (theta 1e6) leave unturned over 2,048 tokens ...
 STILL = (31, 63, 30, 62, 29, 61)
-#: ... and those, one for each of a code, that turn little over a few hundred: codes of a distance
-#: of 200 tokens keep 0.98 of their similarity, of 500 tokens 0.93.
-SLOW = (*range(13, 29), *range(45, 61))
+#: ... and those, one for each of a code, that turn little over a few hundred: equal codes at a
+#: distance of 200 tokens have a similarity of 0.98, of 500 tokens 0.93.
+SLOW = (*range(14, 30), *range(46, 62))
 #: What stands in place of content in a token that has none; its length.
 FILLER = 1.5
-#: Similarity of equal codes is 1, of others 0 with a deviation of 0.18; each of the three sinks counts
-#: as one of this similarity. For novelty, they together weigh as much as one token.
+#: Similarity of equal codes is 1, of others 0 with a deviation of 0.18; each of the three sinks
+#: counts as one of this similarity. For novelty, they together weigh as much as one token.
 MATCH_THRESHOLD, NOVELTY_THRESHOLD = 0.65, 0.82
 #: Beside the code, a part of a key that is always there, since a token without a code would else
 #: consist of rounding errors; and one of a query that makes the similarity count less for novelty.
 KEY_BALLAST, NOVELTY_BALLAST = 0.5, 3.0
-#: The sinks' share for a word's first token is 1/2, for the second 1/3, ...; what exceeds this counts.
+#: The sinks' share is 1/2 for a word's first token, 1/3 for the second; what exceeds this counts.
 NOVELTY_FLOOR, SHARPNESS = 0.25, 200.0
 #: First weight of a square.
 UNIT = 0.01
