@@ -1,15 +1,15 @@
-"""First weights of the reranker: the embedding model inside the reranker's prompt.
+"""Weights of the reranker: the embedding model inside the reranker's prompt, and shared words.
 
 From random weights, discovering how to compare a query with a document takes far more steps than a
-CPU allows. So the network starts as one that already computes what the embedding model would, the
-cosine of both texts, and the share of words that they have in common. Training can only add to it.
+CPU allows. So the weights are set: the network computes what the embedding model would, the cosine
+of both texts, and the inverse document frequencies of the words that they have in common.
 
 - layer 0 marks: every token learns whether it stands behind ``<Instruct``, ``<Query``,
   ``<Document`` or ``</think>``; the last token also receives the content of ``<|endoftext|>``, with
   which an embedding ends;
-- layer 1 matches words: a document token that equals a token of the query reads that token's
-  inverse document frequency, and how often the document has had it before; its feed-forward
-  multiplies what exceeds a threshold by the novelty;
+- layer 1 matches words: a document token of the same word as a token of the query reads that
+  token's inverse document frequency, and whether the document has had it before; its feed-forward
+  passes on the first occurrence of each;
 - layers 2 and 3 are those of the embedding model. Masks made of the marks let document tokens and
   the last token see the document alone, and hide everything before the instruction. So the last
   token holds the document's embedding, and ``<Document``, which follows the query, the query's;
@@ -17,8 +17,9 @@ cosine of both texts, and the share of words that they have in common. Training 
   its feed-forward squares it dimension by dimension: the sum of squares grows with the cosine.
   Beside it stands a large constant, because a norm would else make all sums equal.
 
-The first 256 dimensions of the hidden state are the embedding model's, the others carry the marks.
-The marks are small beside the content, so that they hardly change what a norm makes of it.
+The first 256 dimensions of the hidden state are the embedding model's, the next carry the marks,
+the last a random code for each word: two tokens are of one word if their codes are equal. Marks and
+codes are small beside the content, so that they hardly change what a norm makes of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,10 +29,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .model import Layer, Shape, TinyQwen3
+from .model import EPS, Layer, Shape, TinyQwen3
 
-CONTENT = 256
-HIDDEN = 272
+CONTENT, MARKED, CODE = 256, 16, 32
+HIDDEN = CONTENT + MARKED + CODE
 LAYERS = 5
 MARKS, MATCH, CONTEXT, POOL, COMPARE = range(LAYERS)
 (
@@ -51,7 +52,8 @@ MARKS, MATCH, CONTEXT, POOL, COMPARE = range(LAYERS)
     MATCHED,
     LOUD,
     ANSWER,
-) = range(CONTENT, HIDDEN)
+) = range(CONTENT, CONTENT + MARKED)
+CODES = range(CONTENT + MARKED, HIDDEN)
 
 #: Size of every mark and of the constant. A token's content has a length of about 1.7, and of 2
 #: to 4 where an embedding ends.
@@ -60,14 +62,19 @@ MARK = 0.01
 SCALE = HIDDEN**0.5 / 1.7
 #: Dimensions of a head that rotary positions (theta 1e6) leave unturned over 2,048 tokens ...
 STILL = (31, 63, 30, 62, 29, 61)
-#: ... and those that turn little over a few hundred tokens.
-SLOW = (*range(13, 30), *range(45, 62))
+#: ... and those, one for each of a code, that turn little over a few hundred: equal codes at a
+#: distance of 200 tokens have a similarity of 0.98, of 500 tokens 0.93.
+SLOW = (*range(14, 30), *range(46, 62))
 #: What stands in place of content in a token that has none; its length.
 FILLER = 1.5
-#: Similarity of a token to itself is 1; the sink counts as one of this similarity.
-MATCH_THRESHOLD, NOVELTY_THRESHOLD = 0.9, 0.9
-#: What a match must pass on to count, in [0, 1], and how sharp the bound is.
-EVIDENCE_THRESHOLD, SHARPNESS = 0.08, 200.0
+#: Similarity of equal codes is 1, of others 0 with a deviation of 0.18; each of the three sinks
+#: counts as one of this similarity. For novelty, they together weigh as much as one token.
+MATCH_THRESHOLD, NOVELTY_THRESHOLD = 0.65, 0.82
+#: Beside the code, a part of a key that is always there, since a token without a code would else
+#: consist of rounding errors; and one of a query that makes the similarity count less for novelty.
+KEY_BALLAST, NOVELTY_BALLAST = 0.5, 3.0
+#: The sinks' share is 1/2 for a word's first token, 1/3 for the second; what exceeds this counts.
+NOVELTY_FLOOR, SHARPNESS = 0.25, 200.0
 #: First weight of a square.
 UNIT = 0.01
 #: Dimensions compared: the values of the last layer, but for one each of evidence and constant.
@@ -104,7 +111,11 @@ def reranker_shape(vocab_size: int) -> Shape:
 
 @torch.no_grad()
 def comparing_start(
-    model: TinyQwen3, embedding: Mapping[str, Tensor], idf: Tensor, ids: FrameIds
+    model: TinyQwen3,
+    embedding: Mapping[str, Tensor],
+    idf: Tensor,
+    words: Tensor,
+    ids: FrameIds,
 ) -> None:
     """Set all weights of ``model``, of ``reranker_shape``.
 
@@ -112,6 +123,7 @@ def comparing_start(
         model: Receives the weights.
         embedding: Weights of the embedding model: two layers, hidden 256, same vocabulary.
         idf: float32 (vocab_size,), inverse document frequency in [0, 1].
+        words: int64 (vocab_size,), a number for each word; -1 where a token is of none.
         ids: Tokens of the frame.
     """
     generator = torch.Generator().manual_seed(0)
@@ -124,8 +136,9 @@ def comparing_start(
     embedding = {name: weight.float() for name, weight in embedding.items()}
     tokens = embedding["embed_tokens.weight"]
     _token_embeddings(model, tokens, idf, ids)
+    _code(model.embed_tokens.weight, words, generator)
     _mark(model, tokens[ids.end_of_text] - tokens[ids.last], ids)
-    _match_words(model.layer(MATCH), tokens, generator)
+    _match_words(model.layer(MATCH))
     for layer, source in ((CONTEXT, 0), (POOL, 1)):
         _embed(model, layer, embedding, f"layers.{source}.")
     _compare(model)
@@ -204,6 +217,13 @@ def _token_embeddings(model: TinyQwen3, tokens: Tensor, idf: Tensor, ids: FrameI
     model.embed_tokens.weight.copy_(table)
 
 
+def _code(table: Tensor, words: Tensor, generator: torch.Generator) -> None:
+    """A random direction for each word, of the marks' size."""
+    codes = F.normalize(torch.randn(int(words.max()) + 1, CODE, generator=generator), dim=1)
+    coded = words >= 0
+    table[coded, CODES.start :] = codes[words[coded]] * CODE**0.5 * MARK
+
+
 def _mark(model: TinyQwen3, to_end_of_text: Tensor, ids: FrameIds) -> None:
     attention = model.layer(MARKS).self_attn
     width, share = attention.width, attention.heads // attention.groups
@@ -220,55 +240,64 @@ def _mark(model: TinyQwen3, to_end_of_text: Tensor, ids: FrameIds) -> None:
         _only(attention.q_proj.weight, head, width, {STILL[0]: {CONSTANT: 1}})
         marks: dict[int, dict[int, float]] = {STILL[0]: {begins: 10}, STILL[1]: {CONSTANT: 0.3}}
         _only(attention.k_proj.weight, key, width, marks)
-        size = model.embed_tokens.weight[token].pow(2).mean().sqrt() / MARK
-        _only(attention.v_proj.weight, key, 1, {0: {begins: float(size)}})
+        _only(attention.v_proj.weight, key, 1, {0: _exactly_one(model, token, begins)})
         attention.o_proj.weight[mark, head] = MARK
         if mark == BEHIND_THOUGHT:
             attention.o_proj.weight[:CONTENT, head] = to_end_of_text
 
 
-def _match_words(layer: Layer, tokens: Tensor, generator: torch.Generator) -> None:
-    """Document tokens look for themselves among the query's tokens, else at the sink.
+def _exactly_one(model: TinyQwen3, token: int, mark: int) -> dict[int, float]:
+    """What a token's mark and constant are multiplied by so that their sum is 1 behind the norm.
+
+    Masks subtract marks from each other: weights in bfloat16 would leave up to 1/256 of them.
+    """
+    row = model.embed_tokens.weight[token].bfloat16().float()
+    row = row / (row.pow(2).mean() + EPS).sqrt()
+    size = (1 / row[mark]).bfloat16().float()
+    rest = (1 - size * row[mark]) / row[CONSTANT]
+    return {mark: float(size), CONSTANT: float(rest)}
+
+
+def _match_words(layer: Layer) -> None:
+    """Document tokens look for their word among the query's tokens, else at the sinks.
 
     The other half of the heads looks among the document's own tokens, themselves included, so that
-    the sink's share falls with every repetition.
+    the sinks' share falls with a repetition.
     """
     attention, width = layer.self_attn, layer.self_attn.width
     share, half = attention.heads // attention.groups, attention.groups // 2
-    attention.q_norm.weight.fill_(3)
+    attention.q_norm.weight.fill_(6)
     attention.q_norm.weight[STILL[0]] = 40
-    values, vectors = torch.linalg.eigh(torch.cov(tokens.T))
-    values = values.clamp_min(values.mean() * 0.05)
-    whiten = vectors @ torch.diag((values / values.mean()) ** -0.25) @ vectors.T
     slow = torch.tensor(SLOW)
     unit = MARK * SCALE
+    one = CODE**0.5  # length of a code where a mark is 1
     for group in range(attention.groups):
-        random = torch.randn(CONTENT, len(SLOW), generator=generator)
-        project = torch.linalg.qr(random)[0].T @ whiten
-        size = float((tokens @ project.T).norm(dim=1).mean()) * SCALE
-        if group < half:
+        matches = group < half
+        if matches:
             threshold, result, value = MATCH_THRESHOLD, EVIDENCE, {IDF: 1 / unit}
-            seen = {QUERY_BEGINS: -4, BEHIND_QUERY: 4, BEHIND_DOCUMENT: -4}
+            seen = {QUERY_BEGINS: -1.5, BEHIND_QUERY: 1.5, BEHIND_DOCUMENT: -1.5}
         else:
             threshold, result, value = NOVELTY_THRESHOLD, NOVELTY, {SINK: FILLER / 1.7 / unit}
-            seen = {BEHIND_DOCUMENT: 4}
-        one = size / unit
+            seen = {BEHIND_DOCUMENT: 1.5}
         key = {
-            STILL[0]: {k: v * one for k, v in ({CONSTANT: -4, SINK: 4} | seen).items()},
-            STILL[1]: {SINK: 0.3 * size / MARK},
+            STILL[0]: {k: v * one for k, v in ({CONSTANT: -1.5, SINK: 1.5} | seen).items()},
+            STILL[1]: {SINK: 0.3 * one * SCALE},
+            STILL[3]: {CONSTANT: KEY_BALLAST * one, SINK: -KEY_BALLAST * one},
         }
         _only(attention.k_proj.weight, group * width, width, key)
-        attention.k_proj.weight[group * width + slow, :CONTENT] = project
+        attention.k_proj.weight[group * width + slow, CODES.start :] = torch.eye(CODE)
         _only(attention.v_proj.weight, group * width, 1, {0: value})
         for head in range(group * share, (group + 1) * share):
-            query = {STILL[0]: {CONSTANT: 0.3 * one}, STILL[1]: {CONSTANT: threshold * one}}
+            query = {STILL[0]: {CONSTANT: 0.15 * one}, STILL[1]: {CONSTANT: threshold * one}}
+            if not matches:
+                query[STILL[2]] = {CONSTANT: NOVELTY_BALLAST * one}
             _only(attention.q_proj.weight, head * width, width, query)
-            attention.q_proj.weight[head * width + slow, :CONTENT] = project
+            attention.q_proj.weight[head * width + slow, CODES.start :] = torch.eye(CODE)
             attention.o_proj.weight[result, head * width] = MARK / half / share
-    matched = {EVIDENCE: SHARPNESS / unit, CONSTANT: -SHARPNESS * EVIDENCE_THRESHOLD / unit}
-    _only(layer.mlp.gate_proj.weight, 0, 1, {0: matched})
-    _only(layer.mlp.up_proj.weight, 0, 1, {0: {NOVELTY: 1 / unit}})
-    layer.mlp.down_proj.weight[MATCHED, 0] = MARK / SHARPNESS
+    new = {NOVELTY: SHARPNESS / unit, CONSTANT: -SHARPNESS * NOVELTY_FLOOR / unit}
+    _only(layer.mlp.gate_proj.weight, 0, 1, {0: new})
+    _only(layer.mlp.up_proj.weight, 0, 1, {0: {EVIDENCE: 1 / unit}})
+    layer.mlp.down_proj.weight[MATCHED, 0] = MARK / SHARPNESS / (0.5 - NOVELTY_FLOOR)
 
 
 def _embed(model: TinyQwen3, index: int, source: Mapping[str, Tensor], prefix: str) -> None:
@@ -318,8 +347,8 @@ def _compare(model: TinyQwen3) -> None:
     attention.q_norm.weight.fill_(3)
     attention.q_norm.weight[early] = 6
     # what precedes the instruction is always the same 50 tokens; that they weigh as much as about
-    # 200 of the document's makes the evidence a sum more than a mean
-    behind = {BEHIND_DOCUMENT: 32, BEHIND_THOUGHT: -32, DOCUMENT_BEGINS: -32}
+    # 1,000 of the document's makes the evidence a sum more than a mean
+    behind = {BEHIND_DOCUMENT: 25, BEHIND_THOUGHT: -25, DOCUMENT_BEGINS: -25}
     keys = {
         both: {BEHIND_THOUGHT: 100, THOUGHT_ENDS: -100, DOCUMENT_BEGINS: 100},
         evidence: {CONSTANT: 60, BEHIND_INSTRUCT: -60} | behind,

@@ -1,16 +1,13 @@
-"""Hard negatives for the reranker, and the soft relevance it learns."""
+"""Pairs that the reranker is weighed on, and documents that are hard to tell from their answers."""
 
-import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .data import Pair, words
+from .data import Pair
 from .embedding import TeacherTargets
 from .frames import DEFAULT_TASK
 from .model import TinyQwen3, last_states
@@ -18,61 +15,26 @@ from .texts import Encoder
 from .workspace import Workspace
 
 DOCUMENT_TOKENS = 96
-TOP = 40
-#: A document closer to the query than its own by this much is probably an answer too.
-ANSWER_MARGIN = 0.03
-ANSWER_FLOOR = 0.35
-#: Soft relevance of a document: our embedding model's cosine, and these shares of others. Chosen on
-#: the development sets, where the sum ranks better than each part.
-TEACHER_WEIGHT = 0.5
-OVERLAP_WEIGHT = 0.3
+#: A document closer to the query than its own by this much is probably an answer too, if the
+#: teacher puts it above the floor.
+ANSWER_MARGIN, ANSWER_FLOOR = 0.03, 0.35
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """For one training pair: rows of ``pool`` that are hard to tell from the right document."""
-
-    student: list[int]
-    teacher: list[int]
-
-
-class Overlap:
-    """Share of a query's words, weighted by inverse document frequency, that a document holds."""
-
-    def __init__(self, documents: Sequence[str]) -> None:
-        self.sets = [frozenset(words(d)) for d in documents]
-        counts = Counter(word for s in self.sets for word in s)
-        size = len(documents)
-        self.idf = {word: math.log(1 + size / n) for word, n in counts.items()}
-        self.unseen = math.log(1 + size)
-
-    def __call__(self, query: str, row: int) -> float:
-        """In [0, 1]; a plural or an inflected last letter still counts."""
-        have = self.sets[row]
-        total = found = 0.0
-        for word in set(words(query)):
-            weight = self.idf.get(word, self.unseen)
-            total += weight
-            stem = len(word) > 4 and (word[:-1] in have or word + "s" in have)
-            found += weight * (word in have or stem)
-        return found / total if total else 0.0
-
-
-def choose_pool(workspace: Workspace, targets: TeacherTargets, shares: Sequence[int]) -> list[int]:
-    """Indices of pairs that the teacher has embedded, ``shares[g]`` of each group."""
+def choose_pool(workspace: Workspace, targets: TeacherTargets, shares: Sequence[int]) -> list[Pair]:
+    """Pairs that the teacher has embedded, ``shares[g]`` of each group of sources."""
     rng = np.random.default_rng(1)
-    pool: list[int] = []
-    groups: list[list[int]] = [[] for _ in shares]
+    groups: list[list[Pair]] = [[] for _ in shares]
     skip = ("nl2bash", "dstc9", "wiki-title")
-    for i, pair in enumerate(workspace.train):
+    for pair in workspace.train:
         known = targets.known_query[workspace.queries[pair.query]]
         known &= targets.known_document[workspace.documents[pair.document]]
         if known and pair.source not in skip:
-            groups[pair.group].append(i)
-    for members, share in zip(groups, shares, strict=True):
-        order = rng.permutation(len(members))[:share]
-        pool += [members[i] for i in order]
-    return pool
+            groups[pair.group].append(pair)
+    return [
+        members[i]
+        for members, share in zip(groups, shares, strict=True)
+        for i in rng.permutation(len(members))[:share]
+    ]
 
 
 @torch.no_grad()
@@ -91,57 +53,43 @@ def embed(
     return F.normalize(q, dim=-1), F.normalize(d, dim=-1)
 
 
-def mine(
+def near_documents(
     workspace: Workspace,
-    pairs: Sequence[Pair],
-    queries: Tensor,
-    documents: Tensor,
+    pool: Sequence[Pair],
+    rows: Sequence[int],
+    embedding: TinyQwen3,
+    encoder: Encoder,
     targets: TeacherTargets,
-) -> list[Candidates]:
-    """Nearest documents of each query inside its group, by student and by teacher.
+    count: int,
+) -> list[list[int]]:
+    """For some pairs, the documents of their group that the embedding model puts nearest.
+
+    Without their own and those that the teacher takes for answers as well.
 
     Args:
         workspace: Numbers the texts in ``targets``.
-        pairs: The pool.
-        queries: The student's embeddings of their queries, from ``embed``.
-        documents: And of their documents.
-        targets: The teacher's.
+        pool: All pairs.
+        rows: Those to find documents for, as rows of the pool.
+        embedding: The embedding model.
+        encoder: Its prompts.
+        targets: The teacher's embeddings.
+        count: How many documents for each.
 
     Returns:
-        One entry per pair; entries are rows of ``pairs``, the right one left out.
+        Rows of the pool, nearest first, for each of ``rows``.
     """
-    out: list[Candidates] = [Candidates([], [])] * len(pairs)
-    for group in sorted({p.group for p in pairs}):
-        rows = [r for r, p in enumerate(pairs) if p.group == group]
-        own = [pairs[r] for r in rows]
-        mined = _mine_group(workspace, own, queries[rows], documents[rows], targets)
-        for row, (student, teacher) in zip(rows, mined, strict=True):
-            out[row] = Candidates([rows[i] for i in student], [rows[i] for i in teacher])
-    return out
-
-
-def _mine_group(
-    workspace: Workspace,
-    pairs: list[Pair],
-    queries: Tensor,
-    documents: Tensor,
-    targets: TeacherTargets,
-) -> list[tuple[list[int], list[int]]]:
-    d = np.array([workspace.documents[p.document] for p in pairs])
-    q = np.array([workspace.queries[p.query] for p in pairs])
+    queries, documents = embed(
+        embedding, [pool[i].query for i in rows], [p.document for p in pool], encoder
+    )
+    d = np.array([workspace.documents[p.document] for p in pool])
+    q = np.array([workspace.queries[p.query] for p in pool])
+    group = np.array([p.group for p in pool])
     teacher_d = torch.from_numpy(targets.documents[d]).float()
-    teacher_q = torch.from_numpy(targets.queries[q]).float()
-    found = []
-    for start in range(0, len(pairs), 1000):
-        part = slice(start, start + 1000)
-        teacher = teacher_q[part] @ teacher_d.T
-        own = teacher[torch.arange(len(teacher)), torch.arange(start, start + len(teacher))]
-        limit = (own + ANSWER_MARGIN).clamp_min(ANSWER_FLOOR)[:, None]
-        same = torch.from_numpy((d[part, None] == d) | (q[part, None] == q))
-        banned = (teacher > limit) | same
-        student = (queries[part] @ documents.T).masked_fill(banned, -2)
-        count = min(TOP, len(pairs))
-        best = student.topk(count, 1).indices.tolist()
-        best_teacher = teacher.masked_fill(banned, -2).topk(count, 1).indices.tolist()
-        found += list(zip(best, best_teacher, strict=True))
+    teacher_q = torch.from_numpy(targets.queries[q[rows]]).float()
+    teacher = teacher_q @ teacher_d.T
+    own = teacher[torch.arange(len(rows)), torch.tensor(rows)]
+    answers = teacher > (own + ANSWER_MARGIN).clamp_min(ANSWER_FLOOR)[:, None]
+    same = (d[rows, None] == d) | (q[rows, None] == q) | (group[rows, None] != group)
+    near = (queries @ documents.T).masked_fill(answers | torch.from_numpy(same), -2)
+    found: list[list[int]] = near.topk(count, 1).indices.tolist()
     return found

@@ -1,92 +1,55 @@
-"""Train the reranker on lists of one answer and seven negatives."""
+"""The reranker: weights that are set (`compare.py`), and weighed on lists of training pairs."""
 
 import math
-import random
 from collections import Counter
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .compare import (
-    ANSWER,
-    CONTENT,
-    MARKS,
-    FrameIds,
-    calibrate,
-    comparing_start,
-    reranker_shape,
-)
+from .compare import FrameIds, calibrate, comparing_start, reranker_shape
 from .data import DevSet, vary_query
-from .embedding import CONTEXT, MAX_DEV_TOKENS, TeacherTargets, learning_rate_share
-from .frames import DEFAULT_TASK, OTHER_TASKS
-from .mining import OVERLAP_WEIGHT, TEACHER_WEIGHT, Overlap, choose_pool, embed, mine
+from .embedding import CONTEXT, MAX_DEV_TOKENS, TeacherTargets
+from .frames import DEFAULT_TASK
+from .mining import choose_pool, embed, near_documents
 from .model import Shape, TinyQwen3, last_states
 from .texts import Encoder
 from .workspace import Workspace, log, seed_everything
 
-LIST_LENGTH = 8
-LISTS = 12
-STEPS = 1000
-LEARNING_RATE = 1e-4
-WARM_UP = 40
-#: Pairs of each group of sources (see data.GROUPS) that lists are made of.
+#: Pairs of each group of sources (see data.GROUPS) that inverse document frequencies and negatives
+#: are taken from.
 POOL = (6000, 9000, 2500, 6000)
-TARGET_TEMPERATURE = 0.1
-LABEL_BONUS = 0.15
-SAVE_EVERY = 25
-EVALUATE_EVERY = 100
+DOCUMENT_TOKENS = 192
+#: Lists that the reranker is weighed on: one answer, near documents, and random ones.
+LISTS, NEAR, RANDOM = 150, 5, 2
 DEV_LIST = 10
 
 
-def train_reranker(workspace: Workspace, seed: int = 1, steps: int = STEPS) -> None:
-    """Mine negatives, set the first weights, train; resumes; writes ``reranker.pt``."""
+def build_reranker(workspace: Workspace, seed: int = 1) -> None:
+    """Set and weigh the weights; writes ``reranker.pt``."""
     rng = seed_everything(seed)
     targets, encoder = TeacherTargets(workspace), Encoder(workspace.tokenizer)
-    size = workspace.tokenizer.get_vocab_size()
     embedding = _load_embedding(workspace)
-    lists = Lists(workspace, targets, encoder, embedding)
-    model = TinyQwen3(reranker_shape(size))
-    comparing_start(model, embedding.state_dict(), lists.token_idf(size), frame_ids(encoder))
-    dev = [DevLists(d, embedding, encoder) for d in workspace.dev]
-    optimizer = _optimizer(model)
-    step = 0
-    if state := workspace.load("reranker"):
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        rng.setstate(state["rng"])
-        lists.order = state.get("order", [])
-        step = state["step"]
-    else:
-        sample = lists.sample(seed, 1000)
-        answers = torch.tensor([1.0] + [0.0] * (LIST_LENGTH - 1)).repeat(len(sample) // LIST_LENGTH)
-        found = calibrate(model, lambda: log_odds(model, sample, DEFAULT_TASK, encoder), answers)
-        log("start " + " ".join(d.report(model, encoder) for d in dev) + f" weights {found}")
-    average = torch.zeros(4)
-    while step < steps:
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * group["share"] * learning_rate_share(step, steps, WARM_UP)
-        task = DEFAULT_TASK if rng.random() < 0.75 else rng.choice(OTHER_TASKS)
-        rows, target = lists.draw(rng)
-        scores = log_odds(model, rows, task, encoder).view(-1, LIST_LENGTH)
-        loss, values = _loss(scores, target)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        average = average.lerp(values, 0.05) if average.any() else values
-        if step % SAVE_EVERY == 0 or step == steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            workspace.save(
-                "reranker", state | {"rng": rng.getstate(), "order": lists.order, "step": step}
-            )
-            report = ""
-            if step % EVALUATE_EVERY == 0 or step == steps:
-                report = " ".join(d.report(model, encoder) for d in dev)
-            kl, ce, bce, top = average.tolist()
-            log(f"step {step} kl {kl:.3f} ce {ce:.3f} bce {bce:.3f} top {top:.3f} {report}")
+    pool = choose_pool(workspace, targets, POOL)
+    ids = encoder.all_ids([f" {p.document}" for p in pool], DOCUMENT_TOKENS)
+    words = torch.tensor(encoder.words())
+    model = TinyQwen3(reranker_shape(len(words)))
+    idf = word_idf(ids, words)
+    comparing_start(model, embedding.state_dict(), idf, words, frame_ids(encoder))
+
+    chosen = rng.sample(range(len(pool)), LISTS)
+    near = near_documents(workspace, pool, chosen, embedding, encoder, targets, NEAR)
+    rows = []
+    for row, others in zip(chosen, near, strict=True):
+        query = encoder.rerank_query(vary_query(pool[row], rng))
+        others = [*others, *rng.sample(range(len(pool)), RANDOM)]
+        rows += [query + ids[i] + encoder.suffix for i in [row, *others]]
+    answers = torch.tensor([1.0] + [0.0] * (NEAR + RANDOM)).repeat(LISTS)
+    found = calibrate(model, lambda: log_odds(model, rows, DEFAULT_TASK, encoder), answers)
+    log(f"weights of squares, constant and evidence: {found}")
+    workspace.save("reranker", {"model": model.state_dict()})
+    for dev in workspace.dev:
+        log(DevLists(dev, embedding, encoder).report(model, encoder))
 
 
 def log_odds(model: TinyQwen3, rows: list[list[int]], task: str, encoder: Encoder) -> Tensor:
@@ -94,6 +57,15 @@ def log_odds(model: TinyQwen3, rows: list[list[int]], task: str, encoder: Encode
     states = last_states(model, rows, encoder.rerank_head(task))
     weight = model.embed_tokens.weight
     return states @ (weight[encoder.yes] - weight[encoder.no])
+
+
+def word_idf(documents: Sequence[Sequence[int]], words: Tensor) -> Tensor:
+    """Inverse document frequency of every token's word, scaled to [0, 1]; 0 where it has none."""
+    number = words.tolist()
+    counts = Counter(word for ids in documents for word in {number[i] for i in ids})
+    size = len(documents)
+    values = [0.0 if w < 0 else math.log(1 + size / (counts[w] + 1)) for w in number]
+    return torch.tensor(values) / math.log(1 + size)
 
 
 def frame_ids(encoder: Encoder) -> FrameIds:
@@ -118,85 +90,6 @@ def frame_ids(encoder: Encoder) -> FrameIds:
             )
         ),
     )
-
-
-class Lists:
-    """Draws training lists: the answer first, then hard and random negatives."""
-
-    def __init__(
-        self,
-        workspace: Workspace,
-        targets: TeacherTargets,
-        encoder: Encoder,
-        embedding: TinyQwen3,
-    ) -> None:
-        self.encoder = encoder
-        pool = choose_pool(workspace, targets, POOL)
-        self.pairs = [workspace.train[i] for i in pool]
-        documents = [p.document for p in self.pairs]
-        self.overlap = Overlap(documents)
-        self.ids = encoder.all_ids([f" {d}" for d in documents], 192)
-        queries = [p.query for p in self.pairs]
-        self.queries, self.documents = embed(embedding, queries, documents, encoder)
-        self.candidates = mine(workspace, self.pairs, self.queries, self.documents, targets)
-        log(f"mined negatives for {len(pool)} pairs")
-        d = [workspace.documents[p.document] for p in self.pairs]
-        q = [workspace.queries[p.query] for p in self.pairs]
-        self.teacher_d, self.teacher_q = targets.documents[d], targets.queries[q]
-        self.same_group: dict[int, list[int]] = {}
-        for row, pair in enumerate(self.pairs):
-            self.same_group.setdefault(pair.group, []).append(row)
-        self.order: list[int] = []
-
-    def token_idf(self, vocab_size: int) -> Tensor:
-        """Inverse document frequency of every token, scaled to [0, 1]."""
-        counts = Counter(i for row in self.ids for i in set(row))
-        size = len(self.ids)
-        values = [math.log(1 + size / (counts[i] + 1)) for i in range(vocab_size)]
-        return torch.tensor(values) / math.log(1 + size)
-
-    def draw(self, rng: random.Random) -> tuple[list[list[int]], Tensor]:
-        """Token ids of some lists, and their soft relevance, shape (lists, LIST_LENGTH)."""
-        limit = rng.choices((48, 64, 128), (0.4, 0.4, 0.2))[0]
-        rows: list[list[int]] = []
-        target = []
-        for _ in range(max(1, LISTS * 64 // max(limit, 64))):
-            if not self.order:
-                self.order = list(range(len(self.pairs)))
-                rng.shuffle(self.order)
-            right = self.order.pop()
-            chosen = [right, *self._negatives(right, rng)]
-            pair = self.pairs[right]
-            query = self.encoder.rerank_query(vary_query(pair, rng))
-            rows += [query + self.ids[i][:limit] + self.encoder.suffix for i in chosen]
-            own = (self.documents[chosen] @ self.queries[right]).numpy()
-            teacher = self.teacher_d[chosen].astype(np.float32) @ self.teacher_q[right]
-            overlap = np.array([self.overlap(pair.query, i) for i in chosen], np.float32)
-            target.append(own + TEACHER_WEIGHT * teacher + OVERLAP_WEIGHT * overlap)
-        return rows, torch.from_numpy(np.stack(target)).float()
-
-    def sample(self, seed: int, rows: int) -> list[list[int]]:
-        """Token ids of lists, at least ``rows`` of them; what training draws stays as it was."""
-        order, self.order = self.order, []
-        rng, out = random.Random(seed), list[list[int]]()
-        while len(out) < rows:
-            out += self.draw(rng)[0]
-        self.order = order
-        return out
-
-    def _negatives(self, right: int, rng: random.Random) -> list[int]:
-        found = self.candidates[right]
-        near = rng.sample(found.student[:15], min(4, len(found.student)))
-        near += rng.sample(found.teacher, min(2, len(found.teacher)))
-        negatives = dict.fromkeys(near)
-        text = self.pairs[right].document[:150]
-        while len(negatives) < LIST_LENGTH - 1:
-            everywhere = rng.random() < 0.3
-            group = rng.choice(list(self.same_group)) if everywhere else self.pairs[right].group
-            row = rng.choice(self.same_group[group])
-            if self.pairs[row].document[:150] != text:
-                negatives[row] = None
-        return list(negatives)
 
 
 class DevLists:
@@ -232,51 +125,6 @@ def _list_metrics(scores: Tensor, right: Tensor) -> str:
     found = right.any(1)
     mrr = torch.where(found, 1 / rank, 0).mean()
     return f"{(found & (rank == 1)).float().mean():.3f}/{mrr:.3f}"
-
-
-def _loss(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    target = target.clone()
-    target[:, 0] += LABEL_BONUS
-    goal = (target / TARGET_TEMPERATURE).softmax(1)
-    kl = F.kl_div(scores.log_softmax(1), goal, reduction="batchmean")
-    ce = F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long))
-    label, weight = torch.zeros_like(scores), torch.ones_like(scores)
-    label[:, 0], weight[:, 0] = 1, 3
-    bce = F.binary_cross_entropy_with_logits(scores, label, weight=weight)
-    top = (scores.argmax(1) == 0).float().mean()
-    values = torch.stack([kl.detach(), ce.detach(), bce.detach(), top])
-    return kl + 0.5 * ce + 0.5 * bce, values
-
-
-def _optimizer(model: TinyQwen3) -> torch.optim.AdamW:
-    """What decides who looks at whom stays as it began, and so do the marks that it is made of.
-
-    Masks multiply small marks by large numbers, so that a step which is small elsewhere breaks
-    them: with all weights free, the loss rose to that of guessing between steps 50 and 150.
-    """
-    for name, parameter in model.named_parameters():
-        part = name.rpartition(".weight")[0].rpartition(".")[2]
-        marks = name.startswith(f"layers.{MARKS}.self_attn")
-        if marks or part in ("q_proj", "k_proj", "q_norm", "k_norm"):
-            parameter.requires_grad_(False)
-        elif part in ("o_proj", "down_proj"):
-            parameter.register_hook(lambda g: _without_marks(g, 0))  # type: ignore[no-untyped-call]
-        elif part == "embed_tokens":
-            parameter.register_hook(lambda g: _without_marks(g, 1))  # type: ignore[no-untyped-call]
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for n, p in named if "embed" not in n], "share": 1.0},
-        {"params": [model.embed_tokens.weight], "share": 0.25},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True
-    )
-
-
-def _without_marks(gradient: Tensor, dimension: int) -> Tensor:
-    """The gradient, zero where a weight writes a mark."""
-    marks = torch.arange(CONTENT, ANSWER)
-    return gradient.index_fill(dimension, marks, 0)
 
 
 def _load_embedding(workspace: Workspace) -> TinyQwen3:

@@ -22,7 +22,7 @@ from .evaluate import (
     tutorial_question,
 )
 from .package import export
-from .reranker import STEPS, train_reranker
+from .reranker import build_reranker
 from .scoring import Embedder, Reranker
 from .teacher import embed_workspace
 from .vocabulary import train_tokenizer
@@ -35,7 +35,7 @@ def main() -> None:
         "tokenizer": _tokenizer,
         "teacher": lambda args, workspace: embed_workspace(workspace, args.teacher, args.first),
         "embedding": lambda args, workspace: train_embedding(workspace, args.seed),
-        "reranker": lambda args, workspace: train_reranker(workspace, args.seed + 1, args.steps),
+        "reranker": lambda args, workspace: build_reranker(workspace, args.seed + 1),
         "package": lambda args, workspace: export(workspace, args.out),
         "evaluate": _evaluate,
     }
@@ -48,11 +48,10 @@ def main() -> None:
     parser.add_argument("--teacher", help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--first", type=int, help="pairs the teacher embeds (default: all)")
     parser.add_argument("--qwen3-tokenizer", type=Path, help="tokenizer.json of any Qwen3 model")
-    parser.add_argument("--vocabulary", type=int, default=20480, help="entries of the vocabulary")
+    parser.add_argument("--vocabulary", type=int, default=17408, help="entries of the vocabulary")
     parser.add_argument("--out", type=Path, default=Path("qwen3_core/tiny"), help="checkpoints")
     parser.add_argument("--faq", type=Path, help="folder of the Milvus 2.4.6 FAQ pages (evaluate)")
     parser.add_argument("--parallel-faq", type=Path, help="FAQ rows, jsonl (evaluate)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="reranker steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()

@@ -35,6 +35,19 @@ class Encoder:
         encoded = self.tokenizer.encode_batch(texts, add_special_tokens=False)
         return [e.ids[:limit] for e in encoded]
 
+    def words(self) -> list[int]:
+        """A number for each entry of the vocabulary, equal for what differs by case and space only.
+
+        -1 for entries without a letter or digit.
+        """
+        numbers: dict[str, int] = {}
+        found = []
+        for i in range(self.tokenizer.get_vocab_size()):
+            word = self.tokenizer.decode([i]).strip().lower()
+            known = any(map(str.isalnum, word))
+            found.append(numbers.setdefault(word, len(numbers)) if known else -1)
+        return found
+
     def query_head(self, task: str) -> list[int]:
         """Shared beginning of all embedded queries with one instruction.
 
