@@ -1,9 +1,14 @@
 """Buffers keep their memory from use to use; errors that mean too little memory are told apart."""
 
+import ctypes
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 import torch
 
-from qwen3_core.buffers import Buffers, is_out_of_memory
+from qwen3_core.buffers import Buffers, give_back_freed, is_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -68,3 +73,24 @@ def test_errors_that_mean_too_little_memory(error):
 )
 def test_errors_that_mean_something_else(error):
     assert not is_out_of_memory(error)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="of glibc"
+)
+def test_freed_memory_is_given_back():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    torch.ones(30 * 2**18)  # 30 MiB, freed: from now on glibc keeps what is smaller
+    with ThreadPoolExecutor(1) as thread:
+        tensors = thread.submit(lambda: [torch.ones(2**20) for _ in range(25)]).result()
+    held = resident()
+    del tensors
+    give_back_freed()
+    assert held - resident() > 20_000, "of 25,600 pages"
+
+
+def test_other_c_libraries_have_nothing_to_give_back(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    give_back_freed()
