@@ -31,6 +31,7 @@ COSINE_WEIGHT = 4.0
 #: Share of each group of sources (see data.GROUPS) in what is drawn.
 GROUP_SHARES = (0.27, 0.33, 0.12, 0.28)
 CLUSTERS = 400
+WARM_UP = 40
 MAX_DEV_TOKENS = 256
 #: Smooth inverse frequency weighting, a / (a + p), as in Arora et al. 2017.
 SMOOTHING = 1e-3
@@ -202,7 +203,7 @@ class Trainer:
         average = torch.zeros(2)
         while step < stage.steps:
             for group in optimizer.param_groups:
-                share = group["share"] * learning_rate_share(step, stage.steps)
+                share = group["share"] * _learning_rate_share(step, stage.steps)
                 group["lr"] = stage.learning_rate * share
             ranking, distance = self._step_losses(stage, embed, rng)
             optimizer.zero_grad()
@@ -232,10 +233,10 @@ class Trainer:
         return _losses(queries, documents, q, d, self.targets)
 
 
-def learning_rate_share(step: int, steps: int, warm_up: int = 40) -> float:
+def _learning_rate_share(step: int, steps: int) -> float:
     """Linear warm-up, then cosine down to 3 % of the peak."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return min(1.0, (step + 1) / warm_up) * (0.03 + 0.97 * cosine)
+    return min(1.0, (step + 1) / WARM_UP) * (0.03 + 0.97 * cosine)
 
 
 def _losses(
