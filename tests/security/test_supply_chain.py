@@ -23,7 +23,7 @@ SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py
 
 BANNED_MODULES = {
     *("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"),
-    *("subprocess", "pty", "code", "codeop", "ctypes", "cffi", "runpy", "imp", "commands"),
+    *("subprocess", "pty", "code", "codeop", "cffi", "runpy", "imp", "commands"),
 }
 BANNED_CALLS = {
     *("eval", "exec", "compile", "__import__"),
@@ -40,6 +40,16 @@ def dotted(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else "?"
 
 
+def is_own_library(call: ast.Call) -> bool:
+    """Whether a call of ctypes opens what the process has loaded already, and no file."""
+    return ast.unparse(call) == "ctypes.CDLL(None)"
+
+
+def renamed_ctypes(alias: ast.alias) -> bool:
+    """Whether ctypes is imported by another name, under which its calls would not be seen."""
+    return alias.name.split(".")[0] == "ctypes" and (alias.asname or alias.name) != "ctypes"
+
+
 def offences(source: str) -> list[str]:
     """What a module does that could run code from elsewhere, by line."""
     found = []
@@ -47,12 +57,17 @@ def offences(source: str) -> list[str]:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
+            found += [f"{node.lineno}: {a.name} as" for a in node.names if renamed_ctypes(a)]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
             names += [f"{node.module}.{a.name}" for a in node.names if node.module == "os"]
+            if node.module == "ctypes":
+                found.append(f"{node.lineno}: from ctypes")
         elif isinstance(node, ast.Call):
             called = dotted(node.func)
             if called in BANNED_CALLS or called.startswith(BANNED_PREFIXES):
+                found.append(f"{node.lineno}: {called}()")
+            if called.startswith("ctypes.") and not is_own_library(node):
                 found.append(f"{node.lineno}: {called}()")
             for word in node.keywords:
                 value = word.value.value if isinstance(word.value, ast.Constant) else "?"
@@ -88,6 +103,11 @@ def test_no_module_runs_code_from_elsewhere(path):
         "x.from_pretrained('m', use_safetensors=False)",
         "torch.load('m')",
         "f(shell=True)",
+        "import ctypes\nctypes.CDLL('libevil.so')",
+        "import ctypes\nctypes.CDLL(None, handle=1)",
+        "import ctypes\nctypes.cdll.LoadLibrary('libevil.so')",
+        "import ctypes as c\nc.CDLL(None)",
+        "from ctypes import CDLL",
         "httpx.Client(verify=False)",
     ],
 )

@@ -18,6 +18,9 @@ GROUPS: tuple[tuple[str, ...], ...] = (
 )
 SHINGLE_WORDS = 8
 MAX_SHARED_SHINGLES = 2
+#: One of so many documents, with all its pairs, is kept from the embedding model: on what it was
+#: trained on, its cosines look more reliable than they are, and the reranker has to weigh them.
+KEPT_FROM_TRAINING = 64
 DEV_QUERIES = 150
 
 _VERBS = re.compile(
@@ -97,6 +100,11 @@ def split(pairs: Sequence[Pair]) -> tuple[list[Pair], list[DevSet]]:
     held_out = {s for queries in chosen.values() for d in queries for s in _shingles(d)}
     train = [p for p in pairs if len(_shingles(p.document) & held_out) < MAX_SHARED_SHINGLES]
     return [p for p in train if all(p.document not in q for q in chosen.values())], dev
+
+
+def kept_from_training(pair: Pair) -> bool:
+    """Whether a training pair is for weighing the reranker alone."""
+    return _digest(pair.document) % KEPT_FROM_TRAINING == KEPT_FROM_TRAINING - 1
 
 
 def as_question(query: str, rng: random.Random, *, always: bool = False) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .bag import Bag, as_layer
-from .data import DevSet, vary_query
+from .data import DevSet, kept_from_training, vary_query
 from .frames import DEFAULT_TASK, OTHER_TASKS
 from .model import Shape, TinyQwen3, last_states
 from .scoring import rank_metrics
@@ -54,7 +54,7 @@ class Stage:
 
 
 BAG = Stage("embedding-bag", 0, 600, 1024, 48, 3e-3, 1.0, (48, 64, 128))
-CONTEXT = Stage("embedding-context", 2, 1000, 256, 32, 1e-3, 0.25, (48, 64, 96))
+CONTEXT = Stage("embedding-context", 2, 1400, 256, 32, 1e-3, 0.25, (48, 64, 96))
 
 #: Embeds token ids behind a shared prefix: float32 (rows, width).
 Embed = Callable[[list[list[int]], list[int]], Tensor]
@@ -94,9 +94,10 @@ class Batches:
         groups = np.array([p.group for p in pairs])
         sizes = np.bincount(groups, minlength=len(GROUP_SHARES))
         weight = (np.array(GROUP_SHARES) / sizes)[groups]
+        drawn = ~np.array([kept_from_training(pair) for pair in pairs])
         self.members, self.weights = [], []
         for label in np.unique(labels):
-            members = np.flatnonzero(labels == label)
+            members = np.flatnonzero((labels == label) & drawn)
             self.members.append(members.tolist())
             self.weights.append(float(weight[members].sum()))
 
