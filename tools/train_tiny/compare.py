@@ -126,17 +126,13 @@ def comparing_start(
         words: int64 (vocab_size,), a number for each word; -1 where a token is of none.
         ids: Tokens of the frame.
     """
-    generator = torch.Generator().manual_seed(0)
     for name, weight in model.named_parameters():
         if name.startswith("layers") and weight.dim() == 2:
-            # what leads back into the hidden state starts at zero: no noise, but a gradient
-            outward = name.endswith(("o_proj.weight", "down_proj.weight"))
-            noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(noise * (0 if outward else 0.02))
+            weight.zero_()
     embedding = {name: weight.float() for name, weight in embedding.items()}
     tokens = embedding["embed_tokens.weight"]
     _token_embeddings(model, tokens, idf, ids)
-    _code(model.embed_tokens.weight, words, generator)
+    _code(model.embed_tokens.weight, words)
     _mark(model, tokens[ids.end_of_text] - tokens[ids.last], ids)
     _match_words(model.layer(MATCH))
     for layer, source in ((CONTEXT, 0), (POOL, 1)):
@@ -154,7 +150,7 @@ def calibrate(model: TinyQwen3, log_odds: Callable[[], Tensor], answers: Tensor)
         answers: float32 (inputs,), 1 for an answer, else 0.
 
     Returns:
-        The three weights, found by logistic regression.
+        The three weights, found by logistic regression in which answers weigh as much as all else.
     """
     layer = model.layer(COMPARE)
     squares = layer.mlp.down_proj.weight[ANSWER]
@@ -176,6 +172,7 @@ def calibrate(model: TinyQwen3, log_odds: Callable[[], Tensor], answers: Tensor)
 
 def _logistic_regression(columns: Tensor, answers: Tensor) -> Tensor:
     independent, mixture = torch.linalg.qr(columns)
+    balance = (1 - answers).sum() / answers.sum()
     with torch.enable_grad():
         weights = torch.zeros(columns.shape[1], requires_grad=True)
         optimizer = torch.optim.LBFGS([weights], max_iter=300, line_search_fn="strong_wolfe")
@@ -183,7 +180,7 @@ def _logistic_regression(columns: Tensor, answers: Tensor) -> Tensor:
         def loss() -> Tensor:
             optimizer.zero_grad()
             scores = independent @ weights * len(columns) ** 0.5
-            value = F.binary_cross_entropy_with_logits(scores, answers)
+            value = F.binary_cross_entropy_with_logits(scores, answers, pos_weight=balance)
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
@@ -217,8 +214,9 @@ def _token_embeddings(model: TinyQwen3, tokens: Tensor, idf: Tensor, ids: FrameI
     model.embed_tokens.weight.copy_(table)
 
 
-def _code(table: Tensor, words: Tensor, generator: torch.Generator) -> None:
+def _code(table: Tensor, words: Tensor) -> None:
     """A random direction for each word, of the marks' size."""
+    generator = torch.Generator().manual_seed(0)
     codes = F.normalize(torch.randn(int(words.max()) + 1, CODE, generator=generator), dim=1)
     coded = words >= 0
     table[coded, CODES.start :] = codes[words[coded]] * CODE**0.5 * MARK
@@ -261,18 +259,17 @@ def _exactly_one(model: TinyQwen3, token: int, mark: int) -> dict[int, float]:
 def _match_words(layer: Layer) -> None:
     """Document tokens look for their word among the query's tokens, else at the sinks.
 
-    The other half of the heads looks among the document's own tokens, themselves included, so that
-    the sinks' share falls with a repetition.
+    Another head looks among the document's own tokens, themselves included, so that the sinks'
+    share falls with a repetition.
     """
     attention, width = layer.self_attn, layer.self_attn.width
-    share, half = attention.heads // attention.groups, attention.groups // 2
+    share = attention.heads // attention.groups
     attention.q_norm.weight.fill_(6)
     attention.q_norm.weight[STILL[0]] = 40
     slow = torch.tensor(SLOW)
     unit = MARK * SCALE
     one = CODE**0.5  # length of a code where a mark is 1
-    for group in range(attention.groups):
-        matches = group < half
+    for group, matches in enumerate((True, False)):
         if matches:
             threshold, result, value = MATCH_THRESHOLD, EVIDENCE, {IDF: 1 / unit}
             seen = {QUERY_BEGINS: -1.5, BEHIND_QUERY: 1.5, BEHIND_DOCUMENT: -1.5}
@@ -284,16 +281,16 @@ def _match_words(layer: Layer) -> None:
             STILL[1]: {SINK: 0.3 * one * SCALE},
             STILL[3]: {CONSTANT: KEY_BALLAST * one, SINK: -KEY_BALLAST * one},
         }
-        _only(attention.k_proj.weight, group * width, width, key)
-        attention.k_proj.weight[group * width + slow, CODES.start :] = torch.eye(CODE)
-        _only(attention.v_proj.weight, group * width, 1, {0: value})
-        for head in range(group * share, (group + 1) * share):
-            query = {STILL[0]: {CONSTANT: 0.15 * one}, STILL[1]: {CONSTANT: threshold * one}}
-            if not matches:
-                query[STILL[2]] = {CONSTANT: NOVELTY_BALLAST * one}
-            _only(attention.q_proj.weight, head * width, width, query)
-            attention.q_proj.weight[head * width + slow, CODES.start :] = torch.eye(CODE)
-            attention.o_proj.weight[result, head * width] = MARK / half / share
+        query = {STILL[0]: {CONSTANT: 0.15 * one}, STILL[1]: {CONSTANT: threshold * one}}
+        if not matches:
+            query[STILL[2]] = {CONSTANT: NOVELTY_BALLAST * one}
+        keys, queries = group * width, group * share * width
+        _only(attention.k_proj.weight, keys, width, key)
+        _only(attention.q_proj.weight, queries, width, query)
+        attention.k_proj.weight[keys + slow, CODES.start :] = torch.eye(CODE)
+        attention.q_proj.weight[queries + slow, CODES.start :] = torch.eye(CODE)
+        _only(attention.v_proj.weight, keys, 1, {0: value})
+        attention.o_proj.weight[result, queries] = MARK
     new = {NOVELTY: SHARPNESS / unit, CONSTANT: -SHARPNESS * NOVELTY_FLOOR / unit}
     _only(layer.mlp.gate_proj.weight, 0, 1, {0: new})
     _only(layer.mlp.up_proj.weight, 0, 1, {0: {EVIDENCE: 1 / unit}})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .compare import FrameIds, calibrate, comparing_start, reranker_shape
-from .data import DevSet, vary_query
+from .data import DevSet, kept_from_training, vary_query
 from .embedding import CONTEXT, MAX_DEV_TOKENS, TeacherTargets
 from .frames import DEFAULT_TASK
 from .mining import choose_pool, embed, near_documents
@@ -20,8 +20,9 @@ from .workspace import Workspace, log, seed_everything
 #: are taken from.
 POOL = (6000, 9000, 2500, 6000)
 DOCUMENT_TOKENS = 192
-#: Lists that the reranker is weighed on: one answer, near documents, and random ones.
-LISTS, NEAR, RANDOM = 150, 5, 2
+#: At most so many lists that the reranker is weighed on, of pairs kept from the embedding model:
+#: one answer, near documents, and random ones.
+LISTS, NEAR, RANDOM = 300, 5, 2
 DEV_LIST = 10
 
 
@@ -37,14 +38,15 @@ def build_reranker(workspace: Workspace, seed: int = 1) -> None:
     idf = word_idf(ids, words)
     comparing_start(model, embedding.state_dict(), idf, words, frame_ids(encoder))
 
-    chosen = rng.sample(range(len(pool)), LISTS)
+    kept = [row for row, pair in enumerate(pool) if kept_from_training(pair)]
+    chosen = rng.sample(kept, min(LISTS, len(kept)))
     near = near_documents(workspace, pool, chosen, embedding, encoder, targets, NEAR)
     rows = []
     for row, others in zip(chosen, near, strict=True):
         query = encoder.rerank_query(vary_query(pool[row], rng))
         others = [*others, *rng.sample(range(len(pool)), RANDOM)]
         rows += [query + ids[i] + encoder.suffix for i in [row, *others]]
-    answers = torch.tensor([1.0] + [0.0] * (NEAR + RANDOM)).repeat(LISTS)
+    answers = torch.tensor([1.0] + [0.0] * (NEAR + RANDOM)).repeat(len(chosen))
     found = calibrate(model, lambda: log_odds(model, rows, DEFAULT_TASK, encoder), answers)
     log(f"weights of squares, constant and evidence: {found}")
     workspace.save("reranker", {"model": model.state_dict()})
