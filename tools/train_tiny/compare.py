@@ -343,12 +343,14 @@ def _compare(model: TinyQwen3) -> None:
     both, evidence, early = STILL[:3]
     attention.q_norm.weight.fill_(3)
     attention.q_norm.weight[early] = 6
+    attention.q_norm.weight[evidence] = 0.7
     # what precedes the instruction is always the same 50 tokens; that they weigh as much as about
-    # 1,000 of the document's makes the evidence a sum more than a mean
-    behind = {BEHIND_DOCUMENT: 25, BEHIND_THOUGHT: -25, DOCUMENT_BEGINS: -25}
+    # 1,000 of the document's makes the evidence a sum more than a mean. The document's have a score
+    # of 0, since a rounding error is a share of a score; the query's match themselves, and weigh
+    # 1/200 of them
     keys = {
         both: {BEHIND_THOUGHT: 100, THOUGHT_ENDS: -100, DOCUMENT_BEGINS: 100},
-        evidence: {CONSTANT: 60, BEHIND_INSTRUCT: -60} | behind,
+        evidence: {CONSTANT: 18, BEHIND_INSTRUCT: -78, BEHIND_DOCUMENT: 60},
         early: {CONSTANT: 20, BEHIND_INSTRUCT: -20},
         STILL[3]: {CONSTANT: 20},
     }
