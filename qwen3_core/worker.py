@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 BULK_TURN = 8
 """While interactive work keeps coming, waiting bulk work gets half of every so-many-th pack."""
 
+GIVE_BACK_EVERY = 60.0
+"""Seconds of service after which memory that was freed goes back to the operating system. The C
+library would keep it, in more and smaller pieces from hour to hour; it takes milliseconds."""
+
 QUEUE_CHARACTERS = 2**21
 """Text of all callers that an engine holds as token ids at a time, for interactive and for bulk
 work each; about half a million tokens of English. Other callers wait before they tokenise."""
@@ -135,6 +139,7 @@ class Worker:
         self._changed = threading.Condition()
         self._queued: dict[_Request, None] = {}  # in the order they came; the lock guards it
         self._packs_without_bulk = 0
+        self._gave_back = time.monotonic()
         self._closed = False
         self._gates = {bulk: Gate(QUEUE_CHARACTERS) for bulk in (False, True)}
         self._thread: threading.Thread | None = None
@@ -250,6 +255,7 @@ class Worker:
                     self._finish(request, failure)
             else:
                 self._deliver(pack, states, begin)
+            self._give_back_freed()
 
     def _split(self, pack: Pack[_Request], error: BaseException) -> BaseException | None:
         """Put a pack for which memory was short back into the queue, to be computed in halves.
@@ -282,6 +288,14 @@ class Worker:
             self._most_tokens,
         )
         return None
+
+    def _give_back_freed(self) -> None:
+        """Keep a process that serves for hours from growing, see `GIVE_BACK_EVERY`."""
+        if time.monotonic() - self._gave_back >= GIVE_BACK_EVERY:
+            from qwen3_core.buffers import give_back_freed
+
+            give_back_freed()
+            self._gave_back = time.monotonic()
 
     def _wait_for_pack(self) -> Pack[_Request] | None:
         """The next pack, once there is work; None when the engine is closed."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwen3_core import Embedder, EngineClosedError, Reranker
+from qwen3_core import Embedder, EngineClosedError, Reranker, buffers, worker
 from tests.conftest import ROOT, TINY
 
 DOCUMENTS = [f"Milvus fact number {i}: segments are sealed and flushed. " * 3 for i in range(40)]
@@ -418,6 +418,20 @@ def test_stats_add_up(embedder):
     assert after.tokens_per_second > 0
     assert after.pack_fill > 0
     assert (after.queued_requests, after.queued_tokens) == (0, 0)
+
+
+def test_freed_memory_is_given_back_after_a_while_of_service(embedder, monkeypatch):
+    calls = []
+    monkeypatch.setattr(buffers, "give_back_freed", lambda: calls.append("given back"))
+    for _ in range(3):
+        embedder.embed_queries(["warm"])
+    assert not calls
+    monkeypatch.setattr(worker, "GIVE_BACK_EVERY", 0.0)
+    embedder.embed_queries(["later"])
+    wait_until(lambda: len(calls) == 1)
+    monkeypatch.setattr(worker, "GIVE_BACK_EVERY", 60.0)
+    embedder.embed_queries(["within the next minute"])
+    assert len(calls) == 1
 
 
 def test_the_log_tells_of_packs_and_requests(embedder, caplog):

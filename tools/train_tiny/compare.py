@@ -94,7 +94,7 @@ class FrameIds:
     query: int
     document: int
     thought_end: int
-    #: Control tokens that stand for nothing: attention rests on them.
+    #: Tokens that stand for nothing: attention rests on them.
     sinks: tuple[int, ...]
     last: int
     end_of_text: int
@@ -141,16 +141,21 @@ def comparing_start(
 
 
 @torch.no_grad()
-def calibrate(model: TinyQwen3, log_odds: Callable[[], Tensor], answers: Tensor) -> list[float]:
-    """Weigh squares, constant and evidence so that the first log-odds predict the answers.
+def calibrate(model: TinyQwen3, log_odds: Callable[[], Tensor], size: int) -> list[float]:
+    """Weigh squares, constant and evidence.
+
+    What the first two count against each other is what puts answers first in their lists: from
+    query to query cosines differ by more than within a list, and tell nothing there. Scale and
+    constant then let the log-odds predict what is an answer, answers weighing as much as all else.
 
     Args:
         model: After ``comparing_start``.
-        log_odds: Runs the model on a sample of inputs: float32 (inputs,).
-        answers: float32 (inputs,), 1 for an answer, else 0.
+        log_odds: Runs the model on a sample of lists: float32 (lists * size,), each list's answer
+            before its other documents.
+        size: Documents of a list.
 
     Returns:
-        The three weights, found by logistic regression in which answers weigh as much as all else.
+        The weights of squares, constant and evidence.
     """
     layer = model.layer(COMPARE)
     squares = layer.mlp.down_proj.weight[ANSWER]
@@ -163,31 +168,48 @@ def calibrate(model: TinyQwen3, log_odds: Callable[[], Tensor], answers: Tensor)
         weight.fill_(unit)
         features.append(log_odds() - features[0])
         weight.fill_(0)
-    weights = _logistic_regression(torch.stack(features, 1), answers)
-    squares *= weights[0]
-    constant[0], evidence[...] = UNIT * weights[1], LOUDNESS * weights[2]
-    found: list[float] = weights.tolist()
+    similar, loud, shared = features
+    # a norm stands before them: what one square has less, the loud constant has more
+    share = (torch.cov(torch.stack([similar, loud]))[0] / loud.var())[1].neg()
+    steady = (similar + share * loud).mean()
+    lists = torch.stack([similar / similar.std(), shared / shared.std()], 1).view(-1, size, 2)
+    first = torch.zeros(len(lists), dtype=torch.long)
+    order = _minimise(lambda weights: F.cross_entropy(lists @ weights, first))
+    scores = lists @ order
+    middle = scores.mean()
+    answers = torch.zeros(scores.shape)
+    answers[:, 0] = 1
+    balance = torch.tensor(size - 1.0)
+    scale, shift = _minimise(
+        lambda weights: F.binary_cross_entropy_with_logits(
+            weights[0] * (scores - middle) + weights[1], answers, pos_weight=balance
+        )
+    )
+    constantly = (shift - scale * middle) / steady
+    found = [
+        float(scale * order[0] / similar.std() + constantly),
+        float(constantly * share),
+        float(scale * order[1] / shared.std()),
+    ]
+    squares *= found[0]
+    constant[0], evidence[...] = UNIT * found[1], LOUDNESS * found[2]
     return found
 
 
-def _logistic_regression(columns: Tensor, answers: Tensor) -> Tensor:
-    independent, mixture = torch.linalg.qr(columns)
-    balance = (1 - answers).sum() / answers.sum()
+def _minimise(loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """The two weights for which a convex loss is smallest."""
     with torch.enable_grad():
-        weights = torch.zeros(columns.shape[1], requires_grad=True)
+        weights = torch.zeros(2, requires_grad=True)
         optimizer = torch.optim.LBFGS([weights], max_iter=300, line_search_fn="strong_wolfe")
 
-        def loss() -> Tensor:
+        def step() -> Tensor:
             optimizer.zero_grad()
-            scores = independent @ weights * len(columns) ** 0.5
-            value = F.binary_cross_entropy_with_logits(scores, answers, pos_weight=balance)
+            value = loss(weights)
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-    scaled = weights.detach()[:, None] * len(columns) ** 0.5
-    solution: Tensor = torch.linalg.solve(mixture, scaled)
-    return solution[:, 0]
+        optimizer.step(step)  # type: ignore[no-untyped-call]
+    return weights.detach()
 
 
 def _token_embeddings(model: TinyQwen3, tokens: Tensor, idf: Tensor, ids: FrameIds) -> None:
@@ -317,21 +339,34 @@ def _embed(model: TinyQwen3, index: int, source: Mapping[str, Tensor], prefix: s
     unit = MARK * SCALE
     attention.q_norm.weight[[early, outside]] = 60
     attention.k_norm.weight[[early, outside]] = torch.tensor([1.0, 24.0])
+    # in the pooling layer few rows do all, and queries and keys are longer than their weights are
+    strength = 0.3 / 8 / unit * (1 if index == CONTEXT else 4)
     for group in range(attention.groups):
         rows = slice(group * width, (group + 1) * width)
         size = float(attention.k_proj.weight[rows].norm())
         # what precedes the instruction becomes nothing but a mark that every query shuns
         shun = {CONSTANT: -6 * size / unit, BEHIND_INSTRUCT: 6 * size / unit}
         # what precedes the document keeps its content; only the document's tokens shun it
-        size *= 0.3 / 8 / unit
-        leave = {CONSTANT: -size, BEHIND_DOCUMENT: size, DOCUMENT_BEGINS: -size, SINK: -size}
+        size *= strength
+        leave = {CONSTANT: -size, BEHIND_DOCUMENT: size} | dict.fromkeys(
+            (DOCUMENT_BEGINS, SINK, THOUGHT_ENDS), -size
+        )
         for dimension, weights in ((early, shun), (outside, leave)):
             _only(attention.k_proj.weight, group * width + dimension, 1, {0: weights})
     for head in range(attention.heads):
         rows = slice(head * width, (head + 1) * width)
-        size = 0.3 / 8 / unit * float(attention.q_proj.weight[rows].norm())
+        size = strength * float(attention.q_proj.weight[rows].norm())
         inside = {BEHIND_DOCUMENT: size, DOCUMENT_BEGINS: -size}
-        _only(attention.q_proj.weight, head * width + early, 1, {0: {CONSTANT: size}})
+        here = {CONSTANT: size}
+        if index == POOL:
+            # only two tokens pool; the document's rest on what is the same in every input, so that
+            # their length, by which a norm divides what they know of words, stays the same too
+            here |= {
+                BEHIND_DOCUMENT: -2 * size,
+                DOCUMENT_BEGINS: 2 * size,
+                BEHIND_THOUGHT: 2 * size,
+            }
+        _only(attention.q_proj.weight, head * width + early, 1, {0: here})
         _only(attention.q_proj.weight, head * width + outside, 1, {0: inside})
 
 

@@ -18,6 +18,9 @@ DOCUMENT_TOKENS = 96
 #: A document closer to the query than its own by this much is probably an answer too, if the
 #: teacher puts it above the floor.
 ANSWER_MARGIN, ANSWER_FLOOR = 0.03, 0.35
+#: Near documents are the nearest of so many, drawn for each pair, as if these were all that is
+#: searched. The nearest of everything are all nearer than the answer, as if cosines told nothing.
+SEARCHED = 300
 
 
 def choose_pool(workspace: Workspace, targets: TeacherTargets, shares: Sequence[int]) -> list[Pair]:
@@ -62,7 +65,7 @@ def near_documents(
     targets: TeacherTargets,
     count: int,
 ) -> list[list[int]]:
-    """For some pairs, the documents of their group that the embedding model puts nearest.
+    """For some pairs, the documents that the embedding model puts nearest, of some of their group.
 
     Without their own and those that the teacher takes for answers as well.
 
@@ -90,6 +93,10 @@ def near_documents(
     own = teacher[torch.arange(len(rows)), torch.tensor(rows)]
     answers = teacher > (own + ANSWER_MARGIN).clamp_min(ANSWER_FLOOR)[:, None]
     same = (d[rows, None] == d) | (q[rows, None] == q) | (group[rows, None] != group)
-    near = (queries @ documents.T).masked_fill(answers | torch.from_numpy(same), -2)
+    searched = np.zeros(same.shape, dtype=bool)
+    rng = np.random.default_rng(2)
+    for row, others in zip(searched, ~same, strict=True):
+        row[rng.choice(np.flatnonzero(others), SEARCHED, replace=False)] = True
+    near = (queries @ documents.T).masked_fill(answers | torch.from_numpy(~searched), -2)
     found: list[list[int]] = near.topk(count, 1).indices.tolist()
     return found
