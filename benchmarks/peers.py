@@ -298,7 +298,7 @@ class LlamaCpp(Server):
                 subprocess.run([python, convert, folder, file, "--q8-0"], check=True)
             serve = str(ROOT / "tools" / "llama_cpp_server.py")
             threads = str(os.cpu_count())
-            command = [python, serve, file, pooling, str(port), "8192", threads]
+            command = [python, serve, file, pooling, str(port), "8192", "--threads", threads]
             urls.append(self._start("llama.cpp", command, port))
         self._ask(given, "llama.cpp", *urls)
 

@@ -103,7 +103,7 @@ def extremes(results: Mapping[str, Results]) -> dict[str, str]:
     for question, (dense, reranked) in results.items():
         before, after = (rank(QUESTIONS[question], hits) for hits in (dense, reranked))
         if before is not None and after is not None:
-            gains[question] = before - after
+            gains[question] = 1 / after - 1 / before
     if not gains:  # with so small a --top-k that nothing was found
         return dict.fromkeys(list(results)[:1], "")
     best, worst = max(gains, key=gains.__getitem__), min(gains, key=gains.__getitem__)

@@ -1,33 +1,44 @@
 """`llama-server` as the xllamacpp wheel holds it; runs in that wheel's environment.
 
-python llama_cpp_server.py FILE.gguf last|rank PORT CONTEXT [THREADS]
+python llama_cpp_server.py FILE.gguf last|rank PORT CONTEXT [--threads N] [--float32]
 """
 
-import sys
+import argparse
 import threading
 
 import xllamacpp
 
 
 def main() -> None:
-    file, pooling, port, context, *threads = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("file")
+    parser.add_argument("pooling", choices=("last", "rank"))
+    parser.add_argument("port", type=int)
+    parser.add_argument("context", type=int, help="tokens")
+    # Its threads wait for each other without sleeping, which servers side by side cannot afford.
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--float32", action="store_true", help="keys and values too; else float16")
+    options = parser.parse_args()
     slots = 2
     params = xllamacpp.CommonParams()
-    params.model.path = file
+    params.model.path = options.file
     params.embedding = True
     kinds = xllamacpp.llama_pooling_type
     params.pooling_type = (
-        kinds.LLAMA_POOLING_TYPE_RANK if pooling == "rank" else kinds.LLAMA_POOLING_TYPE_LAST
+        kinds.LLAMA_POOLING_TYPE_RANK
+        if options.pooling == "rank"
+        else kinds.LLAMA_POOLING_TYPE_LAST
     )
     params.hostnames = ["127.0.0.1"]
-    params.port = int(port)
+    params.port = options.port
     params.n_parallel = slots
-    params.n_ctx = slots * int(context)
+    params.n_ctx = slots * options.context
     # As `-ub`: a long text that is read in parts beside a short one gets another vector.
-    params.n_batch = params.n_ubatch = int(context)
-    # Its threads wait for each other without sleeping, which servers side by side cannot afford.
-    count = int(threads[0]) if threads else 1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = count
+    params.n_batch = params.n_ubatch = options.context
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
+    if options.float32:
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.ui = False
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)

@@ -49,6 +49,7 @@ def _start(file: Path, pooling: str, context: int) -> LlamaServer:
     port = free_port()
     script = ROOT / "tools" / "llama_cpp_server.py"
     command = [str(PYTHON), str(script), str(file), pooling, str(port), str(context)]
+    command += ["--float32"]
     path = file.with_suffix(".log")
     with path.open("wb") as log:
         return LlamaServer(subprocess.Popen(command, stdout=log, stderr=log), port, path)

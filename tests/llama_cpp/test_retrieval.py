@@ -19,11 +19,10 @@ TEXTS = [
     "Zürich 北京 🎉 e\u0301",
     *[f"Fact {i}: " + "a word and another, " * i for i in range(0, 60, 4)],
 ]
-COSINE = 0.99999
-"""Of float32 vectors here and there, where keys and values are kept in float16; seen: 0.999998 at
-worst."""
-LOG_ODDS = 0.02
-"""Difference of log-odds, for the same reason; seen: 0.008 at most, of values from -4 to 3."""
+COSINE = 0.999999
+"""Of vectors in float32 here and there."""
+LOG_ODDS = 1e-4
+"""Difference of log-odds in float32 here and there."""
 BARE = Server(template="client")
 
 

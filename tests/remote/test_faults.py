@@ -572,11 +572,11 @@ FLAWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "reranker",
         {"scores": lambda log_odds: -log_odds},
         {},
-        r"ranks wrongly: log-odds of -2\.\d+ for an answer and 3\.\d+ for an unrelated text",
+        r"ranks wrongly: log-odds of -3\.\d+ for an answer and 4\.\d+ for an unrelated text",
     ),
-    "no template, tokens not counted": (
+    "reversed, tokens not counted": (
         "reranker",
-        {"template": None, "counts": False},
+        {"scores": lambda log_odds: -log_odds, "counts": False},
         {},
         "ranks wrongly: .* Likely a template is missing or wrong",
     ),

@@ -45,7 +45,7 @@ class VllmServer:
 
     def start(self) -> None:
         command = [str(VLLM), "serve", *self.arguments, "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--enforce-eager", "--dtype", "bfloat16"]
+        command += ["--port", str(self.port), "--enforce-eager", "--dtype", "float32"]
         quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
         env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | quiet
         with self.log.open("ab") as log:

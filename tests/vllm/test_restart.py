@@ -41,7 +41,7 @@ def test_killed_and_restarted_in_the_middle_of_a_call(servers: dict[str, VllmSer
         server.wait()
     call.join(150)
     assert found, "the call did not end"
-    expected = Embedder("tiny").embed_documents(TEXTS)
+    expected = Embedder("tiny", dtype="float32").embed_documents(TEXTS)
     assert (found[0] * expected).sum(axis=1).min() > 0.9999
     # The self-check's three texts come first; every other one was answered once.
     assert sorted(answered[-len(TEXTS) :]) == sorted(TEXTS)
