@@ -1,7 +1,7 @@
 """Draw dense search beside reranking: a real run of `examples/compare.py` as an SVG.
 
     python tools/draw_comparison.py --out docs/images/comparison.svg \
-        --question "What should the assistant say when nothing was found?"
+        --question "Is a row lost if the server crashes right after I inserted it?"
 
 All other options are those of `examples/compare.py`. The passage that answers is marked if the
 question is one of `examples/_questions.py`.

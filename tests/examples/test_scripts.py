@@ -170,7 +170,7 @@ def test_wrong_arguments_exit_with_2(run):
 
 
 def test_the_picture_is_of_a_run(run, uri, tmp_path):
-    question = "What should the assistant say when nothing was found?"
+    question = "Is a row lost if the server crashes right after I inserted it?"
     drawn = tmp_path / "drawn.svg"
     run("../tools/draw_comparison.py", "--uri", uri, "--out", str(drawn), "--question", question)
     shown = ROOT / "docs" / "images" / "comparison.svg"

@@ -138,6 +138,7 @@ def test_decomposed_letters_are_composed_first(embedder, reranker, local_reranke
     np.testing.assert_allclose(theirs, local_reranker.score(texts[0], texts), atol=LOG_ODDS)
 
 
+@pytest.mark.timeout(600)  # without flash attention
 def test_long_documents_are_read_to_8192_tokens(servers, long_pair):
     text = " ".join(f"word{i}" for i in range(8_000))  # some 30,000 tokens
     remote = RemoteEmbedder(long_pair["embedding"], base_url=servers["embedding"].url)
@@ -151,6 +152,7 @@ def test_long_documents_are_read_to_8192_tokens(servers, long_pair):
     assert_equal_vectors(ours, theirs)
 
 
+@pytest.mark.timeout(600)  # without flash attention
 def test_long_documents_keep_the_end_of_the_prompt(servers, long_pair):
     text = "Milvus stores inserted data in object storage. " + "And so on. " * 8_000
     remote = RemoteReranker(long_pair["reranker"], base_url=servers["reranker"].url)
