@@ -55,6 +55,7 @@ from benchmarks.workload import (
     Workload,
     percentiles,
 )
+from qwen3_core.buffers import give_back_freed
 from qwen3_core.linear import STEP
 from qwen3_core.settings import Dtype
 
@@ -350,7 +351,7 @@ class Part:
     query: float
     """Median seconds of a query."""
     memory: float
-    """Resident, in MiB; nan but on Linux."""
+    """Resident once freed memory is given back, in MiB; nan but on Linux."""
     in_use: float
     """Of it, what is allocated and not freed, in MiB; nan but with glibc."""
     threads: int
@@ -393,6 +394,7 @@ def soak_part(
     )
     del outcome
     gc.collect()
+    give_back_freed()  # else this reads the phase of the worker's minute
     memory, files = machine.held()
     return Part(*counts, memory, machine.in_use(), threading.active_count(), files)
 
