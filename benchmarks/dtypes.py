@@ -1,7 +1,7 @@
-"""How far bfloat16 is from float32: vectors and log-odds of the same texts in both.
+"""How far a dtype is from float32: vectors and log-odds of the same texts in both.
 
     python benchmarks/dtypes.py
-    python benchmarks/dtypes.py --model random-0.6b-shape --questions 1
+    python benchmarks/dtypes.py --model random-0.6b-shape --questions 1 --dtype int8
     python benchmarks/dtypes.py --embedding HUB_NAME --reranker HUB_NAME --device cuda
 
 Takes the first passages of `examples/corpus` and the questions of `examples/_questions.py`. By
@@ -25,8 +25,6 @@ from qwen3_core import Embedder, Reranker  # noqa: E402
 from qwen3_core.ingest.chunks import split_at_headings  # noqa: E402
 from qwen3_core.settings import TINY, Dtype  # noqa: E402
 
-DTYPES: tuple[Dtype, Dtype] = ("float32", "bfloat16")
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -34,6 +32,7 @@ def main() -> None:
     parser.add_argument("--embedding", help="hub name or folder, in place of --model's")
     parser.add_argument("--reranker", help="hub name or folder, in place of --model's")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "int8"])
     parser.add_argument("--passages", type=int, default=24)
     parser.add_argument("--questions", type=int, default=len(QUESTIONS))
     options = parser.parse_args()
@@ -49,25 +48,35 @@ def main() -> None:
         if options.model != TINY:
             made = random_pair(Path(folder))
             embedding, reranker = options.embedding or made[0], options.reranker or made[1]
-        print(f"{len(texts)} passages on {options.device}, bfloat16 against float32")
-        compare_vectors(texts, str(embedding), options.device)
-        compare_scores(texts, questions, str(reranker), options.device)
+        print(f"{len(texts)} passages on {options.device}, {options.dtype} against float32")
+        dtypes: tuple[Dtype, Dtype] = ("float32", options.dtype)
+        compare_vectors(texts, str(embedding), options.device, dtypes)
+        try:
+            compare_scores(texts, questions, str(reranker), options.device, dtypes)
+        except ValueError as error:  # int8 does not do for every model
+            print(error)
 
 
-def compare_vectors(texts: list[str], model: str, device: str) -> None:
+def compare_vectors(texts: list[str], model: str, device: str, dtypes: tuple[Dtype, Dtype]) -> None:
     """Print the distances of each text's two vectors."""
     exact, fast = (
         Embedder(model, dtype=dtype, device=device).embed_documents(texts).astype(np.float64)
-        for dtype in DTYPES
+        for dtype in dtypes
     )
     lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(fast, axis=1)
     distances = 1 - (exact * fast).sum(1) / lengths
     print(f"1 - cosine: mean {distances.mean():.1e}, largest {distances.max():.1e}")
 
 
-def compare_scores(texts: list[str], questions: list[str], model: str, device: str) -> None:
+def compare_scores(
+    texts: list[str],
+    questions: list[str],
+    model: str,
+    device: str,
+    dtypes: tuple[Dtype, Dtype],
+) -> None:
     """Print how far apart the two log-odds of each question and text are."""
-    rerankers = [Reranker(model, dtype=dtype, device=device) for dtype in DTYPES]
+    rerankers = [Reranker(model, dtype=dtype, device=device) for dtype in dtypes]
     exact, fast = (
         np.array([reranker.score(question, texts) for question in questions])
         for reranker in rerankers

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +69,13 @@ class Ours(OurClasses):
     def __init__(self, given: Checkpoints) -> None:
         self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
         self._reranker = Reranker(given.reranker, dtype=given.dtype, device="cpu")
+
+
+class OursInt8(Ours):
+    """This package in 8-bit integers."""
+
+    def __init__(self, given: Checkpoints) -> None:
+        super().__init__(replace(given, dtype="int8"))
 
 
 class WithoutPrefix:
@@ -305,6 +312,7 @@ class LlamaCpp(Server):
 
 SYSTEMS: dict[str, Callable[[Checkpoints], Any]] = {
     "qwen3-retrieval": Ours,
+    "qwen3-retrieval, int8": OursInt8,
     "without kept prefix": WithoutPrefix,
     "published code": Published,
     "sentence-transformers": SentenceTransformers,

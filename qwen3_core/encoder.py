@@ -48,12 +48,15 @@ class Encoder:
     value. Both are tested on CPUs (`tests/core/test_parity.py`).
     """
 
-    def __init__(self, model: "Qwen3Model", pack_tokens: int | None = None) -> None:
+    def __init__(
+        self, model: "Qwen3Model", pack_tokens: int | None = None, *, int8: bool = False
+    ) -> None:
         """Wrap a model; on CPUs its Linear modules are replaced (`qwen3_core.linear`).
 
         Args:
             model: The base model (without head), on its device, in its dtype, in eval mode.
             pack_tokens: Token budget of one forward pass; by default `DEFAULT_PACK_TOKENS`.
+            int8: Whether linear maps run in 8-bit integers (`qwen3_core.int8`).
 
         Raises:
             ValueError: If the budget is below 1, or the model uses sliding-window attention or
@@ -75,7 +78,8 @@ class Encoder:
             msg = f"pack_tokens must be at least 1, got {pack_tokens}"
             raise ValueError(msg)
         self.pack_tokens = pack_tokens
-        pack(model)
+        pack(model, int8=int8)
+        self._int8 = int8
         self._buffers = Buffers(self.device)
         self._layers = [Layer(layer, model.dtype, self._buffers) for layer in model.layers]
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()
@@ -83,7 +87,7 @@ class Encoder:
     @property
     def dtype(self) -> str:
         """What it computes in, e.g. "bfloat16"."""
-        return str(self.model.dtype).removeprefix("torch.")
+        return "int8" if self._int8 else str(self.model.dtype).removeprefix("torch.")
 
     @property
     def hidden_size(self) -> int:

@@ -74,20 +74,23 @@ def open_engine(
     """The engine for a model: the one this process holds already, or a newly loaded one.
 
     It is released when nobody holds it any more. Arguments and errors as in
-    `qwen3_core.loading.load`.
+    `qwen3_core.loading.load`, and of `qwen3_core.int8_encoder` where that is the dtype.
     """
     # Imported here, and not above, so that importing a framework's package loads no torch.
     from qwen3_core.encoder import Encoder
+    from qwen3_core.int8_encoder import int8_encoder
     from qwen3_core.loading import load, resolve_device, resolve_dtype
 
     asked = (model, kind, revision, device, dtype)
     device = resolve_device(device)
-    found = (model, kind, revision, device, str(resolve_dtype(dtype, device)))
+    int8 = dtype == "int8"
+    found = (model, kind, revision, device, str(resolve_dtype(dtype, device)), int8)
     with _opening:
         engine = _engines.get(found)
         if engine is None:
             checkpoint = load(model, kind, revision=revision, device=device, dtype=dtype)
-            engine = _engines[found] = Engine(checkpoint, Encoder(checkpoint.model))
+            encoder = int8_encoder(checkpoint) if int8 else Encoder(checkpoint.model)
+            engine = _engines[found] = Engine(checkpoint, encoder)
         _engines[asked] = engine
         return engine
 

@@ -1,8 +1,8 @@
 """A Qwen3 layer over rows of tokens, with a loaded model's weights and without its allocations.
 
-Products run in the model's dtype; the sums between layers, norms and rotary embeddings in float32,
-which is both more accurate and, on CPUs, faster than bfloat16. Row by row except for attention, so
-that blocks of rows bound the memory.
+Products run in the model's dtype or in 8-bit integers; the sums between layers, norms and rotary
+embeddings in float32, which is both more accurate and, on CPUs, faster than bfloat16. Row by row
+except for attention, so that blocks of rows bound the memory.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,11 @@ from torch import Tensor
 
 from qwen3_core.attention import Attention
 from qwen3_core.buffers import Buffers
+from qwen3_core.int8 import Int8Linear, Quantized
 from qwen3_core.linear import gated
+
+Rows = Tensor | Quantized
+"""What linear maps read: rows in the model's dtype or, where that is what they are, in integers."""
 
 BLOCK_ROWS = 1024
 """Rows computed at a time: as many as a CPU's pack has by default, and enough for any device."""
@@ -41,16 +45,17 @@ class Layer:
         self._attention = module.self_attn
         self._dtype = dtype
         self._buffers = buffers
+        self._quantized = isinstance(self._attention.q_proj, Int8Linear)
 
-    def normed(self, x: Tensor) -> Tensor:
-        """What the attention's projections read: (T, hidden), of the model's dtype."""
-        out = self._buffers.take("normed", self._dtype, *x.shape)
+    def normed(self, x: Tensor) -> Rows:
+        """What the attention's projections read: (T, hidden)."""
+        out = self._take("normed", *x.shape)
         for rows in _blocks(len(x)):
             self._norm(self._module.input_layernorm, x[rows], out[rows])
         return out
 
     def keys_values(
-        self, normed: Tensor, cos: Tensor, sin: Tensor, count: int
+        self, normed: Rows, cos: Tensor, sin: Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
         """Keys and values, each (kv_heads, count, head_dim); rows from T on are not written."""
         attention = self._attention
@@ -72,7 +77,7 @@ class Layer:
     def attend(
         self,
         x: Tensor,
-        normed: Tensor,
+        normed: Rows,
         cos: Tensor,
         sin: Tensor,
         keys: Tensor,
@@ -96,29 +101,48 @@ class Layer:
         attended = self._buffers.take("attended", self._dtype, len(x), heads, group, size)
         attend(query, keys, values, attended, self._buffers)
         for rows in _blocks(len(x)):
-            x[rows] += attention.o_proj(attended[rows].flatten(1))
+            x[rows] += attention.o_proj(self._read("attended", attended[rows].flatten(1)))
 
     def transform(self, x: Tensor) -> None:
         """Add the feed-forward part's output to x."""
         mlp = self._module.mlp
         for rows in _blocks(len(x)):
-            normed = self._buffers.take("normed", self._dtype, *x[rows].shape)
+            normed = self._take("normed", *x[rows].shape)
             self._norm(self._module.post_attention_layernorm, x[rows], normed)
-            x[rows] += mlp.down_proj(gated(mlp.gate_proj, mlp.up_proj, normed))
+            inner = gated(mlp.gate_proj, mlp.up_proj, normed)
+            x[rows] += mlp.down_proj(self._read("inner", inner))
 
-    def _norm(self, norm: Any, x: Tensor, out: Tensor) -> None:
-        """A norm module's function of a block of x, written to `out` in the model's dtype."""
-        exact = out.dtype == torch.float32
-        result = out if exact else self._buffers.take("norm", torch.float32, *x.shape)
+    def _take(self, name: str, rows: int, width: int) -> Rows:
+        """Memory for what linear maps read."""
+        if self._quantized:
+            return Quantized.take(self._buffers, name, rows, width)
+        return self._buffers.take(name, self._dtype, rows, width)
+
+    def _read(self, name: str, x: Tensor) -> Rows:
+        """Rows of the model's dtype, or what maps made of them, as linear maps read them."""
+        if self._quantized:
+            return Quantized.take(self._buffers, name, *x.shape).copy_(x, self._buffers)
+        return x
+
+    def _norm(self, norm: Any, x: Tensor, out: Rows) -> None:
+        """A norm module's function of a block of x, written to `out`."""
+        if isinstance(out, Tensor) and out.dtype == torch.float32:
+            result = out
+        else:
+            result = self._buffers.take("norm", torch.float32, *x.shape)
         rms_norm(x, norm.weight.float(), norm.variance_epsilon, result)
-        if not exact:
+        if isinstance(out, Quantized):
+            out.copy_(result, self._buffers)
+        elif out is not result:
             out.copy_(result)
 
     def _rotate(
         self, projected: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, out: Tensor
     ) -> None:
         """Norm of each head and rotary embedding of (rows, heads, head_dim), written to `out`."""
-        x = self._buffers.take("heads", torch.float32, *projected.shape).copy_(projected)
+        x = projected  # which nobody else has
+        if x.dtype != torch.float32:
+            x = self._buffers.take("heads", torch.float32, *projected.shape).copy_(projected)
         rms_norm(x, weight, self._attention.q_norm.variance_epsilon, x)
         rotated = self._buffers.take("rotated", torch.float32, *x.shape)
         (a, b), (left, right) = x.chunk(2, -1), rotated.chunk(2, -1)

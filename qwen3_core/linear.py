@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qwen3_core.buffers import give_back_freed
+from qwen3_core.int8 import Int8Linear
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,14 @@ oneDNN makes a program for each new shape and keeps a thousand of them, of about
 texts of every length would take a gigabyte and, with a small model, a seventh of the time.
 """
 
+FEW, FEW_STEP = 32, 4
+"""Up to so many rows, a multiple of this: a query's dozen tokens would become a third more."""
+
 
 def rounded(count: int) -> int:
     """The number of rows to compute where `count` are needed; see `STEP`."""
-    return count if count == 1 else count + -count % STEP
+    step = STEP if count > FEW else FEW_STEP
+    return count if count == 1 else count + -count % step
 
 
 class PackedLinear(nn.Module):
@@ -62,8 +67,10 @@ class PackedLinear(nn.Module):
         return cast("Tensor", product(x, self._weight, self._bias, function, [], ""))
 
 
-def pack(module: nn.Module) -> None:
+def pack(module: nn.Module, *, int8: bool = False) -> None:
     """Replace the Linear modules within a module by packed ones, where the device has them.
+
+    With `int8` by those of `qwen3_core.int8`, which the device must have.
 
     Their weights move, one parent's after the other's, so that little is held twice. Those of other
     modules are copied: they may be parts of a mapped file, which would otherwise stay in memory as
@@ -71,27 +78,27 @@ def pack(module: nn.Module) -> None:
     """
     found = False
     for parent in [m for m in module.modules() if type(m) is not nn.Linear]:
-        if _pack_children(parent):
+        if _pack_children(parent, int8=int8):
             give_back_freed()
             found = True
     for weight in module.parameters() if found else ():
         weight.data = weight.data.clone()
 
 
-def _pack_children(parent: nn.Module) -> bool:
+def _pack_children(parent: nn.Module, *, int8: bool) -> bool:
     """Replace the Linear modules directly within a module; whether there were any."""
     linears = [
         (name, child)
         for name, child in parent.named_children()
-        if type(child) is nn.Linear and _can_be_packed(child.weight)
+        if type(child) is nn.Linear and (int8 or _can_be_packed(child.weight))
     ]
     for name, child in linears:
-        setattr(parent, name, PackedLinear(child))
+        setattr(parent, name, Int8Linear(child) if int8 else PackedLinear(child))
     return bool(linears)
 
 
-def gated(gate: Any, up: Any, x: Tensor) -> Tensor:
-    """SiLU of one map of x times another."""
+def gated(gate: Any, up: Any, x: Any) -> Tensor:
+    """SiLU of one map of x, of the kind of rows that the maps read, times another."""
     if isinstance(gate, PackedLinear) and isinstance(up, PackedLinear):
         return up.times(x, gate.silu(x))
     inner: Tensor = F.silu(gate(x), inplace=True)

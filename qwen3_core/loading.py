@@ -72,20 +72,27 @@ def resolve_device(device: str = "auto") -> str:
 
 
 def resolve_dtype(dtype: Dtype, device: str, hidden_size: int = 0) -> "torch.dtype":
-    """The dtype to compute in: as given, or for "auto" bfloat16 where the hardware has it.
+    """The dtype to load: as given, or for "auto" and "int8" bfloat16 where the hardware has it.
 
     Args:
-        dtype: "auto", "bfloat16", "float32" or "float16".
+        dtype: "auto", "bfloat16", "float32", "float16" or "int8".
         device: The device it will run on.
         hidden_size: Of the model; 4096 and more (the 8B models) are refused in float16, in which
             they return NaN for some texts (QwenLM/Qwen3-Embedding issue 164).
 
     Raises:
-        ValueError: If the name is unknown, or float16 is asked for an 8B model.
+        ValueError: If the name is unknown, float16 is asked for an 8B model, or int8 of a device
+            that does not have it.
     """
     import torch
 
-    if dtype == "auto":
+    if dtype == "int8":
+        from qwen3_core.int8 import why_not
+
+        if reason := why_not(device):
+            msg = f"dtype 'int8' is not available: {reason}; use dtype='auto'"
+            raise ValueError(msg)
+    if dtype in ("auto", "int8"):
         kind = torch.device(device).type
         if kind == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32

@@ -45,7 +45,8 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
             model: Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny".
             revision: Branch, tag or commit on the hub.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
-            dtype: "auto" (bfloat16 where the hardware has it, else float32), or by name.
+            dtype: "auto" (bfloat16 where the hardware has it, else float32), or by name; "int8"
+                for faster answers that are a little off, on CPUs with VNNI instructions.
             max_length: Tokens of one prompt (frame, instruction, query, document); default 8192, or
                 what the model has if that is less.
             instruction: Sentence or task name (`qwen3_core.prompts.TASKS`).

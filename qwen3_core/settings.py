@@ -8,8 +8,9 @@ from qwen3_core.validation import got, is_count, is_number
 Kind = Literal["embedding", "reranker"]
 """What a checkpoint is for."""
 
-Dtype = Literal["auto", "bfloat16", "float32", "float16"]
-"""What to compute in; "auto" is bfloat16 where the hardware has it, else float32."""
+Dtype = Literal["auto", "bfloat16", "float32", "float16", "int8"]
+"""What to compute in; "auto" is bfloat16 where the hardware has it, else float32. With "int8" the
+linear maps run in 8-bit integers, on CPUs that have instructions for it, and all else as "auto"."""
 
 TINY: Final = "tiny"
 """Name of the bundled pair: small models of the same architecture for tests and first steps."""

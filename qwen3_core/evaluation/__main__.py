@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tqdm import tqdm
 
@@ -26,6 +26,7 @@ from qwen3_core.command import in_one_line, is_expected, make_parser
 from qwen3_core.evaluation.extra import check_installed
 from qwen3_core.evaluation.load import MAX_QUESTIONS, load_dataset, load_passages
 from qwen3_core.evaluation.settings import Pair, Settings
+from qwen3_core.settings import Dtype
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="REVISION")  # fmt: skip
         add(group, f"--{prefix}device", "where the models run: cpu, cuda, cuda:1, mps")
         add(group, f"--{prefix}dtype", "what they compute in",
-            choices=("auto", "bfloat16", "float32", "float16"))  # fmt: skip
+            choices=get_args(Dtype))  # fmt: skip
     group = parser.add_argument_group("settings")
     add(group, "--k", "candidates of each system, which a reranker reads", type=int, metavar="K",
         default=default.k)  # fmt: skip

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tqdm import tqdm
 
@@ -23,6 +23,7 @@ from qwen3_core.command import in_one_line, is_expected, make_parser, with_optio
 from qwen3_core.ingest.framework import FRAMEWORKS
 from qwen3_core.ingest.run import Ingest, Summary
 from qwen3_core.ingest.settings import Settings
+from qwen3_core.settings import Dtype
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", 'embedding model: hub name, folder, or "tiny"')
     add("--base-url", "server that embeds, such as http://localhost:8000/v1", metavar="URL")
     add("--device", "where the model runs: cpu, cuda, cuda:1, mps")
-    add("--dtype", "what it computes in", choices=("auto", "bfloat16", "float32", "float16"))
+    add("--dtype", "what it computes in", choices=get_args(Dtype))
     add("--dimensions", "length of the vectors, 32 to the model's", type=int, metavar="N")
     add(
         "--splitter",

@@ -38,7 +38,8 @@ def twin():
 
 
 def test_rows_are_one_or_a_multiple_of_the_step():
-    assert [rounded(count) for count in (1, 2, 16, 17, 1024)] == [1, 16, 16, 32, 1024]
+    counts = (1, 2, 16, 17, 32, 33, 1024)
+    assert [rounded(count) for count in counts] == [1, 4, 16, 20, 32, 48, 1024]
 
 
 @pytest.mark.parametrize("shape", [(1, 48), (7, 48), (1030, 48), (2, 3, 48)])

@@ -222,7 +222,7 @@ def test_a_progress_bar_shows_on_request(capfd):
         ({"dimensions": 31}, r"dimensions must be an integer from 32 to .*, got 31"),
         ({"instruction": "web_serch"}, r"unknown task name 'web_serch': use one of web_search, "),
         ({"instruction": " "}, "instruction is blank: pass None for the default"),
-        ({"dtype": "int8"}, "'auto', 'bfloat16', 'float32' or 'float16'"),
+        ({"dtype": "int4"}, "'auto', 'bfloat16', 'float32', 'float16' or 'int8'"),
         ({"max_length": 0}, "max_length must be a number of tokens, at least 1, .*got 0"),
         ({"pack_tokens": -1}, "pack_tokens must be a number of tokens, at least 1, .*got -1"),
         ({"model": 3}, "Input should be a valid string"),

@@ -365,7 +365,7 @@ def test_equal_texts_get_equal_vectors(embed_model):
         ({"dimensions": 31}, "dimensions must be an integer from 32 to the model's full length"),
         ({"max_length": 0}, "max_length must be a number of tokens, at least 1"),
         ({"pack_tokens": 0}, "pack_tokens must be a number of tokens, at least 1"),
-        ({"dtype": "int8"}, "Input should be 'auto', 'bfloat16', 'float32' or 'float16'"),
+        ({"dtype": "int4"}, "Input should be 'auto', 'bfloat16', 'float32', 'float16' or 'int8'"),
         ({"instruction": "finanze"}, "unknown task name 'finanze': use one of web_search"),
         ({"instruction": "  "}, "instruction is blank: pass None for the default"),
         ({"embed_batch_size": 0}, "Input should be greater than 0"),

@@ -404,7 +404,7 @@ def test_a_megabyte_of_text_is_cut_with_a_warning():
         ({"score_threshold": -0.1}, "score_threshold must be None or a number from 0 to 1"),
         ({"instruction": "finanze"}, "unknown task name 'finanze': use one of web_search"),
         ({"max_length": 0}, "max_length must be a number of tokens, at least 1"),
-        ({"dtype": "int8"}, "Input should be 'auto', 'bfloat16', 'float32' or 'float16'"),
+        ({"dtype": "int4"}, "Input should be 'auto', 'bfloat16', 'float32', 'float16' or 'int8'"),
         ({"metadata_mode": "some"}, "Input should be 'all', 'embed', 'llm' or 'none'"),
         ({"topn": 3}, "unknown argument .topn.: did you mean top_n"),
     ],
