@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.checkpoints import ROOT
 from benchmarks.machine import free_port
 from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
+from qwen3_core.linear import projected
 from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
 from qwen3_core.remote import TEMPLATE_FILE
 from qwen3_core.remote import Server as RemoteServer
@@ -124,13 +125,11 @@ class Floor:
             for count in [min(most, tokens - i) for i in range(0, tokens, most)]:
                 for layer in model.layers:
                     attention, mlp = layer.self_attn, layer.mlp
-                    for linear, width in (
-                        *((p, wide) for p in (attention.q_proj, attention.k_proj)),
-                        *((attention.v_proj, wide), (attention.o_proj, heads)),
-                        *((mlp.gate_proj, wide), (mlp.up_proj, wide)),
-                        (mlp.down_proj, config.intermediate_size),
-                    ):
-                        linear(self._input(count, width))
+                    projected(attention, self._input(count, wide))
+                    attention.o_proj(self._input(count, heads))
+                    mlp.gate_proj(self._input(count, wide))
+                    mlp.up_proj(self._input(count, wide))
+                    mlp.down_proj(self._input(count, config.intermediate_size))
         return np.empty(0)
 
     def _input(self, rows: int, width: int) -> Any:

@@ -173,17 +173,15 @@ class Encoder:
         attention = self._attention(segments)
         last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
-            normed = layer.normed(x)
-            keys, values = layer.keys_values(normed, cos, sin, stop)
+            query, keys, values = layer.project(x, cos, sin, stop)
             for prefix, rows in laid.items():
                 captured[prefix].append((keys[:, rows].clone(), values[:, rows].clone()))
             for prefix, rows in behind.items():
                 keys[:, rows], values[:, rows] = known[prefix][index]
             if index == last:
                 attention = self._attention(last_tokens_of(segments, pack.last_rows))
-                normed, x, cos, sin = (t[last_rows] for t in (normed, x, cos, sin))
-            layer.attend(x, normed, cos, sin, keys, values, attention)
-            layer.transform(x)
+                query, x = query[:, last_rows], x[last_rows]
+            layer.finish(x, query, keys, values, attention)
         norm, x = model.norm, x[: len(pack.last_rows)]
         return rms_norm(x, norm.weight.float(), norm.variance_epsilon), captured
 

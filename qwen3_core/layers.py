@@ -14,7 +14,7 @@ from torch import Tensor
 from qwen3_core.attention import Attention
 from qwen3_core.buffers import Buffers
 from qwen3_core.int8 import Int8Linear, Quantized
-from qwen3_core.linear import gated
+from qwen3_core.linear import gated, projected
 
 Rows = Tensor | Quantized
 """What linear maps read: rows in the model's dtype or, where that is what they are, in integers."""
@@ -42,110 +42,80 @@ class Layer:
 
     def __init__(self, module: Any, dtype: torch.dtype, buffers: Buffers) -> None:
         self._module = module
-        self._attention = module.self_attn
+        self._attention = attention = module.self_attn
         self._dtype = dtype
         self._buffers = buffers
-        self._quantized = isinstance(self._attention.q_proj, Int8Linear)
+        self._quantized = isinstance(attention.o_proj, Int8Linear)
+        self._size = size = attention.head_dim
+        self._heads = attention.config.num_key_value_heads
+        self._group = attention.num_key_value_groups
+        asking = attention.q_norm.weight.float() * attention.scaling  # which is of the scores
+        asked = attention.k_norm.weight.float()
+        self._head_weights = torch.cat(
+            (asking.expand(self._heads * self._group, size), asked.expand(self._heads, size))
+        )
 
-    def normed(self, x: Tensor) -> Rows:
-        """What the attention's projections read: (T, hidden)."""
-        out = self._take("normed", *x.shape)
-        for rows in _blocks(len(x)):
-            self._norm(self._module.input_layernorm, x[rows], out[rows])
-        return out
+    def project(
+        self, x: Tensor, cos: Tensor, sin: Tensor, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What attention reads.
 
-    def keys_values(
-        self, normed: Rows, cos: Tensor, sin: Tensor, count: int
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values, each (kv_heads, count, head_dim); rows from T on are not written."""
-        attention = self._attention
-        size = attention.head_dim
-        heads = attention.k_proj.out_features // size
+        Returns:
+            Queries (kv_heads, T, G, head_dim), scaled by 1 / sqrt(head_dim), keys and values, each
+            (kv_heads, count, head_dim), of which rows from T on are not written.
+        """
+        heads, group, size = self._heads, self._group, self._size
+        query = self._buffers.take("query", self._dtype, heads, len(x), group, size)
         keys = self._buffers.take("keys", self._dtype, heads, count, size)
         values = self._buffers.take("values", self._dtype, count, heads, size)
-        for rows in _blocks(len(normed)):
-            self._rotate(
-                attention.k_proj(normed[rows]).view(-1, heads, size),
-                attention.k_norm.weight.float(),
-                cos[rows],
-                sin[rows],
-                keys[:, rows].transpose(0, 1),
-            )
-            values[rows].flatten(1).copy_(attention.v_proj(normed[rows]))
-        return keys, values.transpose(0, 1)
+        for rows in _blocks(len(x)):
+            normed = self._normed(self._module.input_layernorm, x[rows])
+            made = projected(self._attention, normed)
+            made = made.view(len(made), -1, size)
+            turned = self._rotated(made[:, :-heads], cos[rows], sin[rows])
+            asking = turned[:, :-heads].view(-1, heads, group, size)
+            query[:, rows].copy_(asking.transpose(0, 1))
+            keys[:, rows].copy_(turned[:, -heads:].transpose(0, 1))
+            values[rows].copy_(made[:, -heads:])
+        return query, keys, values.transpose(0, 1)
 
-    def attend(
-        self,
-        x: Tensor,
-        normed: Rows,
-        cos: Tensor,
-        sin: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        attend: Attention,
+    def finish(
+        self, x: Tensor, query: Tensor, keys: Tensor, values: Tensor, attend: Attention
     ) -> None:
-        """Add the attention's output to x, for queries made of `normed`."""
-        attention = self._attention
-        size, heads = attention.head_dim, len(keys)
-        group = attention.q_proj.out_features // size // heads
-        query = self._buffers.take("query", self._dtype, heads, len(x), group, size)
-        weight = attention.q_norm.weight.float() * attention.scaling
-        for rows in _blocks(len(x)):
-            self._rotate(
-                attention.q_proj(normed[rows]).view(-1, heads * group, size),
-                weight,
-                cos[rows],
-                sin[rows],
-                query[:, rows].transpose(0, 1),
-            )
-        attended = self._buffers.take("attended", self._dtype, len(x), heads, group, size)
+        """Add the attention's output, and then the feed-forward part's, to x."""
+        attention, mlp = self._attention, self._module.mlp
+        heads, count, group, size = query.shape
+        attended = self._buffers.take("attended", self._dtype, count, heads, group, size)
         attend(query, keys, values, attended, self._buffers)
-        for rows in _blocks(len(x)):
-            x[rows] += attention.o_proj(self._read("attended", attended[rows].flatten(1)))
-
-    def transform(self, x: Tensor) -> None:
-        """Add the feed-forward part's output to x."""
-        mlp = self._module.mlp
-        for rows in _blocks(len(x)):
-            normed = self._take("normed", *x[rows].shape)
-            self._norm(self._module.post_attention_layernorm, x[rows], normed)
+        for rows in _blocks(count):
+            block = x[rows]
+            block += attention.o_proj(self._read("attended", attended[rows].flatten(1)))
+            normed = self._normed(self._module.post_attention_layernorm, block)
             inner = gated(mlp.gate_proj, mlp.up_proj, normed)
-            x[rows] += mlp.down_proj(self._read("inner", inner))
-
-    def _take(self, name: str, rows: int, width: int) -> Rows:
-        """Memory for what linear maps read."""
-        if self._quantized:
-            return Quantized.take(self._buffers, name, rows, width)
-        return self._buffers.take(name, self._dtype, rows, width)
+            block += mlp.down_proj(self._read("inner", inner))
 
     def _read(self, name: str, x: Tensor) -> Rows:
-        """Rows of the model's dtype, or what maps made of them, as linear maps read them."""
+        """Rows of a floating dtype as linear maps read them."""
         if self._quantized:
             return Quantized.take(self._buffers, name, *x.shape).copy_(x, self._buffers)
-        return x
+        if x.dtype == self._dtype:
+            return x
+        return self._buffers.take(name, self._dtype, *x.shape).copy_(x)
 
-    def _norm(self, norm: Any, x: Tensor, out: Rows) -> None:
-        """A norm module's function of a block of x, written to `out`."""
-        if isinstance(out, Tensor) and out.dtype == torch.float32:
-            result = out
-        else:
-            result = self._buffers.take("norm", torch.float32, *x.shape)
-        rms_norm(x, norm.weight.float(), norm.variance_epsilon, result)
-        if isinstance(out, Quantized):
-            out.copy_(result, self._buffers)
-        elif out is not result:
-            out.copy_(result)
+    def _normed(self, norm: Any, x: Tensor) -> Rows:
+        """A norm module's function of a block of x, as linear maps read it."""
+        exact = self._buffers.take("norm", torch.float32, *x.shape)
+        rms_norm(x, norm.weight.float(), norm.variance_epsilon, exact)
+        return self._read("normed", exact)
 
-    def _rotate(
-        self, projected: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, out: Tensor
-    ) -> None:
-        """Norm of each head and rotary embedding of (rows, heads, head_dim), written to `out`."""
-        x = projected  # which nobody else has
+    def _rotated(self, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Norm of each head and rotary embedding of (rows, heads, head_dim), in float32."""
+        x = heads  # which nobody else has
         if x.dtype != torch.float32:
-            x = self._buffers.take("heads", torch.float32, *projected.shape).copy_(projected)
-        rms_norm(x, weight, self._attention.q_norm.variance_epsilon, x)
-        rotated = self._buffers.take("rotated", torch.float32, *x.shape)
-        (a, b), (left, right) = x.chunk(2, -1), rotated.chunk(2, -1)
+            x = self._buffers.take("heads", torch.float32, *heads.shape).copy_(heads)
+        rms_norm(x, self._head_weights, self._attention.q_norm.variance_epsilon, x)
+        turned = self._buffers.take("turned", torch.float32, *x.shape)
+        (a, b), (left, right) = x.chunk(2, -1), turned.chunk(2, -1)
         torch.mul(a, cos, out=left).addcmul_(b, sin, value=-1)
         torch.mul(b, cos, out=right).addcmul_(a, sin)
-        out.copy_(rotated.view(len(x), *out.shape[1:]))
+        return turned

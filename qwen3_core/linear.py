@@ -19,6 +19,12 @@ from qwen3_core.int8 import Int8Linear
 
 logger = logging.getLogger(__name__)
 
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+"""What transformers calls the maps to queries, keys and values."""
+
+JOINED = "qkv_proj"
+"""What they become."""
+
 ROWS = 1024
 """Rows that the order of the weights is chosen for; it does well for any number."""
 
@@ -70,7 +76,8 @@ class PackedLinear(nn.Module):
 def pack(module: nn.Module, *, int8: bool = False) -> None:
     """Replace the Linear modules within a module by packed ones, where the device has them.
 
-    With `int8` by those of `qwen3_core.int8`, which the device must have.
+    With `int8` by those of `qwen3_core.int8`, which the device must have. The maps to queries, keys
+    and values become one before, on every device; `projected` computes either.
 
     Their weights move, one parent's after the other's, so that little is held twice. Those of other
     modules are copied: they may be parts of a mapped file, which would otherwise stay in memory as
@@ -78,11 +85,28 @@ def pack(module: nn.Module, *, int8: bool = False) -> None:
     """
     found = False
     for parent in [m for m in module.modules() if type(m) is not nn.Linear]:
+        _join_projections(parent)
         if _pack_children(parent, int8=int8):
             give_back_freed()
             found = True
     for weight in module.parameters() if found else ():
         weight.data = weight.data.clone()
+
+
+def _join_projections(parent: nn.Module) -> None:
+    """Replace the maps to queries, keys and values directly within a module, if it has them."""
+    maps: list[Any] = [getattr(parent, name, None) for name in PROJECTIONS]
+    if not all(type(linear) is nn.Linear for linear in maps):
+        return
+    first, *_ = maps
+    joined = nn.Linear(first.in_features, sum(m.out_features for m in maps), device="meta")
+    for name in ("weight", "bias"):
+        parts = [getattr(linear, name) for linear in maps]
+        whole = None if parts[0] is None else torch.cat([part.detach() for part in parts])
+        setattr(joined, name, None if whole is None else nn.Parameter(whole, requires_grad=False))
+    for name in PROJECTIONS:
+        delattr(parent, name)
+    setattr(parent, JOINED, joined)
 
 
 def _pack_children(parent: nn.Module, *, int8: bool) -> bool:
@@ -95,6 +119,14 @@ def _pack_children(parent: nn.Module, *, int8: bool) -> bool:
     for name, child in linears:
         setattr(parent, name, Int8Linear(child) if int8 else PackedLinear(child))
     return bool(linears)
+
+
+def projected(attention: Any, x: Any) -> Tensor:
+    """Queries, keys and values of x behind one another, (rows, all heads * head_dim)."""
+    if hasattr(attention, JOINED):
+        joined: Tensor = getattr(attention, JOINED)(x)
+        return joined
+    return torch.cat([getattr(attention, name)(x) for name in PROJECTIONS], -1)
 
 
 def gated(gate: Any, up: Any, x: Any) -> Tensor:

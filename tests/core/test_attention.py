@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qwen3_core import attention
 from qwen3_core.attention import (
     BlockAttention,
+    FusedAttention,
     Segment,
     VarlenAttention,
     attention_for,
@@ -132,10 +133,52 @@ def test_blocks_and_the_varlen_kernel_see_the_same(segments, seed):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@given(segments=segment_lists(), seed=st.integers(0, 2**16), least=st.sampled_from([1, 20, 256]))
+def test_blocks_and_fused_attention_see_the_same(segments, seed, least):
+    torch.manual_seed(seed)
+    count = segments[-1].queries.stop
+    query = torch.randn(HEADS, count, GROUP, SIZE)
+    keys, values = torch.randn(2, HEADS, 400, SIZE).unbind()
+    found, expected = torch.full((2, count, HEADS, GROUP, SIZE), torch.nan).unbind()
+    BlockAttention(segments)(query, keys, values, expected, Buffers(CPU))
+    FusedAttention(segments, least)(query, keys, values, found, Buffers(CPU))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "prefix", "fuses"),
+    [
+        (256, 256, (), True),
+        (255, 255, (), False),
+        (300, 300, (slice(0, 100), slice(300, 350)), True),
+        (300, 300, (slice(0, 100), slice(300, 351)), False),
+        (300, 301, (), False),  # of which only the last 300 ask
+    ],
+)
+def test_long_segments_are_fused(monkeypatch, queries, keys, prefix, fuses):
+    calls = []
+    attend = F.scaled_dot_product_attention
+
+    def noted(query, *rest, **options):
+        calls.append(query.shape[-2])
+        return attend(query, *rest, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
+    query = torch.randn(HEADS, queries, GROUP, SIZE)
+    seen = torch.randn(HEADS, 1000, SIZE)
+    out = torch.full((queries, HEADS, GROUP, SIZE), torch.nan)
+    segment = Segment(slice(0, queries), slice(500, 500 + keys), prefix)
+    FusedAttention([segment], 256)(query, seen, seen, out, Buffers(CPU))
+    assert bool(calls) is fuses
+    assert all(count % 64 == 0 for count in calls), "few shapes"
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [BlockAttention, lambda segments: FusedAttention(segments, 5)])
 @pytest.mark.parametrize("count", [1, 5, 64, 100])
 @pytest.mark.parametrize("prefix", [(), (slice(200, 203),)])
 @pytest.mark.parametrize("more", [0, 3, 40])
-def test_what_a_segment_does_not_see_may_be_anything(count, prefix, more):
+def test_what_a_segment_does_not_see_may_be_anything(kind, count, prefix, more):
     """Neighbours that overflowed, rows that only make a usual shape, memory as it was found."""
 
     class Dirty(Buffers):
@@ -151,9 +194,9 @@ def test_what_a_segment_does_not_see_may_be_anything(count, prefix, more):
         keys[:, rows].normal_()
         values[:, rows].normal_()
     found, clean = torch.zeros(2, count + more, HEADS, GROUP, SIZE).unbind()
-    BlockAttention([segment])(query, keys, values, found, Dirty(CPU))
+    kind([segment])(query, keys, values, found, Dirty(CPU))
     query, keys, values = (x.nan_to_num() for x in (query, keys, values))
-    BlockAttention([segment])(query, keys, values, clean, Buffers(CPU))
+    kind([segment])(query, keys, values, clean, Buffers(CPU))
     assert found[:count].isfinite().all()
     assert torch.equal(found[:count], clean[:count])
     assert not found[count:].any()
@@ -240,11 +283,28 @@ def test_a_kernel_that_does_not_agree_is_not_used(varlen, monkeypatch, caplog, k
     assert reason in caplog.text
 
 
-def test_cpus_and_float32_take_blocks(varlen):
-    cuda = torch.device("cuda")
-    for device, dtype in ((CPU, torch.bfloat16), (cuda, torch.float32)):
-        found = attention_for(ONE, device=device, dtype=dtype, **SHAPE)
-        assert isinstance(found, BlockAttention)
+@pytest.fixture(params=[True, False], ids=["amx", "without amx"])
+def amx(request, monkeypatch):
+    attention._has_amx.cache_clear()
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: request.param)
+    yield request.param
+    attention._has_amx.cache_clear()
+
+
+def test_cpus_fuse_what_they_are_fast_at(amx):
+    for dtype, fused in ((torch.bfloat16, amx), (torch.float32, True), (torch.float16, False)):
+        found = attention_for(ONE, device=CPU, dtype=dtype, **SHAPE)
+        assert type(found) is (FusedAttention if fused else BlockAttention)
+
+
+def test_a_torch_that_cannot_tell_has_no_amx(amx, monkeypatch):
+    monkeypatch.delattr("torch.cpu._is_amx_tile_supported")
+    assert type(attention_for(ONE, device=CPU, dtype=torch.bfloat16, **SHAPE)) is BlockAttention
+
+
+def test_cuda_takes_blocks_in_float32(varlen):
+    found = attention_for(ONE, device=torch.device("cuda"), dtype=torch.float32, **SHAPE)
+    assert type(found) is BlockAttention
 
 
 @pytest.mark.parametrize("agrees", [True, False])

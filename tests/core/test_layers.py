@@ -70,13 +70,10 @@ def layer_of(module):
 def ours(module, x):
     layer = layer_of(module)
     cos, sin = halves(x)
-    normed = layer.normed(x)
-    keys, values = layer.keys_values(normed, cos, sin, COUNT)
+    query, keys, values = layer.project(x, cos, sin, COUNT)
     every = slice(0, COUNT)
-    attend = BlockAttention([Segment(every, every)])
     out = x.clone()
-    layer.attend(out, normed, cos, sin, keys, values, attend)
-    layer.transform(out)
+    layer.finish(out, query, keys, values, BlockAttention([Segment(every, every)]))
     return out
 
 
@@ -95,11 +92,10 @@ def test_a_layer_in_bfloat16_is_close(module, x, block_rows):
 def test_keys_and_values_have_room_behind_them(module, x, block_rows, more):
     layer = layer_of(module)
     cos, sin = halves(x)
-    normed = layer.normed(x)
     shape = (CONFIG.num_key_value_heads, COUNT + more, CONFIG.head_dim)
-    found = layer.keys_values(normed, cos, sin, COUNT + more)
+    _, *found = layer.project(x, cos, sin, COUNT + more)
     assert [t.shape for t in found] == [shape, shape]
-    every = (x.clone() for x in layer_of(module).keys_values(normed, cos, sin, COUNT))
+    _, *every = layer_of(module).project(x, cos, sin, COUNT)
     for theirs, mine in zip(every, found, strict=True):
         torch.testing.assert_close(mine[:, :COUNT], theirs)
 
@@ -119,23 +115,15 @@ def test_bfloat16_is_rounded_after_norms_and_after_rotation_alone(module, x):
     attention, size = module.self_attn, CONFIG.head_dim
     layer = layer_of(module)
     cos, sin = halves(x)
-    read = layer.normed(x)
-    seen: dict[str, torch.Tensor] = {}
-
-    def attend(query, keys, values, out, buffers):
-        seen.update(query=query)
-        out.zero_()
-
-    keys, values = layer.keys_values(read, cos, sin, COUNT)
-    layer.attend(x.clone(), read, cos, sin, keys, values, attend)
+    read = normed(x, module.input_layernorm.weight).bfloat16()
+    query, keys, _ = layer.project(x, cos, sin, COUNT)
     key = attention.k_proj(read).float().view(COUNT, -1, size)
-    query = attention.q_proj(read).float().view(COUNT, -1, size)
+    asking = attention.q_proj(read).float().view(COUNT, -1, size)
     key = rotated(normed(key, attention.k_norm.weight), cos, sin)
-    query = rotated(normed(query, attention.q_norm.weight) * size**-0.5, cos, sin)
+    asking = rotated(normed(asking, attention.q_norm.weight) * size**-0.5, cos, sin)
     for found, exact in (
-        (read, normed(x, module.input_layernorm.weight)),
         (keys.transpose(0, 1), key),
-        (seen["query"].transpose(0, 1), query.view(COUNT, CONFIG.num_key_value_heads, -1, size)),
+        (query.transpose(0, 1), asking.view(COUNT, CONFIG.num_key_value_heads, -1, size)),
     ):
         assert found.dtype == torch.bfloat16
         # The order of sums in float32 may let a value in a hundred fall to the other side.

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qwen3_core import linear
-from qwen3_core.linear import PackedLinear, gated, pack, rounded
+from qwen3_core.linear import JOINED, PROJECTIONS, PackedLinear, gated, pack, projected, rounded
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +137,56 @@ def test_a_mapped_checkpoint_is_let_go(tmp_path):
     gc.collect()
     assert str(file) not in Path("/proc/self/maps").read_text()
     torch.testing.assert_close(embedding.weight.detach(), parts["embedding"])
+
+
+def projections(outputs, **options):
+    """Maps to queries, keys and values, as transformers names them, and one that stays apart."""
+    torch.manual_seed(0)
+    maps = zip((*PROJECTIONS, "o_proj"), outputs, strict=True)
+    return nn.ModuleDict({name: nn.Linear(48, count, **options) for name, count in maps})
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_maps_to_queries_keys_and_values_become_one(monkeypatch, bias, enabled):
+    monkeypatch.setattr("torch.backends.mkldnn.enabled", enabled)
+    attention = projections((32, 16, 8, 4), bias=bias)
+    x = torch.randn(7, 48)
+    with torch.inference_mode():
+        exact = torch.cat([attention[name](x) for name in PROJECTIONS], -1)
+        torch.testing.assert_close(projected(attention, x), exact)
+        weights = [weakref.ref(attention[name].weight) for name in PROJECTIONS]
+        assert packed(attention) is enabled
+        assert set(attention.keys()) == {JOINED, "o_proj"}
+        gc.collect()
+        assert [weight() for weight in weights] == [None] * 3
+        torch.testing.assert_close(projected(attention, x), exact)
+
+
+def test_maps_become_one_on_every_device():
+    attention = projections((32, 16, 8, 4), device="meta", dtype=torch.bfloat16)
+    pack(attention)
+    joined = attention[JOINED]
+    assert type(joined) is nn.Linear
+    assert (joined.in_features, joined.out_features) == (48, 56)
+    assert joined.weight.shape == (56, 48)
+    assert joined.weight.device.type == "meta"
+    assert joined.weight.dtype == joined.bias.dtype == torch.bfloat16
+    assert not joined.weight.requires_grad
+
+
+def test_maps_of_another_kind_stay_apart():
+    class Special(nn.Linear):
+        pass
+
+    attention = projections((32, 16, 8, 4))
+    attention["v_proj"] = Special(48, 8)
+    x = torch.randn(7, 48)
+    with torch.inference_mode():
+        exact = torch.cat([attention[name](x) for name in PROJECTIONS], -1)
+        pack(attention)
+        assert type(attention["v_proj"]) is Special
+        torch.testing.assert_close(projected(attention, x), exact)
 
 
 def test_packing_again_changes_nothing():
