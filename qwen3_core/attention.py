@@ -29,7 +29,7 @@ KEYS_STEP = 32
 of different shapes is to be small, as `qwen3_core.linear.STEP` says."""
 
 
-FUSED_FROM = {torch.bfloat16: 256, torch.float32: 4096}
+FUSED_FROM = {torch.bfloat16: 64, torch.float32: 4096}
 """Queries of a segment from which on fused attention is clearly faster on CPUs, bfloat16 where they
 have AMX."""
 
@@ -47,6 +47,8 @@ class Segment(NamedTuple):
     """Rows of the keys that end with the queries' own."""
     prefix: tuple[slice, ...] = ()
     """Rows of the keys before those, piece by piece; none of them empty."""
+    answers: bool = True
+    """Whether a result is read from its last query; not so of what is laid of a prefix."""
 
 
 def segments_of(pack: Pack[Any], known: Mapping[Ids, slice]) -> list[Segment]:
@@ -61,8 +63,8 @@ def segments_of(pack: Pack[Any], known: Mapping[Ids, slice]) -> list[Segment]:
         for branch in pack.branches:
             prefix = (known[branch.prefix],) if branch.known else ()
             laid = branch.prefix_rows
-            if laid.stop > laid.start and not branch.joined:
-                yield Segment(laid, laid, prefix)
+            if laid.stop > laid.start:
+                yield Segment(laid, laid, prefix, answers=False)
                 prefix = (*prefix, laid)
             for rows in branch.segments:
                 yield Segment(rows, rows, prefix)
@@ -70,15 +72,9 @@ def segments_of(pack: Pack[Any], known: Mapping[Ids, slice]) -> list[Segment]:
     return list(segments())
 
 
-def last_tokens_of(segments: Sequence[Segment], last_rows: Sequence[int]) -> list[Segment]:
-    """Those of `segments_of` that answer, by their last token alone; the queries lie in a row.
-
-    Args:
-        segments: Of the pack.
-        last_rows: Of the pack.
-    """
-    ends = set(last_rows)
-    answering = [s for s in segments if s.queries.stop - 1 in ends]
+def last_tokens_of(segments: Sequence[Segment]) -> list[Segment]:
+    """Those of a pack that answer, by their last token alone; the queries lie in a row."""
+    answering = [s for s in segments if s.answers]
     return [s._replace(queries=slice(i, i + 1)) for i, s in enumerate(answering)]
 
 
@@ -119,7 +115,7 @@ class BlockAttention:
         heads, _, group, size = query.shape
         dtype, device = query.dtype, query.device
         hidden = _hidden(dtype, device)
-        for rows, own, prefix in self._segments:
+        for rows, own, prefix, _ in self._segments:
             count = rows.stop - rows.start
             pieces = (*prefix, own)
             known = sum(piece.stop - piece.start for piece in pieces)
@@ -164,7 +160,7 @@ class FusedAttention:
         """See `Attention`."""
         self._others(query, keys, values, out, buffers)
         heads, _, group, size = query.shape
-        for rows, own, prefix in self._long:
+        for rows, own, prefix, _ in self._long:
             pieces = (*prefix, own)
             known = sum(piece.stop - piece.start for piece in pieces)
             earlier = known - (rows.stop - rows.start)
@@ -190,11 +186,15 @@ class FusedAttention:
 
 
 def _fuses(segment: Segment, least: int) -> bool:
-    """Whether a segment is long, also beside its prefix, with a query for each key of its own."""
+    """Whether a segment is a long text, also beside its prefix, of which every token asks.
+
+    In bfloat16 the two ways round differently. So which one a text takes depends on the text and
+    its prefix alone: not on what of the prefix is known, nor on other texts.
+    """
     count = segment.queries.stop - segment.queries.start
     before = sum(piece.stop - piece.start for piece in segment.prefix)
     own = segment.keys.stop - segment.keys.start
-    return bool(own == count >= max(least, 2 * before))
+    return segment.answers and bool(own == count >= max(least, 4 * before))
 
 
 def _gathered(x: Tensor, pieces: Sequence[slice], out: Tensor) -> Tensor:

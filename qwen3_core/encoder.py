@@ -179,7 +179,7 @@ class Encoder:
             for prefix, rows in behind.items():
                 keys[:, rows], values[:, rows] = known[prefix][index]
             if index == last:
-                attention = self._attention(last_tokens_of(segments, pack.last_rows))
+                attention = self._attention(last_tokens_of(segments))
                 query, x = query[:, last_rows], x[last_rows]
             layer.finish(x, query, keys, values, attention)
         norm, x = model.norm, x[: len(pack.last_rows)]

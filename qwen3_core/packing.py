@@ -77,8 +77,6 @@ class Branch:
     prefix_rows: slice
     """Where the rest of the prefix lies; may be empty."""
     segments: tuple[slice, ...]
-    joined: bool
-    """True if the only segment includes the prefix's rows, as one plain causal sequence."""
 
 
 W = TypeVar("W", bound=Work)
@@ -155,14 +153,13 @@ def _lay(groups: dict[Ids, list[tuple[W, int]]], known: Known) -> Pack[W]:
         ids += prefix[skipped:]
         positions += range(skipped, len(prefix))
         prefix_rows = slice(start, len(ids))
-        joined = len(ids) > start and len(members) == 1
         segments = []
         for work, index in members:
             own = work.sequences[index].ids
-            begin = start if joined else len(ids)
+            begin = len(ids)
             ids += own
             positions += range(len(prefix), len(prefix) + len(own))
             segments.append(slice(begin, len(ids)))
-        branches.append(Branch(prefix, skipped, prefix_rows, tuple(segments), joined))
+        branches.append(Branch(prefix, skipped, prefix_rows, tuple(segments)))
     everyone = tuple(member for members in groups.values() for member in members)
     return Pack(ids, positions, tuple(branches), everyone)

@@ -90,20 +90,22 @@ def test_a_segment_sees_its_prefix_and_itself():
     pack = next_pack([([Work([TokenSequence(*s) for s in sequences])], 100)], count)
     rows = list(range(40))
     seen = [
-        (rows[s.queries], [i for piece in s.prefix for i in rows[piece]], rows[s.keys])
+        (rows[s.queries], [i for piece in s.prefix for i in rows[piece]], rows[s.keys], s.answers)
         for s in segments_of(pack, known)
     ]
     assert seen == [
-        ([0, 1], [], [0, 1]),  # a prefix, then those that share it
-        ([2], [0, 1], [2]),
-        ([3, 4], [0, 1], [3, 4]),
-        ([5, 6], [], [5, 6]),  # a prefix that nobody shares is part of its segment
-        ([7], [], [7]),
-        ([8], [30, 31], [8]),  # a known prefix
-        ([9], [32], [9]),  # the rest of one, then those that share both
-        ([10], [32, 9], [10]),
-        ([11], [32, 9], [11]),
-        ([12, 13], [33], [12, 13]),  # the rest of one that nobody shares
+        ([0, 1], [], [0, 1], False),  # a prefix, then those that share it
+        ([2], [0, 1], [2], True),
+        ([3, 4], [0, 1], [3, 4], True),
+        ([5], [], [5], False),
+        ([6], [5], [6], True),
+        ([7], [], [7], True),
+        ([8], [30, 31], [8], True),  # a known prefix
+        ([9], [32], [9], False),  # the rest of one, then those that share both
+        ([10], [32, 9], [10], True),
+        ([11], [32, 9], [11], True),
+        ([12], [33], [12], False),
+        ([13], [33, 12], [13], True),
     ]
 
 
@@ -111,7 +113,7 @@ def test_last_tokens_ask_in_the_order_of_their_rows():
     """A prefix that is laid answers nothing, and takes no row."""
     sequences = [((1, 2), (3,)), ((1, 2), (4, 5)), ((), (8, 9))]
     pack = next_pack([([Work([TokenSequence(*s) for s in sequences])], 100)], lambda _: 0)
-    found = last_tokens_of(segments_of(pack, {}), pack.last_rows)
+    found = last_tokens_of(segments_of(pack, {}))
     assert [(s.queries, s.keys, s.prefix) for s in found] == [
         (slice(0, 1), slice(2, 3), (slice(0, 2),)),
         (slice(1, 2), slice(3, 5), (slice(0, 2),)),
@@ -150,8 +152,8 @@ def test_blocks_and_fused_attention_see_the_same(segments, seed, least):
     [
         (256, 256, (), True),
         (255, 255, (), False),
-        (300, 300, (slice(0, 100), slice(300, 350)), True),
-        (300, 300, (slice(0, 100), slice(300, 351)), False),
+        (300, 300, (slice(0, 50), slice(300, 325)), True),
+        (300, 300, (slice(0, 50), slice(300, 326)), False),
         (300, 301, (), False),  # of which only the last 300 ask
     ],
 )
@@ -172,6 +174,10 @@ def test_long_segments_are_fused(monkeypatch, queries, keys, prefix, fuses):
     assert bool(calls) is fuses
     assert all(count % 64 == 0 for count in calls), "few shapes"
     assert out.isfinite().all()
+    calls.clear()
+    laid = segment._replace(answers=False)
+    FusedAttention([laid], 256)(query, seen, seen, out, Buffers(CPU))
+    assert not calls, "of a prefix more or less may be known"
 
 
 @pytest.mark.parametrize("kind", [BlockAttention, lambda segments: FusedAttention(segments, 5)])

@@ -39,8 +39,7 @@ def unpack(packs: list[Pack[Work]], known=MappingProxyType({})) -> dict[tuple[Wo
         for branch in pack.branches:
             assert branch.known == min(known.get(branch.prefix, 0), len(branch.prefix))
             before = list(enumerate(branch.prefix))[: branch.known]
-            if not branch.joined:
-                before += cells[branch.prefix_rows]
+            before += cells[branch.prefix_rows]
             for rows in branch.segments:
                 member = next(members)
                 assert member not in seen, "a sequence is laid twice"

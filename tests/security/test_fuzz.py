@@ -141,10 +141,10 @@ def plan_packs(callers, limits, known):
                 sequence = work.sequences[index]
                 rows = pack.ids[segment]
                 whole = sequence.prefix + sequence.ids
-                assert tuple(rows) == (whole if branch.joined else sequence.ids)
+                assert tuple(rows) == sequence.ids
                 assert pack.positions[segment.stop - 1] == len(whole) - 1
                 laid.append((works.index(work), index))
-            if not branch.joined and branch.prefix not in known:
+            if branch.prefix not in known:
                 assert tuple(pack.ids[branch.prefix_rows]) == branch.prefix
     assert sorted(laid) == [(i, j) for i, each in enumerate(callers) for j in range(len(each))]
 
