@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -15,6 +16,7 @@ from qwen3_core.settings import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_RERANKER_MODEL,
     TINY,
+    Dtype,
     matching_reranker,
 )
 
@@ -44,6 +46,7 @@ class Settings:
     splitter: str
     model: str
     reranker: str
+    dtype: Dtype
     base_url: list[str]
     """Addresses of the servers that run the models; none: they run in this process."""
     uri: str
@@ -99,6 +102,12 @@ def read_settings(description: str | None) -> Settings:
         metavar="MODEL",
         help=f'reranking model; default "{TINY}" with --model {TINY}, else '
         f"{DEFAULT_RERANKER_MODEL}",
+    )
+    add(
+        "--dtype",
+        choices=get_args(Dtype),
+        default="auto",
+        help="what the models compute in; auto: bfloat16 where the hardware has it, else float32",
     )
     add(
         "--base-url",

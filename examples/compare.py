@@ -44,6 +44,7 @@ def search(settings: Settings, store: Milvus, question: str) -> tuple[list[Hit],
     dense = [to_hit(document, score) for document, score in found]
     reranker = Qwen3Reranker(
         model=settings.reranker,
+        dtype=settings.dtype,
         base_url=settings.reranker_url,
         instruction=settings.instruction,
     )

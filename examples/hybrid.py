@@ -62,6 +62,7 @@ def search_langchain(settings: Settings, store: Milvus, question: str) -> list[H
         vectorstore=store,
         reranker=Qwen3Reranker(
             model=settings.reranker,
+            dtype=settings.dtype,
             base_url=settings.reranker_url,
             instruction=settings.instruction,
         ),
@@ -79,6 +80,7 @@ def search_llama_index(settings: Settings, index: VectorStoreIndex, question: st
         MockLLM(),
         reranker=Qwen3Rerank(
             model=settings.reranker,
+            dtype=settings.dtype,
             base_url=settings.reranker_url,
             instruction=settings.instruction,
         ),

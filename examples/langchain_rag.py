@@ -47,6 +47,7 @@ def open_store(settings: Settings, passages: list[Chunk], *, hybrid: bool = Fals
     """A Milvus vector store that holds the passages; only what it lacks is embedded."""
     embeddings = Qwen3Embeddings(
         model=settings.model,
+        dtype=settings.dtype,
         base_url=settings.embedding_url,
         dimensions=settings.dimensions,
         instruction=settings.instruction,
@@ -84,6 +85,7 @@ def answer(settings: Settings, store: Milvus, question: str) -> list[Hit]:
         vectorstore=store,
         reranker=Qwen3Reranker(
             model=settings.reranker,
+            dtype=settings.dtype,
             base_url=settings.reranker_url,
             instruction=settings.instruction,
         ),

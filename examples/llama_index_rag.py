@@ -47,6 +47,7 @@ def open_index(
     """An index over a Milvus store that holds the passages; only what it lacks is embedded."""
     embed_model = Qwen3Embedding(
         model=settings.model,
+        dtype=settings.dtype,
         base_url=settings.embedding_url,
         dimensions=settings.dimensions,
         instruction=settings.instruction,
@@ -97,6 +98,7 @@ def answer(
         open_llm(settings),
         reranker=Qwen3Rerank(
             model=settings.reranker,
+            dtype=settings.dtype,
             base_url=settings.reranker_url,
             instruction=settings.instruction,
         ),
@@ -119,6 +121,7 @@ def search(
     dense = index.as_retriever(similarity_top_k=settings.top_k).retrieve(question)
     reranker = Qwen3Rerank(
         model=settings.reranker,
+        dtype=settings.dtype,
         base_url=settings.reranker_url,
         instruction=settings.instruction,
     )

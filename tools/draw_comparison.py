@@ -1,10 +1,10 @@
 """Draw dense search beside reranking: a real run of `examples/compare.py` as an SVG.
 
-    python tools/draw_comparison.py --out docs/images/comparison.svg \
+    python tools/draw_comparison.py --out docs/images/comparison.svg --dtype float32 \
         --question "Is a row lost if the server crashes right after I inserted it?"
 
-All other options are those of `examples/compare.py`. The passage that answers is marked if the
-question is one of `examples/_questions.py`.
+All other options are those of `examples/compare.py`; in float32 every CPU draws the same order. The
+passage that answers is marked if the question is one of `examples/_questions.py`.
 """
 
 import argparse

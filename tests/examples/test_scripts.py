@@ -172,11 +172,12 @@ def test_wrong_arguments_exit_with_2(run):
 def test_the_picture_is_of_a_run(run, uri, tmp_path):
     question = "Is a row lost if the server crashes right after I inserted it?"
     drawn = tmp_path / "drawn.svg"
-    run("../tools/draw_comparison.py", "--uri", uri, "--out", str(drawn), "--question", question)
+    arguments = ["--uri", uri, "--out", str(drawn), "--dtype", "float32", "--question", question]
+    run("../tools/draw_comparison.py", *arguments)
     shown = ROOT / "docs" / "images" / "comparison.svg"
-    titles = [
-        re.findall(r"class=\"(?:answer)?\">(.*)</text>", picture.read_text("utf-8"))
-        for picture in (drawn, shown)
-    ]
+    pictures = [picture.read_text("utf-8") for picture in (drawn, shown)]
+    titles = [re.findall(r"class=\"(?:answer)?\">(.*)</text>", picture) for picture in pictures]
     assert len(titles[0]) == 20
     assert titles[0] == titles[1]
+    scores = [re.findall(r"class=\"score\">(.*)</text>", picture) for picture in pictures]
+    assert list(map(float, scores[0])) == pytest.approx(list(map(float, scores[1])), abs=0.0011)

@@ -114,8 +114,9 @@ def test_the_score_is_the_cosine(embeddings, tmp_path, metric):
     store = Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "new.db", metric=metric))
     store.add_texts(TEXTS, ids=[str(i) for i in range(len(TEXTS))])
     query = embeddings.embed_query(QUESTION)
+    vectors = dict(zip(TEXTS, embeddings.embed_documents(TEXTS), strict=True))
     for document, score in store.similarity_search_with_score(QUESTION, k=6):
-        (vector,) = embeddings.embed_documents([document.page_content])
+        vector = vectors[document.page_content]
         assert score == pytest.approx(sum(a * b for a, b in zip(query, vector, strict=True)), 1e-4)
 
 

@@ -75,9 +75,10 @@ async def test_async_equals_sync(retriever):
 
 @SYNC_AND_ASYNC
 async def test_the_stores_own_score_is_kept(retriever, embeddings, func):
+    vectors = dict(zip(TEXTS, embeddings.embed_documents(TEXTS), strict=True))
+    query = embeddings.embed_query(QUESTION)
     for document in await call(retriever, func, QUESTION):
-        vector = embeddings.embed_documents([document.page_content])[0]
-        cosine = sum(a * b for a, b in zip(vector, embeddings.embed_query(QUESTION), strict=True))
+        cosine = sum(a * b for a, b in zip(vectors[document.page_content], query, strict=True))
         assert document.metadata["retrieval_score"] == pytest.approx(cosine, abs=1e-5)
 
 
