@@ -102,7 +102,7 @@ def _join_projections(parent: nn.Module) -> None:
     joined = nn.Linear(first.in_features, sum(m.out_features for m in maps), device="meta")
     for name in ("weight", "bias"):
         parts = [getattr(linear, name) for linear in maps]
-        whole = None if parts[0] is None else torch.cat([part.detach() for part in parts])
+        whole = None if parts[0] is None else torch.cat(parts)
         setattr(joined, name, None if whole is None else nn.Parameter(whole, requires_grad=False))
     for name in PROJECTIONS:
         delattr(parent, name)

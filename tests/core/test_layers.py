@@ -11,6 +11,8 @@ from qwen3_core import layers
 from qwen3_core.attention import BlockAttention, Segment
 from qwen3_core.buffers import Buffers
 from qwen3_core.layers import Layer, rms_norm
+from qwen3_core.linear import pack
+from tests.core.test_int8 import needs_int8
 
 # A result that does not fit its buffer is a warning of torch's, and no such buffer is right.
 pytestmark = pytest.mark.filterwarnings("error:An output with one or more elements was resized")
@@ -64,7 +66,7 @@ def expected(module, x):
 
 
 def layer_of(module):
-    return Layer(module, module.mlp.down_proj.weight.dtype, Buffers(CPU))
+    return Layer(module, module.input_layernorm.weight.dtype, Buffers(CPU))
 
 
 def ours(module, x):
@@ -86,6 +88,13 @@ def test_a_layer_in_bfloat16_is_close(module, x, block_rows):
     found = ours(module.bfloat16(), x)
     assert found.dtype == torch.float32, "what layers add to is not rounded between them"
     torch.testing.assert_close(found, exact, atol=0.1, rtol=0.05)
+
+
+@needs_int8
+def test_a_layer_in_integers_is_close(module, x, block_rows):
+    exact = expected(module, x)
+    pack(module, int8=True)
+    assert (ours(module, x) - exact).norm() < 0.03 * (exact - x).norm()
 
 
 @pytest.mark.parametrize("more", [0, 3])

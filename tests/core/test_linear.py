@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qwen3_core import linear
+from qwen3_core.int8 import Int8Linear
 from qwen3_core.linear import JOINED, PROJECTIONS, PackedLinear, gated, pack, projected, rounded
+from tests.core.test_int8 import needs_int8
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +197,10 @@ def test_packing_again_changes_nothing():
     first = module[0]
     pack(module)
     assert module[0] is first
+
+
+@needs_int8
+def test_maps_become_those_of_integers_where_asked_for():
+    module = nn.ModuleList([nn.Linear(48, 80)])
+    pack(module, int8=True)
+    assert isinstance(module[0], Int8Linear)
