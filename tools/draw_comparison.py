@@ -93,7 +93,7 @@ def main() -> None:
         store = open_store(settings, load_passages(settings, split_markdown))
         dense, reranked = compare.search(settings, store, question)
         command = f"python examples/compare.py --top-n {len(dense)} --model {settings.model}"
-        command += f" --reranker {settings.reranker} --question ..."
+        command += f" --reranker {settings.reranker} --dtype {settings.dtype} --question ..."
         options.out.write_text(draw(question, dense, reranked, command), encoding="utf-8")
 
     _shared.run(write, __doc__)
