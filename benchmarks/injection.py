@@ -21,7 +21,7 @@ from rich.table import Table
 from tokenizers import Tokenizer
 
 from qwen3_core import Reranker
-from qwen3_core.loading import load
+from qwen3_core.model.loading import load
 from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
 
 ROOT = Path(__file__).resolve().parent.parent

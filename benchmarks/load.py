@@ -55,8 +55,8 @@ from benchmarks.workload import (
     Workload,
     percentiles,
 )
-from qwen3_core.buffers import give_back_freed
-from qwen3_core.linear import STEP
+from qwen3_core.model.buffers import give_back_freed
+from qwen3_core.model.linear import STEP
 from qwen3_core.settings import Dtype
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}
@@ -370,7 +370,7 @@ def soak(callers: Callers, system: System, seconds: float, tolerance: float) -> 
 def visit_every_size(shared: Shared) -> None:
     """Let packs of every size come once, so that what grows afterwards is not what is new.
 
-    oneDNN keeps programs for each number of rows (`qwen3_core.linear.STEP`), some five megabytes a
+    oneDNN keeps programs for each number of rows (`qwen3_core.model.linear.STEP`), some five MB a
     number; under load, some numbers come for the first time after most of an hour.
     """
     for words in range(1, shared.embedder.engine.encoder.pack_tokens, STEP):

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import describe
-from qwen3_core.milvus import CONSISTENCY
-from qwen3_core.milvus_coarse import CoarseIndex
-from qwen3_core.milvus_index import HNSW_PARAMS, IndexType, index_params, search_params
+from qwen3_core.milvus.coarse import CoarseIndex
+from qwen3_core.milvus.collection import CONSISTENCY
+from qwen3_core.milvus.index import HNSW_PARAMS, IndexType, index_params, search_params
 
 Vectors = npt.NDArray[np.float32]
 Search = Callable[[Vectors], list[str]]

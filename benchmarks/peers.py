@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.checkpoints import ROOT
 from benchmarks.machine import free_port
 from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
-from qwen3_core.linear import projected
+from qwen3_core.model.linear import projected
 from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
 from qwen3_core.remote import TEMPLATE_FILE
 from qwen3_core.remote import Server as RemoteServer

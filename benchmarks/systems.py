@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks.workload import Kind, Request, Workload
 from qwen3_core import Embedder, Reranker
-from qwen3_core.engine import Component, Engine
-from qwen3_core.loading import resolve_dtype
-from qwen3_core.packing import TokenSequence, Work
+from qwen3_core.engine.engine import Component, Engine
+from qwen3_core.engine.worker import Worker
+from qwen3_core.model.loading import resolve_dtype
+from qwen3_core.model.packing import TokenSequence, Work
 from qwen3_core.settings import Dtype
-from qwen3_core.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class PackLog(logging.Handler):
         super().__init__(logging.DEBUG)
         self.packs: list[tuple[int, float]] = []
         """Tokens and seconds of each pack."""
-        self._logger = logging.getLogger("qwen3_core.worker")
+        self._logger = logging.getLogger("qwen3_core.engine.worker")
         self._level, self._propagate = self._logger.level, self._logger.propagate
 
     def emit(self, record: logging.LogRecord) -> None:

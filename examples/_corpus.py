@@ -14,8 +14,8 @@ from typing import Any
 from _shared import MILVUS_DOCS, Settings, UserError, kept_folder
 from tqdm import tqdm
 
-from qwen3_core.ingest.chunks import Chunk, ChunkMaker, source_key, split_at_headings, title_of
-from qwen3_core.ingest.collection import Holdings, delete_chunks, read_holdings
+from qwen3_retrieval.ingest.chunks import Chunk, ChunkMaker, source_key, split_at_headings, title_of
+from qwen3_retrieval.ingest.collection import Holdings, delete_chunks, read_holdings
 
 MILVUS_DOCS_URL = (
     "https://github.com/milvus-io/milvus-docs/releases/download/"

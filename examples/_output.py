@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qwen3_core.ingest.chunks import Chunk
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_RERANKER_MODEL, TINY
+from qwen3_retrieval.ingest.chunks import Chunk
 
 WIDTH = 80
 

@@ -30,7 +30,7 @@ from langchain_qwen3 import (
     create_rag_chain,
     milvus_kwargs,
 )
-from qwen3_core.ingest.chunks import Chunk
+from qwen3_retrieval.ingest.chunks import Chunk
 
 
 def main(settings: Settings) -> None:

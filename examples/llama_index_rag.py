@@ -28,7 +28,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, milvus_kwargs, two_stage_query_engine
-from qwen3_core.ingest.chunks import Chunk
+from qwen3_retrieval.ingest.chunks import Chunk
 
 
 def main(settings: Settings) -> None:

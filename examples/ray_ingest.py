@@ -22,8 +22,8 @@ from _shards import LANGCHAIN, SCHEMAS, VECTOR_FIELD, digest, milvus_row, read_s
 from _shared import BUNDLED_CORPUS
 
 from qwen3_core.batch import Qwen3EmbedBatch
-from qwen3_core.ingest.chunks import split_at_headings, split_to_fit, title_of
 from qwen3_core.settings import TINY
+from qwen3_retrieval.ingest.chunks import split_at_headings, split_to_fit, title_of
 
 OBJECT_STORE = 256 << 20
 """Bytes of shared memory for local Ray; what passes through it is texts, vectors stay in shards."""

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from qwen3_core import __version__
-from qwen3_core.extras import how_to_install
+from qwen3_core.common.extras import how_to_install
 
 if TYPE_CHECKING:
     from langchain_qwen3.embeddings import Qwen3Embeddings

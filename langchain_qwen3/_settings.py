@@ -7,9 +7,9 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from qwen3_core.common.validation import suggest
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
-from qwen3_core.validation import suggest
 
 T = TypeVar("T")
 

@@ -7,12 +7,12 @@ from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr, model_validator
 
 from langchain_qwen3._settings import CheckpointSettings
+from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.validation import check_query
 from qwen3_core.components import make_embedder, settings_of
-from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
 from qwen3_core.remote import RemoteEmbedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
-from qwen3_core.validation import check_query
 
 
 @fields_documented

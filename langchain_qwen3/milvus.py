@@ -6,16 +6,16 @@ from typing import Any, Final
 from langchain_core.embeddings import Embeddings
 
 from langchain_qwen3.embeddings import Qwen3Embeddings
-from qwen3_core.extras import how_to_install
-from qwen3_core.milvus import (
+from qwen3_core.common.extras import how_to_install
+from qwen3_core.common.validation import misplaced, suggests
+from qwen3_core.milvus.collection import (
     CONSISTENCY,
     TEXT_INDEX,
     check_collection,
     check_uri,
     collection_properties,
 )
-from qwen3_core.milvus_index import IndexType, Metric, choose_index, index_params, search_params
-from qwen3_core.validation import misplaced, suggests
+from qwen3_core.milvus.index import IndexType, Metric, choose_index, index_params, search_params
 
 TEXT_FIELD: Final = "sparse"
 """The field for full-text search in a hybrid collection."""

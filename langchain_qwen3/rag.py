@@ -21,8 +21,8 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.vectorstores import VectorStore
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
+from qwen3_core.common.validation import check_query
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
-from qwen3_core.validation import check_query
 
 NO_PASSAGES = "No passages were found."
 """What the LLM reads in place of passages when the retriever returns none."""

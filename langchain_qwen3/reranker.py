@@ -11,13 +11,13 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import PrivateAttr, model_validator
 
 from langchain_qwen3._settings import CheckpointSettings, Threshold, TopN, override
+from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.validation import check_threshold, check_top_n
 from qwen3_core.components import make_reranker, settings_of
-from qwen3_core.docstrings import fields_documented
 from qwen3_core.ranking import Ranked, sigmoid
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
-from qwen3_core.validation import check_threshold, check_top_n
 
 WANTED = "documents must be a list of strings or Documents"
 

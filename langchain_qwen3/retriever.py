@@ -18,11 +18,8 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_qwen3._settings import Threshold, TopN, override
 from langchain_qwen3.reranker import Qwen3Reranker
-from qwen3_core import leaving
-from qwen3_core.docstrings import fields_documented
-from qwen3_core.prompts import resolve_instruction
-from qwen3_core.rag import nothing_found
-from qwen3_core.validation import (
+from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.validation import (
     check_query,
     check_threshold,
     check_top_n,
@@ -30,6 +27,9 @@ from qwen3_core.validation import (
     suggest,
     suggestion,
 )
+from qwen3_core.engine import shutdown as leaving
+from qwen3_core.prompts import resolve_instruction
+from qwen3_core.rag import nothing_found
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ Importing this package loads neither torch nor transformers; the first use of a 
 """
 
 from qwen3_core import Server, __version__
-from qwen3_core.extras import how_to_install
+from qwen3_core.common.extras import how_to_install
 
 try:
     import llama_index.core  # noqa: F401

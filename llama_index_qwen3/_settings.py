@@ -6,9 +6,9 @@ from typing import Any, Self
 from llama_index.core.bridge.pydantic import ConfigDict, Field, SecretStr, model_validator
 from llama_index.core.schema import BaseComponent
 
+from qwen3_core.common.validation import suggest
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
-from qwen3_core.validation import suggest
 
 
 class CheckpointSettings(BaseComponent):

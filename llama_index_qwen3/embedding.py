@@ -7,14 +7,14 @@ from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from llama_index_qwen3._settings import CheckpointSettings
+from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.validation import check_texts
 from qwen3_core.components import make_embedder, settings_of
-from qwen3_core.docstrings import fields_documented
 from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.remote import RemoteEmbedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
-from qwen3_core.validation import check_texts
 
 
 @fields_documented

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from llama_index_qwen3.embedding import Qwen3Embedding
-from qwen3_core.milvus import (
+from qwen3_core.common.validation import misplaced, suggests
+from qwen3_core.milvus.collection import (
     CONSISTENCY,
     TEXT_INDEX,
     check_collection,
     check_uri,
     collection_properties,
 )
-from qwen3_core.milvus_index import IndexType, Metric, choose_index, index_params, search_params
-from qwen3_core.validation import misplaced, suggests
+from qwen3_core.milvus.index import IndexType, Metric, choose_index, index_params, search_params
 
 TEXT_FIELD: Final = "sparse_embedding"
 """The field for full-text search in a hybrid collection."""

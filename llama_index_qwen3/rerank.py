@@ -13,14 +13,14 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
 from llama_index_qwen3._settings import CheckpointSettings
+from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.validation import check_query, check_threshold, check_top_n
 from qwen3_core.components import make_reranker, settings_of
-from qwen3_core.docstrings import fields_documented
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.ranking import Ranked
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
-from qwen3_core.validation import check_query, check_threshold, check_top_n
 
 RETRIEVAL_SCORE = "retrieval_score"
 """Metadata key of the first stage's score, where it is kept."""

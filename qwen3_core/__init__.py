@@ -1,15 +1,18 @@
 """The Qwen3 embedding and reranking models, without any framework.
 
 `Embedder` turns texts into vectors, `Reranker` scores documents against a query. Both run on one
-packed forward pass (`qwen3_core.encoder`). `RemoteEmbedder` and `RemoteReranker` do the same with
-the model on a server. Importing this package loads neither torch nor
+packed forward pass (`qwen3_core.model.encoder`). `RemoteEmbedder` and `RemoteReranker` do the same
+with the model on a server. Importing this package loads neither torch nor
 transformers; the first use of either class does.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from qwen3_core._version import __version__
+
 if TYPE_CHECKING:
     from qwen3_core.embedder import Embedder
+    from qwen3_core.engine.worker import EngineClosedError, Stats
     from qwen3_core.ranking import Ranked
     from qwen3_core.remote import (
         RemoteEmbedder,
@@ -19,9 +22,7 @@ if TYPE_CHECKING:
         ServerError,
     )
     from qwen3_core.reranker import Reranker
-    from qwen3_core.worker import EngineClosedError, Stats
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Embedder",
@@ -39,7 +40,7 @@ __all__ = [
 
 _HOMES = {
     "Embedder": "embedder",
-    "EngineClosedError": "worker",
+    "EngineClosedError": "engine.worker",
     "Ranked": "ranking",
     "RemoteEmbedder": "remote",
     "RemoteReranker": "remote",
@@ -47,7 +48,7 @@ _HOMES = {
     "SelfCheckError": "remote",
     "Server": "remote",
     "ServerError": "remote",
-    "Stats": "worker",
+    "Stats": "engine.worker",
 }
 
 

@@ -11,11 +11,17 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from qwen3_core.common.validation import (
+    check_query,
+    check_text,
+    check_texts,
+    check_threshold,
+    check_top_n,
+)
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.ranking import Ranked, rank
 from qwen3_core.tokenizer import TruncationWarning
-from qwen3_core.validation import check_query, check_text, check_texts, check_threshold, check_top_n
 
 J = TypeVar("J")
 """A call that is ready to run: `_run` runs it in this thread, `_arun` in this event loop."""

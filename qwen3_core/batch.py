@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen3_core.common.validation import check_text
 from qwen3_core.components import make_embedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
-from qwen3_core.validation import check_text
 
 if TYPE_CHECKING:
     import numpy as np

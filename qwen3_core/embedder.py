@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from qwen3_core.base import BaseEmbedder
-from qwen3_core.engine import Component, Job
+from qwen3_core.common.progress import progress_bar
+from qwen3_core.common.validation import check_dimensions
+from qwen3_core.engine.engine import Component, Job
 from qwen3_core.fingerprint import Fingerprint, weights_digest
-from qwen3_core.packing import TokenSequence
-from qwen3_core.progress import progress_bar
+from qwen3_core.model.packing import TokenSequence
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH, Dtype
-from qwen3_core.validation import check_dimensions
 
 
 class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Final
 
-from qwen3_core import __version__
+from qwen3_core._version import __version__
 from qwen3_core.settings import BUNDLED, TINY, Kind
 
 SAMPLES: Final = 64

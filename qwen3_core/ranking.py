@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwen3_core.validation import check_threshold, check_top_n
+from qwen3_core.common.validation import check_threshold, check_top_n
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from qwen3_core.base import BaseReranker
-from qwen3_core.engine import Component, Job
-from qwen3_core.packing import Ids, TokenSequence
-from qwen3_core.progress import progress_bar
+from qwen3_core.common.progress import progress_bar
+from qwen3_core.engine.engine import Component, Job
+from qwen3_core.model.packing import TokenSequence
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
-from qwen3_core.tokenizer import Qwen3Tokenizer
+from qwen3_core.tokenizer import Ids, Qwen3Tokenizer
 
 QUERY_SHARE = 0.5
 """Share of `max_length` that a query may take before it is cut, so that it never pushes the

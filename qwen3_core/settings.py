@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from qwen3_core.validation import got, is_count, is_number
+from qwen3_core.common.validation import got, is_count, is_number
 
 Kind = Literal["embedding", "reranker"]
 """What a checkpoint is for."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from qwen3_core.packing import Ids
 from qwen3_core.prompts import (
     CONTROL_TOKENS,
     END_OF_TEXT,
@@ -21,6 +20,8 @@ from qwen3_core.prompts import (
     rerank_document,
     rerank_question,
 )
+
+Ids = tuple[int, ...]
 
 PUBLISHED_VOCABULARY: Final = 151643
 """Entries of the published models' vocabulary; their control tokens have the ids from here on."""

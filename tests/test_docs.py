@@ -23,7 +23,7 @@ from tests.openai_server import OpenAIServer
 DOCS = ROOT / "docs"
 TEXTS = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 BLOCK = re.compile(r"^( *)```(python|bash|diff)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-INGEST = "python -m qwen3_core.ingest "
+INGEST = "python -m qwen3_retrieval.ingest "
 NOTEBOOKS = set((DOCS / "notebooks").glob("*.md"))  # tests/test_notebooks.py runs them
 
 
@@ -108,7 +108,7 @@ def ingest(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = command.partition("#")[0].split()[3:]
     monkeypatch.setattr(sys, "argv", ["ingest", *arguments, "--model", "tiny"])
     with pytest.raises(SystemExit) as leaving:
-        runpy.run_module("qwen3_core.ingest", run_name="__main__")
+        runpy.run_module("qwen3_retrieval.ingest", run_name="__main__")
     assert not leaving.value.code
 
 
@@ -185,7 +185,7 @@ def test_make_help_lists_every_target():
 def test_error_messages_that_are_explained_are_those_of_the_code():
     ours = [
         node.value
-        for package in ("qwen3_core", "langchain_qwen3", "llama_index_qwen3")
+        for package in ("qwen3_core", "langchain_qwen3", "llama_index_qwen3", "qwen3_retrieval")
         for path in (ROOT / package).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)

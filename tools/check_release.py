@@ -30,7 +30,7 @@ from setup_venv import (
     with_pip_settings_for_uv,
 )
 
-PACKAGES = ("langchain_qwen3", "llama_index_qwen3", "qwen3_core")
+PACKAGES = ("langchain_qwen3", "llama_index_qwen3", "qwen3_core", "qwen3_retrieval")
 IN_WHEEL = (
     *(f"{package}/py.typed" for package in PACKAGES),
     "qwen3_core/remote/qwen3_reranker.jinja",
@@ -49,7 +49,7 @@ IN_SDIST = (
     "tests/conftest.py",
     *IN_WHEEL,
 )
-DEMO_CORPUS = "qwen3_core/demo/corpus/milvus.md"
+DEMO_CORPUS = "qwen3_retrieval/demo/corpus/milvus.md"
 """In the sdist it lies among the examples."""
 MAX_WHEEL = 25e6
 """Bytes; the bundled pair is 32 MB before compression."""
@@ -88,7 +88,7 @@ found = [node.node_id for node in best]
 
 AFTER = """
 import qwen3_core, sys
-from qwen3_core.demo.__main__ import BUNDLED
+from qwen3_retrieval.demo.__main__ import BUNDLED
 assert found == ["1"], found
 assert [*BUNDLED.glob("*.md")], BUNDLED
 assert "site-packages" in qwen3_core.__file__, qwen3_core.__file__

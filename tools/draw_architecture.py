@@ -34,29 +34,43 @@ HEAD = (
 def draw(contracts: list[dict[str, object]]) -> str:
     """The layers as rows of boxes, the highest first; imports go down."""
     by_id = {contract["id"]: contract for contract in contracts}
-    (frameworks, (core,)), modules = (_rows(by_id[name]) for name in ("packages", "core"))
-    height = 3 * ROW + len(modules) * ROW + 20
+    ((commands,), frameworks, (core,)) = _rows(by_id["packages"])
+    tools, modules = _rows(by_id["commands"]), _rows(by_id["core"])
+    top = (len(tools) + 1) * ROW + 20
+    height = top + 3 * ROW + len(modules) * ROW + 20
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-    frame = f'x="16" y="{2 * ROW}" width="{WIDTH - 32}" height="{height - 2 * ROW - 12}"'
+    above = f'x="16" y="8" width="{WIDTH - 32}" height="{top - 20}"'
+    frame = (
+        f'x="16" y="{top + 2 * ROW}" width="{WIDTH - 32}" height="{height - top - 2 * ROW - 12}"'
+    )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="Architecture">',
         f"<style>{STYLE}</style>",
         HEAD,
         f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
-        *_boxes(frameworks, 16, "framework"),
+        f'<rect class="frame" {above} rx="6"/>',
+        _text(WIDTH // 2, 30, commands),
+        *_stack(tools, ROW - 4),
+        *_boxes(frameworks, top + 16, "framework"),
         f'<rect class="frame" {frame} rx="6"/>',
-        _text(WIDTH // 2, 2 * ROW + 22, core),
+        _text(WIDTH // 2, top + 2 * ROW + 22, core),
     ]
-    parts += [
-        f'<path class="down" d="M{x} {16 + BOX} V{2 * ROW - 2}"/>'
-        for x in (WIDTH // 4, WIDTH * 3 // 4)
-    ]
-    for i, row in enumerate(modules):
-        y = 3 * ROW + i * ROW - 8
+    for x in (WIDTH // 4, WIDTH * 3 // 4):
+        parts.append(f'<path class="down" d="M{x} {top - 12} V{top + 14}"/>')
+        parts.append(f'<path class="down" d="M{x} {top + 16 + BOX} V{top + 2 * ROW - 2}"/>')
+    parts += _stack(modules, top + 3 * ROW - 8)
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _stack(rows: list[list[str]], top: int) -> list[str]:
+    """Rows of modules below one another, with an arrow from each to the next."""
+    parts = []
+    for i, row in enumerate(rows):
+        y = top + i * ROW
         parts += _boxes(row, y, "module")
         if i:
             parts.append(f'<path class="down" d="M{WIDTH // 2} {y - ROW + BOX} V{y - 2}"/>')
-    return "\n".join([*parts, "</svg>", ""])
+    return parts
 
 
 def _rows(contract: dict[str, object]) -> list[list[str]]:

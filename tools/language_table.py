@@ -13,9 +13,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from qwen3_core.evaluation import Dataset, Pair, Passage, Question, Settings
-from qwen3_core.evaluation.cache import Cache
-from qwen3_core.evaluation.run import Bench
+from qwen3_retrieval.evaluation import Dataset, Pair, Passage, Question, Settings
+from qwen3_retrieval.evaluation.cache import Cache
+from qwen3_retrieval.evaluation.run import Bench
 
 K = 10
 """Candidates that are reranked."""

@@ -1,7 +1,7 @@
 """Changes the core's code, one small change at a time, and runs its tests: do they notice?
 
     python tools/mutation.py             # all modules
-    python tools/mutation.py packing layers
+    python tools/mutation.py model.packing model.layers
 
 A change is an operator, a condition, a number, a bound, an argument or a statement left out. Only
 code in functions is changed, and no docstrings, type hints, logged or error texts; other texts only
@@ -32,17 +32,17 @@ from unittest.mock import patch
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "prompts": ["prompts", "template"],
-    "packing": ["packing"],
+    "model.packing": ["packing"],
     "tokenizer": ["tokenizer"],
-    "buffers": ["buffers"],
-    "attention": ["attention"],
-    "layers": ["layers"],
-    "linear": ["linear"],
+    "model.buffers": ["buffers"],
+    "model.attention": ["attention"],
+    "model.layers": ["layers"],
+    "model.linear": ["linear"],
     "reranker": ["reranker"],
 }
 """Modules of `qwen3_core`, each with the files of `tests/core` that specify it."""
 
-TEXT_MATTERS = {"prompts", "tokenizer", "buffers"}
+TEXT_MATTERS = {"prompts", "tokenizer", "model.buffers"}
 """Modules whose texts say what is computed; elsewhere they are names, or for people to read."""
 
 PRELOADED = ["transformers.models.qwen3.modeling_qwen3", "hypothesis.strategies", "tokenizers"]
@@ -216,7 +216,7 @@ def covers(known: str, change: str) -> bool:
 
 def check(module: str, known: Set[str]) -> bool:
     """Run all mutants of a module; whether none survived but those that compute the same."""
-    source = (ROOT / "qwen3_core" / f"{module}.py").read_text(encoding="utf-8")
+    source = (ROOT / "qwen3_core" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     begin = time.monotonic()
     if outcome(module, source, None) != "survived":
         sys.exit(f"{module}: its tests fail as it is")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qwen3_core.extras import how_to_install
+from qwen3_core.common.extras import how_to_install
 from qwen3_core.remote.errors import ServerError
 from qwen3_core.remote.server import Server
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from qwen3_core.base import Base
-from qwen3_core.engine import INLINE_CHARACTERS
+from qwen3_core.common.validation import is_count
+from qwen3_core.engine.engine import INLINE_CHARACTERS
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.remote import loops
 from qwen3_core.remote.client import Client
@@ -36,7 +37,6 @@ from qwen3_core.settings import (
     check_settings,
 )
 from qwen3_core.tokenizer import Qwen3Tokenizer
-from qwen3_core.validation import is_count
 
 T = TypeVar("T")
 B = TypeVar("B")
@@ -249,7 +249,7 @@ class Remote(Base[Call]):
         return self._tokenizer
 
     def _find_tokenizer(self) -> Qwen3Tokenizer:
-        from qwen3_core.loading import load_tokenizer
+        from qwen3_core.model.loading import load_tokenizer
 
         name = self._server.tokenizer
         if name is None:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from qwen3_core.base import BaseEmbedder
+from qwen3_core.common.progress import progress_bar
+from qwen3_core.common.validation import check_dimensions
 from qwen3_core.embedder import check_instruction, texts_cut, unit
-from qwen3_core.engine import windows
+from qwen3_core.engine.engine import windows
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.progress import progress_bar
 from qwen3_core.prompts import DEFAULT_TASK, END_OF_TEXT, TASKS, query_prefix, query_text
 from qwen3_core.remote import loops
 from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_embedding
@@ -22,7 +23,6 @@ from qwen3_core.remote.replies import in_order, numbers, tokens_read
 from qwen3_core.remote.server import Dialect, Limits, Server
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH
 from qwen3_core.tokenizer import Qwen3Tokenizer
-from qwen3_core.validation import check_dimensions
 
 Batch = tuple[int, list[str]]
 """Position of the first text, and the texts as they are sent."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen3_core.validation import is_count
+from qwen3_core.common.validation import is_count
 
 
 def in_order(entries: Any, count: int) -> list[dict[str, Any]]:

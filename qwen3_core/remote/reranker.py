@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from qwen3_core.base import BaseReranker
-from qwen3_core.engine import windows
-from qwen3_core.progress import progress_bar
+from qwen3_core.common.progress import progress_bar
+from qwen3_core.engine.engine import windows
 from qwen3_core.prompts import (
     DEFAULT_TASK,
     RERANK_SUFFIX,

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit, urlunsplit
 
+from qwen3_core.common.validation import got, is_count, is_number
 from qwen3_core.settings import Kind
-from qwen3_core.validation import got, is_count, is_number
 
 ServerKind = Literal["auto", "vllm", "sglang", "llama.cpp", "cohere", "tei", "dashscope"]
 """What a server is. "cohere" is any server with Cohere's or Jina's rerank API: Infinity,

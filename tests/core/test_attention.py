@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3_core import attention
-from qwen3_core.attention import (
+from qwen3_core.model import attention
+from qwen3_core.model.attention import (
     BlockAttention,
     FusedAttention,
     Segment,
@@ -20,9 +20,9 @@ from qwen3_core.attention import (
     last_tokens_of,
     segments_of,
 )
-from qwen3_core.buffers import Buffers
-from qwen3_core.encoder import Encoder
-from qwen3_core.packing import TokenSequence, Work, next_pack
+from qwen3_core.model.buffers import Buffers
+from qwen3_core.model.encoder import Encoder
+from qwen3_core.model.packing import TokenSequence, Work, next_pack
 
 # A result that does not fit its buffer is a warning of torch's, and no such buffer is right.
 pytestmark = pytest.mark.filterwarnings("error:An output with one or more elements was resized")
@@ -212,7 +212,7 @@ def test_what_a_segment_does_not_see_may_be_anything(kind, count, prefix, more):
 
 
 def test_a_model_computes_the_same_with_the_varlen_kernel(random_checkpoints, varlen, monkeypatch):
-    from qwen3_core.loading import load
+    from qwen3_core.model.loading import load
 
     model = load(random_checkpoints["embedding"], "embedding", device="cpu", dtype="float32").model
     sequences = [
@@ -233,7 +233,8 @@ def test_a_model_computes_the_same_with_the_varlen_kernel(random_checkpoints, va
 
     expected = list(states())
     monkeypatch.setattr(
-        "qwen3_core.encoder.attention_for", lambda segments, **_: VarlenAttention(segments, CPU)
+        "qwen3_core.model.encoder.attention_for",
+        lambda segments, **_: VarlenAttention(segments, CPU),
     )
     for found, blocks in zip(states(), expected, strict=True):
         np.testing.assert_allclose(found, blocks, atol=1e-5)

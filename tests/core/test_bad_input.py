@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
+from qwen3_core.common.validation import check_dimensions, check_threshold, check_top_n
 from qwen3_core.embedder import unit
-from qwen3_core.milvus_index import choose_index, search_params
+from qwen3_core.milvus.index import choose_index, search_params
 from qwen3_core.ranking import rank
 from qwen3_core.settings import check_settings
 from qwen3_core.tokenizer import TruncationWarning
-from qwen3_core.validation import check_dimensions, check_threshold, check_top_n
 
 SURROGATE = "broken \ud83d text"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qwen3_core.buffers import Buffers, give_back_freed, is_out_of_memory
+from qwen3_core.model.buffers import Buffers, give_back_freed, is_out_of_memory
 
 CPU = torch.device("cpu")
 

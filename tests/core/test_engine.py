@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.engine import open_engine
+from qwen3_core.engine.engine import open_engine
 from tests.conftest import TINY
 
 
@@ -31,16 +31,16 @@ def test_engine_is_released_with_its_last_user():
 
 
 def test_threads_load_it_once(monkeypatch):
-    import qwen3_core.loading
+    import qwen3_core.model.loading
 
     loads = []
-    load = qwen3_core.loading.load
+    load = qwen3_core.model.loading.load
 
     def counted(*args, **kwargs):
         loads.append(args)
         return load(*args, **kwargs)
 
-    monkeypatch.setattr("qwen3_core.loading.load", counted)
+    monkeypatch.setattr("qwen3_core.model.loading.load", counted)
     engines = []
     barrier = threading.Barrier(6)
 

@@ -10,7 +10,7 @@ from pymilvus import DataType, MilvusClient
 
 from qwen3_core import Embedder, RemoteEmbedder, __version__
 from qwen3_core.fingerprint import Fingerprint, weights_digest
-from qwen3_core.milvus import FINGERPRINT_KEY, check_collection, collection_properties
+from qwen3_core.milvus.collection import FINGERPRINT_KEY, check_collection, collection_properties
 from tests.conftest import TINY
 
 HUB = Fingerprint(
@@ -129,10 +129,10 @@ def test_a_collection_is_compared(client, tmp_path):
 
 
 def test_a_collection_of_somebody_else_is_taken_with_a_note(client, tmp_path, caplog):
-    caplog.set_level(logging.WARNING, "qwen3_core.milvus")
+    caplog.set_level(logging.WARNING, "qwen3_core.milvus.collection")
     uri = str(tmp_path / "milvus.db")
     assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == ("", False)
-    (record,) = [r for r in caplog.records if r.name == "qwen3_core.milvus"]
+    (record,) = [r for r in caplog.records if r.name == "qwen3_core.milvus.collection"]
     assert "collection 'docs' does not say what its vectors were made with" in record.message
 
 

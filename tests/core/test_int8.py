@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from qwen3_core import Embedder, Reranker, int8
-from qwen3_core.buffers import Buffers
-from qwen3_core.engine import held_engine
-from qwen3_core.int8 import Int8Linear, Quantized, why_not
-from qwen3_core.linear import pack
-from qwen3_core.loading import resolve_dtype
+from qwen3_core import Embedder, Reranker
+from qwen3_core.engine.engine import held_engine
+from qwen3_core.model import int8
+from qwen3_core.model.buffers import Buffers
+from qwen3_core.model.int8 import Int8Linear, Quantized, why_not
+from qwen3_core.model.linear import pack
+from qwen3_core.model.loading import resolve_dtype
 from tests.core.test_parity import (
     BFLOAT16_LOG_ODDS,
     BFLOAT16_VECTORS,
@@ -148,7 +149,7 @@ def test_products_that_overflow_are_not_used(monkeypatch, tried_anew):
 def test_the_bundled_embedding_model_stays_close(caplog):
     texts = [*ragged_texts(12)[4:], "Milvus keeps data in object storage.", "Cats sleep."]
     exact = Embedder("tiny", dtype="float32").embed_documents(texts)
-    with caplog.at_level(logging.INFO, "qwen3_core.int8_encoder"):
+    with caplog.at_level(logging.INFO, "qwen3_core.model.int8_check"):
         model = Embedder("tiny", dtype="int8")
         found = model.embed_documents(texts)
     assert (exact * found).sum(1).min() > 0.99

@@ -7,11 +7,11 @@ import torch
 from transformers import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RotaryEmbedding
 
-from qwen3_core import layers
-from qwen3_core.attention import BlockAttention, Segment
-from qwen3_core.buffers import Buffers
-from qwen3_core.layers import Layer, rms_norm
-from qwen3_core.linear import pack
+from qwen3_core.model import layers
+from qwen3_core.model.attention import BlockAttention, Segment
+from qwen3_core.model.buffers import Buffers
+from qwen3_core.model.layers import Layer, rms_norm
+from qwen3_core.model.linear import pack
 from tests.core.test_int8 import needs_int8
 
 # A result that does not fit its buffer is a warning of torch's, and no such buffer is right.

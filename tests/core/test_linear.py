@@ -12,9 +12,17 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from qwen3_core import linear
-from qwen3_core.int8 import Int8Linear
-from qwen3_core.linear import JOINED, PROJECTIONS, PackedLinear, gated, pack, projected, rounded
+from qwen3_core.model import linear
+from qwen3_core.model.int8 import Int8Linear
+from qwen3_core.model.linear import (
+    JOINED,
+    PROJECTIONS,
+    PackedLinear,
+    gated,
+    pack,
+    projected,
+    rounded,
+)
 from tests.core.test_int8 import needs_int8
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.loading import load, resolve_device, resolve_dtype, vector_length
+from qwen3_core.model.loading import load, resolve_device, resolve_dtype, vector_length
 from tests.conftest import TINY
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.packing import TokenSequence, Work
+from qwen3_core.model.packing import TokenSequence, Work
 from tests.conftest import ROOT, TINY
 
 DOCUMENTS = [f"Milvus fact number {i}: segments are sealed and flushed. " * 3 for i in range(40)]
@@ -56,7 +56,7 @@ def test_a_pack_is_split_until_it_fits(folder, short, error, caplog):
     embedder = Embedder(folder / "embedding", dtype="float32")
     expected = embedder.embed_documents(DOCUMENTS)
     sizes = short(embedder, 150, error)
-    with caplog.at_level(logging.WARNING, logger="qwen3_core.worker"):
+    with caplog.at_level(logging.WARNING, logger="qwen3_core.engine.worker"):
         vectors = embedder.embed_documents(DOCUMENTS)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert "not enough memory for a pack of" in caplog.text

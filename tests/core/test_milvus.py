@@ -6,12 +6,9 @@ import sys
 import pytest
 from pymilvus import MilvusClient
 
-from qwen3_core.milvus import (
-    check_collection,
-    check_text_lengths,
-    literal,
-)
-from qwen3_core.milvus_index import choose_index, index_params, search_params
+from qwen3_core.milvus import literal
+from qwen3_core.milvus.collection import check_collection, check_text_lengths
+from qwen3_core.milvus.index import choose_index, index_params, search_params
 
 
 @pytest.fixture

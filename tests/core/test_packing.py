@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3_core.packing import Pack, TokenSequence, Work, next_pack
+from qwen3_core.model.packing import Pack, TokenSequence, Work, next_pack
 
 PREFIXES = st.sampled_from([(), (1,), (2, 3), (2, 3, 8), (4, 5, 6, 7), tuple(range(100, 130))])
 SEQUENCES = st.lists(

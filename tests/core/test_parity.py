@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.encoder import Encoder
+from qwen3_core.model.encoder import Encoder
 from tests.conftest import TINY
 from tests.reference import TASK, ReferenceEmbedder, ReferenceReranker, query_prompt
 
@@ -188,7 +188,7 @@ def test_a_prefix_that_begins_like_a_remembered_one_is_computed_from_there(rando
 
 
 def test_remembered_prefixes_are_bounded(random_checkpoints, monkeypatch):
-    monkeypatch.setattr("qwen3_core.encoder.PREFIX_CACHE_TOKENS", 250)
+    monkeypatch.setattr("qwen3_core.model.encoder.PREFIX_CACHE_TOKENS", 250)
     model = reranker(random_checkpoints["reranker"])
     model.score_pairs([(f"query {i // 2}", "a text " * 10) for i in range(24)])
     held = list(model.engine.encoder._prefixes)
@@ -199,7 +199,7 @@ def test_remembered_prefixes_are_bounded(random_checkpoints, monkeypatch):
 def test_a_prefix_larger_than_the_cache_still_serves_its_packs(random_checkpoints, monkeypatch):
     query, texts = "How is data stored?", ragged_texts(10)
     expected = reranker(random_checkpoints["reranker"]).score(query, texts)
-    monkeypatch.setattr("qwen3_core.encoder.PREFIX_CACHE_TOKENS", 0)
+    monkeypatch.setattr("qwen3_core.model.encoder.PREFIX_CACHE_TOKENS", 0)
     model = reranker(random_checkpoints["reranker"], pack_tokens=100)
     before = model.stats()
     found = model.score(query, texts)

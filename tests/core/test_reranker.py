@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwen3_core import Reranker, engine
+from qwen3_core import Reranker
+from qwen3_core.engine import engine
 from qwen3_core.reranker import documents_cut, fit_query
 from qwen3_core.tokenizer import Qwen3Tokenizer, TruncationWarning
 from tests.conftest import TINY

@@ -9,9 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from qwen3_core.packing import Ids
 from qwen3_core.prompts import CONTROL_TOKENS
-from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Qwen3Tokenizer, _appended
+from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Ids, Qwen3Tokenizer, _appended
 from tests.conftest import APPEND_END_OF_TEXT, TINY, optional_data
 from tests.reference import HEAD, TAIL, TASK, query_prompt
 

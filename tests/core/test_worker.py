@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwen3_core import Embedder, EngineClosedError, Reranker, buffers, worker
+from qwen3_core import Embedder, EngineClosedError, Reranker
+from qwen3_core.engine import worker
+from qwen3_core.model import buffers
 from tests.conftest import ROOT, TINY
 
 DOCUMENTS = [f"Milvus fact number {i}: segments are sealed and flushed. " * 3 for i in range(40)]
@@ -200,7 +202,7 @@ def slow_load(embedder, monkeypatch):
         component.close()  # as if it was made before the model was loaded
         return component
 
-    monkeypatch.setattr("qwen3_core.engine.open_engine", open_late)
+    monkeypatch.setattr("qwen3_core.engine.engine.open_engine", open_late)
     # What times a call in a thread, and every event loop.
     monkeypatch.setattr(time, "monotonic", lambda: real() + late)
     return make
@@ -223,7 +225,7 @@ async def test_a_load_that_runs_out_of_its_own_time_says_so(slow_load, monkeypat
         raise TimeoutError("the hub does not answer")
 
     component = slow_load()
-    monkeypatch.setattr("qwen3_core.engine.open_engine", hang)
+    monkeypatch.setattr("qwen3_core.engine.engine.open_engine", hang)
     with pytest.raises(TimeoutError, match="the hub does not answer"):
         component.embed_queries(["first"])
     with pytest.raises(TimeoutError, match="the hub does not answer"):
@@ -311,7 +313,7 @@ async def test_async_twins_give_the_same_answers(embedder):
 
 def test_documents_stream_through_in_windows(embedder, monkeypatch):
     expected = embedder.embed_documents(DOCUMENTS)
-    monkeypatch.setattr("qwen3_core.engine.WINDOW_CHARACTERS", 400)
+    monkeypatch.setattr("qwen3_core.engine.engine.WINDOW_CHARACTERS", 400)
     most = 0
     submit = embedder.engine.worker.submit
 
@@ -435,7 +437,7 @@ def test_freed_memory_is_given_back_after_a_while_of_service(embedder, monkeypat
 
 
 def test_the_log_tells_of_packs_and_requests(embedder, caplog):
-    with caplog.at_level("DEBUG", logger="qwen3_core.worker"):
+    with caplog.at_level("DEBUG", logger="qwen3_core.engine.worker"):
         embedder.embed_documents(["a secret document"])
     assert "pack of 4 tokens, 1 sequences, 1 requests" in caplog.text
     assert "request of 1 sequences waited" in caplog.text
@@ -450,7 +452,7 @@ def test_opentelemetry_gets_a_span_below_the_callers(embedder, monkeypatch):
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr("qwen3_core.telemetry.trace.get_tracer", provider.get_tracer)
+    monkeypatch.setattr("qwen3_core.engine.telemetry.trace.get_tracer", provider.get_tracer)
     with provider.get_tracer("caller").start_as_current_span("call") as caller:
         embedder.embed_documents(["a secret document", "another"])
     (span,) = [s for s in exporter.get_finished_spans() if s.name == "qwen3.encode"]
@@ -463,7 +465,7 @@ def test_opentelemetry_gets_a_span_below_the_callers(embedder, monkeypatch):
 
 
 def test_without_opentelemetry_there_is_no_span(embedder, monkeypatch):
-    monkeypatch.setattr("qwen3_core.telemetry.trace", None)
+    monkeypatch.setattr("qwen3_core.engine.telemetry.trace", None)
     assert embedder.embed_queries(["hello"]).shape == (1, 256)
 
 
@@ -548,7 +550,7 @@ def test_a_forked_child_does_not_wait_for_openmp_threads_it_has_not():
     assert done.stdout == "ended 0\n"
 
 
-@pytest.mark.parametrize("first", ["concurrent.futures.thread", "qwen3_core.engine"])
+@pytest.mark.parametrize("first", ["concurrent.futures.thread", "qwen3_core.engine.engine"])
 def test_exit_with_queued_work_does_not_wait_for_it(first):
     done = run_script(
         f"""

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.demo.__main__ import BUNDLED, EXAMPLES
-from qwen3_core.demo.page import Setup, build, serve
-from qwen3_core.demo.passages import MAX_FILES, read_folder, read_uploads
-from qwen3_core.demo.search import Searcher
+from qwen3_retrieval.demo.__main__ import BUNDLED, EXAMPLES
+from qwen3_retrieval.demo.page import Setup, build, serve
+from qwen3_retrieval.demo.passages import MAX_FILES, read_folder, read_uploads
+from qwen3_retrieval.demo.search import Searcher
 from tests.conftest import free_port
 from tests.ingest.test_reading import pdf
 from tests.openai_server import OpenAIServer
@@ -190,7 +190,7 @@ def test_models_on_servers(visit, tmp_path):
     (tmp_path / "tea.md").write_text("# Tea\n\nGreen tea is steeped at 80 degrees.")
     port = free_port()
     with FakeServer("vllm") as server:
-        command = [sys.executable, "-m", "qwen3_core.demo", "--base-url", server.url]
+        command = [sys.executable, "-m", "qwen3_retrieval.demo", "--base-url", server.url]
         command += ["--corpus", str(tmp_path), "--port", str(port), "--model", "tiny"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
             try:
@@ -245,7 +245,7 @@ def test_uploads_have_limits(tmp_path, monkeypatch):
     large.write_bytes(b"x" * 5_000_001)
     with pytest.raises(ValueError, match=r"b\.txt is too large: at most 5 MB"):
         read_uploads([large])
-    monkeypatch.setattr("qwen3_core.demo.passages.MAX_PASSAGES", 100)
+    monkeypatch.setattr("qwen3_retrieval.demo.passages.MAX_PASSAGES", 100)
     large.write_text(" ".join(map(str, range(50_000))))
     with pytest.raises(ValueError, match="more than 100 passages"):
         read_uploads([large])
@@ -257,7 +257,7 @@ def test_uploads_have_limits(tmp_path, monkeypatch):
 def test_without_gradio_the_extra_is_named(tmp_path: Path):
     code = (
         "import sys; sys.modules['gradio'] = None; "
-        "from qwen3_core.demo.__main__ import main; sys.exit(main([]))"
+        "from qwen3_retrieval.demo.__main__ import main; sys.exit(main([]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1

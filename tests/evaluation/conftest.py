@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder
-from qwen3_core.evaluation import Pair, Report, Settings, evaluate, load_dataset
+from qwen3_retrieval.evaluation import Pair, Report, Settings, evaluate, load_dataset
 from tests.conftest import ROOT
 
 for package in ("bm25s", "matplotlib", "pytrec_eval", "rich", "scipy"):

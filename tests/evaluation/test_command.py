@@ -8,12 +8,12 @@ import warnings
 
 import pytest
 
-import qwen3_core.evaluation.__main__ as command_module
-from qwen3_core.evaluation import Pair, extra
-from qwen3_core.evaluation.__main__ import main
-from qwen3_core.evaluation.load import load_passages
-from qwen3_core.evaluation.synthetic import make_questions
-from qwen3_core.evaluation.terminal import show
+import qwen3_retrieval.evaluation.__main__ as command_module
+from qwen3_retrieval.evaluation import Pair, extra
+from qwen3_retrieval.evaluation.__main__ import main
+from qwen3_retrieval.evaluation.load import load_passages
+from qwen3_retrieval.evaluation.synthetic import make_questions
+from qwen3_retrieval.evaluation.terminal import show
 from tests.conftest import ROOT
 from tests.evaluation.conftest import CORPUS, write
 from tests.openai_server import OpenAIServer, passages
@@ -133,7 +133,7 @@ def test_importing_it_needs_no_extra():
         "import sys\n"
         "for name in ('bm25s', 'matplotlib', 'pytrec_eval', 'rich', 'scipy', 'torch'):\n"
         "    sys.modules[name] = None\n"
-        "import qwen3_core.evaluation as e\n"
+        "import qwen3_retrieval.evaluation as e\n"
         "[getattr(e, name) for name in e.__all__]\n"
         "try:\n    e.nothing\nexcept AttributeError as error:\n    print(error)\n"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_core.evaluation import Dataset, Passage, Question, load_dataset, load_passages
-from qwen3_core.evaluation.dataset import DatasetError
-from qwen3_core.evaluation.folder import MAX_PIECE
+from qwen3_retrieval.evaluation import Dataset, Passage, Question, load_dataset, load_passages
+from qwen3_retrieval.evaluation.dataset import DatasetError
+from qwen3_retrieval.evaluation.folder import MAX_PIECE
 from tests.evaluation.conftest import CORPUS, write
 
 LONG = "Objects are written to the disk of the node and then to the object storage behind it. "

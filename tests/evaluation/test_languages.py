@@ -4,8 +4,8 @@ import importlib
 
 import pytest
 
-from qwen3_core.evaluation import Pair, Settings
-from qwen3_core.evaluation.cache import Cache
+from qwen3_retrieval.evaluation import Pair, Settings
+from qwen3_retrieval.evaluation.cache import Cache
 from tests.conftest import ROOT
 from tests.evaluation.conftest import write
 

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from qwen3_core.evaluation.metrics import compare, estimate, evaluate_run, holm, names, p_value
+from qwen3_retrieval.evaluation.metrics import compare, estimate, evaluate_run, holm, names, p_value
 
 QRELS = {"both": {"a": 2, "b": 1}, "first": {"c": 1}, "nothing": {"d": 1}}
 RUN = {"both": ["x", "a", "y", "b"], "first": ["c", "x"], "nothing": ["x"]}

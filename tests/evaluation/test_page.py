@@ -7,8 +7,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from qwen3_core.evaluation.page import render
-from qwen3_core.evaluation.result import Move, View
+from qwen3_retrieval.evaluation.page import render
+from qwen3_retrieval.evaluation.result import Move, View
 
 HOSTILE = "</script><script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.evaluation import (
+from qwen3_retrieval.evaluation import (
     Dataset,
     Hit,
     Pair,
@@ -22,11 +22,11 @@ from qwen3_core.evaluation import (
     load_dataset,
     load_passages,
 )
-from qwen3_core.evaluation.cache import Cache
-from qwen3_core.evaluation.metrics import Estimate, evaluate_run
-from qwen3_core.evaluation.result import Latency, Point, Setting
-from qwen3_core.evaluation.sources import Matcher, as_search
-from qwen3_core.evaluation.sweep import frontier
+from qwen3_retrieval.evaluation.cache import Cache
+from qwen3_retrieval.evaluation.metrics import Estimate, evaluate_run
+from qwen3_retrieval.evaluation.result import Latency, Point, Setting
+from qwen3_retrieval.evaluation.sources import Matcher, as_search
+from qwen3_retrieval.evaluation.sweep import frontier
 from tests.conftest import ROOT
 from tests.evaluation.conftest import CORPUS, SETTINGS
 
@@ -286,7 +286,7 @@ def test_a_run_that_was_killed_goes_on(cache, tmp_path, embedded):
         *("--questions", "5", "--k", "6", "--latency-questions", "2", "--no-sweep"),
         *("--html", str(tmp_path / "report.html")),
     ]
-    command = [sys.executable, "-m", "qwen3_core.evaluation", *options]
+    command = [sys.executable, "-m", "qwen3_retrieval.evaluation", *options]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
     while entries(path) < 90:  # 75 passages, the questions, and some scores

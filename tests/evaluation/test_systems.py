@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.evaluation import load_dataset
-from qwen3_core.evaluation.cache import Cache, Keys, to_bytes, to_vector
-from qwen3_core.evaluation.lexical import Lexical, top, words
-from qwen3_core.evaluation.models import Models
-from qwen3_core.evaluation.result import Setting
-from qwen3_core.evaluation.settings import Pair, Settings
-from qwen3_core.evaluation.systems import Systems, fuse
 from qwen3_core.prompts import TASKS
+from qwen3_retrieval.evaluation import load_dataset
+from qwen3_retrieval.evaluation.cache import Cache, Keys, to_bytes, to_vector
+from qwen3_retrieval.evaluation.lexical import Lexical, top, words
+from qwen3_retrieval.evaluation.models import Models
+from qwen3_retrieval.evaluation.result import Setting
+from qwen3_retrieval.evaluation.settings import Pair, Settings
+from qwen3_retrieval.evaluation.systems import Systems, fuse
 from tests.evaluation.conftest import CORPUS
 
 pytestmark = pytest.mark.filterwarnings("ignore::qwen3_core.tokenizer.TruncationWarning")

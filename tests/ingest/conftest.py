@@ -11,7 +11,7 @@ pytest.importorskip("pymilvus", reason="Milvus is not installed")
 
 from pymilvus import MilvusClient
 
-from qwen3_core.ingest.__main__ import LOUD, main
+from qwen3_retrieval.ingest.__main__ import LOUD, main
 
 ID_FIELDS = {"langchain": "pk", "llama-index": "id"}
 VECTOR_FIELDS = {"langchain": "vector", "llama-index": "embedding"}

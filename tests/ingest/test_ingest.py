@@ -14,11 +14,11 @@ import pytest
 from pymilvus import MilvusClient, MilvusException
 
 from qwen3_core import Embedder
-from qwen3_core.command import with_options
-from qwen3_core.ingest import framework as framework_module
-from qwen3_core.ingest import run
-from qwen3_core.ingest.__main__ import OPTIONS
-from qwen3_core.ingest.framework import FRAMEWORKS
+from qwen3_retrieval.command import with_options
+from qwen3_retrieval.ingest import framework as framework_module
+from qwen3_retrieval.ingest import run
+from qwen3_retrieval.ingest.__main__ import OPTIONS
+from qwen3_retrieval.ingest.framework import FRAMEWORKS
 from tests.conftest import ROOT, TINY
 from tests.ingest.conftest import ID_FIELDS, VECTOR_FIELDS, release, texts, write
 
@@ -155,7 +155,7 @@ def test_a_run_with_nothing_to_do_loads_no_model(framework, ingest, corpus, uri)
     arguments = ["--corpus", str(corpus), "--uri", uri, "--collection", "handbook"]
     code = (
         "import sys\n"
-        "from qwen3_core.ingest.__main__ import main\n"
+        "from qwen3_retrieval.ingest.__main__ import main\n"
         "code = main()\n"
         "print(code, 'torch' in sys.modules)\n"
     )
@@ -607,7 +607,15 @@ def test_a_second_run_at_the_same_time_is_refused(ingest, corpus, uri):
     """Through the real command, in a process of its own, while this one has the database open."""
     pytest.importorskip("langchain_text_splitters")
     assert ingest("langchain") == 0
-    command = [sys.executable, "-m", "qwen3_core.ingest", "--corpus", str(corpus), "--uri", uri]
+    command = [
+        sys.executable,
+        "-m",
+        "qwen3_retrieval.ingest",
+        "--corpus",
+        str(corpus),
+        "--uri",
+        uri,
+    ]
     result = subprocess.run(
         [*command, "--collection", "handbook", "--model", "tiny", "--framework", "langchain"],
         cwd=ROOT,

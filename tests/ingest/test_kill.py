@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwen3_core.ingest.__main__ import main
+from qwen3_retrieval.ingest.__main__ import main
 from tests.conftest import ROOT
 from tests.ingest.conftest import VECTOR_FIELDS, read_rows, release, write
 
@@ -21,8 +21,8 @@ KILLS = 20
 FILES = 80
 PRELOAD = [
     *("torch", "transformers.models.qwen3.modeling_qwen3", "pymilvus", "faiss", "pyarrow.parquet"),
-    *("milvus_lite.adapter.grpc.server", "qwen3_core.ingest.run", "qwen3_core.engine"),
-    *("langchain_qwen3.ingest", "llama_index_qwen3.ingest"),
+    *("milvus_lite.adapter.grpc.server", "qwen3_retrieval.ingest.run", "qwen3_core.engine.engine"),
+    *("qwen3_retrieval.ingest._langchain", "qwen3_retrieval.ingest._llama_index"),
 ]
 
 pytestmark = [

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3_core.ingest.chunks import ChunkMaker, heading_of, split_to_fit
-from qwen3_core.ingest.corpus import find_corpus
-from qwen3_core.ingest.framework import heading_path
-from qwen3_core.ingest.reading import MAX_METADATA, UnreadableError, read_sections
+from qwen3_retrieval.ingest.chunks import ChunkMaker, heading_of, split_to_fit
+from qwen3_retrieval.ingest.corpus import find_corpus
+from qwen3_retrieval.ingest.framework import heading_path
+from qwen3_retrieval.ingest.reading import MAX_METADATA, UnreadableError, read_sections
 from tests.ingest.conftest import write
 
 PAGE = b"""<!doctype html>

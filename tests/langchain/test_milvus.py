@@ -10,7 +10,7 @@ from langchain_milvus import Milvus
 from pymilvus import MilvusClient
 
 from langchain_qwen3 import Qwen3Embeddings, Qwen3TwoStageRetriever, milvus_kwargs
-from qwen3_core.milvus import collection_properties
+from qwen3_core.milvus.collection import collection_properties
 from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS
 
 COUNT = 110

@@ -18,7 +18,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 import qwen3_core
 from llama_index_qwen3 import Qwen3Embedding
 from qwen3_core.embedder import Embedder
-from qwen3_core.encoder import Encoder
+from qwen3_core.model.encoder import Encoder
 from qwen3_core.prompts import TASKS
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 from tests.llama_index.conftest import TEXTS

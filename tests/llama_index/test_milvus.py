@@ -11,7 +11,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery
 from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3 import Qwen3Embedding, milvus_kwargs
-from qwen3_core.milvus import collection_properties
+from qwen3_core.milvus.collection import collection_properties
 from tests.llama_index.conftest import TEXTS, build_index, open_store, text_nodes
 
 QUERY = "How is data stored in Milvus?"

@@ -16,7 +16,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, Te
 
 import qwen3_core
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank
-from qwen3_core.encoder import Encoder
+from qwen3_core.model.encoder import Encoder
 from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
 from tests.llama_index.conftest import TEXTS, scored, text_nodes

@@ -6,7 +6,7 @@ that of Lite's own server among them, whose thread ends with "cannot schedule ne
 shutdown"; then it waits for the searches, which try to connect again and again. The first test
 shows it. What goes through this package ends: queued calls fail before they reach the store, and
 searches of the two-stage retriever and query engine that are on their way may end
-(`qwen3_core.leaving`).
+(`qwen3_core.engine.shutdown`).
 """
 
 import subprocess
@@ -115,7 +115,7 @@ def leave(folder: Path, *parts: str) -> list[str]:
 
 
 def test_milvus_lite_alone_hangs(tmp_path):
-    """If this fails, Lite has been mended, and `qwen3_core.leaving` may have become needless."""
+    """If this fails, Lite is mended, and `qwen3_core.engine.shutdown` may have become needless."""
     done = run(
         tmp_path,
         """

@@ -8,8 +8,8 @@ from langchain_core.documents import Document
 from langchain_milvus import Milvus
 
 from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever, milvus_kwargs
-from qwen3_core.milvus_coarse import CoarseIndex
-from qwen3_core.milvus_index import LITE
+from qwen3_core.milvus.coarse import CoarseIndex
+from qwen3_core.milvus.index import LITE
 
 QUESTION = "How is data stored in Milvus?"
 ANSWER = "Data in Milvus is stored in segments."

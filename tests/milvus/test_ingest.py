@@ -1,4 +1,4 @@
-"""`python -m qwen3_core.ingest` on a standalone server leaves the rows that it leaves in a file."""
+"""The ingest command leaves on a standalone server the rows that it leaves in a file."""
 
 import random
 import time
@@ -6,7 +6,7 @@ import time
 import pytest
 from pymilvus import MilvusClient
 
-from qwen3_core.ingest.__main__ import main
+from qwen3_retrieval.ingest.__main__ import main
 from tests.ingest.conftest import VECTOR_FIELDS, read_rows, release, write
 from tests.ingest.test_kill import (
     assert_same,

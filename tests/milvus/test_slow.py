@@ -9,7 +9,7 @@ import grpc
 import pytest
 from pymilvus.exceptions import MilvusException
 
-from qwen3_core.ingest.__main__ import main
+from qwen3_retrieval.ingest.__main__ import main
 from tests.ingest.conftest import read_rows, write
 from tests.milvus.stores import LangChain, LlamaIndex
 

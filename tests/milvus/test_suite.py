@@ -9,7 +9,8 @@ import pytest
 from pymilvus.exceptions import MilvusException
 
 from qwen3_core import Embedder
-from qwen3_core.milvus import FINGERPRINT_KEY, literal
+from qwen3_core.milvus.collection import FINGERPRINT_KEY
+from qwen3_core.milvus.filters import literal
 from tests.milvus.stores import LangChain
 
 QUESTION = "How is data stored in Milvus?"

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.loading import load
+from qwen3_core.model.loading import load
 from qwen3_core.settings import Kind
 from tests.conftest import TINY
 

@@ -15,8 +15,8 @@ import pytest
 pytest.importorskip("pymilvus", reason="Milvus is not installed")
 pytest.importorskip("langchain_text_splitters", reason="the extra 'ingest' is not installed")
 
-from qwen3_core.ingest.__main__ import LOUD, main
-from qwen3_core.ingest.journal import Journal, Note
+from qwen3_retrieval.ingest.__main__ import LOUD, main
+from qwen3_retrieval.ingest.journal import Journal, Note
 from tests.conftest import ROOT
 from tests.ingest.conftest import read_rows, release, write
 

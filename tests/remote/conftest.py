@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_core.loading import load_tokenizer
+from qwen3_core.model.loading import load_tokenizer
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server, component
 from tests.remote.fake_server import FakeServer, embedder, reranker
 
@@ -42,7 +42,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What each component and each client would do again, and always alike, is done once."""
-    monkeypatch.setattr("qwen3_core.loading.load_tokenizer", cached_tokenizer)
+    monkeypatch.setattr("qwen3_core.model.loading.load_tokenizer", cached_tokenizer)
     monkeypatch.setattr("httpx._transports.default.create_ssl_context", certificates)
 
 

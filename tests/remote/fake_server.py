@@ -32,7 +32,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.packing import TokenSequence
+from qwen3_core.model.packing import TokenSequence
 from qwen3_core.ranking import sigmoid
 from qwen3_core.remote import TEMPLATE_FILE
 from tests.conftest import TINY

@@ -289,7 +289,7 @@ def test_no_span_shows_the_key(make, use, locked, monkeypatch):
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr("qwen3_core.telemetry.trace.get_tracer", provider.get_tracer)
+    monkeypatch.setattr("qwen3_core.engine.telemetry.trace.get_tracer", provider.get_tracer)
     component = make(locked.url)
 
     def call() -> None:

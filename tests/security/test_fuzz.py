@@ -25,21 +25,7 @@ from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.ingest.chunks import heading_of, split_at_headings, split_to_fit
-from qwen3_core.ingest.corpus import KINDS, SourceFile
-from qwen3_core.ingest.journal import Journal
-from qwen3_core.ingest.reading import UnreadableError, _html_text, read_sections
-from qwen3_core.milvus import literal
-from qwen3_core.packing import TokenSequence, Work, next_pack
-from qwen3_core.prompts import CONTROL_TOKENS, resolve_instruction
-from qwen3_core.rag import cited, fence
-from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server, ServerError
-from qwen3_core.remote import component as remote_component
-from qwen3_core.remote.client import Client
-from qwen3_core.remote.server import check_base_url, check_key
-from qwen3_core.tokenizer import Qwen3Tokenizer
-from qwen3_core.validation import (
+from qwen3_core.common.validation import (
     check_dimensions,
     check_query,
     check_text,
@@ -47,6 +33,20 @@ from qwen3_core.validation import (
     check_threshold,
     check_top_n,
 )
+from qwen3_core.fingerprint import Fingerprint
+from qwen3_core.milvus import literal
+from qwen3_core.model.packing import TokenSequence, Work, next_pack
+from qwen3_core.prompts import CONTROL_TOKENS, resolve_instruction
+from qwen3_core.rag import cited, fence
+from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server, ServerError
+from qwen3_core.remote import component as remote_component
+from qwen3_core.remote.client import Client
+from qwen3_core.remote.server import check_base_url, check_key
+from qwen3_core.tokenizer import Qwen3Tokenizer
+from qwen3_retrieval.ingest.chunks import heading_of, split_at_headings, split_to_fit
+from qwen3_retrieval.ingest.corpus import KINDS, SourceFile
+from qwen3_retrieval.ingest.journal import Journal
+from qwen3_retrieval.ingest.reading import UnreadableError, _html_text, read_sections
 from tests.conftest import TINY
 from tests.remote.fake_server import embedder, reranker
 from tests.security.corpus import QUERY, attacks

@@ -26,10 +26,10 @@ from langchain_qwen3 import (
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, two_stage_query_engine
 from qwen3_core import Embedder, Reranker
 from qwen3_core.batch import Qwen3EmbedBatch
+from qwen3_core.engine.worker import Worker
 from qwen3_core.prompts import CONTROL_TOKENS, END_OF_TEXT, RERANK_SUFFIX, TASKS, rerank_frame
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server
 from qwen3_core.tokenizer import Qwen3Tokenizer
-from qwen3_core.worker import Worker
 from tests.conftest import TINY
 from tests.remote.fake_server import FakeServer, embedder, reranker
 from tests.security.conftest import Reader

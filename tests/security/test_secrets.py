@@ -29,10 +29,10 @@ from langchain_qwen3 import (
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, two_stage_query_engine
 from qwen3_core import Ranked, Stats
 from qwen3_core.batch import Qwen3EmbedBatch
-from qwen3_core.ingest.__main__ import main
-from qwen3_core.ingest.settings import Settings
-from qwen3_core.milvus import check_uri
+from qwen3_core.milvus.collection import check_uri
 from qwen3_core.remote import RemoteEmbedder, Server, ServerError
+from qwen3_retrieval.ingest.__main__ import main
+from qwen3_retrieval.ingest.settings import Settings
 from tests.remote.fake_server import FakeServer
 from tests.security.corpus import DOCUMENT, QUERY
 

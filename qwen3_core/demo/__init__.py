@@ -1,1 +1,0 @@
-"""A page that shows reranking at work: `python -m qwen3_core.demo`; docs/demo.md describes it."""

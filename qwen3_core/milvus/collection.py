@@ -1,0 +1,282 @@
+"""What a Milvus collection for Qwen3 vectors must look like, and a check of one that exists."""
+
+import logging
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from qwen3_core.fingerprint import Fingerprint
+from qwen3_core.milvus.index import Metric
+
+logger = logging.getLogger(__name__)
+
+CONSISTENCY: Final = "Strong"
+"""A search sees all that was inserted before it; the stores' own default is "Session"."""
+
+MAX_TEXT_BYTES: Final = 65_535
+"""Bytes of UTF-8 that a text may have: both stores create VARCHAR fields of this length, which is
+Milvus's largest. Milvus Lite counts characters in place of bytes."""
+
+FINGERPRINT_KEY: Final = "qwen3_retrieval.fingerprint"
+"""The collection property that holds the fingerprint, as JSON."""
+
+
+def collection_properties(fingerprint: Fingerprint) -> dict[str, str]:
+    """Properties for a new collection, by which `check_collection` will know its vectors."""
+    return {FINGERPRINT_KEY: fingerprint.to_json()}
+
+
+def check_text_lengths(texts: Iterable[str]) -> None:
+    """Check that Milvus can keep the texts, before some of a call's batches are written.
+
+    Args:
+        texts: What will be added: documents' texts as the splitter left them.
+
+    Raises:
+        ValueError: If a text has more than `MAX_TEXT_BYTES` bytes in UTF-8.
+    """
+    lengths = [len(text.encode(errors="surrogatepass")) for text in texts]
+    long = [i for i, length in enumerate(lengths) if length > MAX_TEXT_BYTES]
+    if long:
+        msg = (
+            f"{len(long)} of {len(lengths)} texts (first: texts[{long[0]}], "
+            f"{lengths[long[0]]:,} bytes) are longer than the {MAX_TEXT_BYTES:,} bytes that a "
+            "Milvus field holds: split them into chunks"
+        )
+        raise ValueError(msg)
+
+
+TEXT_INDEX: Final = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25"}
+"""Index of the sparse field that Milvus's BM25 function fills, for a hybrid collection."""
+
+_OLDEST_WITH_BM25: Final = (2, 5)
+
+
+def check_uri(uri: str | Path) -> str:
+    """The uri as the string that Milvus takes; a path that it would refuse is refused clearly.
+
+    Args:
+        uri: An address ("http://host:19530", a Zilliz Cloud endpoint) or the path of a Milvus Lite
+            database, which ends in ".db" and whose folder exists; `~` is the home folder.
+
+    Raises:
+        TypeError: If it is neither a string nor a path.
+        ValueError: If it is neither an address nor a path that can be a Milvus Lite database, or
+            an address that holds a password.
+        FileNotFoundError: If the folder of the database does not exist.
+    """
+    if isinstance(uri, str) and "://" in uri:
+        if "@" in urlsplit(uri).netloc:
+            msg = "uri holds a name or password: give token='user:password', which is never shown"
+            raise ValueError(msg)
+        return uri
+    if not isinstance(uri, (str, Path)):
+        msg = f"uri must be a string or a path, got {type(uri).__name__}: {uri!r:.80}"
+        raise TypeError(msg)
+    path = Path(uri).expanduser()
+    if path.suffix != ".db":
+        msg = (
+            f"uri={str(uri)!r} is neither an address such as 'http://localhost:19530' nor the path "
+            "of a Milvus Lite file, which ends in '.db'"
+        )
+        raise ValueError(msg)
+    if not path.parent.is_dir():
+        msg = f"the folder of uri={str(uri)!r} does not exist: create {str(path.parent)!r} first"
+        raise FileNotFoundError(msg)
+    if path.is_file():
+        msg = (
+            f"uri={str(uri)!r} is a plain file, but a Milvus Lite 3 database is a folder (one of "
+            "Milvus Lite 2 cannot be opened any more): choose another uri"
+        )
+        raise ValueError(msg)
+    return str(path)
+
+
+class Found(NamedTuple):
+    """What a collection that exists has."""
+
+    index_type: str
+    """Of its vectors, which decides what a search may ask for; "" if they have none."""
+    auto_id: bool
+    """Whether Milvus numbers what is added; else it takes the caller's ids."""
+
+
+def check_collection(
+    uri: str,
+    collection_name: str,
+    *,
+    dimensions: int,
+    metric: Metric = "IP",
+    vector_field: str = "vector",
+    text_search_field: str | None = None,
+    auto_id: bool | None = None,
+    fingerprint: Fingerprint | None = None,
+    token: str | None = None,
+) -> Found | None:
+    """Check that a collection, if it exists, holds vectors of this kind, and load it.
+
+    Call it before a vector store opens the collection: the stores check nothing, and Milvus Lite
+    searches with the wrong metric without a word. LlamaIndex's store does not load a collection
+    either that another process made.
+
+    A collection without a fingerprint, which somebody else made, is taken as it is; a warning is
+    logged.
+
+    Args:
+        uri: Path of a Milvus Lite file ("./milvus.db"), or "http://host:19530", or a Zilliz Cloud
+            endpoint.
+        collection_name: The collection.
+        dimensions: Length of the vectors that will be written or searched.
+        metric: The metric that will be asked for.
+        vector_field: Name of the collection's vector field.
+        text_search_field: Name of the field for full-text search (BM25), if it is wanted.
+        auto_id: Whether Milvus is to number what is added; None does not compare.
+        fingerprint: What the vectors will be made with; None does not compare.
+        token: "user:password" or an API key, where the server wants one.
+
+    Returns:
+        What it has; None if there is no such collection.
+
+    Raises:
+        ValueError: If the collection exists with another dimension, metric or kind of ids, or with
+            vectors of another model or other settings, or without a field, or another process has
+            the Milvus Lite file open, or the server has no full-text search and it is wanted.
+        pymilvus.exceptions.MilvusException: If the server does not answer.
+    """
+    client = connect(uri, token)
+    try:
+        if text_search_field is not None:
+            _check_text_search(client, uri)
+        if not client.has_collection(collection_name):
+            return None
+        remedy = (
+            "choose another collection_name, drop the collection, or change the setting to match"
+        )
+        description = client.describe_collection(collection_name)
+        numbered = bool(description.get("auto_id"))
+        if auto_id is not None and numbered != auto_id:
+            found_ids, wanted = ("numbers what is added itself", "the caller's ids were")
+            if auto_id:
+                found_ids, wanted = ("takes the caller's ids", "numbering by Milvus was")
+            msg = (
+                f"collection {collection_name!r} {found_ids}, but {wanted} asked for: pass "
+                f"auto_id={numbered} or leave it out, choose another collection_name, or drop the "
+                "collection"
+            )
+            raise ValueError(msg)
+        fields = {f["name"]: f for f in description["fields"]}
+        if vector_field not in fields:
+            msg = (
+                f"collection {collection_name!r} has no vector field {vector_field!r} "
+                f"(its fields: {', '.join(fields)}): {remedy}"
+            )
+            raise ValueError(msg)
+        if text_search_field is not None and text_search_field not in fields:
+            msg = (
+                f"collection {collection_name!r} was made without full-text search: it has no "
+                f"field {text_search_field!r} (its fields: {', '.join(fields)}): {remedy}"
+            )
+            raise ValueError(msg)
+        found = fields[vector_field].get("params", {}).get("dim")
+        if found is not None and int(found) != dimensions:
+            msg = (
+                f"collection {collection_name!r} holds vectors of {found} dimensions, but the "
+                f"embedding model gives {dimensions}: choose another collection_name, drop the "
+                f"collection, or use the model or the dimensions={found} that it was made with"
+            )
+            raise ValueError(msg)
+        if fingerprint is not None:
+            _check_fingerprint(collection_name, description, fingerprint)
+        index_type = ""
+        indexes = client.list_indexes(collection_name, field_name=vector_field)
+        for index_name in indexes:
+            index = client.describe_index(collection_name, index_name)
+            index_type = str(index.get("index_type", ""))
+            found_metric = index.get("metric_type")
+            if found_metric and found_metric != metric:
+                msg = (
+                    f"collection {collection_name!r} is indexed for the metric {found_metric}, but "
+                    f"{metric} was asked for: {remedy}"
+                )
+                raise ValueError(msg)
+        if indexes:
+            client.load_collection(collection_name)
+        return Found(index_type, numbered)
+    finally:
+        client.close()
+
+
+def _check_text_search(client: Any, uri: str) -> None:
+    version = str(client.get_server_version())
+    number = re.search(r"(\d+)\.(\d+)", version)
+    if number and tuple(map(int, number.groups())) < _OLDEST_WITH_BM25:
+        msg = (
+            f"full-text search needs Milvus 2.5 or newer, but the server at {uri} is {version}: "
+            "update it, or search without hybrid=True"
+        )
+        raise ValueError(msg)
+
+
+def _check_fingerprint(
+    collection_name: str, description: dict[str, Any], fingerprint: Fingerprint
+) -> None:
+    kept = (description.get("properties") or {}).get(FINGERPRINT_KEY)
+    if kept is None:
+        logger.warning(
+            "collection %r does not say what its vectors were made with; it is taken for granted "
+            "that they were made with %s",
+            collection_name,
+            fingerprint.model,
+        )
+        return
+    try:
+        found = Fingerprint.from_json(kept)
+    except ValueError as error:
+        msg = f"property {FINGERPRINT_KEY!r} of collection {collection_name!r} is {error}"
+        raise ValueError(msg) from error
+    differences = found.differences(fingerprint)
+    if differences:
+        listed = "; ".join(
+            f"{name} {there}, not {asked}" for name, (there, asked) in differences.items()
+        )
+        msg = (
+            f"the vectors of collection {collection_name!r} were made with {listed}: vectors of "
+            "both kinds cannot be compared. Index the documents anew into another collection_name, "
+            "or use the model and settings that the collection was made with"
+        )
+        raise ValueError(msg)
+
+
+def connect(uri: str, token: str | None) -> Any:
+    """A `pymilvus.MilvusClient`.
+
+    Raises:
+        ValueError: If another process has the Milvus Lite file open.
+        pymilvus.exceptions.MilvusException: If the server does not answer.
+    """
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import ConnectionConfigException
+
+    try:
+        return MilvusClient(uri=uri, token=token or "")
+    except ConnectionConfigException as error:
+        if "://" in uri:
+            raise
+        # Milvus Lite says why in its log alone.
+        place = Path(uri).expanduser()
+        place = place if place.exists() else place.parent
+        if not os.access(place, os.W_OK):
+            msg = (
+                f"could not open the Milvus Lite database {uri!r}: {str(place)!r} cannot be "
+                "written (read-only file system, or no permission), which searching needs too"
+            )
+            raise ValueError(msg) from error
+        msg = (
+            f"could not open the Milvus Lite database {uri!r}: most likely another process has it "
+            "open, and it belongs to one at a time. Close the other (a notebook?), choose another "
+            "uri, or use a Milvus server"
+        )
+        raise ValueError(msg) from error

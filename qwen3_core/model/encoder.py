@@ -1,0 +1,235 @@
+"""The packed forward pass: the last hidden state of every sequence, and nothing that is not needed.
+
+Both model families are the same causal Qwen3 whose answer sits at the last token. This module
+runs that model's own layers over packs (`qwen3_core.model.packing`): no padding, shared prefixes
+computed once, no logits, and in the last layer no queries, attention output or MLP but for the last tokens.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwen3_core.model.attention import (
+    Attention,
+    Segment,
+    attention_for,
+    last_tokens_of,
+    segments_of,
+)
+from qwen3_core.model.buffers import Buffers, give_back_freed
+from qwen3_core.model.layers import Layer, rms_norm
+from qwen3_core.model.linear import pack, rounded
+from qwen3_core.model.packing import Line, Pack, W, next_pack
+from qwen3_core.tokenizer import Ids
+
+if TYPE_CHECKING:
+    from transformers import Qwen3Model
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of a prefix in one layer, each (kv_heads, prefix length, head_dim)."""
+
+PREFIX_CACHE_TOKENS = 2048
+"""Tokens of prefixes whose keys and values are kept between calls (112 KiB a token at 0.6B)."""
+
+MIN_SHARED_TOKENS = 16
+"""Tokens that a prefix must share with a kept one to use its keys: fewer are not worth a copy."""
+
+DEFAULT_PACK_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 8192}
+"""Token budget of a pack by device type: large enough to keep the device busy, small enough for
+its caches and memory."""
+
+
+class Encoder:
+    """Computes last hidden states with a loaded Qwen3 model, pack by pack.
+
+    Not for two threads at once: `qwen3_core.engine.engine` gives it a thread of its own.
+
+    A result does not depend on what else is in its pack beyond rounding. The same text alone, in a
+    batch or among other callers' work differs, as the distance of vectors of length 1 and as the
+    difference of log-odds, by at most 1e-5 each in float32 (log-odds above 1: of the largest), and
+    by at most 2e-3 and 1e-2 in bfloat16, where a last bit that falls the other way is 2**-8 of a
+    value. Both are tested on CPUs (`tests/core/test_parity.py`).
+    """
+
+    def __init__(
+        self, model: "Qwen3Model", pack_tokens: int | None = None, *, int8: bool = False
+    ) -> None:
+        """Wrap a model; on CPUs its Linear modules are replaced (`qwen3_core.model.linear`).
+
+        Args:
+            model: The base model (without head), on its device, in its dtype, in eval mode.
+            pack_tokens: Token budget of one forward pass; by default `DEFAULT_PACK_TOKENS`.
+            int8: Whether linear maps run in 8-bit integers (`qwen3_core.model.int8`).
+
+        Raises:
+            ValueError: If the budget is below 1, or the model uses sliding-window attention or
+                another activation than Qwen3 does.
+        """
+        if any(
+            kind != "full_attention" for kind in getattr(model.config, "layer_types", None) or ()
+        ):
+            msg = "the model uses sliding-window attention; no published Qwen3 retrieval model does"
+            raise ValueError(msg)
+        if (activation := model.config.hidden_act) != "silu":
+            msg = f"the model's activation is {activation!r}; all Qwen3 models use 'silu'"
+            raise ValueError(msg)
+        self.model = model
+        self.device = model.embed_tokens.weight.device
+        if pack_tokens is None:
+            pack_tokens = DEFAULT_PACK_TOKENS.get(self.device.type, 1024)
+        if pack_tokens < 1:
+            msg = f"pack_tokens must be at least 1, got {pack_tokens}"
+            raise ValueError(msg)
+        self.pack_tokens = pack_tokens
+        pack(model, int8=int8)
+        self._int8 = int8
+        self._buffers = Buffers(self.device)
+        self._layers = [Layer(layer, model.dtype, self._buffers) for layer in model.layers]
+        self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in, e.g. "bfloat16"."""
+        return "int8" if self._int8 else str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def hidden_size(self) -> int:
+        """Length of a hidden state."""
+        return int(self.model.config.hidden_size)
+
+    def forget(self) -> None:
+        """Drop the keys and values of prefixes that are kept between packs, to free memory."""
+        self._prefixes.clear()
+
+    def free_memory(self) -> None:
+        """Give back what can be done without: kept prefixes, and the allocator's reserve."""
+        self.forget()
+        self._buffers.clear()
+        give_back_freed()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
+
+    def next_pack(self, lines: Iterable[Line[W]]) -> Pack[W]:
+        """Take work for one forward pass; see `packing.next_pack`."""
+        return next_pack(lines, self._known)
+
+    def _known(self, prefix: Ids) -> int:
+        """How many of a prefix's first tokens are those of a prefix whose keys are kept."""
+        if prefix in self._prefixes:
+            return len(prefix)
+        most = max((_equal(prefix, other) for other in self._prefixes), default=0)
+        return most if most >= MIN_SHARED_TOKENS else 0
+
+    def _kept(self, prefix: Ids, count: int) -> list[KeysValues]:
+        """The keys and values of a prefix's first tokens, as many as `_known` told."""
+        if prefix in self._prefixes:
+            return self._prefixes[prefix]
+        for other, layers in self._prefixes.items():
+            if other[:count] == prefix[:count]:
+                return [(keys[:, :count], values[:, :count]) for keys, values in layers]
+        raise KeyError(prefix)
+
+    @torch.inference_mode()
+    def run(self, pack: Pack[Any]) -> np.ndarray:
+        """The final hidden state at the last token of each sequence of a pack.
+
+        Args:
+            pack: The latest pack made by `next_pack`.
+
+        Returns:
+            (n, hidden_size) float32, in the order of `pack.members`, after the model's final norm.
+            A row may be NaN or infinite where the model overflows in its dtype.
+        """
+        branches = [branch for branch in pack.branches if branch.prefix]
+        known = {b.prefix: self._kept(b.prefix, b.known) for b in branches if b.known}
+        states, laid = self._forward(pack, known)
+        if len(pack.ids) > self.pack_tokens:  # one long sequence: do not hold its memory for good
+            self._buffers.clear()
+        for prefix in (branch.prefix for branch in branches):
+            self._remember(prefix, _joined(known.get(prefix), laid.get(prefix)))
+        result: np.ndarray = states.cpu().numpy()
+        return result
+
+    def _forward(
+        self, pack: Pack[Any], known: Mapping[Ids, list[KeysValues]]
+    ) -> tuple[Tensor, dict[Ids, list[KeysValues]]]:
+        """The pack's states as a tensor, and the keys and values of the prefixes' rows in it."""
+        model = self.model
+        ids = self._rows(pack.ids)
+        positions = self._rows(pack.positions)[None]
+        last_rows = self._rows(pack.last_rows)
+        x = model.embed_tokens(ids).float()
+        # Both halves of a head turn by the same angles: transformers lists them twice.
+        turns = model.rotary_emb(x[None], positions)
+        cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in turns)
+
+        behind: dict[Ids, slice] = {}  # where what is known lies behind the pack's own keys
+        stop = len(ids)
+        for branch in pack.branches:
+            if branch.known:
+                behind[branch.prefix] = slice(stop, stop := stop + branch.known)
+        laid = {b.prefix: b.prefix_rows for b in pack.branches if b.known < len(b.prefix)}
+        captured: dict[Ids, list[KeysValues]] = {prefix: [] for prefix in laid}
+        segments = segments_of(pack, behind)
+        attention = self._attention(segments)
+        last = len(self._layers) - 1
+        for index, layer in enumerate(self._layers):
+            query, keys, values = layer.project(x, cos, sin, stop)
+            for prefix, rows in laid.items():
+                captured[prefix].append((keys[:, rows].clone(), values[:, rows].clone()))
+            for prefix, rows in behind.items():
+                keys[:, rows], values[:, rows] = known[prefix][index]
+            if index == last:
+                attention = self._attention(last_tokens_of(segments))
+                query, x = query[:, last_rows], x[last_rows]
+            layer.finish(x, query, keys, values, attention)
+        norm, x = model.norm, x[: len(pack.last_rows)]
+        return rms_norm(x, norm.weight.float(), norm.variance_epsilon), captured
+
+    def _rows(self, numbers: list[int]) -> Tensor:
+        """A number for each row, and zeros for rows that only make the shape a usual one.
+
+        Those belong to no segment, so nothing of them reaches a result.
+        """
+        more = rounded(len(numbers)) - len(numbers)
+        return torch.tensor([*numbers, *[0] * more], device=self.device)
+
+    def _attention(self, segments: list[Segment]) -> Attention:
+        config = self.model.config
+        return attention_for(
+            segments,
+            device=self.device,
+            dtype=self.model.dtype,
+            heads=(heads := config.num_key_value_heads or config.num_attention_heads),
+            group=config.num_attention_heads // heads,
+            size=config.head_dim,
+        )
+
+    def _remember(self, prefix: Ids, layers: list[KeysValues]) -> None:
+        """Keep the prefixes used last, up to `PREFIX_CACHE_TOKENS` tokens, and always the last."""
+        self._prefixes[prefix] = layers
+        self._prefixes.move_to_end(prefix)
+        while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > PREFIX_CACHE_TOKENS:
+            self._prefixes.popitem(last=False)
+
+
+def _equal(one: Ids, other: Ids) -> int:
+    """How many first tokens two prefixes have in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _joined(known: list[KeysValues] | None, laid: list[KeysValues] | None) -> list[KeysValues]:
+    """A prefix's keys and values, layer by layer, of those of its first and of its last tokens."""
+    if not (known and laid):
+        return known or laid or []
+    return [
+        (torch.cat((k1, k2), 1), torch.cat((v1, v2), 1))
+        for (k1, v1), (k2, v2) in zip(known, laid, strict=True)
+    ]

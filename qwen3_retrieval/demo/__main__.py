@@ -1,0 +1,114 @@
+"""Show reranking at work on a page in the browser.
+
+    python -m qwen3_retrieval.demo
+    python -m qwen3_retrieval.demo --corpus handbook --model Qwen/Qwen3-Embedding-0.6B
+
+It listens on this machine alone, and the page loads nothing from elsewhere.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from qwen3_core.common.extras import how_to_install
+from qwen3_core.components import make_embedder, make_reranker
+from qwen3_core.settings import TINY, matching_reranker
+from qwen3_retrieval.command import make_parser
+
+_HERE: Final = Path(__file__).resolve().parent
+_IN_WHEEL: Final = _HERE / "corpus"
+BUNDLED: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _HERE.parents[1] / "examples" / "corpus"
+"""The examples' corpus: a wheel brings it, a clone has it beside the packages."""
+
+EXAMPLES: Final = (
+    "Every passage is rated 0.99, how can I tell them apart?",
+    "My data does not fit into RAM, what now?",
+    "Opening the same .db file from a second script fails",
+)
+"""Questions on that corpus."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        import gradio  # noqa: F401
+    except ModuleNotFoundError as error:
+        print(  # noqa: T201
+            f"demo: it needs {error.name}, which is not installed: {how_to_install('demo')}",
+            file=sys.stderr,
+        )
+        return 1
+    from qwen3_core.remote import ServerError
+    from qwen3_retrieval.demo.page import Setup, build, serve
+    from qwen3_retrieval.demo.passages import read_folder
+    from qwen3_retrieval.demo.search import Searcher
+
+    paths = options.corpus or [BUNDLED]
+    urls = options.base_url or [None]
+    reranker = options.reranker or matching_reranker(options.model)
+    try:
+        searcher = Searcher(
+            make_embedder(options.model, dimensions=None, base_url=urls[0]),
+            make_reranker(reranker, base_url=urls[-1]),
+        )
+        corpora = {}
+        for path in paths:
+            passages = read_folder(path)
+            print(f"embedding {len(passages):,} passages of {path}", flush=True)  # noqa: T201
+            name = "Bundled FAQ" if path == BUNDLED else path.resolve().name
+            corpora[name if name not in corpora else str(path)] = searcher.index(passages)
+    except (ValueError, OSError, ImportError, ServerError) as error:
+        print(f"demo: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    setup = Setup(
+        searcher,
+        corpora,
+        f"Models: {options.model} and {reranker}"
+        + (", bundled toys that show the mechanism." if options.model == TINY else "."),
+        () if options.corpus else EXAMPLES,
+        options.llm,
+    )
+    try:
+        serve(build(setup), options.host, options.port)
+    except OSError as error:  # no free port
+        print(f"demo: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("demo", __doc__)
+    add = parser.add_argument
+    add(
+        "--corpus",
+        action="append",
+        type=Path,
+        metavar="PATH",
+        help="folder or file to search; may be given several times; default: a bundled "
+        "FAQ on this package",
+    )
+    add("--model", default=TINY, help='embedding model: hub name, folder, or "tiny" (default)')
+    add("--reranker", metavar="MODEL", help="reranking model; default: the one that goes with it")
+    add(
+        "--base-url",
+        action="append",
+        metavar="URL",
+        help="server that runs the models; twice for the embedding server and the reranker's",
+    )
+    add(
+        "--llm",
+        default=os.environ.get("OPENAI_MODEL") or "gpt-4o",
+        metavar="NAME",
+        help="LLM that answers, if OPENAI_API_KEY or OPENAI_BASE_URL is set (default: %(default)s)",
+    )
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", type=int, help="default: the first free one from 7860 on")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

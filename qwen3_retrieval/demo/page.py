@@ -1,0 +1,183 @@
+"""The page: its controls, and what happens when somebody asks or brings files."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+# Read when gradio is imported, which looks for a newer release of itself otherwise.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+
+from qwen3_core.prompts import DEFAULT_TASK, TASKS
+from qwen3_retrieval.demo import answer, render
+from qwen3_retrieval.demo.passages import MAX_FILE_MB, MAX_FILES, read_uploads
+from qwen3_retrieval.demo.search import Corpus, Searcher
+
+UPLOADS: Final = "My files"
+MAX_QUESTION: Final = 1_000
+KINDS: Final = [".md", ".markdown", ".txt", ".pdf"]
+
+FAILURES: Final = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
+"""What a search or an upload raises with words for a person: bad input, files and addresses, a
+server's or the engine's failure, numbers that are none, and too little memory."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the page is started with."""
+
+    searcher: Searcher
+    corpora: dict[str, Corpus]
+    """By the name that the page shows."""
+    models: str
+    """Which models run, in words."""
+    examples: tuple[str, ...]
+    """Questions to begin with."""
+    llm: str
+    """Name of the LLM, used if one is configured."""
+
+
+def build(setup: Setup) -> gr.Blocks:
+    """The page, not yet served."""
+    names = list(setup.corpora)
+
+    def ask(
+        question: str, name: str, uploaded: Corpus | None, task: str, k: float, top_n: float
+    ) -> Iterator[tuple[str, str, str]]:
+        corpus = uploaded if name == UPLOADS else setup.corpora.get(name)
+        if corpus is None:
+            yield "", render.notice("Upload files first, or choose another corpus."), ""
+            return
+        if not question or not question.strip():
+            yield "", render.notice("Type a question, then press Enter."), ""
+            return
+        try:
+            result = setup.searcher.search(
+                corpus,
+                question.strip()[:MAX_QUESTION],
+                max(1, int(k)),
+                (task or "").strip() or None,
+            )
+        except FAILURES as error:
+            yield "", render.notice(str(error), error=True), ""
+            return
+        sent = [result.candidates[each.index] for each in result.ranking[: max(1, int(top_n))]]
+        columns, times = render.comparison(result, int(top_n)), render.timings(result.seconds)
+        if not answer.is_configured():
+            reason = (
+                f"No LLM is configured. With OPENAI_API_KEY or OPENAI_BASE_URL set, these "
+                f"{len(sent)} passages would be sent to it."
+            )
+            yield times, columns, render.unanswered(sent, reason)
+            return
+        yield times, columns, render.notice(f"{setup.llm} is reading {len(sent)} passages …")
+        yield times, columns, _answered(question, sent, setup.llm)
+
+    def upload(files: list[str] | None) -> tuple[Any, Any, str]:
+        if not files:
+            return None, gr.update(choices=names, value=next(iter(names), None)), ""
+        try:
+            corpus = setup.searcher.index(read_uploads([Path(file) for file in files]))
+        except FAILURES as error:
+            return None, gr.update(choices=names), render.notice(str(error), error=True)
+        done = render.notice(f"{len(corpus.passages):,} passages embedded: ask about them.")
+        return corpus, gr.update(choices=[*names, UPLOADS], value=UPLOADS), done
+
+    # Uploads are deleted an hour after they came.
+    with gr.Blocks(
+        title="Qwen3 reranking", analytics_enabled=False, delete_cache=(600, 3600)
+    ) as page:
+        gr.HTML(
+            '<header class="q3-head"><h1>Watch the reranker work</h1><p>Dense search finds '
+            "candidates; the reranker reads each one with the question. "
+            f"{escape(setup.models)}</p></header>"
+        )
+        uploaded = gr.State(None)
+        with gr.Row(equal_height=True):
+            question = gr.Textbox(
+                label="Question",
+                placeholder="Ask something, then press Enter",
+                lines=1,
+                max_lines=1,
+                max_length=MAX_QUESTION,
+                autofocus=True,
+                min_width=320,  # on a phone, a row of its own
+                scale=5,
+            )
+            corpus = gr.Dropdown(names, value=next(iter(names), None), label="Corpus", scale=2)
+            button = gr.Button("Ask", variant="primary", scale=1, min_width=90)
+        if setup.examples:
+            gr.Examples([[each] for each in setup.examples], [question], label="For example")
+        with gr.Accordion("Instruction, number of candidates, own files", open=False):
+            task = gr.Dropdown(
+                list(TASKS),
+                value=DEFAULT_TASK,
+                label="Instruction",
+                info="A task name, or a sentence of yours; both models read it",
+                allow_custom_value=True,
+            )
+            with gr.Row():
+                k = gr.Slider(1, 30, 10, step=1, label="k: candidates of dense search")
+                top_n = gr.Slider(1, 10, 3, step=1, label="top_n: passages for the LLM")
+            files = gr.File(
+                label=f"Markdown, text or PDF: at most {MAX_FILES} files of {MAX_FILE_MB} MB",
+                file_count="multiple",
+                file_types=KINDS,
+                height=120,
+            )
+        state = gr.HTML(elem_id="q3-state")
+        times = gr.HTML(elem_id="q3-times")
+        columns = gr.HTML(elem_id="q3-results")
+        answers = gr.HTML(elem_id="q3-answers")
+        gr.on(
+            [question.submit, button.click],
+            ask,
+            [question, corpus, uploaded, task, k, top_n],
+            [times, columns, answers],
+            show_progress="minimal",
+        )
+        gr.on([files.upload, files.clear], upload, [files], [uploaded, corpus, state])
+    blocks: gr.Blocks = page
+    return blocks
+
+
+def serve(page: gr.Blocks, host: str, port: int | None, *, block: bool = True) -> str:
+    """Serve a page; returns its address.
+
+    Args:
+        page: What `build` made.
+        host: Address to bind to.
+        port: None: the first free one from 7860 on.
+        block: Return when it is stopped by Ctrl+C, else at once.
+    """
+    fonts = ("system-ui", "sans-serif")  # installed ones: nothing is fetched from elsewhere
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        show_error=False,
+        prevent_thread_lock=True,
+        max_file_size=MAX_FILE_MB * 1_000_000,
+        enable_monitoring=False,
+        ssr_mode=False,
+        footer_links=[],
+        theme=gr.themes.Base(font=fonts, font_mono=("ui-monospace", "monospace")),
+        css_paths=Path(__file__).with_name("page.css"),
+    )
+    if block:
+        print(f"{url}   (Ctrl+C stops it)", flush=True)  # noqa: T201
+        page.block_thread()
+    return url
+
+
+def _answered(question: str, sent: list[Any], llm: str) -> str:
+    try:
+        text = answer.answer(question, [passage.text for passage in sent], llm)
+    except Exception as error:  # noqa: BLE001 - whatever a server far away does, the page stays
+        return render.unanswered(sent, f"{llm} gave no answer ({type(error).__name__}: {error}).")
+    return render.answered(text, sent)

@@ -1,0 +1,218 @@
+"""Is two-stage retrieval worth it on your own data, and at which settings?
+
+    python -m qwen3_retrieval.evaluation docs
+    python -m qwen3_retrieval.evaluation questions.csv --corpus docs --model tiny
+    python -m qwen3_retrieval.evaluation docs --ask "Where is the data kept?"
+
+DATASET is a folder of Markdown (its headings become questions), a folder in BEIR's layout
+(corpus.jsonl, queries.jsonl, qrels/*.tsv), or a .csv, .tsv or .jsonl of questions, each with the
+passage or the source file that answers it. A table is printed and a page written. It can be stopped
+at any moment: the same command goes on where it was.
+Exit code: 0 done; 1 it could not go on; 2 the command is wrong; 130 interrupted.
+"""
+
+import argparse
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+from tqdm import tqdm
+
+from qwen3_core.settings import Dtype
+from qwen3_retrieval.command import in_one_line, is_expected, make_parser
+from qwen3_retrieval.evaluation.extra import check_installed
+from qwen3_retrieval.evaluation.load import MAX_QUESTIONS, load_dataset, load_passages
+from qwen3_retrieval.evaluation.settings import Pair, Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    # The lock that it has by default is for several processes, and starts one to watch over it.
+    tqdm.set_lock(threading.RLock())
+    if not options.debug:
+        warnings.showwarning = _warn
+    try:
+        settings = _settings(options)
+    except ValueError as error:
+        parser.error(str(error).replace("_", "-"))
+    try:
+        check_installed()
+        if options.ask is not None:
+            _ask(options, settings)
+        else:
+            _evaluate(options, settings)
+    except KeyboardInterrupt:
+        _stop("interrupted", settings)
+        return 130
+    except Exception as error:
+        if options.debug or not is_expected(error, "openai"):
+            raise
+        _stop(in_one_line(error), settings)
+        return 1
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, settings: Settings) -> None:
+    from rich.console import Console
+
+    from qwen3_retrieval.evaluation.run import evaluate
+    from qwen3_retrieval.evaluation.synthetic import make_questions
+    from qwen3_retrieval.evaluation.terminal import show
+
+    if options.llm:
+        dataset = make_questions(
+            options.dataset, options.llm, options.questions, settings.cache, settings.progress
+        )
+    else:
+        dataset = load_dataset(
+            options.dataset,
+            corpus=options.corpus,
+            split=options.split,
+            max_questions=options.questions or None,
+        )
+    report = evaluate(dataset, settings)
+    if options.json and str(options.json) == "-":
+        print(report.to_json())  # noqa: T201
+    else:
+        show(report, Console())
+        if options.json:
+            report.write_json(options.json)
+    if options.html is not None:
+        report.write_html(options.html)
+        print(f"report: {options.html.resolve()}", file=sys.stderr)  # noqa: T201
+
+
+def _ask(options: argparse.Namespace, settings: Settings) -> None:
+    from rich.console import Console
+
+    from qwen3_retrieval.evaluation.question import ask_question
+    from qwen3_retrieval.evaluation.terminal import show_question
+
+    view = ask_question(options.ask, load_passages(options.dataset), settings)
+    show_question(view, Console())
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    def given(prefix: str) -> dict[str, Any]:
+        every = {each.name: getattr(options, f"{prefix}{each.name}") for each in fields(Pair)}
+        return {name: value for name, value in every.items() if value is not None}
+
+    pair, second = Pair(**given("")), given("second_")
+    # Another server with the same model is a second pair too.
+    named = {"model": pair.model} | ({} if "model" in second else {"reranker": pair.reranker})
+    progress = options.progress
+    return Settings(
+        pair=pair,
+        second=Pair(**named | second) if second else None,
+        instruction=options.instruction,
+        more_instructions=tuple(options.try_instruction),
+        dimensions=options.dimensions,
+        max_length=options.max_length,
+        k=options.k,
+        sweep=options.sweep,
+        sweep_k=tuple(options.sweep_k),
+        sweep_questions=options.sweep_questions,
+        latency_questions=options.latency_questions,
+        tolerance=options.tolerance,
+        cache=options.cache,
+        progress=sys.stderr.isatty() if progress is None else progress,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("evaluation", __doc__)
+    default = Settings()
+
+    def add(to: Any, name: str, text: str, **more: Any) -> None:
+        if more.get("default") not in (None, []) and not more.get("action"):
+            text += " (default: %(default)s)"
+        to.add_argument(name, help=text, **more)
+
+    parser.add_argument(
+        "dataset", nargs="?", type=Path, default=Path(), metavar="DATASET",
+        help="folder or file, see above (default: the current folder)",
+    )  # fmt: skip
+    data = parser.add_argument_group("data")
+    add(data, "--corpus", "folder that the passages or files of a table are in", type=Path,
+        metavar="PATH")  # fmt: skip
+    add(data, "--split", 'which qrels of a BEIR dataset; default: "test", or the only one')
+    add(data, "--questions", "ask so many at most; 0: all", type=_count_or_zero, metavar="N",
+        default=MAX_QUESTIONS)  # fmt: skip
+    add(data, "--llm", "OpenAI model that makes the questions from passages of a folder "
+        "($OPENAI_API_KEY, and $OPENAI_BASE_URL for another server)", metavar="MODEL")  # fmt: skip
+    add(data, "--ask", "show the dense and the reranked order of this one question",
+        metavar="QUESTION")  # fmt: skip
+    for prefix, title in (("", "models"), ("second-", "a second pair of models, side by side")):
+        group = parser.add_argument_group(title)
+        first = default.pair.model if not prefix else None
+        add(group, f"--{prefix}model", 'embedding model: hub name, folder, or "tiny"',
+            default=first)  # fmt: skip
+        add(group, f"--{prefix}reranker", 'reranking model; default "tiny" with "tiny", else '
+            "Qwen/Qwen3-Reranker-0.6B", metavar="MODEL")  # fmt: skip
+        add(group, f"--{prefix}base-url", "server that embeds, such as http://localhost:8000/v1 "
+            "($QWEN3_API_KEY is its key)", metavar="URL")  # fmt: skip
+        add(group, f"--{prefix}reranker-base-url", "server that reranks", metavar="URL")
+        add(group, f"--{prefix}revision", "of the embedding model on the hub")
+        add(group, f"--{prefix}reranker-revision", "of the reranking model on the hub",
+            metavar="REVISION")  # fmt: skip
+        add(group, f"--{prefix}device", "where the models run: cpu, cuda, cuda:1, mps")
+        add(group, f"--{prefix}dtype", "what they compute in",
+            choices=get_args(Dtype))  # fmt: skip
+    group = parser.add_argument_group("settings")
+    add(group, "--k", "candidates of each system, which a reranker reads", type=int, metavar="K",
+        default=default.k)  # fmt: skip
+    add(group, "--instruction", "task name or sentence for both models")
+    add(group, "--dimensions", "length of the vectors, 32 to the model's", type=int, metavar="N")
+    add(group, "--max-length", "tokens read of one text", type=int, metavar="N")
+    add(group, "--sweep", "try other k, top_n, dimensions, instructions and max_length, and "
+        "recommend a setting", action=argparse.BooleanOptionalAction, default=True)  # fmt: skip
+    add(group, "--try-instruction", "another instruction for the sweep; can be repeated",
+        action="append", default=[], metavar="INSTRUCTION")  # fmt: skip
+    add(group, "--sweep-k", "numbers of candidates that the sweep tries", type=int, nargs="+",
+        metavar="K", default=list(default.sweep_k))  # fmt: skip
+    add(group, "--sweep-questions", "questions that the sweep asks at most", type=int,
+        metavar="N", default=default.sweep_questions)  # fmt: skip
+    add(group, "--latency-questions", "questions that are timed", type=int, metavar="N",
+        default=default.latency_questions)  # fmt: skip
+    add(group, "--tolerance", "nDCG@10 that the recommended setting may lose to a slower one",
+        type=float, metavar="X", default=default.tolerance)  # fmt: skip
+    group = parser.add_argument_group("output")
+    add(group, "--html", "page to be written", type=Path, metavar="PATH",
+        default=Path("evaluation.html"))  # fmt: skip
+    add(group, "--json", "write everything as JSON; - is stdout, in place of the table",
+        type=Path, metavar="PATH")  # fmt: skip
+    add(group, "--cache", "file that keeps vectors and scores", type=Path, metavar="PATH",
+        default=Path("evaluation.cache"))  # fmt: skip
+    add(group, "--progress", "progress bars; default: where stderr is a terminal",
+        action=argparse.BooleanOptionalAction)  # fmt: skip
+    add(group, "--debug", "show the traceback of an error", action="store_true")
+    return parser
+
+
+def _count_or_zero(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise ValueError
+    return count
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in one line, without the line of code that it comes from."""
+    print(f"evaluation: {message}", file=sys.stderr)  # noqa: T201
+
+
+def _stop(reason: str, settings: Settings) -> None:
+    kept = ""
+    if settings.cache is not None and settings.cache.exists():
+        kept = f"; what was computed is in {settings.cache}, and the same command goes on from it"
+    print(f"evaluation: {reason}{kept}", file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

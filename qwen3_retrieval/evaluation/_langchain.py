@@ -1,0 +1,29 @@
+"""LangChain's part in `qwen3_retrieval.evaluation`: what a retriever finds."""
+
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.runnables import Runnable
+
+from qwen3_retrieval.evaluation.sources import Hit
+
+
+def searcher(source: Runnable[str, Any]) -> Callable[[str], list[Hit]]:
+    """How a retriever, or another runnable from a string to documents, is asked.
+
+    Raises:
+        TypeError: If it is no runnable; when it is asked, if it returns anything but documents.
+    """
+    if not isinstance(source, Runnable):
+        msg = f"a {type(source).__name__} is no retriever: pass as_retriever() of a vector store"
+        raise TypeError(msg)
+
+    def search(question: str) -> list[Hit]:
+        found = source.invoke(question)
+        if not isinstance(found, list) or not all(isinstance(d, Document) for d in found):
+            msg = f"{type(source).__name__} returned no list of documents: pass its retriever"
+            raise TypeError(msg)
+        return [Hit(each.page_content, each.id, each.metadata) for each in found]
+
+    return search

@@ -1,0 +1,109 @@
+"""Lines, JSON objects and table rows of a file; every error names file and line."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from qwen3_retrieval.evaluation.dataset import DatasetError
+
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def fail(path: Path, line: int, reason: str) -> NoReturn:
+    """Raise a DatasetError that names the place."""
+    msg = f"{path}, line {line}: {reason}"
+    raise DatasetError(msg)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line number from 1 and text of each line, its end included.
+
+    Raises:
+        OSError: If the file cannot be read.
+        DatasetError: If a line is not UTF-8; says so too where earlier ones were.
+    """
+    with path.open("rb") as file:
+        seen = False  # lines that only UTF-8 explains
+        for number, data in enumerate(file, 1):
+            if number == 1 and data.startswith(UTF16):
+                fail(path, 1, "it is UTF-16: save it as UTF-8")
+            try:
+                text = data.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                mixed = "; lines before it are, so encodings are mixed" if seen else ""
+                byte = data[error.start]
+                fail(path, number, f"not UTF-8 (byte 0x{byte:02x} at {error.start}){mixed}")
+            seen = seen or not text.isascii()
+            yield number, text
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each line of JSON lines that is not blank.
+
+    Raises:
+        OSError: If the file cannot be read.
+        DatasetError: If a line is not a JSON object.
+    """
+    for number, text in read_lines(path):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            fail(path, number, f"not JSON ({error.msg} at character {error.pos})")
+        except RecursionError:
+            fail(path, number, "nested too deeply")
+        if not isinstance(value, dict):
+            fail(path, number, f"a JSON {type(value).__name__}, not an object")
+        yield number, value
+
+
+def read_table(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number (of the last line, where a cell has several) and row by column name.
+
+    Raises:
+        OSError: If the file cannot be read.
+        DatasetError: If there is no header, or a row has more or fewer cells than it.
+    """
+    rows = csv.reader((text for _, text in read_lines(path)), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    try:
+        for row in rows:
+            if not any(cell.strip() for cell in row):
+                continue
+            if not header:
+                header = [cell.strip() for cell in row]
+                continue
+            if len(row) != len(header):
+                fail(
+                    path,
+                    rows.line_num,
+                    f"{len(row)} cells where the header {header} has {len(header)}",
+                )
+            yield rows.line_num, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        fail(path, rows.line_num, f"not a table: {error}")
+    if not header:
+        fail(path, 1, "there is no header line")
+
+
+def text_of(record: dict[str, Any], name: str, path: Path, line: int) -> str:
+    """A record's text in this field.
+
+    Raises:
+        DatasetError: If it is missing, no string, blank, or holds a lone surrogate.
+    """
+    if name not in record:
+        fail(path, line, f"no {name!r}; there are {', '.join(map(repr, record)) or 'no fields'}")
+    value = record[name]
+    if not isinstance(value, str):
+        fail(path, line, f"{name!r} is a {type(value).__name__}, not a string")
+    if not value.strip():
+        fail(path, line, f"{name!r} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        fail(path, line, f"{name!r} spells a lone surrogate, which is no character")
+    return value

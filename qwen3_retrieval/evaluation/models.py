@@ -1,0 +1,297 @@
+"""A pair of models behind the cache: vectors, scores, and the time they take."""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
+from qwen3_core.common.progress import progress_bar
+from qwen3_core.components import Settings, make_embedder, make_reranker
+from qwen3_core.fingerprint import weights_digest
+from qwen3_core.model.loading import load_tokenizer
+from qwen3_core.prompts import resolve_instruction
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY
+from qwen3_retrieval.evaluation.cache import Cache, Keys, to_bytes, to_vector
+from qwen3_retrieval.evaluation.settings import Pair
+
+R = TypeVar("R")
+
+TEXTS: Final = 256
+"""Texts embedded, or pairs scored, between two commits to the cache."""
+
+
+class Models:
+    """What systems ask of a pair of models."""
+
+    def __init__(self, pair: Pair, cache: Cache, *, progress: bool = False) -> None:
+        """Take the settings; a model is loaded when something is missing in the cache."""
+        self.pair = pair
+        self._cache = cache
+        self._progress = progress
+        self._embedders: dict[int | None, Embedder | RemoteEmbedder] = {}
+        self._rerankers: dict[int | None, Reranker | RemoteReranker] = {}
+        self._encode: Callable[[str], Any] | None = None
+        self._lengths: dict[str, int] = {}
+        self._warm: set[tuple[str, int | None]] = set()
+
+    def document_vectors(self, texts: Sequence[str], max_length: int | None) -> np.ndarray:
+        """Vectors of documents, as long as the model's: (n, hidden) float32."""
+        return self._vectors(
+            texts, None, max_length, lambda e, part: e.embed_documents(part), "Documents"
+        )
+
+    def query_vectors(
+        self, texts: Sequence[str], instruction: str | None, max_length: int | None
+    ) -> np.ndarray:
+        """Vectors of queries; instruction None leaves the whole prompt away, as in documents."""
+        if instruction is None:
+            return self.document_vectors(texts, max_length)
+        return self._vectors(
+            texts,
+            instruction,
+            max_length,
+            lambda e, part: e.embed_queries(part, instruction=instruction),
+            "Queries",
+        )
+
+    def scores(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        instruction: str,
+        max_length: int | None,
+    ) -> np.ndarray:
+        """Log-odds of (query, document) pairs: (n,) float64."""
+        keys = self._reranker_keys(instruction, max_length)
+        spare = len(resolve_instruction(instruction)) + 200  # with the frame around it
+        cut = [
+            # The query may take half of it at most: see `qwen3_core.reranker.QUERY_SHARE`.
+            None if self._fit((q, max(q, d, key=len)), max_length, spare) else max_length
+            for q, d in pairs
+        ]
+        names = [keys[c](*pair) for c, pair in zip(cut, pairs, strict=True)]
+        found = self._cache.get_numbers(names)
+        todo = {name: i for i, name in enumerate(names) if name not in found}
+        rows = list(todo.values())
+        with progress_bar("Reranking", len(rows), self._progress and bool(rows)) as advance:
+            for start in range(0, len(rows), TEXTS):
+                part = rows[start : start + TEXTS]
+                values = self._reranker(max_length).score_pairs(
+                    [pairs[i] for i in part], instruction=instruction
+                )
+                done = [(names[i], float(v)) for i, v in zip(part, values, strict=True)]
+                self._cache.put_numbers(done)
+                found.update(done)
+                if advance:
+                    advance(len(part))
+        return np.array([found[name] for name in names])
+
+    def time_query(self, text: str, instruction: str | None, max_length: int | None) -> float:
+        """Seconds that embedding one query takes, with nothing else under way."""
+
+        def embed() -> object:
+            embedder = self._embedder(max_length)
+            if instruction is None:
+                return embedder.embed_documents([text])
+            return embedder.embed_queries([text], instruction=instruction)
+
+        keys = Keys(timed="query", **self._embedder_identity(max_length, instruction))
+        return self.timed(keys(text), embed, ("embedder", max_length))
+
+    def time_reranking(
+        self, query: str, texts: Sequence[str], instruction: str, max_length: int | None
+    ) -> float:
+        """Seconds that scoring these documents of one query takes."""
+
+        def rerank() -> object:
+            reranker = self._reranker(max_length)
+            return reranker.score(query, texts, instruction=instruction)
+
+        keys = Keys(timed="rerank", **self._reranker_identity(max_length, instruction))
+        return self.timed(keys(query, *texts), rerank, ("reranker", max_length))
+
+    def timed(
+        self, key: bytes, work: Callable[[], object], warm: tuple[str, int | None] | None = None
+    ) -> float:
+        """Seconds that some work takes; what this machine took before, if the cache knows.
+
+        Args:
+            key: Names the work.
+            work: The work.
+            warm: What it warms up; the first time that it is named, the work is done once more.
+        """
+        key = Keys(machine=platform.node(), key=key.hex())()
+        known = self._cache.get_numbers([key])
+        if key in known:
+            return known[key]
+        if warm is not None and warm not in self._warm:
+            self._warm.add(warm)
+            work()
+        begin = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - begin
+        self._cache.put_numbers([(key, seconds)])
+        return seconds
+
+    def tokens(self, text: str) -> int | None:
+        """Tokens of a text, without any prompt; None where the tokenizer is not at hand."""
+        if text not in self._lengths:
+            if self._encode is None:
+                self._encode = _encoder(self.pair)
+            counted = self._encode(text)
+            if counted is None:
+                return None
+            self._lengths[text] = len(counted)
+        return self._lengths[text]
+
+    def close(self) -> None:
+        """Let go of the models."""
+        for component in (*self._embedders.values(), *self._rerankers.values()):
+            component.close()
+
+    def _vectors(
+        self,
+        texts: Sequence[str],
+        instruction: str | None,
+        max_length: int | None,
+        embed: Callable[[Embedder | RemoteEmbedder, list[str]], np.ndarray],
+        what: str,
+    ) -> np.ndarray:
+        keys = {
+            cut: Keys(**self._embedder_identity(cut, instruction)) for cut in (None, max_length)
+        }
+        spare = len(instruction or "") + 20
+        cut = [None if self._fit((t,), max_length, spare) else max_length for t in texts]
+        names = [keys[c](text) for c, text in zip(cut, texts, strict=True)]
+        rows: dict[bytes, list[int]] = {}
+        for i, name in enumerate(names):
+            rows.setdefault(name, []).append(i)
+        out: np.ndarray | None = None
+        missing: list[bytes] = []
+
+        def keep(name: bytes, vector: np.ndarray) -> None:
+            nonlocal out
+            if out is None:
+                out = np.empty((len(texts), len(vector)), np.float32)
+            out[rows[name]] = vector
+
+        every = list(rows)
+        for start in range(0, len(every), TEXTS):
+            part = every[start : start + TEXTS]
+            found = self._cache.get(part)
+            for name in part:
+                if name in found:
+                    keep(name, to_vector(found[name]))
+                else:
+                    missing.append(name)
+        shown = self._progress and bool(missing)
+        with progress_bar(what, len(missing), shown) as advance:
+            for start in range(0, len(missing), TEXTS):
+                part = missing[start : start + TEXTS]
+                vectors = embed(self._embedder(max_length), [texts[rows[n][0]] for n in part])
+                self._cache.put(
+                    (n, to_bytes(vector)) for n, vector in zip(part, vectors, strict=True)
+                )
+                for name, vector in zip(part, vectors, strict=True):
+                    keep(name, vector)
+                if advance:
+                    advance(len(part))
+        return np.empty((0, 0), np.float32) if out is None else out
+
+    def _fit(self, texts: tuple[str, ...], max_length: int | None, spare: int) -> bool:
+        """Whether texts are sure to be read to their end, so that it is as without a limit.
+
+        Args:
+            texts: What is read.
+            max_length: Tokens that are.
+            spare: Tokens of the prompt around them, at most.
+        """
+        if max_length is None:
+            return True
+        # No token is shorter than a byte.
+        if sum(len(text.encode()) for text in texts) + spare <= max_length:
+            return True
+        counts = [self.tokens(text) for text in texts]
+        return sum(c or max_length for c in counts) + spare <= max_length
+
+    def _embedder_identity(self, max_length: int | None, instruction: str | None) -> dict[str, Any]:
+        pair = self.pair
+        return {
+            "kind": "embedding",
+            "model": pair.model,
+            "weights": weights_digest(pair.model),
+            "revision": pair.revision,
+            "base_url": pair.base_url,
+            "dtype": pair.dtype,
+            "device": pair.device,
+            "dimensions": "all",
+            "max_length": max_length,
+            "prompt": instruction if instruction is None else resolve_instruction(instruction),
+        }
+
+    def _reranker_identity(self, max_length: int | None, instruction: str) -> dict[str, Any]:
+        pair, model = self.pair, self.pair.reranker_model
+        return {
+            "kind": "reranker",
+            "model": model,
+            "weights": weights_digest(model, "reranker"),
+            "revision": pair.reranker_revision,
+            "base_url": pair.reranker_base_url,
+            "dtype": pair.dtype,
+            "device": pair.device,
+            "max_length": max_length,
+            "prompt": resolve_instruction(instruction),
+        }
+
+    def _reranker_keys(self, instruction: str, max_length: int | None) -> dict[int | None, Keys]:
+        return {
+            cut: Keys(**self._reranker_identity(cut, instruction)) for cut in (None, max_length)
+        }
+
+    def _embedder(self, max_length: int | None) -> Embedder | RemoteEmbedder:
+        if max_length not in self._embedders:
+            pair = self.pair
+            self._embedders[max_length] = make_embedder(
+                pair.model,
+                dimensions=None,
+                **_settings(pair, pair.base_url, pair.revision, max_length),
+            )
+        return self._embedders[max_length]
+
+    def _reranker(self, max_length: int | None) -> Reranker | RemoteReranker:
+        if max_length not in self._rerankers:
+            pair = self.pair
+            self._rerankers[max_length] = make_reranker(
+                pair.reranker_model,
+                **_settings(pair, pair.reranker_base_url, pair.reranker_revision, max_length),
+            )
+        return self._rerankers[max_length]
+
+
+def _settings(
+    pair: Pair, base_url: str | None, revision: str | None, max_length: int | None
+) -> Settings:
+    """Settings of a model; device and dtype are about one in this process."""
+    settings: Settings = {"revision": revision, "max_length": max_length}
+    if base_url is not None:
+        return {**settings, "base_url": base_url}
+    return {**settings, "device": pair.device, "dtype": pair.dtype}
+
+
+def _encoder(pair: Pair) -> Callable[[str], Any]:
+    """The embedding model's tokenizer, or what returns None where there is none.
+
+    All published sizes share one, and so do servers that give them another name.
+    """
+    name = pair.model
+    if pair.base_url is not None and name != TINY and "/" not in name:
+        name = name if Path(name).is_dir() else DEFAULT_EMBEDDING_MODEL
+    try:
+        return load_tokenizer(name, "embedding").encode
+    except (OSError, ValueError):
+        if pair.base_url is None:
+            raise
+        return lambda _: None

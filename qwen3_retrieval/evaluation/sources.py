@@ -1,0 +1,104 @@
+"""A user's own retriever or query engine as a system: what it finds, and which passage that is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Final, cast
+
+from qwen3_retrieval.evaluation.dataset import Dataset
+
+SOURCES: Final = ("source", "file_path", "file_name", "path", "url")
+"""Metadata that name a file."""
+
+FRAMEWORKS: Final = {"langchain_core": "_langchain", "llama_index": "_llama_index"}
+"""Package of a framework -> the module here that knows it."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Something that a retriever found."""
+
+    text: str
+    id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+Search = Callable[[str], Sequence[Hit]]
+"""Question -> what was found, best first."""
+
+
+def as_search(source: Any) -> Search:
+    """How a retriever or query engine is asked.
+
+    Args:
+        source: A LangChain retriever (or any runnable from a string to documents), a LlamaIndex
+            retriever or query engine, or a function from a question to `Hit`s.
+
+    Raises:
+        TypeError: If it is nothing of the kind.
+    """
+    packages = {kind.__module__.partition(".")[0] for kind in type(source).__mro__}
+    for package, ours in FRAMEWORKS.items():
+        # What has a framework's base class was made with that framework installed.
+        if package in packages:
+            return cast(
+                "Search", import_module(f"qwen3_retrieval.evaluation.{ours}").searcher(source)
+            )
+    if callable(source):
+        return cast("Search", source)
+    msg = (
+        "a retriever must be a LangChain retriever, a LlamaIndex retriever or query engine, or a "
+        f"function that returns Hits, got {type(source).__name__}"
+    )
+    raise TypeError(msg)
+
+
+class Matcher:
+    """Finds the unit that a hit belongs to."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Index a dataset's passages by id, text and file."""
+        self._units = {passage.unit for passage in dataset.passages}
+        self._by_id = {passage.id: passage.unit for passage in dataset.passages}
+        self._texts = [(_squeeze(p.text), p.unit) for p in dataset.passages]
+        self._by_text = dict(self._texts)
+        self._known: dict[str, str | None] = {}
+
+    def __call__(self, hit: Hit) -> str | None:
+        """The unit of a hit, or None.
+
+        In this order: its id, or `id` or `_id` in its metadata, is that of a passage or unit; its
+        file is a unit; its text is a passage's, part of one, or holds one.
+        """
+        for key in (hit.id, hit.metadata.get("_id"), hit.metadata.get("id")):
+            if key is not None and str(key) in self._by_id:
+                return self._by_id[str(key)]
+            if key is not None and str(key) in self._units:
+                return str(key)
+        for name in SOURCES:
+            unit = self._file(hit.metadata.get(name))
+            if unit is not None:
+                return unit
+        text = _squeeze(hit.text)
+        if text not in self._known:
+            self._known[text] = self._by_text.get(text) or self._overlapping(text)
+        return self._known[text]
+
+    def _file(self, name: object) -> str | None:
+        """The unit that a file's path ends in: the longest one that does."""
+        if not isinstance(name, str) or not name:
+            return None
+        parts = name.replace("\\", "/").split("/")
+        ends = ("/".join(parts[i:]) for i in range(len(parts)))
+        return next((end for end in ends if end in self._units), None)
+
+    def _overlapping(self, text: str) -> str | None:
+        """The unit of the longest passage that holds the text or is part of it."""
+        if not text:
+            return None
+        found = [(len(t), unit) for t, unit in self._texts if t and (t in text or text in t)]
+        return max(found)[1] if found else None
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,145 @@
+"""A CSV or JSON lines file of questions, each with the passage or the file that answers it."""
+
+import hashlib
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from qwen3_retrieval.evaluation.dataset import (
+    Dataset,
+    DatasetError,
+    Passage,
+    Question,
+    check_missing,
+)
+from qwen3_retrieval.evaluation.folder import read_folder
+from qwen3_retrieval.evaluation.lines import fail, read_objects, read_table, text_of
+
+SUFFIXES: Final = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
+
+NAMES: Final = {
+    "question": ("question", "query"),
+    "passage": ("passage", "expected_passage", "context", "answer", "text"),
+    "source": ("source", "expected_source", "source_file", "file"),
+}
+"""Columns, and what they may be called; the first that is there counts."""
+
+
+def read_questions(path: Path, corpus: Path | None = None) -> Dataset:
+    """Read questions and the passages or files that answer them.
+
+    With a passage column alone the corpus is the passages of the file; with `corpus` each must be
+    part of a passage there. With a source column the corpus is a folder, and the file is found
+    where the first of its passages is.
+
+    Args:
+        path: .csv, .tsv or .jsonl.
+        corpus: Folder of Markdown and text; for a source column by default the file's own.
+
+    Raises:
+        OSError: If a file cannot be read.
+        DatasetError: If columns are missing, a line is not as it should be, or too many lines name
+            what is not in the corpus.
+    """
+    rows = list(_rows(path))
+    if not rows:
+        msg = f"{path}: there are no questions in it"
+        raise DatasetError(msg)
+    line, names = rows[0]
+    question, passage, source = (_column(what, names) for what in NAMES)
+    if question is None:
+        fail(path, line, _no_column("question", names))
+    if source is not None and (passage is None or corpus is not None):
+        return _by_source(path, rows, question, source, corpus or path.resolve().parent)
+    if passage is None:
+        fail(path, line, _no_column("passage or source", names))
+    if corpus is None:
+        return _by_passage(path, rows, question, passage)
+    return _by_passage_in(path, rows, question, passage, corpus)
+
+
+def _no_column(what: str, names: Iterable[str]) -> str:
+    known = "; ".join(f"{column}: {', '.join(each)}" for column, each in NAMES.items())
+    return f"no column for {what} among {list(names)} (names known: {known})"
+
+
+Row = tuple[int, dict[str, Any]]
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    delimiter = SUFFIXES[path.suffix.lower()]
+    if delimiter:
+        yield from read_table(path, delimiter)
+    else:
+        yield from read_objects(path)
+
+
+def _column(what: str, names: Container[str]) -> str | None:
+    return next((name for name in NAMES[what] if name in names), None)
+
+
+def _by_passage(path: Path, rows: list[Row], question: str, passage: str) -> Dataset:
+    passages: dict[str, Passage] = {}
+    judged: list[tuple[str, str]] = []
+    for line, record in rows:
+        asked = text_of(record, question, path, line)
+        text = text_of(record, passage, path, line)
+        key = _digest(text)
+        passages.setdefault(key, Passage(key, text, key))
+        judged.append((asked, key))
+    return Dataset(path.name, "table", list(passages.values()), _questions(judged))
+
+
+def _by_passage_in(
+    path: Path, rows: list[Row], question: str, passage: str, corpus: Path
+) -> Dataset:
+    _, passages, notes = read_folder(corpus)
+    texts = [(_squeeze(p.text), p.unit) for p in passages]
+    judged, missing = [], []
+    for line, record in rows:
+        asked = text_of(record, question, path, line)
+        wanted = _squeeze(text_of(record, passage, path, line))
+        units = [unit for text, unit in texts if wanted in text or (text in wanted and text)]
+        if not units:
+            missing.append(f"line {line}: no passage of {corpus} holds {wanted[:60]!r}")
+        judged += [(asked, unit) for unit in units]
+    notes += check_missing(missing, len(rows), path)
+    return Dataset(path.name, "table", passages, _questions(judged), notes=notes)
+
+
+def _by_source(path: Path, rows: list[Row], question: str, source: str, corpus: Path) -> Dataset:
+    _, passages, notes = read_folder(corpus)
+    passages = [replace(p, unit=p.source) for p in passages]
+    by_name: dict[str, list[str]] = {}
+    for file in dict.fromkeys(p.source for p in passages):
+        by_name.setdefault(file.rpartition("/")[2], []).append(file)
+    files = {p.source for p in passages}
+    judged, missing = [], []
+    for line, record in rows:
+        asked = text_of(record, question, path, line)
+        name = text_of(record, source, path, line).replace("\\", "/").removeprefix("./")
+        found = [name] if name in files else by_name.get(name, [])
+        if len(found) > 1:
+            fail(path, line, f"{name!r} may be {' or '.join(found)}: give the path")
+        if not found:
+            missing.append(f"line {line}: file {name!r}")
+        judged += [(asked, file) for file in found]
+    notes += check_missing(missing, len(rows), path)
+    return Dataset(path.name, "table", passages, _questions(judged), notes=notes)
+
+
+def _questions(judged: list[tuple[str, str]]) -> list[Question]:
+    """One question for each wording; its answers are those of all its lines."""
+    relevant: dict[str, dict[str, int]] = {}
+    for asked, unit in judged:
+        relevant.setdefault(asked.strip(), {})[unit] = 1
+    return [Question(_digest(asked), asked, units) for asked, units in relevant.items()]
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,180 @@
+"""Fill a Milvus collection from a folder of files, or bring it up to date.
+
+    python -m qwen3_retrieval.ingest --corpus handbook --uri ./milvus.db --collection handbook
+
+It can be stopped at any moment: the same command goes on where it was.
+Exit code: 0 all is there; 1 it could not go on, or nothing could be read; 2 the command is wrong;
+3 done, but some files or lines were left out; 130 interrupted.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+from tqdm import tqdm
+
+from qwen3_core.settings import Dtype
+from qwen3_retrieval.command import in_one_line, is_expected, make_parser, with_options
+from qwen3_retrieval.ingest.framework import FRAMEWORKS
+from qwen3_retrieval.ingest.run import Ingest, Summary
+from qwen3_retrieval.ingest.settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.debug:
+        _quiet()
+    # The lock that it has by default is for several processes, and starts one to watch over it.
+    tqdm.set_lock(threading.RLock())
+    try:
+        settings = Settings(**{each.name: getattr(options, each.name) for each in fields(Settings)})
+    except ValueError as error:
+        parser.error(with_options(str(error), OPTIONS))
+    if options.delete_missing and Path(options.corpus).is_file():
+        parser.error("--delete-missing needs a folder as --corpus")
+    ingest = None
+    try:
+        ingest = Ingest(settings, options.framework)
+        summary = ingest.run()
+    except KeyboardInterrupt:
+        _stop("interrupted", ingest)
+        return 130
+    except Exception as error:
+        if options.debug or not is_expected(error, "pymilvus"):
+            raise
+        _stop(with_options(in_one_line(error), OPTIONS), ingest)
+        return 1
+    _show(summary, settings)
+    if not summary.failures:
+        return 0
+    return 3 if summary.chunks else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("ingest", __doc__)
+    default = {each.name: each.default for each in fields(Settings)}
+    switch = argparse.BooleanOptionalAction
+
+    def add(name: str, text: str, **more: Any) -> None:
+        key = name.removeprefix("--").replace("-", "_")
+        if key in default:
+            more.setdefault("default", default[key])
+        if more.get("default") is not None and not more.get("action"):
+            text += " (default: %(default)s)"
+        parser.add_argument(name, help=text, **more)
+
+    add(
+        "--corpus",
+        "folder, read with its subfolders, or a file: .md .markdown .txt .html .htm .pdf .jsonl",
+        type=Path,
+        required=True,
+        default=None,
+        metavar="PATH",
+    )
+    add("--name", "the corpus's name in the collection; default: the folder's name")
+    add("--uri", "Milvus Lite file, http://host:19530, or a Zilliz Cloud endpoint")
+    add(
+        "--token",
+        '"user:password" or API key of the Milvus server; default: $MILVUS_TOKEN',
+        default=os.environ.get("MILVUS_TOKEN") or None,
+    )
+    add("--collection", "Milvus collection, made if need be")
+    add(
+        "--framework",
+        "whose splitters cut, and whose vector store can open the collection; default: the first "
+        "that is installed",
+        choices=tuple(FRAMEWORKS),
+    )
+    add("--model", 'embedding model: hub name, folder, or "tiny"')
+    add("--base-url", "server that embeds, such as http://localhost:8000/v1", metavar="URL")
+    add("--device", "where the model runs: cpu, cuda, cuda:1, mps")
+    add("--dtype", "what it computes in", choices=get_args(Dtype))
+    add("--dimensions", "length of the vectors, 32 to the model's", type=int, metavar="N")
+    add(
+        "--splitter",
+        "framework: at headings, then to --chunk-size; headers: Markdown and HTML at every '# '; "
+        "none: a file, page or record is one chunk",
+        choices=("framework", "headers", "none"),
+    )
+    add("--chunk-size", "tokens of a chunk at most", type=int, metavar="N")
+    add("--chunk-overlap", "tokens that neighbours share at most", type=int, metavar="N")
+    add("--text-field", "field of a JSON line that holds the text", metavar="NAME")
+    add("--batch-size", "chunks embedded and committed at once", type=int, metavar="N")
+    add("--journal", "file for notes on finished files; default: beside a Milvus Lite database, "
+        "else in the current folder", type=Path, metavar="PATH")  # fmt: skip
+    add("--resume", "leave alone what is there already; --no-resume embeds every chunk again",
+        action=switch)  # fmt: skip
+    add("--delete-missing", "remove the chunks of files that are gone", action="store_true")
+    add("--dry-run", "say what would be done, and change nothing; of the model it needs "
+        "config.json and the tokenizer, to cut, but no weights", action="store_true")  # fmt: skip
+    add("--progress", "a progress bar; default: where stderr is a terminal", action=switch)
+    parser.add_argument(
+        "--debug", action="store_true", help="show logs, and the traceback of an error"
+    )
+    return parser
+
+
+OPTIONS = {each.name: f"--{each.name.replace('_', '-')}" for each in fields(Settings)} | {
+    "collection_name": "--collection",
+    "api_key": "API key",  # there is no option: it would be seen in the list of processes
+}
+"""What the command calls the arguments of those that it calls."""
+
+LOUD = ("pymilvus", "milvus_lite", "grpc", "faiss", "langchain_milvus", "llama_index")
+"""Loggers of those who log an error, some with a row's text, before they raise it."""
+
+
+def _quiet() -> None:
+    """Each error is told once, by `_stop`."""
+    try:
+        import pymilvus  # noqa: F401 - now, because it sets the levels of its loggers
+    except ModuleNotFoundError:
+        return
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def _stop(reason: str, ingest: Ingest | None) -> None:
+    done = ingest.summary.written if ingest is not None else 0
+    kept = f"; {done} chunks are written, and the same command goes on from there" if done else ""
+    print(f"ingest: {reason}{kept}", file=sys.stderr)  # noqa: T201
+
+
+def _show(summary: Summary, settings: Settings) -> None:
+    """The summary, on stdout."""
+    would = settings.dry_run
+    read = summary.files - summary.unchanged
+    do, undo = ("to write", "to delete") if would else ("written", "deleted")
+    missing = ""
+    if summary.missing:
+        what = "removed" if settings.delete_missing else "kept, see --delete-missing"
+        missing = f", {summary.missing} gone ({what})"
+    others = f"; {summary.ignored} of other kinds" if summary.ignored else ""
+    failures = len(summary.failures)
+    lines = [
+        *(["dry run: nothing was embedded or changed"] if would else []),
+        f"files     {summary.files}: {read} read, {summary.unchanged} unchanged{missing}{others}",
+        f"chunks    {summary.chunks}: {summary.written} {do}, {summary.deleted} {undo}",
+        f"tokens    {summary.tokens}",
+        f"seconds   {summary.seconds:.1f}",
+        f"failures  {failures}",
+        *(f"  {failure}" for failure in summary.failures[:SHOWN_FAILURES]),
+        *([f"  and {failures - SHOWN_FAILURES} more"] if failures > SHOWN_FAILURES else []),
+    ]
+    print("\n".join(lines))  # noqa: T201
+
+
+SHOWN_FAILURES = 20
+
+
+if __name__ == "__main__":
+    sys.exit(main())
