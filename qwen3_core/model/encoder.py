@@ -2,7 +2,7 @@
 
 Both model families are the same causal Qwen3 whose answer sits at the last token. This module
 runs that model's own layers over packs (`qwen3_core.model.packing`): no padding, shared prefixes
-computed once, no logits, and in the last layer queries, attention output and MLP for the last tokens
+computed once, no logits, and in the last layer queries, attention output and MLP for last tokens
 only.
 """
 

@@ -77,7 +77,7 @@ def pack(module: nn.Module, *, int8: bool = False) -> None:
     """Replace the Linear modules within a module by packed ones, where the device has them.
 
     With `int8=True`, replaces them by those of `qwen3_core.model.int8`, which the device must have.
-    The maps to queries, keys and values are merged first, on every device; `projected` computes both.
+    The maps to queries, keys and values are merged first, on every device; see `projected`.
 
     Their weights move, one parent's after the other's, so that little is held twice. Those of other
     modules are copied: they may be parts of a mapped file, which would otherwise stay in memory as
