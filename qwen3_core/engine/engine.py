@@ -50,6 +50,7 @@ class Engine:
 
     def __init__(self, checkpoint: "Checkpoint", encoder: "Encoder") -> None:
         self.name = checkpoint.name
+        self.folder = checkpoint.folder
         self.tokenizer = checkpoint.tokenizer
         self.head = checkpoint.head
         self.max_positions = checkpoint.max_positions
