@@ -116,7 +116,7 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         if not texts:
             return []
         with self._events(query_bundle, nodes) as reranked:
-            ranking = self.reranker.rerank(query_bundle.query_str, texts, **options)
+            ranking = self.reranker.rerank(texts, query_bundle.query_str, **options)
             reranked += [self._scored(nodes[ranked.index], ranked) for ranked in ranking]
         return reranked
 
@@ -127,7 +127,7 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         if not texts:
             return []
         with self._events(query_bundle, nodes) as reranked:
-            ranking = await self.reranker.arerank(query_bundle.query_str, texts, **options)
+            ranking = await self.reranker.arerank(texts, query_bundle.query_str, **options)
             reranked += [self._scored(nodes[ranked.index], ranked) for ranked in ranking]
         return reranked
 

@@ -9,8 +9,10 @@ import numpy as np
 from qwen3_core.base import BaseEmbedder
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.common.validation import check_dimensions
-from qwen3_core.engine.engine import Component, Job
-from qwen3_core.fingerprint import Fingerprint, weights_digest
+from qwen3_core.engine.engine import Component, Engine, Job
+from qwen3_core.fingerprint import Fingerprint, is_commit
+from qwen3_core.model import files
+from qwen3_core.model.description import Description
 from qwen3_core.model.packing import TokenSequence
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH, Dtype
@@ -66,6 +68,8 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
                 kind and long enough shows when it is loaded.
         """
         self._dimensions = check_dimensions(dimensions)
+        self._told: str | None = None  # digest of the weights that `fingerprint` told of
+        self._checked: Path | None = None  # folder of the loaded weights, once compared with it
         super().__init__(
             "embedding",
             model,
@@ -85,23 +89,64 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What the vectors of documents are made with; see `BaseEmbedder`."""
-        model = self._source["model"]
-        weights = weights_digest(model)
-        pooling, prompt, max_length = "last_token", "", DEFAULT_MAX_LENGTH
+        """What the vectors of documents are made with; see `BaseEmbedder`.
+
+        Of a model on the hub that is not loaded, the weights are those in the hub's cache; None if
+        it has none.
+
+        Raises:
+            OSError: If a file of weights is damaged.
+        """
+        model, revision = self._source["model"], self._source["revision"]
+        dimensions = self.dimensions  # may load the model, and download it
+        known: Description | None = None
         with contextlib.suppress(OSError):  # out of reach, and so are its vectors
-            description = self.description
-            pooling, prompt = description.pooling, description.document_prompt
-            max_length = min(max_length, description.max_length or max_length)
+            known = self.description
+        folder = files.folder_of(model, "embedding", revision) if known is None else known.folder
+        local = files.is_here(model)
+        # An adapter is not known by its base's commit, nor by the digest that knew no adapters.
+        alone = known is None or known.adapter is None
+        commit = revision if is_commit(revision) else None
+        weights = None
+        if folder is not None:
+            commit = files.commit_of(folder) if alone else None
+            extra = () if known is None else known.extra_weights
+            weights = self._told = files.weights_digest(folder, extra=extra)
         return Fingerprint(
             model=model,
-            revision=None if weights else self._source["revision"] or "main",
+            revision=None if local else revision or "main",
             weights=weights,
-            dimensions=self.dimensions,
-            max_length=self._max_length or max_length,
-            pooling=pooling,
-            document_prompt=prompt or "none",
+            dimensions=dimensions,
+            max_length=self._max_length
+            or min(DEFAULT_MAX_LENGTH, (known and known.max_length) or DEFAULT_MAX_LENGTH),
+            pooling="last_token" if known is None else known.pooling,
+            document_prompt=(known and known.document_prompt) or "none",
+            commit=commit,
+            old_weights=files.old_digest(folder) if local and folder and alone else None,
         )
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded model; loads it if need be.
+
+        Raises:
+            OSError: If the model cannot be found or read.
+            ValueError: If it is not a Qwen3 embedding model, has fewer positions than `max_length`,
+                or its weights are not those that `fingerprint` told of, as when its branch on the
+                hub moved.
+        """
+        engine = super().engine
+        if self._told and engine.folder != self._checked:
+            known = engine.description
+            if files.weights_digest(known.folder, extra=known.extra_weights) != self._told:
+                self._engine = None
+                msg = (
+                    f"the weights of {engine.name!r} changed after a collection was compared with "
+                    "those before: start again, and pin a model on the hub with revision="
+                )
+                raise ValueError(msg)
+            self._checked = engine.folder
+        return engine
 
     def _documents(self, texts: list[str], show_progress: bool) -> Job[np.ndarray]:
         def sequences_of(window: slice) -> list[TokenSequence]:

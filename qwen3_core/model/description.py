@@ -90,6 +90,28 @@ class Description:
     max_length: int | None = None
     """Tokens that the checkpoint says to read of one input, if fewer than it has positions."""
 
+    @property
+    def folder(self) -> Path:
+        """Where the files of the base are; of a model on the hub, a snapshot in the hub's cache."""
+        return self.base.folder
+
+    @property
+    def extra_weights(self) -> tuple[Path, ...]:
+        """Where the weights beside the base's are, of the adapter and of Dense modules.
+
+        Of a checkpoint on the hub they may not be there yet.
+        """
+        own = [step.path for step in self.after_pooling if isinstance(step, Dense)]
+        places = (self.base,) if self.adapter is None else (self.adapter, self.base)
+        dense = [f"{path}/model.safetensors" for path in own]
+        found = [next((p for at in places if (p := at.path(file))), None) for file in dense]
+        extra = [path or self.folder / file for path, file in zip(found, dense, strict=True)]
+        if self.adapter is not None:
+            extra += [self.adapter.folder / name for name in (ADAPTER, "adapter_model.safetensors")]
+            if (tokenizer := self.adapter.path(TOKENIZER_JSON)) is not None:
+                extra.append(tokenizer)
+        return tuple(extra)
+
     def path(self, filename: str) -> Path | None:
         """A file, the adapter's own or else the base's; None if neither has it."""
         own = None if self.adapter is None else self.adapter.fetch(filename)

@@ -40,6 +40,8 @@ class Checkpoint:
     tokenizer: Qwen3Tokenizer
     max_positions: int
     """The longest sequence the model was made for, in tokens."""
+    folder: Path
+    """Where its files are; of a model on the hub, the snapshot in the hub's cache."""
     description: Description
     """What the checkpoint says of itself."""
     after_pooling: tuple[Linear | None, ...] = ()
@@ -205,7 +207,9 @@ def load(
     loaded = loaded.to(device).eval().requires_grad_(False)
     logger.info("loaded %s on %s in %s", name, device, loaded.dtype)
     return Checkpoint(
-        *(str(name), loaded, row, tokenizer, config.max_position_embeddings, description),
+        *(str(name), loaded, row, tokenizer, config.max_position_embeddings),
+        description.folder,
+        description,
         after_pooling=after_pooling,
     )
 

@@ -181,7 +181,7 @@ def test_revision_reaches_the_hub(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     with pytest.raises(OSError, match="not here"):
-        Reranker("Qwen/Qwen3-Reranker-0.6B", revision="e61197ed").rerank("query", ["document"])
+        Reranker("Qwen/Qwen3-Reranker-0.6B", revision="e61197ed").rerank(["document"], "query")
     assert asked["revision"] == "e61197ed"
 
 
