@@ -10,7 +10,12 @@ from pymilvus import DataType, MilvusClient
 
 from qwen3_core import Embedder, RemoteEmbedder, __version__
 from qwen3_core.fingerprint import Fingerprint, weights_digest
-from qwen3_core.milvus.collection import FINGERPRINT_KEY, check_collection, collection_properties
+from qwen3_core.milvus.collection import (
+    FINGERPRINT_KEY,
+    Found,
+    check_collection,
+    collection_properties,
+)
 from tests.conftest import TINY
 
 HUB = Fingerprint(
@@ -117,8 +122,10 @@ def client(tmp_path):
 def test_a_collection_is_compared(client, tmp_path):
     uri = str(tmp_path / "milvus.db")
     client.alter_collection_properties("docs", properties=collection_properties(HUB))
-    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == ("", False)
-    assert check_collection(uri, "docs", dimensions=64) == ("", False)  # nothing to compare with
+    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == Found("", auto_id=False)
+    assert check_collection(uri, "docs", dimensions=64) == Found(
+        "", auto_id=False
+    )  # nothing to compare with
     other = replace(HUB, model="me/fine-tuned", max_length=512)
     with pytest.raises(
         ValueError,
@@ -131,7 +138,7 @@ def test_a_collection_is_compared(client, tmp_path):
 def test_a_collection_of_somebody_else_is_taken_with_a_note(client, tmp_path, caplog):
     caplog.set_level(logging.WARNING, "qwen3_core.milvus.collection")
     uri = str(tmp_path / "milvus.db")
-    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == ("", False)
+    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == Found("", auto_id=False)
     (record,) = [r for r in caplog.records if r.name == "qwen3_core.milvus.collection"]
     assert "collection 'docs' does not say what its vectors were made with" in record.message
 
