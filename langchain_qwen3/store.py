@@ -9,6 +9,7 @@ from langchain_core.documents import Document
 from langchain_milvus import Milvus
 from pymilvus import AsyncMilvusClient
 
+from langchain_qwen3._arguments import FILTER_LIKE, MILVUS_DENSE, MILVUS_HYBRID
 from qwen3_core.common.validation import check_texts
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
 from qwen3_core.milvus.collection import check_text_lengths
@@ -20,21 +21,6 @@ MAX_ID_BYTES: Final = 65_535
 
 FUNCTION_RANKER_SINCE: Final = (2, 6)
 """Servers from here on, and Milvus Lite, take a ranker as a `Function`."""
-
-SEARCH_OPTIONS: Final = frozenset(
-    {
-        "consistency_level",
-        "group_by_field",
-        "group_size",
-        "guarantee_timestamp",
-        "ignore_growing",
-        "offset",
-        "partition_names",
-        "round_decimal",
-        "strict_group_size",
-    }
-)
-"""What a search hands on to pymilvus beside its named arguments."""
 
 
 class Qwen3Milvus(Milvus):
@@ -552,11 +538,11 @@ def _check_search(expression: str | None, options: Mapping[str, Any]) -> None:
     """
     check_expression(expression)
     for name in options:
-        if name not in SEARCH_OPTIONS:
-            hint = ": a filter is expr=" if name in {"filter", "filters", "where"} else ""
+        if name not in MILVUS_DENSE | MILVUS_HYBRID:
+            meant = ": a filter is expr=" if name in FILTER_LIKE else ""
             msg = (
-                f"a Milvus search has no argument {name!r}{hint} (known beside expr, param and "
-                f"timeout: {', '.join(sorted(SEARCH_OPTIONS))})"
+                f"{name}= would not reach the search{meant} (it takes "
+                f"{', '.join(sorted(MILVUS_DENSE))})"
             )
             raise TypeError(msg)
 

@@ -171,9 +171,9 @@ def _make_store_ours() -> type["Qwen3MilvusVectorStore"]:
     return Qwen3MilvusVectorStore
 
 
-def _made_with(embed_model: Qwen3Embedding) -> tuple[int, Fingerprint]:
+def _made_with(embed_model: Qwen3Embedding) -> tuple[Fingerprint, int]:
     fingerprint = embed_model.fingerprint
-    return fingerprint.dimensions, fingerprint
+    return fingerprint, fingerprint.dimensions
 
 
 def _hybrid(plan: Plan) -> dict[str, Any]:

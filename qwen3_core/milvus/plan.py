@@ -50,7 +50,7 @@ class Planned(dict[str, Any]):
 
 
 def make_plan(
-    made_with: Callable[[], tuple[int, Fingerprint | None]],
+    made_with: Callable[[], tuple[Fingerprint | None, int]],
     *,
     uri: str | Path,
     token: str | None,
@@ -70,7 +70,7 @@ def make_plan(
     """Check the arguments and the collection, if it exists, before anything is written.
 
     Args:
-        made_with: Gives the vectors' length and fingerprint; it may load the model.
+        made_with: Gives the vectors' fingerprint and length; it may load the model.
         uri: As in `milvus_kwargs`.
         token: As in `milvus_kwargs`.
         db_name: As in `milvus_kwargs`.
@@ -101,7 +101,7 @@ def make_plan(
     words = analyzer_params(analyzer, lite="://" not in uri)
     if replace:
         check_name(collection_name)
-    dimensions, fingerprint = made_with()
+    fingerprint, dimensions = made_with()
     found = None
     if not replace:
         found = check_collection(
