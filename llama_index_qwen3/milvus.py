@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llama_index_qwen3.embedding import Qwen3Embedding
-from qwen3_core.common.validation import misplaced, suggests
+from qwen3_core.common.hints import misplaced, suggests
 from qwen3_core.milvus.collection import (
     CONSISTENCY,
     TEXT_INDEX,
