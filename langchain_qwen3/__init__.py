@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen3_core import __version__
 from qwen3_core.common.extras import how_to_install
+from qwen3_core.common.hints import check_class
 
 if TYPE_CHECKING:
     from langchain_qwen3.embeddings import Qwen3Embeddings
@@ -61,6 +62,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import a public name from its module on first access (PEP 562)."""
     if name not in _HOMES:
+        check_class(__name__, name)
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     try:

@@ -10,7 +10,7 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_qwen3.embeddings import Qwen3Embeddings
 from qwen3_core.common.extras import how_to_install
-from qwen3_core.common.validation import misplaced, suggests, takes
+from qwen3_core.common.hints import misplaced, suggests, takes
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.milvus.collection import CONSISTENCY, TEXT_INDEX
 from qwen3_core.milvus.index import IndexType, Metric

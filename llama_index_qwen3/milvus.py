@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from qwen3_core.common.extras import how_to_install
-from qwen3_core.common.validation import misplaced, suggests, takes
+from qwen3_core.common.hints import misplaced, suggests, takes
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.milvus.collection import CONSISTENCY, TEXT_INDEX
 from qwen3_core.milvus.index import IndexType, Metric
