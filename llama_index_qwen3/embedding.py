@@ -101,6 +101,11 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         }
 
     @property
+    def model(self) -> str:
+        """The same as `model_name`, as other components call it."""
+        return self.model_name
+
+    @property
     def embedder(self) -> Embedder | RemoteEmbedder:
         """The embedder behind this component, for what LlamaIndex has no method for.
 

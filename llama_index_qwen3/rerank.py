@@ -99,6 +99,11 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         return "Qwen3Rerank"
 
     @property
+    def model_name(self) -> str:
+        """The same as `model`, as other components call it."""
+        return self.model
+
+    @property
     def reranker(self) -> Reranker | RemoteReranker:
         """The reranker behind this component, for what LlamaIndex has no method for.
 
