@@ -1,16 +1,20 @@
 """milvus_kwargs, on real Milvus Lite files: what the store does with them, and what is refused."""
 
 import logging
+import shutil
 from typing import Any
 
 import pytest
+from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_core.documents import Document
-from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from langchain_core.stores import InMemoryByteStore
 from langchain_milvus import Milvus
 from pymilvus import MilvusClient
 
 from langchain_qwen3 import Qwen3Embeddings, Qwen3TwoStageRetriever, milvus_kwargs
 from qwen3_core.milvus.collection import collection_properties
+from tests.conftest import TINY
 from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS
 
 COUNT = 110
@@ -49,7 +53,6 @@ def test_the_arguments(tmp_path):
     embeddings = Qwen3Embeddings(model="no/such-model", dimensions=64)  # and nothing is loaded
     path = tmp_path / "a.db"
     assert milvus_kwargs(embeddings, uri=path, collection_name="docs", k=300) == {
-        "embedding_function": embeddings,
         "connection_args": {"uri": str(path)},
         "collection_name": "docs",
         "index_params": {
@@ -76,7 +79,7 @@ def test_a_search_for_k_is_within_ef(embeddings, tmp_path, k):
 def test_the_token_is_for_the_connection(embeddings, monkeypatch):
     asked: dict[str, object] = {}
     monkeypatch.setattr(
-        "langchain_qwen3.milvus.check_collection",
+        "qwen3_core.milvus.plan.check_collection",
         lambda uri, name, **kwargs: asked.update(uri=uri, name=name, **kwargs),
     )
     uri = "https://in03-1.api.gcp-us-west1.zillizcloud.com"
@@ -87,10 +90,13 @@ def test_the_token_is_for_the_connection(embeddings, monkeypatch):
         "name": "qwen3",
         "dimensions": 256,
         "metric": "COSINE",
+        "vector_field": "vector",
         "text_search_field": None,
         "auto_id": None,
         "fingerprint": embeddings.embedder.fingerprint,
+        "analyzer": None,
         "token": "user:secret",
+        "db_name": None,
     }
 
 
@@ -156,17 +162,20 @@ def test_delete_and_upsert_by_id(new):
 
 def test_milvus_may_number_the_documents(embeddings, tmp_path):
     store = Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db", auto_id=True))
-    assert all(isinstance(id_, int) for id_ in store.add_texts(TEXTS))
+    assert all(id_.isdecimal() for id_ in store.add_texts(TEXTS))
     assert len(store.similarity_search(QUESTION, k=100)) == len(TEXTS)
 
 
-def test_what_was_added_without_ids_opens_again(embeddings, tmp_path):
-    with pytest.warns(UserWarning, match="No ids provided"):
-        Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db")).add_texts(TEXTS)
+def test_what_milvus_numbered_opens_again(embeddings, tmp_path):
+    Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db", auto_id=True)).add_texts(TEXTS)
     again = Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db"))
-    assert len(again.similarity_search(QUESTION, k=100)) == len(TEXTS)
-    again.add_texts(TEXTS[:1])
+    (id_,) = again.add_texts(TEXTS[:1])
     assert len(again.similarity_search(QUESTION, k=100)) == len(TEXTS) + 1
+    assert [d.page_content for d in again.get_by_ids([id_])] == TEXTS[:1]
+    assert again.delete([id_])
+    assert len(again.similarity_search(QUESTION, k=100)) == len(TEXTS)
+    with pytest.raises(ValueError, match=r"numbers its documents itself, but ids were given"):
+        again.add_documents([Document("x", id="1")])
     with pytest.raises(ValueError, match=r"numbers what is added itself.*: pass auto_id=True or"):
         milvus_kwargs(embeddings, uri=tmp_path / "a.db", auto_id=False)
 
@@ -214,6 +223,67 @@ def test_a_collection_that_does_not_fit_is_refused_and_left_alone(embeddings, ur
     ]
 
 
+class Wrapper(Embeddings):
+    """Embeddings within others, whose documents come out behind a prefix."""
+
+    def __init__(self, inner: Embeddings, prefix: str = "") -> None:
+        self._inner, self._prefix = inner, prefix
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self._inner.embed_documents([self._prefix + text for text in texts])
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._inner.embed_query(text)
+
+
+def cached(inner: Embeddings, store: InMemoryByteStore | None = None) -> Embeddings:
+    return CacheBackedEmbeddings.from_bytes_store(
+        inner, store or InMemoryByteStore(), namespace="one", key_encoder="sha256"
+    )
+
+
+@pytest.mark.parametrize("wrap", [cached, Wrapper, lambda e: Wrapper(cached(e))])
+def test_a_wrapper_counts_as_what_it_wraps(embeddings, tmp_path, caplog, wrap):
+    uri = tmp_path / "a.db"
+    made = milvus_kwargs(wrap(embeddings), uri=uri)
+    assert made["collection_properties"] == collection_properties(embeddings.embedder.fingerprint)
+    assert not [r for r in caplog.records if r.name == "langchain_qwen3.milvus"]
+    Milvus(**made).add_texts(["a"], ids=["1"])
+    assert milvus_kwargs(wrap(embeddings), uri=uri)["collection_properties"] is None
+    with pytest.raises(ValueError, match="made with max_length 8192, not 100"):
+        milvus_kwargs(wrap(Qwen3Embeddings(model="tiny", max_length=100)), uri=uri)
+
+
+def test_a_wrapper_that_hides_its_model_is_named(embeddings, tmp_path, caplog):
+    class Hides(DeterministicFakeEmbedding):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            vectors: list[list[float]] = embeddings.embed_documents(texts)
+            return vectors
+
+    for wrapper in (Hides(size=256), Wrapper(embeddings, "passage: this is about ")):
+        caplog.clear()
+        assert milvus_kwargs(wrapper, uri=tmp_path / "a.db")["collection_properties"] is None
+        (record,) = [r for r in caplog.records if r.name == "langchain_qwen3.milvus"]
+        assert f"{type(wrapper).__name__} does not tell" in record.message
+        assert "'qwen3'" in record.message
+
+
+def test_a_cache_that_another_model_filled_is_refused(embeddings, tmp_path):
+    store = InMemoryByteStore()
+    milvus_kwargs(cached(DeterministicFakeEmbedding(size=256), store), uri=tmp_path / "a.db")
+    with pytest.raises(ValueError, match=r"another model filled it.*namespace"):
+        milvus_kwargs(cached(embeddings, store), uri=tmp_path / "a.db")
+
+
+def test_a_collection_knows_its_model_under_other_names(tmp_path):
+    """In a second process too: the collection is what is read."""
+    first = Qwen3Embeddings(model="tiny")
+    folder = shutil.copytree(TINY / "embedding", tmp_path / "Docs-Embedding-0___6B")
+    Milvus(**milvus_kwargs(first, uri=tmp_path / "a.db")).add_texts(["a"], ids=["1"])
+    later = Qwen3Embeddings(model=folder)
+    assert milvus_kwargs(later, uri=tmp_path / "a.db")["collection_properties"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "error"),
     [
@@ -252,4 +322,4 @@ def test_the_home_folder_may_be_a_tilde(embeddings, tmp_path, monkeypatch):
 def test_a_collection_that_nobody_filled_is_named(new, reranker, caplog):
     with caplog.at_level(logging.WARNING, "langchain_qwen3"):
         assert Qwen3TwoStageRetriever(vectorstore=new, reranker=reranker).invoke(QUESTION) == []
-    assert "collection 'qwen3' (Milvus) returned no candidates: it is empty" in caplog.text
+    assert "collection 'qwen3' (Qwen3Milvus) returned no candidates: it is empty" in caplog.text
