@@ -25,7 +25,7 @@ from _shared import BUNDLED_CORPUS
 from qwen3_core.batch import Qwen3EmbedBatch
 from qwen3_core.settings import TINY
 from qwen3_retrieval.documents.corpus import SourceFile
-from qwen3_retrieval.documents.cutting import Cutter, title_of, tokenizer_of
+from qwen3_retrieval.documents.cutting import CUTTING, Cutter, title_of, tokenizer_of
 from qwen3_retrieval.documents.reading import read_sections
 from qwen3_retrieval.documents.text import UnreadableError
 
@@ -147,7 +147,7 @@ def read_and_split(
 ) -> dict[str, Any]:
     """A group of files as one row: its shard's name, and lists of its passages."""
     passages, errors, content = {}, [], []
-    cutter = Cutter(tokenizer_of(settings["model"], settings["base_url"]))
+    cutter = Cutter(tokenizer_of(settings["model"], settings.get("base_url")))
     for source in group["sources"]:
         hasher = hashlib.sha256()
         file = SourceFile(Path(group["folder"]) / source, source, "markdown", 0)
@@ -159,7 +159,7 @@ def read_and_split(
             errors.append(f"{source}: {error}")
         content += [source.encode(), hasher.digest()]
     return {
-        "shard": digest(framework, repr(sorted(settings.items())), *content) + ".parquet",
+        "shard": digest(framework, CUTTING, repr(sorted(settings.items())), *content) + ".parquet",
         "ids": list(passages),
         "texts": [text for text, _ in passages.values()],
         "sources": [source for _, source in passages.values()],

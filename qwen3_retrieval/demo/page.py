@@ -129,7 +129,7 @@ def build(setup: Setup) -> gr.Blocks:
                 k = gr.Slider(1, 30, 10, step=1, label="k: candidates of dense search")
                 top_n = gr.Slider(1, 10, 3, step=1, label="top_n: passages for the LLM")
             files = gr.File(
-                label=f"Markdown, text or PDF: at most {MAX_FILES} files of {MAX_FILE_MB} MB",
+                label=f"Documents, text or code: at most {MAX_FILES} files of {MAX_FILE_MB} MB",
                 file_count="multiple",
                 file_types=list(KINDS),
                 height=120,

@@ -420,14 +420,19 @@ class Ingest:
         if not settings.dry_run:
             for start in range(0, len(digests), settings.batch_size):
                 some = digests[start : start + settings.batch_size]
-                found = read_rows(self._client, settings.collection, self._corpus.name, some)
-                chunks = []
-                for digest, row in found:
+                place = (self._client, settings.collection, self._corpus.name)
+                chunks, replaced = [], []
+                for digest, row in read_rows(*place, some):
                     chunk = chunk_of_row(self._corpus.name, digest, row)
+                    before = chunk.metadata.keys()
                     update = self._updates[digest]
                     kept = [p for p in chunk.places if place_key(p) not in update.removed]
                     chunk.places = [*kept, *update.added]
                     chunks.append(chunk)
+                    if before - chunk.metadata.keys():
+                        replaced.append(digest)
+                # Milvus Lite's upsert keeps dynamic fields that the new row lacks.
+                delete_rows(*place, replaced)
                 self._write(chunks)
         for progress in self._late:
             self._note(progress)

@@ -40,7 +40,7 @@ def no_splitter(tokenizer: object) -> NoReturn:
 def test_defaults_need_no_network(settings, shared):
     found = settings()
     assert (found.model, found.reranker) == ("tiny", "tiny")
-    assert (found.top_k, found.top_n, found.llm, found.splitter) == (10, 3, None, "headers")
+    assert (found.top_k, found.top_n, found.llm, found.splitter) == (10, 3, None, "structure")
     assert found.uri.endswith(".db")
     # A real embedding model does not come with a toy reranker.
     assert settings("--model", "Qwen/Qwen3-Embedding-4B").reranker == shared.DEFAULT_RERANKER_MODEL
@@ -176,7 +176,7 @@ def zip_up(archive: Path, files: dict[str, str]) -> None:
 def test_downloads_the_tutorials_archive_once(corpus, settings, archive):
     files = {f"en/faq/{name}.md": "# x" * 35 + name for name in "ab"}  # 36 passages in each
     zip_up(archive, files | {"en/about/c.md": "# no", "__MACOSX/en/faq/._a.md": "# no"})
-    found = settings("--corpus", "milvus-docs")
+    found = settings("--corpus", "milvus-docs", "--splitter", "headers")
     first = corpus.load_passages(found, no_splitter)
     assert {passage.metadata["source"] for passage in first} == {"a.md", "b.md"}
     archive.unlink()
@@ -184,7 +184,7 @@ def test_downloads_the_tutorials_archive_once(corpus, settings, archive):
 
 
 def test_a_wrong_archive_is_refused_and_forgotten(corpus, shared, settings, archive):
-    found = settings("--corpus", "milvus-docs")
+    found = settings("--corpus", "milvus-docs", "--splitter", "headers")
     with pytest.raises(shared.UserError, match=r"cannot download .*404"):
         corpus.load_passages(found, no_splitter)
     archive.write_bytes(b"not a zip file")
