@@ -4,11 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index.core import VectorStoreIndex
+from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
+
 from llama_index_qwen3.embedding import Qwen3Embedding
 from qwen3_core.common.extras import how_to_install
 from qwen3_core.common.hints import misplaced, suggests, takes
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.milvus.collection import CONSISTENCY, TEXT_INDEX
+from qwen3_core.milvus.collection import (
+    CONSISTENCY,
+    FINGERPRINT_KEY,
+    TEXT_INDEX,
+    check_vectors,
+)
+from qwen3_core.milvus.filters import field
 from qwen3_core.milvus.index import IndexType, Metric
 from qwen3_core.milvus.plan import Plan, Planned, make_plan
 
@@ -114,6 +123,7 @@ def milvus_kwargs(
         text_search_field=TEXT_FIELD if hybrid else None,
         analyzer=analyzer,
         replace=overwrite,
+        embeddings=embed_model,
     )
     # The store wants these flat: it nests what is not a name of its own under "params" itself.
     index = {key: value for key, value in plan.index.items() if key != "params"}
@@ -158,6 +168,57 @@ def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3MilvusVectorStore":
         pymilvus.exceptions.MilvusException: If Milvus fails.
     """
     return _make_store_ours()(**milvus_kwargs(*args, **kwargs))
+
+
+def check_index(index: VectorStoreIndex, filters: MetadataFilters | None = None) -> None:
+    """Check that an index over a Milvus store has the store's model, and that its filters are read.
+
+    Args:
+        index: Over any store; one that is not Milvus's is left alone.
+        filters: With which it will be searched.
+
+    Raises:
+        ValueError: If the collection holds vectors of another model or other settings, or the store
+            is not from `open_milvus` or `milvus_kwargs` and would misread the filters.
+    """
+    store: Any = index.vector_store
+    if not any(kind.__name__ == "MilvusVectorStore" for kind in type(store).__mro__):
+        return
+    ours = _make_store_ours()
+    plan = store.plan if isinstance(store, ours) else None
+    if not isinstance(store, ours) and filters is not None and _is_misread(filters):
+        msg = (
+            "LlamaIndex's Milvus store misreads these filters (conditions that are nested or NOT, "
+            "keys that are no identifiers, values with quotes, backslashes or None): open it with "
+            "llama_index_qwen3.open_milvus"
+        )
+        raise ValueError(msg)
+    model = index._embed_model  # noqa: SLF001 - it has no public name
+    if not isinstance(model, Qwen3Embedding) or (plan is not None and plan.embeddings is model):
+        return
+    name, client = store.collection_name, store.client
+    if client.has_collection(name):
+        description = client.describe_collection(name)
+        if FINGERPRINT_KEY in (description.get("properties") or {}):
+            fingerprint = model.fingerprint
+            check_vectors(
+                name,
+                description,
+                dimensions=fingerprint.dimensions,
+                vector_field=store.embedding_field,
+                fingerprint=fingerprint,
+            )
+
+
+def _is_misread(filters: MetadataFilters) -> bool:
+    for part in filters.filters:
+        if isinstance(part, MetadataFilters):
+            return True
+        values = part.value if isinstance(part.value, list) else [part.value]
+        odd = any(isinstance(v, str) and ("\\" in v or "'" in v) for v in values)
+        if odd or part.value is None or field(part.key) != part.key:
+            return True
+    return filters.condition == FilterCondition.NOT
 
 
 def _make_store_ours() -> type["Qwen3MilvusVectorStore"]:

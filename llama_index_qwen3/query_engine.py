@@ -21,6 +21,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, MetadataFilters
 
 from llama_index_qwen3.embedding import Qwen3Embedding
+from llama_index_qwen3.milvus import check_index
 from llama_index_qwen3.rerank import Qwen3Rerank
 from qwen3_core.common.hints import misplaced, suggestion
 from qwen3_core.common.validation import (
@@ -309,7 +310,8 @@ def two_stage_query_engine(
     Raises:
         TypeError: If a component is in the place of another, or an argument unknown.
         ValueError: If a number is out of range, the prompt lacks a variable, or an index is given
-            together with an `embed_model`.
+            together with an `embed_model`, or a Milvus collection was made with another model,
+            or would misread the filters.
 
     Example:
         ```python
@@ -331,6 +333,7 @@ def two_stage_query_engine(
         raise ValueError(msg)
     check_top_n(top_n)
     index = _as_index(index_or_vector_store, embed_model)
+    check_index(index, filters)
     reranker = reranker or Qwen3Rerank()
     # A copy, because the engine will also put its callback manager on it; the model is shared.
     reranker = reranker.model_copy(update={"top_n": top_n or reranker.top_n or DEFAULT_TOP_N})
@@ -392,7 +395,7 @@ def _as_index(index_or_vector_store: object, embed_model: BaseEmbedding | None) 
         return VectorStoreIndex.from_vector_store(
             index_or_vector_store, embed_model=embed_model or _default_embed_model()
         )
-    store = "write MilvusVectorStore(**milvus_kwargs(...))"
+    store = "write open_milvus(embed_model, uri=...)"
     hints = {str: store, dict: store, BaseRetriever: "it is a retriever: pass its index"}
     kinds = (VectorStoreIndex, BasePydanticVectorStore)
     wanted = "a VectorStoreIndex or a vector store of LlamaIndex"
