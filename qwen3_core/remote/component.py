@@ -154,10 +154,15 @@ class Remote(Base[Call]):
 
     async def _limited(self, job: Call) -> Any:
         try:
+            self._client.prepare()
             async with asyncio.timeout(self._timeout):
                 return await job
         except TimeoutError:
-            msg = f"{self.base_url} gave no result within timeout={self._timeout} seconds"
+            trouble = self._client.trouble
+            msg = (
+                f"{self.base_url} gave no result within timeout={self._timeout} seconds"
+                f"{f' ({trouble})' if trouble else ''}"
+            )
             raise TimeoutError(msg) from None
         finally:
             job.close()  # in case it was never awaited
