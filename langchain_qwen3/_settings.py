@@ -1,9 +1,9 @@
 """The settings that every component has, and how a call overrides one."""
 
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
-from types import EllipsisType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -13,16 +13,29 @@ from qwen3_core.settings import Dtype
 
 T = TypeVar("T")
 
-TopN = int | EllipsisType | None
-"""A call's `top_n`: `...` is the component's own, None is all."""
 
-Threshold = float | EllipsisType | None
-"""A call's `score_threshold`: `...` is the component's own, None is none."""
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return self.value
 
 
-def override(given: T | EllipsisType, own: T) -> T:
-    """What a call gave, or the component's own setting if it gave nothing (`...`)."""
-    return own if isinstance(given, EllipsisType) else given
+UNSET: Final = Unset.UNSET
+"""What an argument is that a call does not give, where None means something else."""
+
+TopN = int | Unset | None
+"""A call's `top_n`: `UNSET` is the component's own, None is all."""
+
+Threshold = float | Unset | None
+"""A call's `score_threshold`: `UNSET` is the component's own, None is none."""
+
+
+def override(given: T | Unset, own: T) -> T:
+    """What a call gave, or the component's own setting if it gave nothing."""
+    return own if isinstance(given, Unset) else given
 
 
 class CheckpointSettings(BaseModel):

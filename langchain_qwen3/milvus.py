@@ -1,13 +1,16 @@
 """`milvus_kwargs`: the right arguments for `langchain_milvus.Milvus` with Qwen3 vectors."""
 
+import logging
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from langchain_core.embeddings import Embeddings
 
 from langchain_qwen3.embeddings import Qwen3Embeddings
 from qwen3_core.common.extras import how_to_install
 from qwen3_core.common.validation import misplaced, suggests
+from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.milvus.collection import (
     CONSISTENCY,
     TEXT_INDEX,
@@ -16,6 +19,14 @@ from qwen3_core.milvus.collection import (
     collection_properties,
 )
 from qwen3_core.milvus.index import IndexType, Metric, choose_index, index_params, search_params
+
+logger = logging.getLogger(__name__)
+
+PROBE: Final = "How long are the vectors?"
+"""Embedded to learn what embeddings of another class return."""
+
+SAME_COSINE: Final = 0.98
+"""Vectors of one text by one model are at least this close, whatever dtype they were made in."""
 
 TEXT_FIELD: Final = "sparse"
 """The field for full-text search in a hybrid collection."""
@@ -58,7 +69,8 @@ def milvus_kwargs(
 
     Args:
         embeddings: Embeds documents and queries; its model is loaded to learn the vectors' length
-            (not with `Qwen3Embeddings(dimensions=...)`, which says it).
+            (not with `Qwen3Embeddings(dimensions=...)`, which says it). A wrapper around one, such
+            as `CacheBackedEmbeddings`, counts as what it wraps if it returns the same vectors.
         uri: Path of a Milvus Lite file, which ends in ".db" and whose folder exists (`~` is the
             home folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
         token: "user:password" or an API key, where the server wants one.
@@ -84,7 +96,8 @@ def milvus_kwargs(
     Raises:
         TypeError: If `embeddings` is something else, or an argument unknown.
         ValueError: If an argument is out of range, or the collection exists with another dimension,
-            metric or kind of ids, or with vectors of another model or other settings.
+            metric or kind of ids, or with vectors of another model or other settings; or a cache
+            around the embeddings holds vectors of another model.
         ImportError: If pymilvus is not installed.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         OSError: If the embedding model cannot be found or read.
@@ -97,12 +110,7 @@ def milvus_kwargs(
     uri = check_uri(uri)
     index_type = choose_index(uri, index_type, rows)
     search = search_params(k, metric, index_type)
-    fingerprint = None
-    if isinstance(embeddings, Qwen3Embeddings):
-        fingerprint = embeddings.embedder.fingerprint
-        dimensions = fingerprint.dimensions
-    else:
-        dimensions = len(embeddings.embed_query("How long are the vectors?"))
+    fingerprint, dimensions = _made_with(embeddings, collection_name)
     found = None
     if not drop_old:
         try:
@@ -142,6 +150,53 @@ def milvus_kwargs(
         "drop_old": drop_old,
     }
     return kwargs | _hybrid(index, search) if hybrid else kwargs
+
+
+def _made_with(embeddings: Embeddings, collection_name: str) -> tuple[Fingerprint | None, int]:
+    """What vectors of documents are made with, as far as it can be known, and their length.
+
+    A wrapper, such as a cache, has the fingerprint of the `Qwen3Embeddings` within it if it returns
+    that one's vectors.
+    """
+    if isinstance(embeddings, Qwen3Embeddings):
+        fingerprint = embeddings.embedder.fingerprint
+        return fingerprint, fingerprint.dimensions
+    (vector,) = embeddings.embed_documents([PROBE])
+    name = type(embeddings).__name__
+    within = _within(embeddings)
+    if within is not None:
+        (own,) = within.embed_documents([PROBE])
+        least = SAME_COSINE * np.linalg.norm(vector)
+        if len(own) == len(vector) and np.dot(own, vector) >= least:
+            return within.embedder.fingerprint, len(vector)
+        if hasattr(embeddings, "underlying_embeddings"):
+            msg = (
+                f"the cache of embeddings={name} holds other vectors than its "
+                f"Qwen3Embeddings(model={str(within.model)!r}) makes: another model filled it. "
+                "Give each model, dimensions and max_length a namespace of its own"
+            )
+            raise ValueError(msg)
+    logger.warning(
+        "%s does not tell what its vectors are made with, so collection %r is not compared with "
+        "it; pass Qwen3Embeddings, or a wrapper that returns the vectors of one unchanged",
+        name,
+        collection_name,
+    )
+    return None, len(vector)
+
+
+def _within(embeddings: Embeddings) -> Qwen3Embeddings | None:
+    """The `Qwen3Embeddings` that a wrapper, or one within it, has as an attribute."""
+    seen: list[Embeddings] = []
+    while not isinstance(embeddings, Qwen3Embeddings):
+        seen.append(embeddings)
+        private = getattr(embeddings, "__pydantic_private__", None) or {}
+        values = [*getattr(embeddings, "__dict__", {}).values(), *private.values()]
+        inner = [value for value in values if isinstance(value, Embeddings)]
+        if len(inner) != 1 or any(inner[0] is other for other in seen):
+            return None
+        embeddings = inner[0]
+    return embeddings
 
 
 def _hybrid(index: dict[str, Any], search: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import PrivateAttr, model_validator
 
-from langchain_qwen3._settings import CheckpointSettings, Threshold, TopN, override
+from langchain_qwen3._settings import UNSET, CheckpointSettings, Threshold, TopN, override
 from qwen3_core.common.docstrings import fields_documented
 from qwen3_core.common.validation import check_threshold, check_top_n
 from qwen3_core.components import make_reranker, settings_of
@@ -85,9 +85,9 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         query: str,
         documents: Sequence[str | Document],
         *,
-        top_n: TopN = ...,
+        top_n: TopN = UNSET,
         instruction: str | None = None,
-        score_threshold: Threshold = ...,
+        score_threshold: Threshold = UNSET,
     ) -> list[tuple[int, float]]:
         """Positions and scores of the documents, best first; equal ones keep their order.
 
@@ -122,9 +122,9 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         query: str,
         callbacks: Callbacks | None = None,
         *,
-        top_n: TopN = ...,
+        top_n: TopN = UNSET,
         instruction: str | None = None,
-        score_threshold: Threshold = ...,
+        score_threshold: Threshold = UNSET,
     ) -> list[Document]:
         """Documents by relevance to the query, best first; equal ones keep their order.
 
@@ -156,9 +156,9 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         query: str,
         callbacks: Callbacks | None = None,
         *,
-        top_n: TopN = ...,
+        top_n: TopN = UNSET,
         instruction: str | None = None,
-        score_threshold: Threshold = ...,
+        score_threshold: Threshold = UNSET,
     ) -> list[Document]:
         """Like `compress_documents`, without blocking the event loop."""
         options = self._options(top_n, instruction, score_threshold)

@@ -8,8 +8,9 @@ import numpy as np
 from qwen3_core.base import BaseEmbedder
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.common.validation import check_dimensions
-from qwen3_core.engine.engine import Component, Job
-from qwen3_core.fingerprint import Fingerprint, weights_digest
+from qwen3_core.engine.engine import Component, Engine, Job
+from qwen3_core.fingerprint import Fingerprint, is_commit
+from qwen3_core.model import files
 from qwen3_core.model.packing import TokenSequence
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH, Dtype
 
@@ -60,6 +61,8 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
                 kind and long enough shows when it is loaded.
         """
         self._dimensions = check_dimensions(dimensions)
+        self._told: str | None = None  # digest of the weights that `fingerprint` told of
+        self._checked: Path | None = None  # folder of the loaded weights, once compared with it
         super().__init__(
             "embedding",
             model,
@@ -79,16 +82,56 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What the vectors of documents are made with; see `BaseEmbedder`."""
-        model = self._source["model"]
-        weights = weights_digest(model)
+        """What the vectors of documents are made with; see `BaseEmbedder`.
+
+        Of a model on the hub that is not loaded, the weights are those in the hub's cache; None if
+        it has none.
+
+        Raises:
+            OSError: If a file of weights is damaged.
+        """
+        model, revision = self._source["model"], self._source["revision"]
+        dimensions = self.dimensions  # may load the model, and download it
+        folder = (
+            self._engine.folder if self._engine else files.folder_of(model, "embedding", revision)
+        )
+        local = files.is_here(model)
+        commit = revision if is_commit(revision) else None
+        weights = None
+        if folder is not None:
+            commit = files.commit_of(folder)
+            weights = self._told = files.weights_digest(folder)
         return Fingerprint(
             model=model,
-            revision=None if weights else self._source["revision"] or "main",
+            revision=None if local else revision or "main",
             weights=weights,
-            dimensions=self.dimensions,
+            dimensions=dimensions,
             max_length=self._max_length or DEFAULT_MAX_LENGTH,
+            commit=commit,
+            old_weights=files.old_digest(folder) if local and folder else None,
         )
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded model; loads it if need be.
+
+        Raises:
+            OSError: If the model cannot be found or read.
+            ValueError: If it is not a Qwen3 embedding model, has fewer positions than `max_length`,
+                or its weights are not those that `fingerprint` told of, as when its branch on the
+                hub moved.
+        """
+        engine = super().engine
+        if self._told and engine.folder != self._checked:
+            if files.weights_digest(engine.folder) != self._told:
+                self._engine = None
+                msg = (
+                    f"the weights of {engine.name!r} changed after a collection was compared with "
+                    "those before: start again, and pin a model on the hub with revision="
+                )
+                raise ValueError(msg)
+            self._checked = engine.folder
+        return engine
 
     def _documents(self, texts: list[str], show_progress: bool) -> Job[np.ndarray]:
         def sequences_of(window: slice) -> list[TokenSequence]:

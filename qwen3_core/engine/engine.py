@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 import weakref
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from qwen3_core.common.fork import after_fork_in_child
 from qwen3_core.engine import shutdown as leaving  # noqa: F401 - closes engines when the interpreter exits
 from qwen3_core.engine.admission import Gate
 from qwen3_core.engine.worker import Stats, Worker
@@ -50,6 +50,7 @@ class Engine:
 
     def __init__(self, checkpoint: "Checkpoint", encoder: "Encoder") -> None:
         self.name = checkpoint.name
+        self.folder = checkpoint.folder
         self.tokenizer = checkpoint.tokenizer
         self.head = checkpoint.head
         self.max_positions = checkpoint.max_positions
@@ -102,14 +103,11 @@ def held_engine(
     return _engines.get((model, kind, revision, device, dtype))
 
 
-def _after_fork_in_child() -> None:
+@after_fork_in_child
+def _reset_in_child() -> None:
     """A lock that some other thread of the parent held would never be released here."""
     global _opening
     _opening = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Component:

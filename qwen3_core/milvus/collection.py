@@ -248,6 +248,17 @@ def _check_fingerprint(
             "or use the model and settings that the collection was made with"
         )
         raise ValueError(msg)
+    if found.compared_by(fingerprint) == "name":
+        # With a model on a server nothing more can be known, so that is no warning.
+        level = logging.INFO if fingerprint.weights is None else logging.WARNING
+        logger.log(
+            level,
+            "collection %r and %s were compared by the model's name, since %s what the weights "
+            "are: make sure that they are the same",
+            collection_name,
+            fingerprint.model,
+            "the collection does not say" if found.weights is None else "it is not known here",
+        )
 
 
 def connect(uri: str, token: str | None) -> Any:

@@ -49,6 +49,8 @@ class Checkpoint:
     tokenizer: Qwen3Tokenizer
     max_positions: int
     """The longest sequence the model was made for, in tokens."""
+    folder: Path
+    """Where its files are; of a model on the hub, the snapshot in the hub's cache."""
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -145,6 +147,7 @@ def load(
     try:
         source = _locate(str(name), kind)
         config = _config(str(name), source, kind, revision)
+        folder = _folder(source, revision)
         tokenizer = _load_tokenizer(source, revision)
         _check_kind(str(name), source, kind, config, tokenizer, revision)
         device = resolve_device(device)
@@ -205,7 +208,7 @@ def load(
             raise ValueError(msg)
     loaded = loaded.to(device).eval().requires_grad_(False)
     logger.info("loaded %s on %s in %s", name, device, loaded.dtype)
-    return Checkpoint(str(name), loaded, head, tokenizer, config.max_position_embeddings)
+    return Checkpoint(str(name), loaded, head, tokenizer, config.max_position_embeddings, folder)
 
 
 def vector_length(name: str | Path, *, revision: str | None = None) -> int:
@@ -297,6 +300,15 @@ def _cached_file(source: str, filename: str, revision: str | None) -> Path | Non
         source, filename, revision=revision, _raise_exceptions_for_missing_entries=False
     )
     return None if path is None else Path(path)
+
+
+def _folder(source: str, revision: str | None) -> Path:
+    """Where a checkpoint's files are, those that will be read."""
+    path = _cached_file(source, "config.json", revision)
+    if path is None:
+        msg = f"{source!r} has no config.json, or is out of reach"
+        raise OSError(msg)
+    return path.parent
 
 
 def _load_tokenizer(source: str, revision: str | None) -> Qwen3Tokenizer:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from qwen3_core.rag import CITATION, cited
+from qwen3_core.citations import find_citations
 from qwen3_retrieval.demo.passages import Passage
 from qwen3_retrieval.demo.search import Result
 
@@ -57,16 +57,14 @@ def timings(seconds: dict[str, float]) -> str:
 
 def answered(text: str, passages: Sequence[Passage]) -> str:
     """An answer whose citations lead to the passages below it, those cited marked and open."""
-    numbers = cited(text, len(passages))
-
-    def link(match: re.Match[str]) -> str:
-        each = [n.strip() for n in match[1].split(",")]
-        linked = [
-            f'<a href="#q3-passage-{int(n)}">{n}</a>' if int(n) in numbers else n for n in each
-        ]
-        return f"[{', '.join(linked)}]"
-
-    body = CITATION.sub(link, escape(text))
+    body, behind = "", 0
+    numbers: list[int] = []
+    for citation in find_citations(text, len(passages)):
+        numbers += citation.numbers
+        body += escape(text[behind : citation.begin])
+        body += _linked(text[citation.begin : citation.end], citation.numbers)
+        behind = citation.end
+    body += escape(text[behind:])
     return (
         f'<section class="q3-answer"><h2>Answer</h2><p class="text">{body}</p>'
         f"<h3>Passages it was given</h3>{_passages(passages, numbers)}</section>"
@@ -96,6 +94,16 @@ def _row(place: int, passage: Passage, score: str, share: float, kind: str = "")
         f'<div class="what"><b>{escape(title[:200])}</b><span>{escape(rest[:200])}</span></div>'
         f'<div class="score">{score}<i style="--share:{min(1.0, max(0.0, share)):.3f}"></i></div>'
         "</li>"
+    )
+
+
+def _linked(bracket: str, numbers: Sequence[int]) -> str:
+    """A citation whose numbers lead to their passages."""
+    return "".join(
+        f'<a href="#q3-passage-{int(part)}">{part}</a>'
+        if part.isdecimal() and int(part) in numbers
+        else escape(part)
+        for part in re.split(r"(\d+)", bracket)
     )
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.components import Settings, make_embedder, make_reranker
-from qwen3_core.fingerprint import weights_digest
+from qwen3_core.model.files import folder_of, is_here, weights_digest
 from qwen3_core.model.loading import load_tokenizer
 from qwen3_core.prompts import resolve_instruction
-from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY, Kind
 from qwen3_retrieval.evaluation.cache import Cache, Keys, to_bytes, to_vector
 from qwen3_retrieval.evaluation.settings import Pair
 
@@ -222,7 +222,7 @@ class Models:
         return {
             "kind": "embedding",
             "model": pair.model,
-            "weights": weights_digest(pair.model),
+            "weights": _weights(pair.model, "embedding"),
             "revision": pair.revision,
             "base_url": pair.base_url,
             "dtype": pair.dtype,
@@ -237,7 +237,7 @@ class Models:
         return {
             "kind": "reranker",
             "model": model,
-            "weights": weights_digest(model, "reranker"),
+            "weights": _weights(model, "reranker"),
             "revision": pair.reranker_revision,
             "base_url": pair.reranker_base_url,
             "dtype": pair.dtype,
@@ -295,3 +295,9 @@ def _encoder(pair: Pair) -> Callable[[str], Any]:
         if pair.base_url is None:
             raise
         return lambda _: None
+
+
+def _weights(model: str, kind: Kind) -> str | None:
+    """Digest of a folder's weights; None of models on the hub or a server, known by their names."""
+    folder = folder_of(model, kind) if is_here(model) else None
+    return None if folder is None else weights_digest(folder, kind)

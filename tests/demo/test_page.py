@@ -12,7 +12,8 @@ import pytest
 from qwen3_core import Embedder, Reranker
 from qwen3_retrieval.demo.__main__ import BUNDLED, EXAMPLES
 from qwen3_retrieval.demo.page import Setup, build, serve
-from qwen3_retrieval.demo.passages import MAX_FILES, read_folder, read_uploads
+from qwen3_retrieval.demo.passages import MAX_FILES, Passage, read_folder, read_uploads
+from qwen3_retrieval.demo.render import answered
 from qwen3_retrieval.demo.search import Searcher
 from tests.conftest import free_port
 from tests.ingest.test_reading import pdf
@@ -232,6 +233,13 @@ def test_the_answer_links_its_citations(visit, monkeypatch):
         assert links.all_text_contents() == ["1", "3"]
         assert page.locator(".q3-answer details[open]").count() == 2
         assert EXAMPLES[0] in server.prompt
+
+
+def test_citations_in_any_style_are_links_and_code_is_not():
+    passages = [Passage("title", "source", f"Text {n}.") for n in (1, 2, 3)]
+    html = answered("`x[1]` 存储【1，3†a's】 & [1-3] [9]", passages)
+    linked = re.sub(r'<a href="#q3-passage-(\d)">(\d)</a>', r"<\1>", html)
+    assert "`x[1]` 存储【<1>，<3>†a&#x27;s】 &amp; [<1>-<3>] [9]</p>" in linked
 
 
 def test_uploads_have_limits(tmp_path, monkeypatch):

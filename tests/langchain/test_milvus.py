@@ -1,16 +1,20 @@
 """milvus_kwargs, on real Milvus Lite files: what the store does with them, and what is refused."""
 
 import logging
+import shutil
 from typing import Any
 
 import pytest
+from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_core.documents import Document
-from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from langchain_core.stores import InMemoryByteStore
 from langchain_milvus import Milvus
 from pymilvus import MilvusClient
 
 from langchain_qwen3 import Qwen3Embeddings, Qwen3TwoStageRetriever, milvus_kwargs
 from qwen3_core.milvus.collection import collection_properties
+from tests.conftest import TINY
 from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS
 
 COUNT = 110
@@ -212,6 +216,67 @@ def test_a_collection_that_does_not_fit_is_refused_and_left_alone(embeddings, ur
     assert client.query("qwen3", filter="number >= 0", output_fields=["count(*)"]) == [
         {"count(*)": COUNT}
     ]
+
+
+class Wrapper(Embeddings):
+    """Embeddings within others, whose documents come out behind a prefix."""
+
+    def __init__(self, inner: Embeddings, prefix: str = "") -> None:
+        self._inner, self._prefix = inner, prefix
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self._inner.embed_documents([self._prefix + text for text in texts])
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._inner.embed_query(text)
+
+
+def cached(inner: Embeddings, store: InMemoryByteStore | None = None) -> Embeddings:
+    return CacheBackedEmbeddings.from_bytes_store(
+        inner, store or InMemoryByteStore(), namespace="one", key_encoder="sha256"
+    )
+
+
+@pytest.mark.parametrize("wrap", [cached, Wrapper, lambda e: Wrapper(cached(e))])
+def test_a_wrapper_counts_as_what_it_wraps(embeddings, tmp_path, caplog, wrap):
+    uri = tmp_path / "a.db"
+    made = milvus_kwargs(wrap(embeddings), uri=uri)
+    assert made["collection_properties"] == collection_properties(embeddings.embedder.fingerprint)
+    assert not [r for r in caplog.records if r.name == "langchain_qwen3.milvus"]
+    Milvus(**made).add_texts(["a"], ids=["1"])
+    assert milvus_kwargs(wrap(embeddings), uri=uri)["collection_properties"] is None
+    with pytest.raises(ValueError, match="made with max_length 8192, not 100"):
+        milvus_kwargs(wrap(Qwen3Embeddings(model="tiny", max_length=100)), uri=uri)
+
+
+def test_a_wrapper_that_hides_its_model_is_named(embeddings, tmp_path, caplog):
+    class Hides(DeterministicFakeEmbedding):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            vectors: list[list[float]] = embeddings.embed_documents(texts)
+            return vectors
+
+    for wrapper in (Hides(size=256), Wrapper(embeddings, "passage: this is about ")):
+        caplog.clear()
+        assert milvus_kwargs(wrapper, uri=tmp_path / "a.db")["collection_properties"] is None
+        (record,) = [r for r in caplog.records if r.name == "langchain_qwen3.milvus"]
+        assert f"{type(wrapper).__name__} does not tell" in record.message
+        assert "'qwen3'" in record.message
+
+
+def test_a_cache_that_another_model_filled_is_refused(embeddings, tmp_path):
+    store = InMemoryByteStore()
+    milvus_kwargs(cached(DeterministicFakeEmbedding(size=256), store), uri=tmp_path / "a.db")
+    with pytest.raises(ValueError, match=r"another model filled it.*namespace"):
+        milvus_kwargs(cached(embeddings, store), uri=tmp_path / "a.db")
+
+
+def test_a_collection_knows_its_model_under_other_names(tmp_path):
+    """In a second process too: the collection is what is read."""
+    first = Qwen3Embeddings(model="tiny")
+    folder = shutil.copytree(TINY / "embedding", tmp_path / "Docs-Embedding-0___6B")
+    Milvus(**milvus_kwargs(first, uri=tmp_path / "a.db")).add_texts(["a"], ids=["1"])
+    later = Qwen3Embeddings(model=folder)
+    assert milvus_kwargs(later, uri=tmp_path / "a.db")["collection_properties"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`milvus_kwargs` with LlamaIndex's own Milvus store, on Milvus Lite."""
 
 import logging
+import shutil
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3 import Qwen3Embedding, milvus_kwargs
 from qwen3_core.milvus.collection import collection_properties
+from tests.conftest import TINY
 from tests.llama_index.conftest import TEXTS, build_index, open_store, text_nodes
 
 QUERY = "How is data stored in Milvus?"
@@ -42,6 +44,16 @@ def test_the_collection_is_made_as_asked(tmp_path, embed_model):
     assert collection["consistency_level_name"] == "Strong"
     (vector,) = (f for f in collection["fields"] if f["name"] == "embedding")
     assert vector["params"]["dim"] == embed_model.dim
+
+
+def test_a_collection_knows_its_model_under_other_names(tmp_path, embed_model):
+    build_index(tmp_path / "x.db", embed_model, TEXTS)
+    folder = shutil.copytree(TINY / "embedding", tmp_path / "Docs-Embedding-0___6B")
+    same = Qwen3Embedding(model=folder)
+    assert milvus_kwargs(same, uri=tmp_path / "x.db")["collection_properties"] is None
+    other = Qwen3Embedding(model=folder, max_length=100)
+    with pytest.raises(ValueError, match="made with max_length 8192, not 100"):
+        milvus_kwargs(other, uri=tmp_path / "x.db")
 
 
 async def test_add_search_100_reopen_filter_and_delete(tmp_path, embed_model):

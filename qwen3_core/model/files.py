@@ -1,0 +1,293 @@
+"""The files of a checkpoint: where they are, which tensors they hold, and a digest of them.
+
+Nothing here imports torch.
+"""
+
+import hashlib
+import json
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from qwen3_core.fingerprint import is_commit
+from qwen3_core.settings import BUNDLED, TINY, Kind
+
+WEIGHTS: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
+"""One file of weights, or the list of several; what else a folder holds is not the model's."""
+
+HEAD: Final = "lm_head.weight"
+"""The language-model head, of which an embedding model has no use."""
+
+ITEM_BYTES: Final = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+"""Bytes of one element, by the format's names of dtypes."""
+
+WHOLE_BYTES: Final = 64 * 2**20
+"""A checkpoint of up to this size is read whole for its digest."""
+
+SAMPLES: Final = 32
+SAMPLE_BYTES: Final = 4096
+"""Read of each tensor of a larger one: pieces from its first byte to its last."""
+
+
+class Stored(NamedTuple):
+    """A tensor in a file."""
+
+    path: Path
+    dtype: str
+    """By the format's name: "BF16", "F32" ..."""
+    shape: tuple[int, ...]
+    begin: int
+    """Byte of the file where it begins."""
+    size: int
+    """Bytes."""
+
+
+def folder_of(model: str, kind: Kind, revision: str | None = None) -> Path | None:
+    """The folder of a model's files, as far as this machine has them; no network is used.
+
+    Args:
+        model: Name on the hub, folder, or "tiny" for the bundled pair.
+        kind: Which of the bundled pair.
+        revision: Branch, tag or commit on the hub.
+
+    Returns:
+        The folder; for a name on the hub that of the cached snapshot. None if there is none.
+    """
+    if model == TINY:
+        return BUNDLED[kind]
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    # Imported here: it takes a while, and folders need none of it.
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(model, "config.json", revision=revision)
+    except HFValidationError:  # such as "model:tag", which servers know
+        return None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def is_here(model: str) -> bool:
+    """Whether a model is a folder or the bundled one, and so not on the hub or a server."""
+    return model == TINY or Path(model).expanduser().is_dir()
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit that a snapshot in the hub's cache is of; None of another folder."""
+    commit, snapshots, repo = (*reversed(folder.absolute().parts), "", "", "")[:3]
+    cached = snapshots == "snapshots" and repo.startswith("models--")
+    return commit if cached and is_commit(commit) else None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a model's weights, as transformers chooses them.
+
+    Raises:
+        FileNotFoundError: If there are none, or some are missing.
+        OSError: If the list of them is damaged.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    index = folder / INDEX
+    if not index.is_file():
+        msg = f"{str(folder)!r} holds neither {WEIGHTS} nor {INDEX}"
+        raise FileNotFoundError(msg)
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        if not names or any(Path(name).name != name for name in names):
+            msg = "its weight_map must name files beside it"
+            raise ValueError(msg)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        msg = f"{index} is damaged ({type(error).__name__}: {error}): download it again"
+        raise OSError(msg) from error
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        msg = (
+            f"{str(folder)!r} lacks {len(missing)} of the {len(names)} files of weights that "
+            f"{INDEX} names (first: {missing[0]}): download the rest"
+        )
+        raise FileNotFoundError(msg)
+    return [folder / name for name in names]
+
+
+def stored_tensors(files: list[Path]) -> dict[str, Stored]:
+    """The tensors in files of safetensors, by the names that they have there.
+
+    Raises:
+        OSError: If a file is damaged, cut off, or not one of safetensors, or two hold one name.
+    """
+    found: dict[str, Stored] = {}
+    for path in files:
+        for name, stored in _header(path).items():
+            if name in found:
+                msg = f"{path} and {found[name].path.name} both hold {name}: download them again"
+                raise OSError(msg)
+            found[name] = stored
+    return found
+
+
+def _header(path: Path) -> dict[str, Stored]:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            begin = 8 + int.from_bytes(file.read(8), "little")
+            if not 8 < begin <= size:
+                msg = "it is cut off"
+                raise ValueError(msg)
+            header = json.loads(file.read(begin - 8))
+        header.pop("__metadata__", None)
+        tensors = {name: _stored(path, begin, entry) for name, entry in header.items()}
+        if any(stored.begin + stored.size > size for stored in tensors.values()):
+            msg = "it is cut off"
+            raise ValueError(msg)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        msg = f"{path} is damaged ({type(error).__name__}: {error}): download it again"
+        raise OSError(msg) from error
+    return tensors
+
+
+def _stored(path: Path, begin: int, entry: dict[str, Any]) -> Stored:
+    shape, (first, stop) = tuple(entry["shape"]), entry["data_offsets"]
+    item = ITEM_BYTES.get(entry["dtype"])  # None of what is packed tighter than bytes
+    expected = stop - first if item is None else item * math.prod(shape)
+    if not 0 <= first <= stop or stop - first != expected or any(n < 0 for n in shape):
+        msg = f"shape {shape} in the bytes {first} to {stop}"
+        raise ValueError(msg)
+    return Stored(path, entry["dtype"], shape, begin + first, stop - first)
+
+
+def weights_digest(folder: Path, kind: Kind = "embedding") -> str | None:
+    """A digest of what decides a model's answers: 32 hexadecimal digits.
+
+    It covers the tensors, whichever files they are in; the numbers of config.json that the
+    layers compute with; and tokenizer.json without its layout. Copies of a model that are split
+    into other files, or whose config.json names another release of transformers, have one digest.
+
+    A checkpoint of up to `WHOLE_BYTES` is read whole. Of each tensor of a larger one `SAMPLES`
+    pieces of `SAMPLE_BYTES` are read, some 35 MB of Qwen3-Embedding-8B's 15 GB: training changes a
+    tensor all over, so a fine-tuned model differs. An edit by hand of single numbers may not show.
+
+    Args:
+        folder: The checkpoint.
+        kind: The head counts in a reranker and not in an embedding model.
+
+    Returns:
+        The digest; None if the folder has no weights or not all of them.
+
+    Raises:
+        OSError: If a file is damaged.
+    """
+    try:
+        weights = weight_files(folder)
+    except FileNotFoundError:
+        return None
+    paths = [folder / "config.json", folder / "tokenizer.json", *weights]
+    return _digest(tuple(_state(path) for path in paths), kind)
+
+
+def _state(path: Path) -> tuple[Path, int, int]:
+    """A file, and what changes when it is written."""
+    stat = path.stat() if path.is_file() else None
+    return path, *((stat.st_size, stat.st_mtime_ns) if stat else (0, 0))
+
+
+@lru_cache(maxsize=16)
+def _digest(states: tuple[tuple[Path, int, int], ...], kind: Kind) -> str:
+    config, tokenizer, *weights = (path for path, _, _ in states)
+    tensors = {
+        name.removeprefix("model."): stored
+        for name, stored in stored_tensors(weights).items()
+        if kind == "reranker" or name != HEAD
+    }
+    whole = sum(stored.size for stored in tensors.values()) <= WHOLE_BYTES
+    digest = hashlib.sha256()
+    for text in (_computed_with(config), _reads(tokenizer)):
+        digest.update(json.dumps(text, sort_keys=True).encode())
+    opened = {path: path.open("rb") for path in weights}
+    try:
+        for name, (path, dtype, shape, begin, size) in sorted(tensors.items()):
+            digest.update(f"{name} {dtype} {shape}\n".encode())
+            file = opened[path]
+            if whole or size <= SAMPLES * SAMPLE_BYTES:
+                file.seek(begin)
+                digest.update(file.read(size))
+                continue
+            for i in range(SAMPLES):
+                file.seek(begin + (size - SAMPLE_BYTES) * i // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    finally:
+        for file in opened.values():
+            file.close()
+    return digest.hexdigest()[:32]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; what is none of it, or not there, is empty: loading the model will say so."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+_NUMBERS: Final[dict[str, Any]] = {
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "head_dim": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+}
+"""What layers compute with beside the tensors, and what transformers takes it for if left out."""
+
+
+def _computed_with(config: Path) -> dict[str, Any]:
+    data = _json(config)
+    rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
+    rope = dict(rope) if isinstance(rope, dict) else {"rope": rope}
+    kind = rope.pop("rope_type", rope.pop("type", "default"))
+    rope = {"rope_theta": data.get("rope_theta", 10000.0), **rope}
+    rope["rope_theta"] = float(rope["rope_theta"])
+    return {name: data.get(name, default) for name, default in _NUMBERS.items()} | {
+        "rope": {"type": kind, **rope}
+    }
+
+
+def _reads(tokenizer: Path) -> dict[str, Any]:
+    data = _json(tokenizer)
+    parts = ("added_tokens", "normalizer", "pre_tokenizer", "model", "post_processor")
+    reads = {name: data.get(name) for name in parts}
+    if isinstance(model := reads["model"], dict) and isinstance(
+        merges := model.get("merges"), list
+    ):
+        # Older releases of tokenizers write "a b" where newer ones write ["a", "b"].
+        pairs = [" ".join(m) if isinstance(m, list) else m for m in merges]
+        reads["model"] = model | {"merges": pairs}
+    return reads
+
+
+OLD_SAMPLES: Final = 64
+
+
+def old_digest(folder: Path) -> str:
+    """A digest as collections kept it until release 0.1: 16 digits, of the files as they are."""
+    files = [folder / "config.json", folder / "tokenizer.json", *folder.glob("*.safetensors")]
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files if path.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            if path.suffix != ".safetensors":
+                digest.update(file.read())
+                continue
+            for i in range(OLD_SAMPLES):
+                file.seek(max(size - SAMPLE_BYTES, 0) * i // (OLD_SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
