@@ -5,9 +5,10 @@
     python tools/check_environments.py --framework llama-index
 
 Each framework gets an environment of its own, with the extra of this checkout beside what its users
-install themselves, and so with its own newest pymilvus. `pip check` must pass, the framework's tests
-run, and the quick start. An environment is kept in the user's cache as long as pyproject.toml and
-this script stay as they are; only the checkout is installed anew.
+install themselves, and so with its own newest pymilvus. `pip check` must pass, the framework's
+tests run, and the quick start runs with the installed wheel. An environment is kept in the user's
+cache as long as pyproject.toml and this script stay as they are; only the checkout is installed
+anew.
 """
 
 import argparse
@@ -41,6 +42,14 @@ FRAMEWORKS = {
         ("tests/llama_index",),
     ),
 }
+INSTALLED = """
+import qwen3_core
+from qwen3_retrieval.demo.__main__ import BUNDLED
+assert "site-packages" in qwen3_core.__file__, qwen3_core.__file__
+assert [*BUNDLED.glob("*.md")], BUNDLED
+"""
+"""The wheel is used, not the checkout, and holds the demo's corpus."""
+
 SHOWN = {
     "langchain": ("langchain", "langchain-core", "langchain-openai", "openai", "pymilvus"),
     "llama-index": ("llama-index", "llama-index-core", "llama-index-llms-openai", "pymilvus"),
@@ -79,12 +88,15 @@ def check(framework: str) -> int:
         step(f"installing the checkout for {framework}", again, env, INDEX_HINT)
     query = "import importlib.metadata as m, sys; print(*map(m.version, sys.argv[1:]))"
     shown = SHOWN[framework]
-    found = subprocess.run([python, "-c", query, *shown], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [python, "-c", query, *shown], capture_output=True, text=True, check=True
+    )
     print(framework, *map(" ".join, zip(shown, found.stdout.split(), strict=True)), sep=", ")
     consistent = [python, "-m", "pip", "check"]
     quick_start = [python, "-I", f"{ROOT}/examples/{framework.replace('-', '_')}_quickstart.py"]
     pytest = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", *tests]
     codes = [
+        subprocess.run([python, "-I", "-c", INSTALLED], cwd=home, env=env, check=False).returncode,
         subprocess.run(consistent, env=env, check=False).returncode,
         subprocess.run(quick_start, cwd=home, env=env, check=False).returncode,
         subprocess.run(pytest, cwd=ROOT, env=env, check=False).returncode,
