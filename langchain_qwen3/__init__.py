@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from langchain_qwen3.embeddings import Qwen3Embeddings
     from langchain_qwen3.milvus import milvus_kwargs
     from langchain_qwen3.rag import Citation, RagAnswer, create_rag_chain
-    from langchain_qwen3.reranker import Qwen3CrossEncoder, Qwen3Reranker
+    from langchain_qwen3.reranker import Qwen3CrossEncoder, Qwen3Reranker, RankedDocument
     from langchain_qwen3.retriever import Qwen3TwoStageRetriever
     from qwen3_core import Server
+    from qwen3_core.ranking import Ranked
 
 __all__ = [
     "Citation",
@@ -30,6 +31,8 @@ __all__ = [
     "Qwen3Reranker",
     "Qwen3TwoStageRetriever",
     "RagAnswer",
+    "Ranked",
+    "RankedDocument",
     "Server",
     "__version__",
     "create_rag_chain",
@@ -45,6 +48,8 @@ _HOMES = {
     "Qwen3Reranker": "reranker",
     "Qwen3TwoStageRetriever": "retriever",
     "RagAnswer": "rag",
+    "Ranked": "reranker",
+    "RankedDocument": "reranker",
     "Server": "_settings",
     "create_rag_chain": "rag",
     "milvus_kwargs": "milvus",

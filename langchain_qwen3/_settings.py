@@ -5,9 +5,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from qwen3_core.common.validation import suggest
+from qwen3_core.common.validation import check_query, suggest
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
 
@@ -36,6 +37,29 @@ Threshold = float | Unset | None
 def override(given: T | Unset, own: T) -> T:
     """What a call gave, or the component's own setting if it gave nothing."""
     return own if isinstance(given, Unset) else given
+
+
+def check_question(query: object, title: str) -> str:
+    """Return a query that is a string with something in it.
+
+    A ValueError here is a `pydantic.ValidationError`: LangGraph's `ToolNode`, and with it the
+    agents of LangChain, send it back to the LLM as a mistake in its tool call. Any other error
+    would end the run.
+
+    Args:
+        query: The value to check.
+        title: The class that was asked.
+
+    Raises:
+        TypeError: If it is not a string.
+        pydantic.ValidationError: If it is blank or holds a lone surrogate (a ValueError).
+    """
+    try:
+        return check_query(query)
+    except ValueError as error:
+        kind = PydanticCustomError("query", "{why}", {"why": str(error)})
+        line = InitErrorDetails(type=kind, loc=("query",), input=None)
+        raise ValidationError.from_exception_data(title, [line], hide_input=True) from None
 
 
 class CheckpointSettings(BaseModel):

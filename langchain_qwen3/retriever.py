@@ -16,11 +16,10 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k
-from langchain_qwen3._settings import UNSET, Threshold, TopN, override
+from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
 from langchain_qwen3.reranker import Qwen3Reranker
 from qwen3_core.common.docstrings import fields_documented
 from qwen3_core.common.validation import (
-    check_query,
     check_threshold,
     check_top_n,
     misplaced,
@@ -228,7 +227,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         score_threshold: Threshold,
     ) -> tuple[int | None, int | None, dict[str, Any]]:
         """The call's k and top_n, and the options for the reranker; all checked before any work."""
-        check_query(query)
+        check_question(query, type(self).__name__)
         k = check_top_n(override(k, self.k), "k")
         top_n = check_top_n(override(top_n, self.top_n))
         options: dict[str, Any] = {}

@@ -111,7 +111,7 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         if not texts:
             return []
         with self._events(query_bundle, nodes) as reranked:
-            ranking = self._reranker.rerank(query_bundle.query_str, texts, **options)
+            ranking = self._reranker.rerank(texts, query_bundle.query_str, **options)
             reranked += [self._scored(nodes[ranked.index], ranked) for ranked in ranking]
         return reranked
 
@@ -122,7 +122,7 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         if not texts:
             return []
         with self._events(query_bundle, nodes) as reranked:
-            ranking = await self._reranker.arerank(query_bundle.query_str, texts, **options)
+            ranking = await self._reranker.arerank(texts, query_bundle.query_str, **options)
             reranked += [self._scored(nodes[ranked.index], ranked) for ranked in ranking]
         return reranked
 

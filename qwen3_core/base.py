@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 
 from qwen3_core.common.validation import (
+    check_order,
     check_query,
     check_text,
     check_texts,
@@ -175,8 +176,8 @@ class BaseReranker(Base[J]):
 
     def rerank(
         self,
-        query: str,
         documents: Iterable[str],
+        query: str,
         *,
         top_n: int | None = None,
         score_threshold: float | None = None,
@@ -186,8 +187,8 @@ class BaseReranker(Base[J]):
         """Documents by relevance to the query, best first; equal ones keep their order.
 
         Args:
-            query: What is asked; not blank.
             documents: The candidates' texts; an empty text is scored like any other.
+            query: What is asked; not blank.
             top_n: Keep at most so many; None keeps all.
             score_threshold: Then drop those whose score is below it.
             instruction: Sentence or task name in place of the reranker's own.
@@ -202,14 +203,14 @@ class BaseReranker(Base[J]):
         check_top_n(top_n)
         check_threshold(score_threshold)
         log_odds = self.score(
-            query, documents, instruction=instruction, show_progress=show_progress
+            documents, query, instruction=instruction, show_progress=show_progress
         )
         return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
 
     async def arerank(
         self,
-        query: str,
         documents: Iterable[str],
+        query: str,
         *,
         top_n: int | None = None,
         score_threshold: float | None = None,
@@ -219,15 +220,15 @@ class BaseReranker(Base[J]):
         """Like `rerank`, without blocking the event loop."""
         check_top_n(top_n)
         check_threshold(score_threshold)
-        pairs = _pairs(query, documents)
+        pairs = _pairs(documents, query)
         job = self._score(pairs, self._task(instruction), show_progress)
         log_odds = await self._arun(job, _size(pairs))
         return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
 
     def score(
         self,
-        query: str,
         documents: Iterable[str],
+        query: str,
         *,
         instruction: str | None = None,
         show_progress: bool = False,
@@ -236,7 +237,7 @@ class BaseReranker(Base[J]):
 
         Arguments and errors as in `rerank`.
         """
-        pairs = _pairs(query, documents)
+        pairs = _pairs(documents, query)
         log_odds: np.ndarray = self._run(self._score(pairs, self._task(instruction), show_progress))
         return log_odds
 
@@ -282,8 +283,9 @@ def _size(pairs: list[tuple[str, str]]) -> int:
     return sum(len(query) + len(document) for query, document in pairs)
 
 
-def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
+def _pairs(documents: Iterable[str], query: str) -> list[tuple[str, str]]:
     """One query with each of its documents, checked."""
+    check_order(documents, query)
     texts = check_texts(documents, "documents")
     query = check_query(query)
     return [(query, text) for text in texts]

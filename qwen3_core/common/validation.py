@@ -66,6 +66,20 @@ def check_query(query: object) -> str:
     return text
 
 
+def check_order(documents: object, query: object) -> None:
+    """Refuse a query in the documents' place and documents in the query's.
+
+    Raises:
+        TypeError: That gives the order.
+    """
+    if isinstance(documents, str) and not isinstance(query, str):
+        msg = (
+            f"documents come first, then the query, but documents is a string, {documents!r:.80}, "
+            f"and query of type {type(query).__name__}: pass (documents, query), or both by name"
+        )
+        raise TypeError(msg)
+
+
 def is_count(value: object, least: int = 1) -> TypeGuard[int]:
     """Whether a value is an integer (a bool is none) of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -180,7 +180,7 @@ def test_revision_reaches_the_hub(monkeypatch):
 
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", from_pretrained)
     with pytest.raises(OSError, match="not here"):
-        Reranker("Qwen/Qwen3-Reranker-0.6B", revision="e61197ed").rerank("query", ["document"])
+        Reranker("Qwen/Qwen3-Reranker-0.6B", revision="e61197ed").rerank(["document"], "query")
     assert asked["revision"] == "e61197ed"
     assert not asked.get("trust_remote_code")
 
