@@ -16,7 +16,7 @@ except ImportError as error:
     raise ImportError(msg) from error
 
 from llama_index_qwen3.embedding import Qwen3Embedding
-from llama_index_qwen3.milvus import milvus_kwargs
+from llama_index_qwen3.milvus import milvus_kwargs, open_milvus
 from llama_index_qwen3.query_engine import CitedPassages, two_stage_query_engine
 from llama_index_qwen3.rerank import Qwen3Rerank
 
@@ -27,6 +27,7 @@ __all__ = [
     "Server",
     "__version__",
     "milvus_kwargs",
+    "open_milvus",
     "two_stage_query_engine",
 ]
 

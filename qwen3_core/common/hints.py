@@ -273,6 +273,16 @@ def suggests(function: Callable[P, T]) -> Callable[P, T]:
     return suggesting
 
 
+def takes(model: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """Give a function that hands all on the parameters of the one that it hands them to."""
+
+    def with_parameters(function: Callable[..., T]) -> Callable[P, T]:
+        function.__signature__ = signature(model)  # type: ignore[attr-defined]
+        return function
+
+    return with_parameters
+
+
 def suggestion(given: Iterable[object], known: Collection[str]) -> str | None:
     """What to say of the first unknown name of which it is clear what is meant.
 
