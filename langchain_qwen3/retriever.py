@@ -19,12 +19,10 @@ from langchain_qwen3._arguments import check_arguments, check_config, is_milvus,
 from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
 from langchain_qwen3.reranker import Qwen3Reranker
 from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.hints import by_name, misplaced, suggest, suggestion
 from qwen3_core.common.validation import (
     check_threshold,
     check_top_n,
-    misplaced,
-    suggest,
-    suggestion,
 )
 from qwen3_core.engine import shutdown as leaving
 from qwen3_core.prompts import resolve_instruction
@@ -88,6 +86,11 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         if isinstance(given, dict):
             _check_stages(given)
         return given
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004 - for __init__
+        """Refuse components without their names."""
+        by_name(cls, args, "vectorstore=..., reranker=...")
+        return super().__new__(cls)
 
     vectorstore: VectorStore | None = None
     """First stage: a vector store, searched by similarity."""

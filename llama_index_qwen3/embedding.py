@@ -12,10 +12,8 @@ from qwen3_core.common.validation import check_texts
 from qwen3_core.components import make_embedder, settings_of
 from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.prompts import resolve_instruction
 from qwen3_core.remote import RemoteEmbedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
-
 
 NOT_OF_DOCUMENTS: Final = (
     "embed_batch_size",
@@ -27,7 +25,7 @@ NOT_OF_DOCUMENTS: Final = (
 """Settings that change no document's vector."""
 
 
-class _Settings(dict[str, Any]):
+class _Serialised(dict[str, Any]):
     """Settings, whose text leaves out `NOT_OF_DOCUMENTS`.
 
     `IngestionPipeline` makes the key of its cache from that text, and caches vectors of documents.
@@ -76,6 +74,7 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
     an equal document. `IngestionPipeline` has a cache of its own that is keyed by all settings."""
 
     _embedder: Embedder | RemoteEmbedder = PrivateAttr()
+    _made_with: str | None = PrivateAttr()
 
     @field_validator("model_name", mode="before")
     @classmethod
@@ -96,9 +95,13 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
     def model_post_init(self, context: Any, /) -> None:
         """Check the settings; nothing is loaded yet."""
         super().model_post_init(context)
+        self._make()
+
+    def _make(self) -> None:
         self._embedder = make_embedder(
             self.model_name, dimensions=self.dimensions, **settings_of(self)
         )
+        self._made_with = self.instruction
 
     @classmethod
     def class_name(cls) -> str:
@@ -107,7 +110,7 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """All settings but the key."""
-        return _Settings(super().to_dict(**kwargs))
+        return _Serialised(super().to_dict(**kwargs))
 
     def to_payload(self) -> dict[str, Any]:
         """What events and callbacks say of this model."""
@@ -121,13 +124,19 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         }
 
     @property
+    def model(self) -> str:
+        """The same as `model_name`, as other components call it."""
+        return self.model_name
+
+    @property
     def embedder(self) -> Embedder | RemoteEmbedder:
         """The embedder behind this component, for what LlamaIndex has no method for.
 
         For example its engine's counters, where the model runs in this process:
-        `embed_model.embedder.stats()`. It keeps the instruction given at construction; its methods
-        take another.
+        `embed_model.embedder.stats()`. Its methods take another instruction.
         """
+        if self._made_with != self.instruction:  # it was assigned; the model stays loaded
+            self._make()
         return self._embedder
 
     @property
@@ -141,16 +150,12 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         return self._embedder.fingerprint
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        vectors = self._embedder.embed_queries(
-            [query], instruction=resolve_instruction(self.instruction)
-        )
+        vectors = self.embedder.embed_queries([query])
         embedding: Embedding = vectors[0].tolist()
         return embedding
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        vectors = await self._embedder.aembed_queries(
-            [query], instruction=resolve_instruction(self.instruction)
-        )
+        vectors = await self.embedder.aembed_queries([query])
         embedding: Embedding = vectors[0].tolist()
         return embedding
 

@@ -21,14 +21,8 @@ from llama_index.core.vector_stores.types import (
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.rerank import Qwen3Rerank
-from qwen3_core.common.validation import (
-    check_query,
-    check_top_n,
-    got,
-    is_count,
-    misplaced,
-    suggestion,
-)
+from qwen3_core.common.hints import misplaced, suggestion
+from qwen3_core.common.validation import check_query, check_top_n, got, is_count
 from qwen3_core.engine import shutdown as leaving
 from qwen3_core.rag import nothing_found
 
@@ -265,6 +259,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         self, index: VectorStoreIndex, filters: MetadataFilters | None, search: Search
     ) -> BaseRetriever:
         _check_store(index.vector_store, search)
+        filters, search = _written(index.vector_store, filters, search)
         return index.as_retriever(similarity_top_k=self._top_k, filters=filters, **search)
 
     def _tell_if_nothing(self, found: list[NodeWithScore]) -> None:
@@ -353,6 +348,42 @@ def _check_store(store: BasePydanticVectorStore, search: Search) -> None:
             raise ValueError(msg)
 
 
+def _written(
+    store: BasePydanticVectorStore, filters: MetadataFilters | None, search: Search
+) -> tuple[MetadataFilters | None, Search]:
+    """Filters and search arguments as a store honours them.
+
+    Milvus stores of LlamaIndex that `open_milvus` or `milvus_kwargs` did not make turn some filters
+    into others, so that they get an expression in their place.
+
+    Raises:
+        ValueError: If the store would ignore one of them beside another.
+    """
+    kinds = {kind.__name__ for kind in type(store).__mro__}
+    if "MilvusVectorStore" not in kinds or "Qwen3MilvusVectorStore" in kinds:
+        return filters, search
+    from llama_index_qwen3.store import expression
+
+    given: Any = store
+    options = dict(search.get("vector_store_kwargs") or {})
+    parts = [
+        options.get("string_expr"),
+        expression(filters, columns=given.scalar_field_names or (), lite="://" not in given.uri),
+    ]
+    parts = [part for part in parts if part]
+    others = [name for name in ("doc_ids", "node_ids") if search.get(name)]
+    others += ["milvus_scalar_filters"] * ("milvus_scalar_filters" in options)
+    if parts and others:
+        msg = (
+            f"a MilvusVectorStore would ignore filters and string_expr beside {others[0]}: give "
+            "one of them, or make the store with open_milvus, which honours both"
+        )
+        raise ValueError(msg)
+    if parts:
+        options["string_expr"] = " and ".join(f"({part})" for part in parts)
+    return None, {**search, "vector_store_kwargs": options}
+
+
 def _refuse_for_retriever(
     retriever: BaseRetriever, embed_model: BaseEmbedding | None, names: list[str]
 ) -> None:
@@ -387,7 +418,8 @@ def _both(own: MetadataFilters | None, more: MetadataFilters | None) -> Metadata
     given = [filters for filters in (own, more) if filters is not None and filters.filters]
     if len(given) < 2:
         return given[0] if given else None
-    if all(filters.condition == FilterCondition.AND for filters in given):  # no store nests these
+    # Flat where it can be: LlamaIndex's own store reads no nested filters.
+    if all(filters.condition == FilterCondition.AND for filters in given):
         return MetadataFilters(filters=[part for filters in given for part in filters.filters])
     return MetadataFilters(filters=list(given))
 

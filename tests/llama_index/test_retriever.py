@@ -21,6 +21,7 @@ from llama_index.core.vector_stores import (
     MetadataFilter,
     MetadataFilters,
 )
+from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3 import Qwen3Rerank, Qwen3TwoStageRetriever, two_stage_query_engine
 from llama_index_qwen3.retriever import Search
@@ -174,6 +175,44 @@ def test_an_expression_of_milvus_for_one_query(index, reranker):
     assert set(ids(narrowed.retrieve(QUERY))) == {"node-0", "node-3", "node-4", "node-7"}
     assert len(retriever.retrieve(QUERY)) == 6
     assert options == {"vector_store_kwargs": {"string_expr": "number > 2 or number == 0"}}
+
+
+@pytest.fixture
+def stock(corpus) -> MilvusVectorStore:
+    """The corpus in a store as LlamaIndex itself makes it."""
+    return MilvusVectorStore(
+        uri=str(corpus), collection_name="qwen3", dim=256, upsert_mode=True, use_async_client=False
+    )
+
+
+@pytest.mark.parametrize("kind", ["memory", "index", "stock"])
+def test_a_filter_that_excludes_excludes_in_every_store(request, embed_model, reranker, kind):
+    store = request.getfixturevalue(kind)
+    model = embed_model if kind == "stock" else None
+    without = MetadataFilters(
+        filters=[MetadataFilter(key="number", value=n) for n in (0, 1)],
+        condition=FilterCondition.NOT,
+    )
+    retriever = Qwen3TwoStageRetriever(
+        store, embed_model=model, reranker=reranker, filters=without, top_n=8
+    )
+    found = ids(retriever.retrieve(QUERY))
+    assert set(found) == {f"node-{n}" for n in range(2, 8)}
+
+
+def test_a_stock_store_of_milvus_is_told_all_or_refused(stock, embed_model, reranker):
+    retriever = Qwen3TwoStageRetriever(
+        stock,
+        embed_model=embed_model,
+        reranker=reranker,
+        filters=where("number", 6, FilterOperator.LT),
+        vector_store_kwargs={"string_expr": "number > 3 or number == 0"},
+    )
+    assert set(ids(retriever.retrieve(QUERY))) == {"node-0", "node-4", "node-5"}
+    with pytest.raises(ValueError, match="would ignore filters and string_expr beside node_ids"):
+        Qwen3TwoStageRetriever(
+            stock, embed_model=embed_model, filters=where("number", 6), node_ids=["node-1"]
+        )
 
 
 def test_either_filters_stay_together(memory, index, reranker):
