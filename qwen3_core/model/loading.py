@@ -2,8 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwen3_core.common.validation import is_count
+from qwen3_core.model.files import HEAD, INDEX, WEIGHTS, commit_of, shard_names, weight_files
 from qwen3_core.prompts import END_OF_TEXT
 from qwen3_core.settings import (
     BUNDLED,
@@ -28,6 +27,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen3Model
 
+    from qwen3_core.model.packing import TokenSequence
+    from qwen3_core.model.probe import Probe
+    from qwen3_core.model.weights import Weights
+
 logger = logging.getLogger(__name__)
 
 _RECOMMENDED: dict[Kind, str] = {
@@ -43,7 +46,7 @@ class Checkpoint:
 
     name: str
     model: "Qwen3Model"
-    """The base model, on its device, in eval mode."""
+    """The base model, on its device, in eval mode, its linear maps packed."""
     head: np.ndarray | None
     """(hidden_size,) float32: W[yes] - W[no] of a reranker, None of an embedding model."""
     tokenizer: Qwen3Tokenizer
@@ -51,6 +54,8 @@ class Checkpoint:
     """The longest sequence the model was made for, in tokens."""
     folder: Path
     """Where its files are; of a model on the hub, the snapshot in the hub's cache."""
+    probe: "Probe | None" = None
+    """Of a model in 8-bit integers, what it was before."""
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -124,7 +129,9 @@ def load(
     device: str = "auto",
     dtype: Dtype = "auto",
 ) -> Checkpoint:
-    """Load a checkpoint with transformers and check that it is what it should be.
+    """Load a checkpoint and check that it is what it should be.
+
+    Weights are read layer by layer, and packed or quantised before the next layer is read.
 
     Args:
         name: Hub name, local folder, or "tiny" for the bundled pair.
@@ -138,11 +145,9 @@ def load(
         ValueError: If it is not a Qwen3 model of this kind, its tokenizer does not fit, its weights
             are incomplete, too many, of other shapes or not finite, or an argument is out of range.
     """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModel, AutoModelForCausalLM
-
     from qwen3_core.model.buffers import is_out_of_memory
+    from qwen3_core.model.probe import probe_sequences
+    from qwen3_core.model.weights import Weights
 
     try:
         source = _locate(str(name), kind)
@@ -151,20 +156,22 @@ def load(
         tokenizer = _load_tokenizer(source, revision)
         _check_kind(str(name), source, kind, config, tokenizer, revision)
         device = resolve_device(device)
-        model_class: Any = AutoModel if kind == "embedding" else AutoModelForCausalLM
-        with _quiet_if_local(source):
-            loaded, report = model_class.from_pretrained(
-                source,
-                revision=revision,
-                config=config,
-                dtype=resolve_dtype(dtype, device, config.hidden_size),
-                # We have our own. A checkpoint could name compiled code on the hub instead.
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, SafetensorError) as error:
+        _check_fit(str(name), config, tokenizer)
+        weights = Weights(str(name), _weight_files(source, folder))
+        head_key = None if kind == "embedding" else _head_key(config, weights)
+        resolved = resolve_dtype(dtype, device, config.hidden_size)
+        model = _skeleton(config, resolved, device)
+        keys = {key for key, _ in model.named_parameters()}
+        weights.check(keys | ({head_key} if head_key else set()), spare=[HEAD])
+        head = None
+        if head_key:
+            yes, no = weights.rows(head_key, map(tokenizer.word_id, ("yes", "no")))
+            head = (yes - no).numpy()
+        sequences = None
+        if dtype == "int8":
+            sequences = probe_sequences(tokenizer, kind, config.max_position_embeddings)
+        probe = _read(model, weights, resolved, device, sequences)
+    except OSError as error:
         reason = _pickled(str(name)) or error
         msg = f"could not load the {kind} model {str(name)!r}: {reason}\n{_what_to_give(kind)}"
         raise OSError(msg) from error
@@ -177,38 +184,82 @@ def load(
             f"({_in_short(error)}): download it again"
         )
         raise ValueError(msg) from error
-    _check_fit(str(name), config, tokenizer)
-    surplus = sorted(key for key in report["unexpected_keys"] if key != "lm_head.weight")
-    if surplus:
-        msg = (
-            f"the checkpoint {str(name)!r} has {len(surplus)} weights that its config.json knows "
-            f"nothing of (first: {surplus[0]}); without them its answers would be wrong. Download "
-            "it again or use the original checkpoint."
+    logger.info("loaded %s on %s in %s", name, device, dtype if probe else resolved)
+    return Checkpoint(
+        *(str(name), model, head, tokenizer, config.max_position_embeddings, folder, probe)
+    )
+
+
+def _skeleton(config: Any, dtype: "torch.dtype", device: str) -> Any:
+    """A Qwen3Model whose parameters have shapes and no memory."""
+    import torch
+    from transformers import AutoModel
+
+    auto: Any = AutoModel  # its methods carry no annotations
+    with torch.device("meta"):
+        model = auto.from_config(
+            config,
+            dtype=dtype,
+            # We have our own. A checkpoint could name compiled code on the hub instead.
+            attn_implementation="sdpa",
+            trust_remote_code=False,
         )
-        raise ValueError(msg)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        msg = (
-            f"the checkpoint {str(name)!r} lacks {len(missing)} weights (first: {missing[0]}); "
-            "they would be random. Download it again or use the original checkpoint."
-        )
-        raise ValueError(msg)
-    head = None
-    if kind == "reranker":
-        rows = loaded.get_output_embeddings().weight
-        yes, no = (rows[tokenizer.word_id(word)].float() for word in ("yes", "no"))
-        head = (yes - no).numpy(force=True)
-        loaded = loaded.model
-    weights = dict(loaded.named_parameters())
-    if head is not None:
-        weights["lm_head.weight"] = torch.from_numpy(head)
-    for key, weight in weights.items():
-        if not torch.isfinite(weight).all():
-            msg = f"weight {key} of {str(name)!r} holds NaN or infinity: download the model again"
-            raise ValueError(msg)
-    loaded = loaded.to(device).eval().requires_grad_(False)
-    logger.info("loaded %s on %s in %s", name, device, loaded.dtype)
-    return Checkpoint(str(name), loaded, head, tokenizer, config.max_position_embeddings, folder)
+    # Its frequencies are in no file.
+    model.rotary_emb = type(model.rotary_emb)(config=model.config).to(device)
+    return model.eval().requires_grad_(False)
+
+
+def _read(
+    model: Any,
+    weights: "Weights",
+    dtype: "torch.dtype",
+    device: str,
+    sequences: "list[TokenSequence] | None",
+) -> "Probe | None":
+    """Read a model's weights, layer by layer, each brought into its final form before the next.
+
+    Args:
+        model: What `_skeleton` made.
+        weights: The checkpoint's.
+        dtype: To convert them to.
+        device: To put them on.
+        sequences: What to compute exactly on the way, before a layer becomes integers; None leaves
+            the layers in their dtype.
+
+    Returns:
+        What was computed exactly.
+    """
+    from qwen3_core.model.linear import pack
+    from qwen3_core.model.probe import Probe
+
+    weights.fill(model.embed_tokens, "embed_tokens.", dtype, device)
+    weights.fill(model.norm, "norm.", dtype, device)
+    probe = None if sequences is None else Probe(model, sequences)
+    for index, layer in enumerate(model.layers):
+        weights.fill(layer, f"layers.{index}.", dtype, device)
+        # What changes weights, such as an adapter, has its place here: they are whole and exact.
+        if probe is not None:
+            probe.run(layer)
+        pack(layer, int8=probe is not None)
+    return probe
+
+
+def _head_key(config: Any, weights: "Weights") -> str:
+    """The matrix that a reranker's head is two rows of."""
+    tied = bool(config.tie_word_embeddings) and HEAD not in weights
+    return "embed_tokens.weight" if tied else HEAD
+
+
+def _weight_files(source: str, folder: Path) -> list[Path]:
+    """The files of a checkpoint's weights, downloaded if need be."""
+    commit = commit_of(folder)  # of config.json: the branch may have moved since
+    if commit is None or Path(source).is_dir() or _cached_file(source, WEIGHTS, commit):
+        return weight_files(folder)
+    if index := _cached_file(source, INDEX, commit):
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(source, revision=commit, allow_patterns=shard_names(index))
+    return weight_files(folder)
 
 
 def vector_length(name: str | Path, *, revision: str | None = None) -> int:
@@ -274,22 +325,6 @@ def _locate(name: str, kind: Kind) -> str:
         msg = "the folder has no config.json"
         raise FileNotFoundError(msg)
     return str(folder)
-
-
-@contextmanager
-def _quiet_if_local(source: str) -> Iterator[None]:
-    """Without transformers' progress bar over the weights of a folder; downloads keep theirs."""
-    import transformers
-
-    bars: Any = transformers.utils.logging  # its functions carry no annotations
-    hush = Path(source).is_dir() and bars.is_progress_bar_enabled()
-    if hush:
-        bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if hush:
-            bars.enable_progress_bar()
 
 
 def _cached_file(source: str, filename: str, revision: str | None) -> Path | None:
