@@ -47,28 +47,26 @@ class Probe:
         """
         self.sequences = sequences
         self._norm = model.norm
-        self._states: list[tuple[Tensor, Tensor, tuple[Tensor, Tensor]]] = []
+        rows = [[*sequence.prefix, *sequence.ids] for sequence in sequences]
+        self._lengths = [len(row) for row in rows]
+        longest = max(self._lengths)
+        # What stands behind a text reaches none of its states: attention is causal.
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        self._places = torch.arange(longest)[None]
         with torch.inference_mode():
-            for sequence in sequences:
-                ids = torch.tensor([[*sequence.prefix, *sequence.ids]])
-                places = torch.arange(ids.shape[1])[None]
-                x = model.embed_tokens(ids)
-                self._states.append((x, places, model.rotary_emb(x, places)))
+            self._states: Tensor = model.embed_tokens(ids)
+            self._turns = model.rotary_emb(self._states, self._places)
 
     def run(self, layer: Any) -> None:
         """Go on through the next layer, a decoder layer of transformers with its exact weights."""
         with torch.inference_mode():
-            self._states = [
-                (
-                    # Without a mask, attention is causal.
-                    layer(x, position_ids=places, position_embeddings=turns),
-                    places,
-                    turns,
-                )
-                for x, places, turns in self._states
-            ]
+            self._states = layer(  # causal, since there is no mask
+                self._states, position_ids=self._places, position_embeddings=self._turns
+            )
 
     def final(self) -> Tensor:
         """The states of the last tokens behind the last layer and the norm: (n, hidden_size)."""
         with torch.inference_mode():
-            return torch.stack([self._norm(x)[0, -1] for x, *_ in self._states])
+            last = [states[n - 1] for states, n in zip(self._states, self._lengths, strict=True)]
+            states: Tensor = self._norm(torch.stack(last))
+            return states
