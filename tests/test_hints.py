@@ -223,7 +223,7 @@ def test_a_component_in_the_place_of_another_gets_a_hint(stages, said):
     [
         (
             {"reranker": Qwen3Embedding(model="tiny")},
-            "reranker= takes a Qwen3Rerank; got Qwen3Embedding (it embeds: pass it as embed_model=",
+            "of LlamaIndex; got Qwen3Embedding (it embeds: pass it as embed_model=",
         ),
         (
             {"reranker": Qwen3Reranker(model="tiny")},
@@ -249,17 +249,17 @@ def test_a_component_in_the_place_of_another_gets_a_hint(stages, said):
         ({"filters": "year > 2020"}, "vector_store_kwargs={'string_expr': ...}"),
         ({"text_qa_template": "{context_str} {query_str}"}, "got str (write PromptTemplate(...))"),
         (
-            {"index_or_vector_store": {"uri": "milvus.db"}},
+            {"source": {"uri": "milvus.db"}},
             "got dict (write MilvusVectorStore(**milvus_kwargs(...)))",
         ),
         (
-            {"index_or_vector_store": STORE},
+            {"source": STORE},
             "got InMemoryVectorStore (of LangChain, but this is for LlamaIndex)",
         ),
     ],
 )
 def test_the_query_engine_takes_no_component_in_the_place_of_another(components, said):
-    given = {"index_or_vector_store": SimpleVectorStore(), "llm": MockLLM(), **components}
+    given = {"source": SimpleVectorStore(), "llm": MockLLM(), **components}
     with pytest.raises(TypeError, match=re.escape(said)):
         two_stage_query_engine(**given)
 
