@@ -246,7 +246,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         """Keyword arguments of the core's `rerank` for one call."""
         return {
             "top_n": override(top_n, self.top_n),
-            "instruction": self._reranker.instruction if instruction is None else instruction,
+            "instruction": instruction,
             "score_threshold": override(score_threshold, self.score_threshold),
         }
 
@@ -280,7 +280,8 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
             )
             return [_scored(candidates[ranked.index], ranked) for ranked in ranking]
 
-        summary = {"query": query, "documents": len(texts), **options}
+        shown = options["instruction"] or self._reranker.instruction
+        summary = {"query": query, "documents": len(texts), **options, "instruction": shown}
         return RunnableLambda(step, astep, name=type(self).__name__), summary
 
 

@@ -1,20 +1,38 @@
 """Qwen3-Embedding as a LlamaIndex embedding model."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.common.docstrings import fields_documented
-from qwen3_core.common.validation import check_texts
+from qwen3_core.common.validation import check_query, check_texts
 from qwen3_core.components import make_embedder, settings_of
 from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.prompts import resolve_instruction
 from qwen3_core.remote import RemoteEmbedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
+
+NOT_OF_DOCUMENTS: Final = (
+    "embed_batch_size",
+    "instruction",
+    "num_workers",
+    "pack_tokens",
+    "timeout",
+)
+"""Settings that change no document's vector."""
+
+
+class _Serialised(dict[str, Any]):
+    """Settings, whose text leaves out `NOT_OF_DOCUMENTS`.
+
+    `IngestionPipeline` makes the key of its cache from that text, and caches vectors of documents.
+    """
+
+    def __repr__(self) -> str:
+        return repr({name: self[name] for name in self if name not in NOT_OF_DOCUMENTS})
 
 
 @fields_documented
@@ -56,6 +74,7 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
     an equal document. `IngestionPipeline` has a cache of its own that is keyed by all settings."""
 
     _embedder: Embedder | RemoteEmbedder = PrivateAttr()
+    _made_with: str | None = PrivateAttr()
 
     @field_validator("model_name", mode="before")
     @classmethod
@@ -76,14 +95,22 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
     def model_post_init(self, context: Any, /) -> None:
         """Check the settings; nothing is loaded yet."""
         super().model_post_init(context)
+        self._make()
+
+    def _make(self) -> None:
         self._embedder = make_embedder(
             self.model_name, dimensions=self.dimensions, **settings_of(self)
         )
+        self._made_with = self.instruction
 
     @classmethod
     def class_name(cls) -> str:
         """Name under which LlamaIndex serialises it."""
         return "Qwen3Embedding"
+
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """All settings but the key."""
+        return _Serialised(super().to_dict(**kwargs))
 
     def to_payload(self) -> dict[str, Any]:
         """What events and callbacks say of this model."""
@@ -106,9 +133,10 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         """The embedder behind this component, for what LlamaIndex has no method for.
 
         For example its engine's counters, where the model runs in this process:
-        `embed_model.embedder.stats()`. It keeps the instruction given at construction; its methods
-        take another.
+        `embed_model.embedder.stats()`. Its methods take another instruction.
         """
+        if self._made_with != self.instruction:  # it was assigned; the model stays loaded
+            self._make()
         return self._embedder
 
     @property
@@ -122,16 +150,12 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         return self._embedder.fingerprint
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        vectors = self._embedder.embed_queries(
-            [query], instruction=resolve_instruction(self.instruction)
-        )
+        vectors = self.embedder.embed_queries([check_query(query)])
         embedding: Embedding = vectors[0].tolist()
         return embedding
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        vectors = await self._embedder.aembed_queries(
-            [query], instruction=resolve_instruction(self.instruction)
-        )
+        vectors = await self.embedder.aembed_queries([check_query(query)])
         embedding: Embedding = vectors[0].tolist()
         return embedding
 

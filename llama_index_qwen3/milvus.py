@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index.core import VectorStoreIndex
-from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from qwen3_core.common.extras import how_to_install
@@ -17,7 +16,6 @@ from qwen3_core.milvus.collection import (
     TEXT_INDEX,
     check_vectors,
 )
-from qwen3_core.milvus.filters import field
 from qwen3_core.milvus.index import IndexType, Metric
 from qwen3_core.milvus.plan import Plan, Planned, make_plan
 
@@ -170,55 +168,37 @@ def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3MilvusVectorStore":
     return _make_store_ours()(**milvus_kwargs(*args, **kwargs))
 
 
-def check_index(index: VectorStoreIndex, filters: MetadataFilters | None = None) -> None:
-    """Check that an index over a Milvus store has the store's model, and that its filters are read.
+def check_index(index: VectorStoreIndex) -> None:
+    """Check that an index over a Milvus store has the model of the store's vectors.
+
+    Its model is loaded, unless it is the one that the store was opened with.
 
     Args:
-        index: Over any store; one that is not Milvus's is left alone.
-        filters: With which it will be searched.
+        index: Over any store; one that is not Milvus's, or does not say what its vectors were made
+            with, is left alone.
 
     Raises:
-        ValueError: If the collection holds vectors of another model or other settings, or the store
-            is not from `open_milvus` or `milvus_kwargs` and would misread the filters.
+        ValueError: If the collection holds vectors of another model or other settings.
     """
     store: Any = index.vector_store
-    if not any(kind.__name__ == "MilvusVectorStore" for kind in type(store).__mro__):
-        return
-    ours = _make_store_ours()
-    plan = store.plan if isinstance(store, ours) else None
-    if not isinstance(store, ours) and filters is not None and _is_misread(filters):
-        msg = (
-            "LlamaIndex's Milvus store misreads these filters (conditions that are nested or NOT, "
-            "keys that are no identifiers, values with quotes, backslashes or None): open it with "
-            "llama_index_qwen3.open_milvus"
-        )
-        raise ValueError(msg)
     model = index._embed_model  # noqa: SLF001 - it has no public name
-    if not isinstance(model, Qwen3Embedding) or (plan is not None and plan.embeddings is model):
+    is_milvus = any(kind.__name__ == "MilvusVectorStore" for kind in type(store).__mro__)
+    if not is_milvus or not isinstance(model, Qwen3Embedding):
         return
+    plan = getattr(store, "plan", None)
     name, client = store.collection_name, store.client
-    if client.has_collection(name):
-        description = client.describe_collection(name)
-        if FINGERPRINT_KEY in (description.get("properties") or {}):
-            fingerprint = model.fingerprint
-            check_vectors(
-                name,
-                description,
-                dimensions=fingerprint.dimensions,
-                vector_field=store.embedding_field,
-                fingerprint=fingerprint,
-            )
-
-
-def _is_misread(filters: MetadataFilters) -> bool:
-    for part in filters.filters:
-        if isinstance(part, MetadataFilters):
-            return True
-        values = part.value if isinstance(part.value, list) else [part.value]
-        odd = any(isinstance(v, str) and ("\\" in v or "'" in v) for v in values)
-        if odd or part.value is None or field(part.key) != part.key:
-            return True
-    return filters.condition == FilterCondition.NOT
+    if (plan is not None and plan.embeddings is model) or not client.has_collection(name):
+        return
+    description = client.describe_collection(name)
+    if FINGERPRINT_KEY in (description.get("properties") or {}):
+        fingerprint = model.fingerprint
+        check_vectors(
+            name,
+            description,
+            dimensions=fingerprint.dimensions,
+            vector_field=store.embedding_field,
+            fingerprint=fingerprint,
+        )
 
 
 def _make_store_ours() -> type["Qwen3MilvusVectorStore"]:

@@ -31,11 +31,16 @@ J = TypeVar("J")
 class Base(ABC, Generic[J]):
     """An instruction, and how calls run."""
 
-    instruction: str
-    """The sentence in force."""
+    _given: str | None
+    """The instruction given for all calls, as a sentence."""
 
     _warned = False
     """Whether it was said that a text is cut."""
+
+    @property
+    def instruction(self) -> str:
+        """The sentence given, else the published default."""
+        return resolve_instruction(self._given)
 
     @property
     @abstractmethod
@@ -59,9 +64,9 @@ class Base(ABC, Generic[J]):
     async def _arun(self, job: J, size: int) -> Any:
         """Run a call that has `size` characters of text to read."""
 
-    def _task(self, instruction: str | None) -> str:
-        """The instruction of one call."""
-        return self.instruction if instruction is None else resolve_instruction(instruction)
+    def _task(self, instruction: str | None) -> str | None:
+        """The instruction given for one call or for all; None if none was."""
+        return self._given if instruction is None else resolve_instruction(instruction)
 
     def _warn_cut(self, message: str) -> None:
         """Say once per component that a text is longer than what is read of it."""
@@ -90,7 +95,7 @@ class BaseEmbedder(Base[J]):
     def _documents(self, texts: list[str], show_progress: bool) -> J: ...
 
     @abstractmethod
-    def _queries(self, texts: list[str], task: str, show_progress: bool) -> J: ...
+    def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> J: ...
 
     def embed_documents(self, texts: Iterable[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of documents, without instruction.
@@ -132,7 +137,8 @@ class BaseEmbedder(Base[J]):
 
         Args:
             queries: The queries, none of them blank.
-            instruction: Sentence or task name in place of the embedder's own.
+            instruction: Sentence or task name in place of the embedder's own and of the
+                checkpoint's prompt.
             show_progress: Show a progress bar on stderr.
 
         Returns:
@@ -163,7 +169,7 @@ class BaseEmbedder(Base[J]):
 
     def _check_queries(
         self, queries: Iterable[str], instruction: str | None
-    ) -> tuple[str, list[str]]:
+    ) -> tuple[str | None, list[str]]:
         texts = check_texts(queries, "queries")
         return self._task(instruction), [check_query(query) for query in texts]
 
@@ -172,7 +178,7 @@ class BaseReranker(Base[J]):
     """Scores documents by how well they meet a query."""
 
     @abstractmethod
-    def _score(self, pairs: list[tuple[str, str]], task: str, show_progress: bool) -> J: ...
+    def _score(self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool) -> J: ...
 
     def rerank(
         self,
@@ -271,7 +277,7 @@ class BaseReranker(Base[J]):
 
     def _check_pairs(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None
-    ) -> tuple[str, list[tuple[str, str]]]:
+    ) -> tuple[str | None, list[tuple[str, str]]]:
         return self._task(instruction), [
             (check_query(query), check_text(document, f"pairs[{i}][1]"))
             for i, (query, document) in enumerate(pairs)

@@ -2,39 +2,35 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen3_core.common.validation import is_count
+from qwen3_core.model.adapters import merge_adapter
+from qwen3_core.model.description import Dense, Description, Head, describe, tokenizer_source
+from qwen3_core.model.files import HEAD, INDEX, WEIGHTS, commit_of, shard_names, weight_files
+from qwen3_core.model.source import PUBLISHED, Source, foreign_weights, what_to_give
 from qwen3_core.prompts import END_OF_TEXT
-from qwen3_core.settings import (
-    BUNDLED,
-    DEFAULT_EMBEDDING_MODEL,
-    DEFAULT_RERANKER_MODEL,
-    TINY,
-    Dtype,
-    Kind,
-    check_settings,
-)
+from qwen3_core.settings import Dtype, Kind, check_settings
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
 if TYPE_CHECKING:
     import torch
     from transformers import Qwen3Model
 
+    from qwen3_core.model.packing import TokenSequence
+    from qwen3_core.model.probe import Probe
+    from qwen3_core.model.weights import Weights
+
 logger = logging.getLogger(__name__)
 
-_RECOMMENDED: dict[Kind, str] = {
-    "embedding": DEFAULT_EMBEDDING_MODEL,
-    "reranker": DEFAULT_RERANKER_MODEL,
-}
-_OTHER: dict[Kind, Kind] = {"embedding": "reranker", "reranker": "embedding"}
+SCORE = "score.weight"
+"""The matrix of a model that was converted to sequence classification: a row per label."""
+
+Linear = tuple[np.ndarray, np.ndarray | None]
+"""Weight, (out_features, in_features) float32, and bias, (out_features,), of a linear map."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +39,22 @@ class Checkpoint:
 
     name: str
     model: "Qwen3Model"
-    """The base model, on its device, in eval mode."""
+    """The base model, on its device, in eval mode, its linear maps packed."""
     head: np.ndarray | None
-    """(hidden_size,) float32: W[yes] - W[no] of a reranker, None of an embedding model."""
+    """(hidden_size,) float32: a reranker's log-odds are its product with the last hidden state.
+    None of an embedding model."""
     tokenizer: Qwen3Tokenizer
     max_positions: int
     """The longest sequence the model was made for, in tokens."""
     folder: Path
     """Where its files are; of a model on the hub, the snapshot in the hub's cache."""
+    description: Description
+    """What the checkpoint says of itself."""
+    after_pooling: tuple[Linear | None, ...] = ()
+    """What an embedding model does with the last hidden state: linear maps, and None where a
+    vector is made of length 1."""
+    probe: "Probe | None" = None
+    """Of a model in 8-bit integers, what it was before."""
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -124,7 +128,10 @@ def load(
     device: str = "auto",
     dtype: Dtype = "auto",
 ) -> Checkpoint:
-    """Load a checkpoint with transformers and check that it is what it should be.
+    """Load a checkpoint and check that it is what it should be.
+
+    Weights are read layer by layer, and packed or quantised before the next layer is read. Only an
+    adapter is merged into the whole model first.
 
     Args:
         name: Hub name, local folder, or "tiny" for the bundled pair.
@@ -135,38 +142,43 @@ def load(
 
     Raises:
         OSError: If the checkpoint cannot be found, downloaded or read.
-        ValueError: If it is not a Qwen3 model of this kind, its tokenizer does not fit, its weights
-            are incomplete, too many, of other shapes or not finite, or an argument is out of range.
+        ValueError: If it is not a Qwen3 model of this kind, says of itself what is not computed
+            here (`qwen3_core.model.description`), its tokenizer does not fit, its weights are
+            incomplete, too many, of other shapes or not finite, or an argument is out of range.
+        ImportError: If it is an adapter and `peft` is not installed.
     """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModel, AutoModelForCausalLM
-
     from qwen3_core.model.buffers import is_out_of_memory
+    from qwen3_core.model.probe import probe_sequences
+    from qwen3_core.model.weights import Weights
 
+    known = describe(str(name), kind, revision)
     try:
-        source = _locate(str(name), kind)
-        config = _config(str(name), source, kind, revision)
-        folder = _folder(source, revision)
-        tokenizer = _load_tokenizer(source, revision)
-        _check_kind(str(name), source, kind, config, tokenizer, revision)
+        config = _config(str(name), known)
+        tokenizer = _tokenizer(known.path("tokenizer.json"), str(name))
+        _check_end_of_text(str(name), kind, tokenizer)
+        _check_fit(str(name), config, tokenizer)
         device = resolve_device(device)
-        model_class: Any = AutoModel if kind == "embedding" else AutoModelForCausalLM
-        with _quiet_if_local(source):
-            loaded, report = model_class.from_pretrained(
-                source,
-                revision=revision,
-                config=config,
-                dtype=resolve_dtype(dtype, device, config.hidden_size),
-                # We have our own. A checkpoint could name compiled code on the hub instead.
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, SafetensorError) as error:
-        reason = _pickled(str(name)) or error
-        msg = f"could not load the {kind} model {str(name)!r}: {reason}\n{_what_to_give(kind)}"
+        resolved = resolve_dtype(dtype, device, config.hidden_size)
+        after_pooling = tuple(
+            _linear(known, step) if isinstance(step, Dense) else None
+            for step in known.after_pooling
+        )
+        weights = Weights(str(name), _weight_files(known.base))
+        if known.adapter is None:
+            model = _skeleton(config, resolved, device)
+            head = _checked_head(model, weights, known.head, config, tokenizer)
+            filled = weights
+        else:
+            model, head = _merged(known, config, weights, tokenizer, resolved, device)
+            filled = None
+        sequences = None
+        if dtype == "int8":
+            sequences = probe_sequences(tokenizer, kind, config.max_position_embeddings)
+        probe = _read(model, filled, resolved, device, sequences)
+    except OSError as error:
+        if reason := foreign_weights(known.base):
+            raise OSError(reason) from None
+        msg = f"could not load the {kind} model {str(name)!r}: {error}\n{what_to_give(kind)}"
         raise OSError(msg) from error
     except Exception as error:
         # Whatever transformers stumbles over: RuntimeError, KeyError, a class of its own ...
@@ -177,147 +189,251 @@ def load(
             f"({_in_short(error)}): download it again"
         )
         raise ValueError(msg) from error
-    _check_fit(str(name), config, tokenizer)
-    surplus = sorted(key for key in report["unexpected_keys"] if key != "lm_head.weight")
-    if surplus:
+    logger.info("loaded %s on %s in %s", name, device, dtype if probe else resolved)
+    return Checkpoint(
+        *(str(name), model, head, tokenizer, config.max_position_embeddings, known.folder, known),
+        after_pooling=after_pooling,
+        probe=probe,
+    )
+
+
+def _skeleton(config: Any, dtype: "torch.dtype", device: str, matrix: str | None = None) -> Any:
+    """A model whose parameters have shapes and no memory.
+
+    Args:
+        config: The checkpoint's.
+        dtype: Of its parameters.
+        device: Where it will run.
+        matrix: None for a Qwen3Model; "lm_head" or "score" for one with this head around it.
+    """
+    import torch
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+    )
+
+    classes: dict[str | None, Any] = {
+        None: AutoModel,
+        "lm_head": AutoModelForCausalLM,
+        "score": AutoModelForSequenceClassification,
+    }
+    with torch.device("meta"):
+        model = classes[matrix].from_config(
+            config,
+            dtype=dtype,
+            # We have our own. A checkpoint could name compiled code on the hub instead.
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+        )
+    inner = model if matrix is None else model.model
+    # Its frequencies are in no file.
+    inner.rotary_emb = type(inner.rotary_emb)(config=inner.config).to(device)
+    return model.eval().requires_grad_(False)
+
+
+def _checked_head(
+    model: Any, weights: "Weights", head: Head | None, config: Any, tokenizer: Qwen3Tokenizer
+) -> np.ndarray | None:
+    """A reranker's head, (hidden_size,) float32, once the files are known to hold what is needed.
+
+    Raises:
+        ValueError: If they do not, or hold more.
+    """
+    keys = {key for key, _ in model.named_parameters()}
+    if head is None:
+        weights.check(keys, spare=[HEAD])
+        return None
+    key = _head_key(config, weights) if head.matrix == "lm_head" else SCORE
+    weights.check(keys | {key}, spare=[HEAD])
+    rows = weights.rows(key, _ids(head, tokenizer)).numpy()
+    difference: np.ndarray = rows[0] - rows[1] if len(rows) == 2 else rows[0]
+    return difference
+
+
+def _ids(head: Head, tokenizer: Qwen3Tokenizer) -> list[int]:
+    return [tokenizer.word_id(row) if isinstance(row, str) else row for row in head.rows]
+
+
+def _head_key(config: Any, weights: "Weights") -> str:
+    """The matrix that the rows of a language-model head are of."""
+    tied = bool(config.tie_word_embeddings) and HEAD not in weights
+    return "embed_tokens.weight" if tied else HEAD
+
+
+def _merged(
+    known: Description,
+    config: Any,
+    weights: "Weights",
+    tokenizer: Qwen3Tokenizer,
+    dtype: "torch.dtype",
+    device: str,
+) -> tuple[Any, np.ndarray | None]:
+    """The whole model with its adapter merged, and its head: (hidden_size,) float32.
+
+    Raises:
+        ValueError: If the base's weights or the adapter do not fit.
+    """
+    import torch
+
+    head, adapter = known.head, known.adapter
+    if adapter is None:  # asked for by no caller
+        msg = "there is no adapter"
+        raise AssertionError(msg)
+    whole = _skeleton(config, dtype, device, None if head is None else head.matrix)
+    inner = whole if head is None else whole.model
+    keys = {key for key, _ in inner.named_parameters()}
+    brought = False
+    if head is not None and head.matrix == "score":
+        brought = SCORE not in weights
+        wanted = set() if brought else {SCORE}
+    else:
+        wanted = set() if head is None else {_head_key(config, weights)}
+    weights.check(keys | wanted, spare=[HEAD])
+    weights.fill(inner, "", dtype, device)
+    if head is not None and head.matrix == "lm_head":
+        if HEAD in wanted:
+            weights.fill(whole.lm_head, "lm_head.", dtype, device)
+        else:
+            whole.lm_head.weight = inner.embed_tokens.weight
+    elif head is not None and not brought:
+        weights.fill(whole.score, "score.", dtype, device)
+    elif head is not None:
+        empty = torch.zeros(whole.score.weight.shape, dtype=dtype, device=device)
+        whole.score.weight = torch.nn.Parameter(empty, requires_grad=False)
+    whole, trained = merge_adapter(whole, known.name, adapter)
+    if brought and not trained:
         msg = (
-            f"the checkpoint {str(name)!r} has {len(surplus)} weights that its config.json knows "
-            f"nothing of (first: {surplus[0]}); without them its answers would be wrong. Download "
-            "it again or use the original checkpoint."
+            f"the adapter {known.name!r} brings no {SCORE}, and its base has none: its scores "
+            "would be random. Save it with modules_to_save=['score']"
         )
         raise ValueError(msg)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        msg = (
-            f"the checkpoint {str(name)!r} lacks {len(missing)} weights (first: {missing[0]}); "
-            "they would be random. Download it again or use the original checkpoint."
-        )
-        raise ValueError(msg)
-    head = None
-    if kind == "reranker":
-        rows = loaded.get_output_embeddings().weight
-        yes, no = (rows[tokenizer.word_id(word)].float() for word in ("yes", "no"))
-        head = (yes - no).numpy(force=True)
-        loaded = loaded.model
-    weights = dict(loaded.named_parameters())
-    if head is not None:
-        weights["lm_head.weight"] = torch.from_numpy(head)
-    for key, weight in weights.items():
-        if not torch.isfinite(weight).all():
-            msg = f"weight {key} of {str(name)!r} holds NaN or infinity: download the model again"
+    for parameter in whole.parameters():  # what an adapter saves whole may be of another dtype
+        parameter.data = parameter.data.to(dtype)
+        if not torch.isfinite(parameter).all():
+            msg = f"the adapter {known.name!r} makes weights NaN or infinite: train it again"
             raise ValueError(msg)
-    loaded = loaded.to(device).eval().requires_grad_(False)
-    logger.info("loaded %s on %s in %s", name, device, loaded.dtype)
-    return Checkpoint(str(name), loaded, head, tokenizer, config.max_position_embeddings, folder)
+    whole.eval().requires_grad_(False)
+    if head is None:
+        return whole, None
+    matrix = whole.score if head.matrix == "score" else whole.lm_head
+    rows = [matrix.weight[i].float().numpy(force=True) for i in _ids(head, tokenizer)]
+    return whole.model, rows[0] - rows[1] if len(rows) == 2 else rows[0]
+
+
+def _read(
+    model: Any,
+    weights: "Weights | None",
+    dtype: "torch.dtype",
+    device: str,
+    sequences: "list[TokenSequence] | None",
+) -> "Probe | None":
+    """Read a model's weights, layer by layer, each brought into its final form before the next.
+
+    Args:
+        model: What `_skeleton` made.
+        weights: The checkpoint's; None if the model has them already.
+        dtype: To convert them to.
+        device: To put them on.
+        sequences: What to compute exactly on the way, before a layer becomes integers; None leaves
+            the layers in their dtype.
+
+    Returns:
+        What was computed exactly.
+    """
+    from qwen3_core.model.linear import pack
+    from qwen3_core.model.probe import Probe
+
+    if weights is not None:
+        weights.fill(model.embed_tokens, "embed_tokens.", dtype, device)
+        weights.fill(model.norm, "norm.", dtype, device)
+    probe = None if sequences is None else Probe(model, sequences)
+    for index, layer in enumerate(model.layers):
+        if weights is not None:
+            weights.fill(layer, f"layers.{index}.", dtype, device)
+        if probe is not None:
+            probe.run(layer)
+        pack(layer, int8=probe is not None)
+    return probe
+
+
+def _weight_files(base: Source) -> list[Path]:
+    """The files of a checkpoint's weights, downloaded if need be."""
+    commit = commit_of(base.folder)  # of config.json: the branch may have moved since
+    if base.local or commit is None or replace(base, revision=commit).fetch(WEIGHTS):
+        return weight_files(base.folder)
+    if index := base.path(INDEX):
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(base.place, revision=commit, allow_patterns=shard_names(index))
+    return weight_files(base.folder)
 
 
 def vector_length(name: str | Path, *, revision: str | None = None) -> int:
-    """Length of an embedding model's vectors as its config.json says, without its weights or torch.
+    """Length of an embedding model's vectors as its files say, without its weights or torch.
 
     Raises:
-        OSError: If the file cannot be found, downloaded or read.
-        ValueError: If it does not say.
+        OSError: If a file cannot be found, downloaded or read.
+        ValueError: If the checkpoint is of no use here.
     """
-    try:
-        path = _cached_file(_locate(str(name), "embedding"), "config.json", revision)
-        if path is None:
-            msg = "it has no config.json, or is out of reach"
-            raise FileNotFoundError(msg)
-        length = json.loads(path.read_text(encoding="utf-8")).get("hidden_size")
-    except OSError as error:
-        msg = f"could not load the model {str(name)!r}: {error}\n{_what_to_give('embedding')}"
-        raise OSError(msg) from error
-    except (ValueError, AttributeError):
-        length = None
-    if not is_count(length):
-        msg = (
-            f"config.json of {str(name)!r} says no hidden_size: use a Qwen3 embedding model such "
-            f"as {DEFAULT_EMBEDDING_MODEL!r}"
-        )
-        raise ValueError(msg)
-    return length
+    return describe(str(name), "embedding", revision).dimensions
 
 
 def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None) -> Qwen3Tokenizer:
     """The tokenizer of a checkpoint, without its weights; arguments and errors as in `load`."""
     try:
-        return _load_tokenizer(_locate(str(name), kind), revision)
+        source = tokenizer_source(str(name), kind, revision)
+        return _tokenizer(source.path("tokenizer.json"), str(name))
     except OSError as error:
-        msg = f"could not load the tokenizer of {str(name)!r}: {error}\n{_what_to_give(kind)}"
+        msg = f"could not load the tokenizer of {str(name)!r}: {error}\n{what_to_give(kind)}"
         raise OSError(msg) from error
 
 
-def _what_to_give(kind: Kind) -> str:
-    return (
-        "Give a name on the Hugging Face Hub (network or a filled cache needed), such as "
-        f"{_RECOMMENDED[kind]!r}, a folder that holds config.json, tokenizer.json and "
-        f"*.safetensors, or {TINY!r} for the bundled model that needs no download."
-    )
+def _linear(description: Description, dense: Dense) -> Linear:
+    """The weights of a Dense module.
 
+    Raises:
+        OSError: If they are not there.
+        ValueError: If they are a pickle, or not what its config.json says.
+    """
+    from safetensors.torch import load_file
 
-def _locate(name: str, kind: Kind) -> str:
-    """What transformers is to load: the folder of the bundled pair, or the name as given."""
-    if name == TINY:
-        return str(BUNDLED[kind])
-    looks_like_path = name.startswith((".", "~")) or Path(name).is_absolute()
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if looks_like_path:
-            msg = "there is no such folder"
-            raise FileNotFoundError(msg)
-        if "/" not in name:  # no Qwen3 model on the hub is without an owner: do not ask there
-            meant = get_close_matches(name, [TINY])
-            msg = f"there is no such folder{f'; did you mean {TINY!r}?' if meant else ''}"
-            raise FileNotFoundError(msg)
-        return name
-    if not (folder / "config.json").is_file():
-        msg = "the folder has no config.json"
-        raise FileNotFoundError(msg)
-    return str(folder)
-
-
-@contextmanager
-def _quiet_if_local(source: str) -> Iterator[None]:
-    """Without transformers' progress bar over the weights of a folder; downloads keep theirs."""
-    import transformers
-
-    bars: Any = transformers.utils.logging  # its functions carry no annotations
-    hush = Path(source).is_dir() and bars.is_progress_bar_enabled()
-    if hush:
-        bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if hush:
-            bars.enable_progress_bar()
-
-
-def _cached_file(source: str, filename: str, revision: str | None) -> Path | None:
-    """A file of a checkpoint, downloaded if need be; None if the checkpoint has none."""
-    from transformers.utils.hub import cached_file
-
-    path = cached_file(
-        source, filename, revision=revision, _raise_exceptions_for_missing_entries=False
-    )
-    return None if path is None else Path(path)
-
-
-def _folder(source: str, revision: str | None) -> Path:
-    """Where a checkpoint's files are, those that will be read."""
-    path = _cached_file(source, "config.json", revision)
+    file = f"{dense.path}/model.safetensors"
+    path = description.path(file)
     if path is None:
-        msg = f"{source!r} has no config.json, or is out of reach"
-        raise OSError(msg)
-    return path.parent
+        pickled = f"{dense.path}/pytorch_model.bin"
+        if description.path(pickled) is not None:
+            msg = (
+                f"{description.base.name!r} keeps a Dense module in a pickle ({pickled}), which "
+                "can run any code when it is read: load it with sentence-transformers and save it "
+                "anew"
+            )
+            raise ValueError(msg)
+        msg = f"{file}, the weights of a Dense module, is not there"
+        raise FileNotFoundError(msg)
+    tensors = load_file(path)
+    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (dense.out_features, dense.in_features)}
+    if dense.bias:
+        shapes["linear.bias"] = (dense.out_features,)
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != shapes:
+        msg = (
+            f"{path} holds {found}, and {dense.path}/config.json says {shapes}: the files are of "
+            "two models, download it again"
+        )
+        raise ValueError(msg)
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        msg = f"{path} holds NaN or infinity: download the model again"
+        raise ValueError(msg)
+    arrays = {name: tensor.float().numpy(force=True) for name, tensor in tensors.items()}
+    return arrays["linear.weight"], arrays.get("linear.bias")
 
 
-def _load_tokenizer(source: str, revision: str | None) -> Qwen3Tokenizer:
-    path = _cached_file(source, "tokenizer.json", revision)
+def _tokenizer(path: Path | None, name: str) -> Qwen3Tokenizer:
     if path is None:
         # Offline, the hub's client tells a file that is not in the cache like one that is nowhere.
-        there = Path(source).is_dir()
-        what = "has no tokenizer.json" if there else "has no tokenizer.json, or is out of reach"
-        msg = f"{source!r} {what}"
+        what = "" if Path(name).expanduser().is_dir() else ", or is out of reach"
+        msg = f"{name!r} has no tokenizer.json{what}"
         raise OSError(msg)
     try:
         return Qwen3Tokenizer(path.read_text(encoding="utf-8"))
@@ -352,74 +468,30 @@ def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
         raise ValueError(msg)
 
 
-def _config(name: str, source: str, kind: Kind, revision: str | None) -> Any:
+def _config(name: str, description: Description) -> Any:
     """The checkpoint's configuration; no code that comes with it is run, and nobody is asked to."""
     from transformers import AutoConfig
 
+    base, head = description.base, description.head
+    labels = {"num_labels": head.labels} if head is not None and head.matrix == "score" else {}
     try:
-        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        return AutoConfig.from_pretrained(
+            base.place, revision=base.revision, trust_remote_code=False, **labels
+        )
     except ValueError as error:
         msg = (
-            f"{name!r} is not a model that transformers knows, and code that comes with a "
-            f"checkpoint is never run here: use a Qwen3 {kind} model such as {_RECOMMENDED[kind]!r}"
+            f"config.json of {name!r} is not one that transformers reads ({_in_short(error)}): "
+            "download it again"
         )
         raise ValueError(msg) from error
 
 
-def _pickled(name: str) -> str | None:
-    """Why a folder's weights are not read, if they are a pickle."""
-    folder = Path(name).expanduser()
-    found = sorted(folder.glob("pytorch_model*.bin"))
-    if not found or any(folder.glob("*.safetensors")):
-        return None
-    return (
-        f"its weights are a pickle ({found[0].name}), which can run any code when it is read, so "
-        "only *.safetensors is read: get the original checkpoint, or have a machine that holds "
-        "nothing of value convert it"
-    )
-
-
-def _check_kind(
-    name: str,
-    source: str,
-    kind: Kind,
-    config: Any,
-    tokenizer: Qwen3Tokenizer,
-    revision: str | None,
-) -> None:
-    """Raise ValueError unless the checkpoint is a Qwen3 model meant for this kind of use."""
-    advice = f"use a Qwen3 {kind} model such as {_RECOMMENDED[kind]!r}"
-    if config.model_type != "qwen3":
-        msg = f"{name!r} is a {config.model_type} model, not a Qwen3 one: {advice}"
-        raise ValueError(msg)
-    architecture = (config.architectures or [""])[0]
-    if architecture not in ("Qwen3ForCausalLM", "Qwen3Model"):
-        msg = (
-            f"{name!r} is a {architecture}, a converted checkpoint whose head we cannot "
-            f"vouch for: {advice} in its original form"
-        )
-        raise ValueError(msg)
-    if kind == "reranker" and architecture == "Qwen3Model":
-        msg = f"{name!r} has no language-model head to say yes or no with: {advice}"
-        raise ValueError(msg)
+def _check_end_of_text(name: str, kind: Kind, tokenizer: Qwen3Tokenizer) -> None:
+    """Raise ValueError if an embedding model's tokenizer ends texts in another way."""
     if kind == "embedding" and tokenizer.appended != (END_OF_TEXT,):
         msg = (
             f"the tokenizer of {name!r} puts {tokenizer.appended or 'nothing'} behind a text, "
-            f"where an embedding model's puts {END_OF_TEXT} once: {advice}"
+            f"where an embedding model's puts {END_OF_TEXT} once (post_processor in its "
+            f"tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
         )
-        raise ValueError(msg)
-    modules_path = _cached_file(source, "modules.json", revision)
-    try:
-        modules = json.loads(modules_path.read_text(encoding="utf-8")) if modules_path else []
-    except ValueError as error:
-        msg = f"{modules_path} is not valid JSON ({error}): download it again"
-        raise OSError(msg) from error
-    types = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
-    found: Kind | None = None
-    if "Pooling" in types:
-        found = "embedding"
-    elif "LogitScore" in types:
-        found = "reranker"
-    if found == _OTHER[kind]:
-        msg = f"{name!r} is a {found} model, by its modules.json: {advice}"
         raise ValueError(msg)

@@ -91,7 +91,7 @@ class Remote(Base[Call]):
         timeout: float | None,
     ) -> None:
         check_settings(dtype="auto", max_length=max_length, timeout=timeout)
-        self.instruction = resolve_instruction(instruction)
+        self._given = resolve_instruction(instruction)
         self._purpose: Kind = purpose
         self._model = str(model)
         self._server = as_server(server)
@@ -154,10 +154,15 @@ class Remote(Base[Call]):
 
     async def _limited(self, job: Call) -> Any:
         try:
+            self._client.prepare()
             async with asyncio.timeout(self._timeout):
                 return await job
         except TimeoutError:
-            msg = f"{self.base_url} gave no result within timeout={self._timeout} seconds"
+            trouble = self._client.trouble
+            msg = (
+                f"{self.base_url} gave no result within timeout={self._timeout} seconds"
+                f"{f' ({trouble})' if trouble else ''}"
+            )
             raise TimeoutError(msg) from None
         finally:
             job.close()  # in case it was never awaited

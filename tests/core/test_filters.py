@@ -1,12 +1,14 @@
 """Filter expressions: names, comparisons and their opposites, on Milvus Lite."""
 
+from typing import Any
+
 import pytest
 from pymilvus import DataType, MilvusClient
 
 from qwen3_core.milvus import field, literal
 from qwen3_core.milvus.filters import check_expression, compare
 
-ROWS = {
+ROWS: dict[str, dict[str, Any]] = {
     "1": {"doc-type": "manual", "Header 1": "Intro", "year": 2020, "tags": ["a", "b"], "in": "x"},
     "2": {"doc-type": "note", "year": 2024, "tags": [], "name": "50%_off", "größe": 1},
     "3": {"name": "", 'a"b\\c': "v"},
@@ -69,7 +71,7 @@ def test_any_key_can_be_named(find, key, value, found):
     ],
 )
 def test_a_comparison_and_its_opposite_part_the_rows(find, key, operator, value, found):
-    options = {"columns": {"pk"}, "lite": True}
+    options: dict[str, Any] = {"columns": {"pk"}, "lite": True}
     assert find(compare(key, operator, value, **options)) == found
     assert find(compare(key, operator, value, negate=True, **options)) == set(ROWS) - found
     if operator in ("==", "in"):
@@ -143,4 +145,4 @@ def test_other_expressions_pass(expression):
 
 def test_what_is_no_expression_is_refused():
     with pytest.raises(TypeError, match=r"expression in a string, .* got dict"):
-        check_expression({"year": 2020})
+        check_expression({"year": 2020})  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 from langchain_core.documents import Document
@@ -98,11 +99,12 @@ def test_ids_that_cannot_be_kept_are_refused(embeddings, uri, ids, kind, error):
 def test_a_delete_says_what(embeddings, uri):
     store = open_milvus(embeddings, uri=uri)
     store.add_texts(["a"], [{"doc-type": "x"}], ids=["1"])
-    for arguments in ({}, {"ids": ["1"], "expr": "pk == '1'"}):
+    both: dict[str, Any] = {"ids": ["1"], "expr": "pk == '1'"}
+    for arguments in ({}, both):
         with pytest.raises(ValueError, match="either ids= or expr="):
             store.delete(**arguments)
     with pytest.raises(TypeError, match="ids must be a list of strings, got str"):
-        store.delete("1")
+        store.delete("1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="names a field 'doc-type'"):
         store.delete(expr='doc-type == "x"')
     assert store.delete(expr='$meta["doc-type"] == "x"')
@@ -148,7 +150,7 @@ def test_a_search_refuses_what_it_would_ignore_or_misread(embeddings, uri, reran
     store.add_texts(["a"], [{"doc-type": "x", "Header 1": "y"}], ids=["1"])
     for name in ("filter", "exp", "string_expr"):
         with pytest.raises(TypeError, match=f"{name}= would not reach the search"):
-            store.similarity_search("a", **{name: "pk == '0'"})
+            store.similarity_search("a", **dict[str, Any]({name: "pk == '0'"}))
     retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker)
     for key in ("doc-type", "Header 1"):
         for search in (store.similarity_search, store.max_marginal_relevance_search):

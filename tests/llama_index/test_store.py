@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 from llama_index.core import Document, StorageContext, VectorStoreIndex
@@ -30,7 +31,7 @@ from llama_index_qwen3.store import Qwen3MilvusVectorStore
 AND, OR, NOT = FilterCondition.AND, FilterCondition.OR, FilterCondition.NOT
 ODD_IDS = ["plain", "it's", 'a "b"', "C:\\new\\table.md", "C:\\docs", "x\ny", "线\u2028", "%_"]
 CHINESE = ["数据存储在对象存储中。", "猫整天睡觉。", "The disk is full."]
-ROWS = {
+ROWS: dict[str, dict[str, Any]] = {
     "public": {"secrecy": "public", "doc-type": "manual", "year": 2020},
     "secret": {"secrecy": "secret", "doc-type": "note", "year": 2024},
     "other": {"Header 1": "it's C:\\new"},
@@ -137,22 +138,6 @@ def test_what_would_be_ignored_or_misread_is_refused(filled, options, kind, erro
         found(filled, **options)
 
 
-def test_another_store_of_milvus_that_would_misread_a_filter_is_refused(embed_model, uri):
-    index = index_of(MilvusVectorStore(uri=uri, dim=256), embed_model, [text_node("a", x="y")])
-    reranker = Qwen3Rerank(model="tiny")
-    for filters in (
-        several(NOT, SECRET),
-        several(AND, one("a-b", "c")),
-        several(AND, one("a", "\\")),
-    ):
-        with pytest.raises(ValueError, match=r"misreads these filters .*open_milvus"):
-            two_stage_query_engine(index, MockLLM(), reranker=reranker, filters=filters)
-    engine = two_stage_query_engine(
-        index, MockLLM(), reranker=reranker, filters=several(AND, one("x", "y"))
-    )
-    assert [n.text for n in engine.retrieve(QueryBundle("a"))] == ["a"]
-
-
 # Ids
 
 
@@ -186,7 +171,7 @@ async def test_nodes_come_and_go_by_any_id(embed_model, uri):
     for id_ in ODD_IDS:
         (node,) = store.get_nodes([id_])
         assert (node.node_id, node.get_content(), node.metadata) == (id_, id_, {"a-b": "c"})
-        assert len(node.embedding) == 256
+        assert len(node.embedding or ()) == 256
         assert found(index, node_ids=[id_]) == {id_}
     assert len(await store.aget_nodes(filters=several(AND, one("a-b", "c")))) == len(ODD_IDS)
     store.delete_nodes(ODD_IDS[:3])
@@ -235,10 +220,10 @@ def test_an_engine_refuses_another_model_than_the_store_s(embed_model, uri, sett
     other = Qwen3Embedding(model="tiny", **settings)
     tiny = Qwen3Rerank(model="tiny")
     over_others = VectorStoreIndex.from_vector_store(store, embed_model=other)
-    with pytest.raises(ValueError, match=error):
-        two_stage_query_engine(store, MockLLM(), embed_model=other, reranker=tiny)
-    with pytest.raises(ValueError, match=error):
-        two_stage_query_engine(over_others, MockLLM(), reranker=tiny)
+    for source, model in ((store, other), (over_others, None)):
+        engine = two_stage_query_engine(source, MockLLM(), embed_model=model, reranker=tiny)
+        with pytest.raises(ValueError, match=error):
+            engine.retrieve(QueryBundle("a"))
     same = Qwen3Embedding(model="tiny")
     engine = two_stage_query_engine(store, MockLLM(), embed_model=same, reranker=tiny)
     assert engine.retrieve(QueryBundle("a"))
@@ -249,7 +234,7 @@ def test_an_engine_refuses_another_model_than_the_store_s(embed_model, uri, sett
 
 def test_all_modes_in_any_order(embed_model, uri):
     store = open_milvus(embed_model, uri=uri, hybrid=True)
-    before = dict(store.search_config)
+    before = dict(store.search_config or {})
     index = index_of(store, embed_model, [text_node(t) for t in ("disk full", "cat", "sea")])
     for mode in ("default", "hybrid", "mmr", "hybrid", "sparse", "default", "text_search"):
         retriever = index.as_retriever(vector_store_query_mode=mode, similarity_top_k=2)
