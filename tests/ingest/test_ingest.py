@@ -148,6 +148,7 @@ def test_a_second_run_has_nothing_to_do(framework, ingest, rows, capsys):
     assert rows(framework) == before
 
 
+@pytest.mark.integration
 def test_a_run_with_nothing_to_do_loads_no_model(framework, ingest, corpus, uri):
     """In a process of its own, where torch, without which there are no weights, stays away."""
     assert ingest(framework) == 0
@@ -603,6 +604,7 @@ def test_a_wrong_command_is_exit_code_2(ingest, arguments, error, capsys):
     assert error in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_second_run_at_the_same_time_is_refused(ingest, corpus, uri):
     """Through the real command, in a process of its own, while this one has the database open."""
     pytest.importorskip("langchain_text_splitters")
