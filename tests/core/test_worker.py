@@ -202,7 +202,7 @@ def slow_load(embedder, monkeypatch):
         component.close()  # as if it was made before the model was loaded
         return component
 
-    monkeypatch.setattr("qwen3_core.engine.engine.open_engine", open_late)
+    monkeypatch.setattr("qwen3_core.engine.local.open_engine", open_late)
     # What times a call in a thread, and every event loop.
     monkeypatch.setattr(time, "monotonic", lambda: real() + late)
     return make
@@ -225,7 +225,7 @@ async def test_a_load_that_runs_out_of_its_own_time_says_so(slow_load, monkeypat
         raise TimeoutError("the hub does not answer")
 
     component = slow_load()
-    monkeypatch.setattr("qwen3_core.engine.engine.open_engine", hang)
+    monkeypatch.setattr("qwen3_core.engine.local.open_engine", hang)
     with pytest.raises(TimeoutError, match="the hub does not answer"):
         component.embed_queries(["first"])
     with pytest.raises(TimeoutError, match="the hub does not answer"):
@@ -265,8 +265,9 @@ async def test_a_coroutine_cancelled_while_it_tokenises(embedder, monkeypatch, c
     with pytest.raises(asyncio.CancelledError):
         await call
     go_on.set()
-    gate = embedder.engine.worker.gate(bulk=True)
-    await asyncio.to_thread(wait_until, lambda: queued(embedder) == 0 and gate.inside == 0)
+    admission = embedder.engine.worker.admission(bulk=True)
+    await asyncio.to_thread(wait_until, lambda: admission.admitted == 0)
+    assert queued(embedder) == 0
     gc.collect()
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
@@ -313,7 +314,7 @@ async def test_async_twins_give_the_same_answers(embedder):
 
 def test_documents_stream_through_in_windows(embedder, monkeypatch):
     expected = embedder.embed_documents(DOCUMENTS)
-    monkeypatch.setattr("qwen3_core.engine.engine.WINDOW_CHARACTERS", 400)
+    monkeypatch.setattr("qwen3_core.inputs.WINDOW_CHARACTERS", 400)
     most = 0
     submit = embedder.engine.worker.submit
 
@@ -329,7 +330,7 @@ def test_documents_stream_through_in_windows(embedder, monkeypatch):
 
 
 def test_callers_wait_before_they_tokenise_when_the_queue_is_full(embedder, gate):
-    admission = embedder.engine.worker.gate(bulk=True)
+    admission = embedder.engine.worker.admission(bulk=True)
     admission.capacity = 3 * len(DOCUMENTS[0])
     calls = [in_thread(embedder.embed_documents, [text]) for text in DOCUMENTS[:9]]
     gate.wait_for_pack()
@@ -341,11 +342,11 @@ def test_callers_wait_before_they_tokenise_when_the_queue_is_full(embedder, gate
     gate.open()
     assert query.result(30).shape == (1, 256)
     assert all(call.result(30).shape == (1, 256) for call in calls)
-    assert admission.inside == 0
+    assert admission.admitted == 0
 
 
 async def test_whoever_gives_up_in_line_leaves_no_trace(embedder, gate):
-    admission = embedder.engine.worker.gate(bulk=True)
+    admission = embedder.engine.worker.admission(bulk=True)
     admission.capacity = 1
     holder = asyncio.ensure_future(embedder.aembed_documents(["holds the gate"]))
     await asyncio.to_thread(gate.wait_for_pack)
@@ -357,7 +358,7 @@ async def test_whoever_gives_up_in_line_leaves_no_trace(embedder, gate):
         await cancelled
     gate.open()
     await asyncio.wait_for(asyncio.gather(holder, last), 30)
-    assert admission.inside == 0
+    assert admission.admitted == 0
 
 
 def test_a_failure_while_tokenising_leaves_the_gate(embedder, monkeypatch):
@@ -367,7 +368,7 @@ def test_a_failure_while_tokenising_leaves_the_gate(embedder, monkeypatch):
     monkeypatch.setattr(embedder.engine.tokenizer, "embedding_documents", broken)
     with pytest.raises(RuntimeError, match="no ids"):
         embedder.embed_documents(["text"])
-    assert embedder.engine.worker.gate(bulk=True).inside == 0
+    assert embedder.engine.worker.admission(bulk=True).admitted == 0
 
 
 def test_closing_the_worker_fails_what_waits(embedder, gate):
@@ -376,9 +377,9 @@ def test_closing_the_worker_fails_what_waits(embedder, gate):
     waiting = in_thread(embedder.embed_queries, ["waiting"])
     wait_until(lambda: queued(embedder) == 2)
     worker = embedder.engine.worker
-    worker.gate(bulk=True).capacity = 0
+    worker.admission(bulk=True).capacity = 0
     in_line = [in_thread(embedder.embed_documents, ["in line"]) for _ in range(2)]
-    wait_until(lambda: len(worker.gate(bulk=True)._waiting) == 1)
+    wait_until(lambda: len(worker.admission(bulk=True)._waiting) == 1)
     closing = in_thread(worker.close)
     for future in in_line:
         with pytest.raises(EngineClosedError):
