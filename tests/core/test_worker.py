@@ -272,6 +272,87 @@ async def test_a_coroutine_cancelled_while_it_tokenises(embedder, monkeypatch, c
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
+def leave_and_close(call, ready, *, patience: float | None) -> None:
+    """Start a coroutine in a loop of its own, give up, and close the loop at once.
+
+    `asyncio.run` would wait for the threads that the loop has started.
+    """
+
+    async def leave() -> None:
+        task = asyncio.ensure_future(call)
+        if patience is None:
+            await asyncio.to_thread(ready)
+            task.cancel()
+        with pytest.raises(TimeoutError if patience else asyncio.CancelledError):
+            await task
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    loop.close()
+
+
+@pytest.mark.parametrize("patience", [None, 0.2], ids=["cancelled", "timeout"])
+def test_queued_work_of_a_caller_that_left_with_its_loop_is_dropped(
+    embedder, gate, patience, caplog
+):
+    settings = embedder_settings(embedder)
+    holder = in_thread(embedder.embed_queries, ["holds the worker"])
+    gate.wait_for_pack()
+    caller = Embedder(**settings, timeout=patience)
+    call = caller.aembed_documents(["text " * 500])
+    leave_and_close(call, lambda: wait_until(lambda: queued(embedder) == 2), patience=patience)
+    gate.open()
+    holder.result(30)
+    embedder.embed_queries(["after"])
+    assert gate.packs == [1, 1]
+    assert embedder.engine.worker.admission(bulk=True).admitted == 0
+    gc.collect()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("patience", [None, 0.2], ids=["cancelled", "timeout"])
+def test_nothing_is_queued_for_a_caller_that_left_while_its_text_was_tokenised(
+    embedder, gate, patience, monkeypatch, caplog
+):
+    started, go_on, done = threading.Event(), threading.Event(), threading.Event()
+    tokenizer = embedder.engine.tokenizer
+    encode = tokenizer.embedding_documents
+
+    def slow(*args):
+        started.set()
+        assert go_on.wait(30)
+        try:
+            return encode(*args)
+        finally:
+            done.set()
+
+    monkeypatch.setattr(tokenizer, "embedding_documents", slow)
+    caller = Embedder(**embedder_settings(embedder), timeout=patience)
+    call = caller.aembed_documents(["text " * 500])
+    leave_and_close(call, lambda: started.wait(30), patience=patience)
+    go_on.set()
+    if started.is_set():  # else its time was up before a thread took it
+        assert done.wait(30)
+    gate.open()
+    embedder.embed_queries(["after"])
+    assert gate.packs == [1]
+    assert embedder.engine.worker.admission(bulk=True).admitted == 0
+    gc.collect()
+    assert caplog.records == []
+
+
+def test_a_loop_that_closes_over_a_call_in_progress_is_no_error(embedder, gate, caplog):
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(embedder.aembed_queries(["never awaited to its end"]))
+    loop.run_until_complete(asyncio.sleep(0))
+    gate.wait_for_pack()
+    loop.close()
+    gate.open()
+    assert embedder.embed_queries(["after"]).shape == (1, 256)
+    assert caplog.records == []
+    task._log_destroy_pending = False  # asyncio's complaint of a loop closed too early is right
+
+
 async def test_the_event_loop_is_never_blocked(embedder):
     longest = 0.0
 
