@@ -16,16 +16,13 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k
-from langchain_qwen3._settings import UNSET, Threshold, TopN, override
+from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
 from langchain_qwen3.reranker import Qwen3Reranker
 from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.hints import by_name, misplaced, suggest, suggestion
 from qwen3_core.common.validation import (
-    check_query,
     check_threshold,
     check_top_n,
-    misplaced,
-    suggest,
-    suggestion,
 )
 from qwen3_core.engine import shutdown as leaving
 from qwen3_core.prompts import resolve_instruction
@@ -89,6 +86,11 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         if isinstance(given, dict):
             _check_stages(given)
         return given
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004 - for __init__
+        """Refuse components without their names."""
+        by_name(cls, args, "vectorstore=..., reranker=...")
+        return super().__new__(cls)
 
     vectorstore: VectorStore | None = None
     """First stage: a vector store, searched by similarity."""
@@ -228,7 +230,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         score_threshold: Threshold,
     ) -> tuple[int | None, int | None, dict[str, Any]]:
         """The call's k and top_n, and the options for the reranker; all checked before any work."""
-        check_query(query)
+        check_question(query, type(self).__name__)
         k = check_top_n(override(k, self.k), "k")
         top_n = check_top_n(override(top_n, self.top_n))
         options: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from qwen3_core.common.validation import (
+    check_order,
     check_query,
     check_text,
     check_texts,
@@ -32,11 +33,16 @@ Call = Coroutine[Any, Any, T]
 class TextModel(ABC):
     """What embedders and rerankers share: an instruction, a token limit, and how calls run."""
 
-    instruction: str
-    """The sentence in force."""
+    _given: str | None
+    """The instruction given for all calls, as a sentence."""
 
     _warned = False
     """Whether the warning of cut texts was given."""
+
+    @property
+    def instruction(self) -> str:
+        """The sentence given, else the published default."""
+        return resolve_instruction(self._given)
 
     @property
     @abstractmethod
@@ -61,9 +67,9 @@ class TextModel(ABC):
     async def _arun(self, call: Call[T]) -> T:
         """Run a call without blocking the event loop."""
 
-    def _task(self, instruction: str | None) -> str:
-        """The instruction of one call."""
-        return self.instruction if instruction is None else resolve_instruction(instruction)
+    def _task(self, instruction: str | None) -> str | None:
+        """The instruction given for one call or for all; None if none was."""
+        return self._given if instruction is None else resolve_instruction(instruction)
 
     def _warn_cut(self, message: str) -> None:
         """Warn, once per component, that a text is longer than what is read of it."""
@@ -92,7 +98,9 @@ class BaseEmbedder(TextModel):
     def _documents(self, texts: list[str], show_progress: bool) -> Call[np.ndarray]: ...
 
     @abstractmethod
-    def _queries(self, texts: list[str], task: str, show_progress: bool) -> Call[np.ndarray]: ...
+    def _queries(
+        self, texts: list[str], task: str | None, show_progress: bool
+    ) -> Call[np.ndarray]: ...
 
     def embed_documents(self, texts: Iterable[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of documents, without instruction.
@@ -129,7 +137,8 @@ class BaseEmbedder(TextModel):
 
         Args:
             queries: The queries, none of them blank.
-            instruction: Sentence or task name in place of the embedder's own.
+            instruction: Sentence or task name in place of the embedder's own and of the
+                checkpoint's prompt.
             show_progress: Show a progress bar on stderr.
 
         Returns:
@@ -157,7 +166,7 @@ class BaseEmbedder(TextModel):
 
     def _check_queries(
         self, queries: Iterable[str], instruction: str | None
-    ) -> tuple[str, list[str]]:
+    ) -> tuple[str | None, list[str]]:
         texts = check_texts(queries, "queries")
         return self._task(instruction), [check_query(query) for query in texts]
 
@@ -167,13 +176,13 @@ class BaseReranker(TextModel):
 
     @abstractmethod
     def _score(
-        self, pairs: list[tuple[str, str]], task: str, show_progress: bool
+        self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool
     ) -> Call[np.ndarray]: ...
 
     def rerank(
         self,
-        query: str,
         documents: Iterable[str],
+        query: str,
         *,
         top_n: int | None = None,
         score_threshold: float | None = None,
@@ -183,8 +192,8 @@ class BaseReranker(TextModel):
         """Documents by relevance to the query, best first; equal ones keep their order.
 
         Args:
-            query: What is asked; not blank.
             documents: The candidates' texts; an empty text is scored like any other.
+            query: What is asked; not blank.
             top_n: Keep at most so many; None keeps all.
             score_threshold: Then drop those whose score is below it.
             instruction: Sentence or task name in place of the reranker's own.
@@ -199,14 +208,14 @@ class BaseReranker(TextModel):
         check_top_n(top_n)
         check_threshold(score_threshold)
         log_odds = self.score(
-            query, documents, instruction=instruction, show_progress=show_progress
+            documents, query, instruction=instruction, show_progress=show_progress
         )
         return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
 
     async def arerank(
         self,
-        query: str,
         documents: Iterable[str],
+        query: str,
         *,
         top_n: int | None = None,
         score_threshold: float | None = None,
@@ -216,14 +225,14 @@ class BaseReranker(TextModel):
         """Like `rerank`, without blocking the event loop."""
         check_top_n(top_n)
         check_threshold(score_threshold)
-        pairs = _pairs(query, documents)
+        pairs = _pairs(documents, query)
         log_odds = await self._arun(self._score(pairs, self._task(instruction), show_progress))
         return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
 
     def score(
         self,
-        query: str,
         documents: Iterable[str],
+        query: str,
         *,
         instruction: str | None = None,
         show_progress: bool = False,
@@ -232,7 +241,7 @@ class BaseReranker(TextModel):
 
         Arguments and errors as in `rerank`.
         """
-        pairs = _pairs(query, documents)
+        pairs = _pairs(documents, query)
         return self._run(self._score(pairs, self._task(instruction), show_progress))
 
     def score_pairs(
@@ -262,15 +271,16 @@ class BaseReranker(TextModel):
 
     def _check_pairs(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None
-    ) -> tuple[str, list[tuple[str, str]]]:
+    ) -> tuple[str | None, list[tuple[str, str]]]:
         return self._task(instruction), [
             (check_query(query), check_text(document, f"pairs[{i}][1]"))
             for i, (query, document) in enumerate(pairs)
         ]
 
 
-def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
+def _pairs(documents: Iterable[str], query: str) -> list[tuple[str, str]]:
     """One query with each of its documents, checked."""
+    check_order(documents, query)
     texts = check_texts(documents, "documents")
     query = check_query(query)
     return [(query, text) for text in texts]

@@ -22,6 +22,8 @@ class Engine:
         self.folder = checkpoint.folder
         self.tokenizer = checkpoint.tokenizer
         self.head = checkpoint.head
+        self.description = checkpoint.description
+        self.after_pooling = checkpoint.after_pooling
         self.max_positions = checkpoint.max_positions
         self.encoder = encoder
         self.worker = Worker(encoder, checkpoint.name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from qwen3_core.model.packing import TokenSequence
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_MAX_LENGTH, Dtype, Kind, check_settings
 from qwen3_core.tokenizer import Qwen3Tokenizer
+
+if TYPE_CHECKING:
+    from qwen3_core.model.description import Description
 
 T = TypeVar("T")
 
@@ -43,7 +46,7 @@ class LocalModel(TextModel):
         timeout: float | None,
     ) -> None:
         check_settings(dtype=dtype, max_length=max_length, pack_tokens=pack_tokens, timeout=timeout)
-        self.instruction = resolve_instruction(instruction)
+        self._given = None if instruction is None else resolve_instruction(instruction)
         self._max_length = max_length
         self._pack_tokens = pack_tokens
         self._timeout = timeout
@@ -77,9 +80,30 @@ class LocalModel(TextModel):
         return engine
 
     @property
+    def description(self) -> "Description":
+        """What the checkpoint says of itself; reads small files, and loads nothing.
+
+        Raises:
+            OSError: If a file cannot be found, downloaded or read.
+            ValueError: If the checkpoint is of no use here.
+        """
+        if self._engine is not None:
+            return self._engine.description
+        from qwen3_core.model.description import describe
+
+        return describe(self._source["model"], self._source["kind"], self._source["revision"])
+
+    @property
     def max_length(self) -> int:
-        """Tokens read of one input: as given, else 8192 or what the model has; loads the model."""
-        return self._max_length or min(DEFAULT_MAX_LENGTH, self.engine.max_positions)
+        """Tokens read of one input; loads the model.
+
+        As given, else 8192, or what the checkpoint says or has positions for if that is less.
+        """
+        if self._max_length is not None:
+            return self._max_length
+        engine = self.engine
+        said = engine.description.max_length or DEFAULT_MAX_LENGTH
+        return min(DEFAULT_MAX_LENGTH, said, engine.max_positions)
 
     def stats(self) -> Stats:
         """What the engine has done, for all who share it; loads the model."""

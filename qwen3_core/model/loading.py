@@ -5,23 +5,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen3_core.common.validation import is_count
+from qwen3_core.model.adapters import merge_adapter
+from qwen3_core.model.description import Dense, Description, Head, describe, tokenizer_source
+from qwen3_core.model.source import ADAPTER, PUBLISHED, foreign_weights, what_to_give
 from qwen3_core.prompts import END_OF_TEXT
-from qwen3_core.settings import (
-    BUNDLED,
-    DEFAULT_EMBEDDING_MODEL,
-    DEFAULT_RERANKER_MODEL,
-    TINY,
-    Dtype,
-    Kind,
-    check_settings,
-)
+from qwen3_core.settings import Dtype, Kind, check_settings
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
 if TYPE_CHECKING:
@@ -30,11 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RECOMMENDED: dict[Kind, str] = {
-    "embedding": DEFAULT_EMBEDDING_MODEL,
-    "reranker": DEFAULT_RERANKER_MODEL,
-}
-_OTHER: dict[Kind, Kind] = {"embedding": "reranker", "reranker": "embedding"}
+Linear = tuple[np.ndarray, np.ndarray | None]
+"""Weight, (out_features, in_features) float32, and bias, (out_features,), of a linear map."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +35,18 @@ class Checkpoint:
     model: "Qwen3Model"
     """The base model, on its device, in eval mode."""
     head: np.ndarray | None
-    """(hidden_size,) float32: W[yes] - W[no] of a reranker, None of an embedding model."""
+    """(hidden_size,) float32: a reranker's log-odds are its product with the last hidden state.
+    None of an embedding model."""
     tokenizer: Qwen3Tokenizer
     max_positions: int
     """The longest sequence the model was made for, in tokens."""
     folder: Path
     """Where its files are; of a model on the hub, the snapshot in the hub's cache."""
+    description: Description
+    """What the checkpoint says of itself."""
+    after_pooling: tuple[Linear | None, ...] = ()
+    """What an embedding model does with the last hidden state: linear maps, and None where a
+    vector is made of length 1."""
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -135,38 +131,34 @@ def load(
 
     Raises:
         OSError: If the checkpoint cannot be found, downloaded or read.
-        ValueError: If it is not a Qwen3 model of this kind, its tokenizer does not fit, its weights
-            are incomplete, too many, of other shapes or not finite, or an argument is out of range.
+        ValueError: If it is not a Qwen3 model of this kind, says of itself what is not computed
+            here (`qwen3_core.model.description`), its tokenizer does not fit, its weights are
+            incomplete, too many, of other shapes or not finite, or an argument is out of range.
+        ImportError: If it is an adapter and `peft` is not installed.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModel, AutoModelForCausalLM
 
     from qwen3_core.model.buffers import is_out_of_memory
 
+    description = describe(str(name), kind, revision)
+    head = description.head
     try:
-        source = _locate(str(name), kind)
-        config = _config(str(name), source, kind, revision)
-        folder = _folder(source, revision)
-        tokenizer = _load_tokenizer(source, revision)
-        _check_kind(str(name), source, kind, config, tokenizer, revision)
+        config = _config(str(name), description)
+        tokenizer = _tokenizer(description.path("tokenizer.json"), str(name))
+        _check_end_of_text(str(name), kind, tokenizer)
         device = resolve_device(device)
-        model_class: Any = AutoModel if kind == "embedding" else AutoModelForCausalLM
-        with _quiet_if_local(source):
-            loaded, report = model_class.from_pretrained(
-                source,
-                revision=revision,
-                config=config,
-                dtype=resolve_dtype(dtype, device, config.hidden_size),
-                # We have our own. A checkpoint could name compiled code on the hub instead.
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+        loaded, report = _read_weights(
+            description, config, resolve_dtype(dtype, device, config.hidden_size)
+        )
+        after_pooling = tuple(
+            _linear(description, step) if isinstance(step, Dense) else None
+            for step in description.after_pooling
+        )
     except (OSError, SafetensorError) as error:
-        reason = _pickled(str(name)) or error
-        msg = f"could not load the {kind} model {str(name)!r}: {reason}\n{_what_to_give(kind)}"
+        if reason := foreign_weights(description.base):
+            raise OSError(reason) from None
+        msg = f"could not load the {kind} model {str(name)!r}: {error}\n{what_to_give(kind)}"
         raise OSError(msg) from error
     except Exception as error:
         # Whatever transformers stumbles over: RuntimeError, KeyError, a class of its own ...
@@ -186,138 +178,185 @@ def load(
             "it again or use the original checkpoint."
         )
         raise ValueError(msg)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
+    missing = sorted(report["missing_keys"])
+    if description.adapter is not None:
+        loaded, brought = merge_adapter(loaded, str(name), description.adapter)
+        missing = sorted(set(missing) - brought)
+    if missing:
         msg = (
             f"the checkpoint {str(name)!r} lacks {len(missing)} weights (first: {missing[0]}); "
             "they would be random. Download it again or use the original checkpoint."
         )
         raise ValueError(msg)
-    head = None
-    if kind == "reranker":
-        rows = loaded.get_output_embeddings().weight
-        yes, no = (rows[tokenizer.word_id(word)].float() for word in ("yes", "no"))
-        head = (yes - no).numpy(force=True)
+    row = None
+    if head is not None:
+        row = _row(loaded, head, tokenizer)
         loaded = loaded.model
     weights = dict(loaded.named_parameters())
     if head is not None:
-        weights["lm_head.weight"] = torch.from_numpy(head)
+        weights[f"{head.matrix}.weight"] = torch.from_numpy(row)
+    for step, linear in zip(description.after_pooling, after_pooling, strict=True):
+        if isinstance(step, Dense) and linear is not None:
+            weights[f"{step.path}/linear"] = torch.from_numpy(
+                np.concatenate([part.ravel() for part in linear if part is not None])
+            )
     for key, weight in weights.items():
         if not torch.isfinite(weight).all():
             msg = f"weight {key} of {str(name)!r} holds NaN or infinity: download the model again"
             raise ValueError(msg)
     loaded = loaded.to(device).eval().requires_grad_(False)
     logger.info("loaded %s on %s in %s", name, device, loaded.dtype)
-    return Checkpoint(str(name), loaded, head, tokenizer, config.max_position_embeddings, folder)
+    return Checkpoint(
+        *(str(name), loaded, row, tokenizer, config.max_position_embeddings),
+        description.folder,
+        description,
+        after_pooling=after_pooling,
+    )
 
 
 def vector_length(name: str | Path, *, revision: str | None = None) -> int:
-    """Length of an embedding model's vectors as its config.json says, without its weights or torch.
+    """Length of an embedding model's vectors as its files say, without its weights or torch.
 
     Raises:
-        OSError: If the file cannot be found, downloaded or read.
-        ValueError: If it does not say.
+        OSError: If a file cannot be found, downloaded or read.
+        ValueError: If the checkpoint is of no use here.
     """
-    try:
-        path = _cached_file(_locate(str(name), "embedding"), "config.json", revision)
-        if path is None:
-            msg = "it has no config.json, or is out of reach"
-            raise FileNotFoundError(msg)
-        length = json.loads(path.read_text(encoding="utf-8")).get("hidden_size")
-    except OSError as error:
-        msg = f"could not load the model {str(name)!r}: {error}\n{_what_to_give('embedding')}"
-        raise OSError(msg) from error
-    except (ValueError, AttributeError):
-        length = None
-    if not is_count(length):
-        msg = (
-            f"config.json of {str(name)!r} says no hidden_size: use a Qwen3 embedding model such "
-            f"as {DEFAULT_EMBEDDING_MODEL!r}"
-        )
-        raise ValueError(msg)
-    return length
+    return describe(str(name), "embedding", revision).dimensions
 
 
 def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None) -> Qwen3Tokenizer:
     """The tokenizer of a checkpoint, without its weights; arguments and errors as in `load`."""
     try:
-        return _load_tokenizer(_locate(str(name), kind), revision)
+        source = tokenizer_source(str(name), kind, revision)
+        return _tokenizer(source.path("tokenizer.json"), str(name))
     except OSError as error:
-        msg = f"could not load the tokenizer of {str(name)!r}: {error}\n{_what_to_give(kind)}"
+        msg = f"could not load the tokenizer of {str(name)!r}: {error}\n{what_to_give(kind)}"
         raise OSError(msg) from error
 
 
-def _what_to_give(kind: Kind) -> str:
-    return (
-        "Give a name on the Hugging Face Hub (network or a filled cache needed), such as "
-        f"{_RECOMMENDED[kind]!r}, a folder that holds config.json, tokenizer.json and "
-        f"*.safetensors, or {TINY!r} for the bundled model that needs no download."
-    )
+def _read_weights(
+    description: Description, config: Any, dtype: "torch.dtype"
+) -> tuple[Any, dict[str, Any]]:
+    """The model with its head, before an adapter is merged, and the weights that do not fit."""
+    from transformers import Qwen3ForCausalLM, Qwen3ForSequenceClassification, Qwen3Model
+
+    base = description.base
+    classes: dict[str | None, Any] = {
+        None: Qwen3Model,
+        "lm_head": Qwen3ForCausalLM,
+        "score": Qwen3ForSequenceClassification,
+    }
+    head = description.head
+    beside = base.path(ADAPTER) is not None
+    with _quiet(bars=base.local):
+        loaded, report = classes[None if head is None else head.matrix].from_pretrained(
+            # Where an adapter lies beside the weights, transformers would put it into the model by
+            # itself, without merging it.
+            None if beside else base.place,
+            state_dict=_tensors(description) if beside else None,
+            revision=base.revision or "main",
+            config=config,
+            dtype=dtype,
+            # We have our own. A checkpoint could name compiled code on the hub instead.
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    return loaded, report
 
 
-def _locate(name: str, kind: Kind) -> str:
-    """What transformers is to load: the folder of the bundled pair, or the name as given."""
-    if name == TINY:
-        return str(BUNDLED[kind])
-    looks_like_path = name.startswith((".", "~")) or Path(name).is_absolute()
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if looks_like_path:
-            msg = "there is no such folder"
+def _tensors(description: Description) -> "dict[str, torch.Tensor]":
+    """The base weights of a checkpoint whose adapter lies beside them."""
+    from safetensors.torch import load_file
+
+    base = description.base
+    index = base.json("model.safetensors.index.json")
+    names = ["model.safetensors"] if index is None else sorted(set(index["weight_map"].values()))
+    tensors: dict[str, torch.Tensor] = {}
+    for name in names:
+        path = base.fetch(name)
+        if path is None:
+            msg = f"{name} is not there"
             raise FileNotFoundError(msg)
-        if "/" not in name:  # no Qwen3 model on the hub is without an owner: do not ask there
-            meant = get_close_matches(name, [TINY])
-            msg = f"there is no such folder{f'; did you mean {TINY!r}?' if meant else ''}"
-            raise FileNotFoundError(msg)
-        return name
-    if not (folder / "config.json").is_file():
-        msg = "the folder has no config.json"
+        tensors |= load_file(path)
+    return tensors
+
+
+def _row(loaded: Any, head: Head, tokenizer: Qwen3Tokenizer) -> np.ndarray:
+    """(hidden_size,) float32, whose product with the last hidden state is the log-odds."""
+    matrix = loaded.score if head.matrix == "score" else loaded.get_output_embeddings()
+    ids = [tokenizer.word_id(row) if isinstance(row, str) else row for row in head.rows]
+    rows = [matrix.weight[i].float() for i in ids]
+    row: np.ndarray = (rows[0] - rows[1] if len(rows) == 2 else rows[0]).numpy(force=True)
+    return row
+
+
+def _linear(description: Description, dense: Dense) -> Linear:
+    """The weights of a Dense module.
+
+    Raises:
+        OSError: If they are not there.
+        ValueError: If they are a pickle, or not what its config.json says.
+    """
+    from safetensors.torch import load_file
+
+    file = f"{dense.path}/model.safetensors"
+    path = description.path(file)
+    if path is None:
+        pickled = f"{dense.path}/pytorch_model.bin"
+        if description.path(pickled) is not None:
+            msg = (
+                f"{description.base.name!r} keeps a Dense module in a pickle ({pickled}), which "
+                "can run any code when it is read: load it with sentence-transformers and save it "
+                "anew"
+            )
+            raise ValueError(msg)
+        msg = f"{file}, the weights of a Dense module, is not there"
         raise FileNotFoundError(msg)
-    return str(folder)
+    tensors = load_file(path)
+    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (dense.out_features, dense.in_features)}
+    if dense.bias:
+        shapes["linear.bias"] = (dense.out_features,)
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != shapes:
+        msg = (
+            f"{path} holds {found}, and {dense.path}/config.json says {shapes}: the files are of "
+            "two models, download it again"
+        )
+        raise ValueError(msg)
+    arrays = {name: tensor.float().numpy(force=True) for name, tensor in tensors.items()}
+    return arrays["linear.weight"], arrays.get("linear.bias")
 
 
 @contextmanager
-def _quiet_if_local(source: str) -> Iterator[None]:
-    """Without transformers' progress bar over the weights of a folder; downloads keep theirs."""
+def _quiet(*, bars: bool) -> Iterator[None]:
+    """Without transformers' report on weights, which we make errors of, and without its bar.
+
+    Args:
+        bars: Whether to hide the progress bar too; downloads keep theirs.
+    """
     import transformers
 
-    bars: Any = transformers.utils.logging  # its functions carry no annotations
-    hush = Path(source).is_dir() and bars.is_progress_bar_enabled()
+    library: Any = transformers.utils.logging  # its functions carry no annotations
+    level = library.get_verbosity()
+    hush = bars and library.is_progress_bar_enabled()
+    library.set_verbosity(library.CRITICAL)
     if hush:
-        bars.disable_progress_bar()
+        library.disable_progress_bar()
     try:
         yield
     finally:
+        library.set_verbosity(level)
         if hush:
-            bars.enable_progress_bar()
+            library.enable_progress_bar()
 
 
-def _cached_file(source: str, filename: str, revision: str | None) -> Path | None:
-    """A file of a checkpoint, downloaded if need be; None if the checkpoint has none."""
-    from transformers.utils.hub import cached_file
-
-    path = cached_file(
-        source, filename, revision=revision, _raise_exceptions_for_missing_entries=False
-    )
-    return None if path is None else Path(path)
-
-
-def _folder(source: str, revision: str | None) -> Path:
-    """Where a checkpoint's files are, those that will be read."""
-    path = _cached_file(source, "config.json", revision)
-    if path is None:
-        msg = f"{source!r} has no config.json, or is out of reach"
-        raise OSError(msg)
-    return path.parent
-
-
-def _load_tokenizer(source: str, revision: str | None) -> Qwen3Tokenizer:
-    path = _cached_file(source, "tokenizer.json", revision)
+def _tokenizer(path: Path | None, name: str) -> Qwen3Tokenizer:
     if path is None:
         # Offline, the hub's client tells a file that is not in the cache like one that is nowhere.
-        there = Path(source).is_dir()
-        what = "has no tokenizer.json" if there else "has no tokenizer.json, or is out of reach"
-        msg = f"{source!r} {what}"
+        what = "" if Path(name).expanduser().is_dir() else ", or is out of reach"
+        msg = f"{name!r} has no tokenizer.json{what}"
         raise OSError(msg)
     try:
         return Qwen3Tokenizer(path.read_text(encoding="utf-8"))
@@ -352,74 +391,30 @@ def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
         raise ValueError(msg)
 
 
-def _config(name: str, source: str, kind: Kind, revision: str | None) -> Any:
+def _config(name: str, description: Description) -> Any:
     """The checkpoint's configuration; no code that comes with it is run, and nobody is asked to."""
     from transformers import AutoConfig
 
+    base, head = description.base, description.head
+    labels = {"num_labels": head.labels} if head is not None and head.matrix == "score" else {}
     try:
-        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        return AutoConfig.from_pretrained(
+            base.place, revision=base.revision, trust_remote_code=False, **labels
+        )
     except ValueError as error:
         msg = (
-            f"{name!r} is not a model that transformers knows, and code that comes with a "
-            f"checkpoint is never run here: use a Qwen3 {kind} model such as {_RECOMMENDED[kind]!r}"
+            f"config.json of {name!r} is not one that transformers reads ({_in_short(error)}): "
+            "download it again"
         )
         raise ValueError(msg) from error
 
 
-def _pickled(name: str) -> str | None:
-    """Why a folder's weights are not read, if they are a pickle."""
-    folder = Path(name).expanduser()
-    found = sorted(folder.glob("pytorch_model*.bin"))
-    if not found or any(folder.glob("*.safetensors")):
-        return None
-    return (
-        f"its weights are a pickle ({found[0].name}), which can run any code when it is read, so "
-        "only *.safetensors is read: get the original checkpoint, or have a machine that holds "
-        "nothing of value convert it"
-    )
-
-
-def _check_kind(
-    name: str,
-    source: str,
-    kind: Kind,
-    config: Any,
-    tokenizer: Qwen3Tokenizer,
-    revision: str | None,
-) -> None:
-    """Raise ValueError unless the checkpoint is a Qwen3 model meant for this kind of use."""
-    advice = f"use a Qwen3 {kind} model such as {_RECOMMENDED[kind]!r}"
-    if config.model_type != "qwen3":
-        msg = f"{name!r} is a {config.model_type} model, not a Qwen3 one: {advice}"
-        raise ValueError(msg)
-    architecture = (config.architectures or [""])[0]
-    if architecture not in ("Qwen3ForCausalLM", "Qwen3Model"):
-        msg = (
-            f"{name!r} is a {architecture}, a converted checkpoint whose head we cannot "
-            f"vouch for: {advice} in its original form"
-        )
-        raise ValueError(msg)
-    if kind == "reranker" and architecture == "Qwen3Model":
-        msg = f"{name!r} has no language-model head to say yes or no with: {advice}"
-        raise ValueError(msg)
+def _check_end_of_text(name: str, kind: Kind, tokenizer: Qwen3Tokenizer) -> None:
+    """Raise ValueError if an embedding model's tokenizer ends texts in another way."""
     if kind == "embedding" and tokenizer.appended != (END_OF_TEXT,):
         msg = (
             f"the tokenizer of {name!r} puts {tokenizer.appended or 'nothing'} behind a text, "
-            f"where an embedding model's puts {END_OF_TEXT} once: {advice}"
+            f"where an embedding model's puts {END_OF_TEXT} once (post_processor in its "
+            f"tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
         )
-        raise ValueError(msg)
-    modules_path = _cached_file(source, "modules.json", revision)
-    try:
-        modules = json.loads(modules_path.read_text(encoding="utf-8")) if modules_path else []
-    except ValueError as error:
-        msg = f"{modules_path} is not valid JSON ({error}): download it again"
-        raise OSError(msg) from error
-    types = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
-    found: Kind | None = None
-    if "Pooling" in types:
-        found = "embedding"
-    elif "LogitScore" in types:
-        found = "reranker"
-    if found == _OTHER[kind]:
-        msg = f"{name!r} is a {found} model, by its modules.json: {advice}"
         raise ValueError(msg)

@@ -13,7 +13,14 @@ from qwen3_core.common.progress import progress_bar
 from qwen3_core.common.validation import check_dimensions
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.inputs import check_instruction, in_thread_if_long, texts_cut, windows
-from qwen3_core.prompts import DEFAULT_TASK, END_OF_TEXT, TASKS, query_prefix, query_text
+from qwen3_core.prompts import (
+    DEFAULT_TASK,
+    END_OF_TEXT,
+    TASKS,
+    query_prefix,
+    query_text,
+    resolve_instruction,
+)
 from qwen3_core.remote import loops
 from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_embedding
 from qwen3_core.remote.errors import ServerError
@@ -125,8 +132,8 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
     def _documents(self, texts: list[str], show_progress: bool) -> Call[np.ndarray]:
         return self._embed(texts, None, "documents", show_progress)
 
-    def _queries(self, texts: list[str], task: str, show_progress: bool) -> Call[np.ndarray]:
-        return self._embed(texts, task, "queries", show_progress)
+    def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> Call[np.ndarray]:
+        return self._embed(texts, resolve_instruction(task), "queries", show_progress)
 
     async def _embed(
         self, texts: list[str], task: str | None, what: str, show_progress: bool

@@ -350,7 +350,8 @@ def test_a_loop_that_closes_over_a_call_in_progress_is_no_error(embedder, gate, 
     gate.open()
     assert embedder.embed_queries(["after"]).shape == (1, 256)
     assert caplog.records == []
-    task._log_destroy_pending = False  # asyncio's complaint of a loop closed too early is right
+    # asyncio's complaint of a loop closed too early is right.
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 async def test_the_event_loop_is_never_blocked(embedder):
@@ -388,7 +389,7 @@ async def test_async_twins_give_the_same_answers(embedder):
         await embedder.aembed_documents(documents), embedder.embed_documents(documents), atol=1e-5
     )
     reranker = Reranker("tiny", dtype="float32")
-    sync, twin = reranker.rerank("Why?", documents), await reranker.arerank("Why?", documents)
+    sync, twin = reranker.rerank(documents, "Why?"), await reranker.arerank(documents, "Why?")
     assert [r.index for r in sync] == [r.index for r in twin]
     np.testing.assert_allclose([r.score for r in sync], [r.score for r in twin], atol=1e-5)
 
