@@ -147,10 +147,15 @@ class RemoteModel(TextModel):
 
     async def _arun(self, call: Call[T]) -> T:
         try:
+            self._client.prepare()
             async with asyncio.timeout(self._timeout):
                 return await call
         except TimeoutError:
-            msg = f"{self.base_url} gave no result within timeout={self._timeout} seconds"
+            trouble = self._client.trouble
+            msg = (
+                f"{self.base_url} gave no result within timeout={self._timeout} seconds"
+                f"{f' ({trouble})' if trouble else ''}"
+            )
             raise TimeoutError(msg) from None
         finally:
             call.close()  # in case it was never awaited

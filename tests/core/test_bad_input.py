@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from qwen3_core import Embedder, Reranker
+from qwen3_core import Embedder, QueryError, Reranker
 from qwen3_core.base import normalised
 from qwen3_core.common.validation import check_dimensions, check_threshold, check_top_n
 from qwen3_core.milvus.index import choose_index, search_params
@@ -58,16 +58,16 @@ def test_query_that_is_no_string(reranker, value):
 
 @pytest.mark.parametrize("value", ["", "  \n\t"])
 def test_blank_query(embedder, reranker, value):
-    with pytest.raises(ValueError, match="query is blank"):
+    with pytest.raises(QueryError, match="query is blank"):
         embedder.embed_queries([value])
-    with pytest.raises(ValueError, match="query is blank"):
+    with pytest.raises(QueryError, match="query is blank"):
         reranker.rerank(["document"], value)
 
 
 def test_lone_surrogate(embedder, reranker):
     with pytest.raises(ValueError, match=r"documents\[0\] holds a lone surrogate, .* position 7"):
         embedder.embed_documents([SURROGATE])
-    with pytest.raises(ValueError, match=r"query holds a lone surrogate"):
+    with pytest.raises(QueryError, match=r"query holds a lone surrogate"):
         reranker.rerank(["document"], SURROGATE)
 
 
