@@ -17,14 +17,21 @@ except ImportError as error:
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.milvus import milvus_kwargs, open_milvus
-from llama_index_qwen3.query_engine import CitedPassages, two_stage_query_engine
+from llama_index_qwen3.query_engine import (
+    CitedPassages,
+    TwoStageQueryEngine,
+    two_stage_query_engine,
+)
 from llama_index_qwen3.rerank import Qwen3Rerank
+from llama_index_qwen3.retriever import Qwen3TwoStageRetriever
 
 __all__ = [
     "CitedPassages",
     "Qwen3Embedding",
     "Qwen3Rerank",
+    "Qwen3TwoStageRetriever",
     "Server",
+    "TwoStageQueryEngine",
     "__version__",
     "milvus_kwargs",
     "open_milvus",

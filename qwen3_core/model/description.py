@@ -66,8 +66,10 @@ class Head:
 
 @dataclass(frozen=True)
 class Description:
-    """A checkpoint, as far as it changes answers. Equal ones differ in their weights at most."""
+    """A checkpoint, as far as it changes answers: all but its weights."""
 
+    name: str
+    """The checkpoint, as the user named it."""
     kind: Kind
     base: Source
     """Where config.json and the weights are."""
@@ -223,7 +225,7 @@ class _Reader:
         if self.kind == "reranker":
             head = self._head(architecture, modules)
             return Description(
-                *(self.kind, self.base, self.adapter, hidden_size, hidden_size),
+                *(self.name, self.kind, self.base, self.adapter, hidden_size, hidden_size),
                 instruction=self._instruction(settings, head, modules),
                 head=head,
                 max_length=max_length,
@@ -233,7 +235,7 @@ class _Reader:
         query, document = self._prompts(settings)
         dense = [step for step in after if isinstance(step, Dense)]
         return Description(
-            *(self.kind, self.base, self.adapter, hidden_size),
+            *(self.name, self.kind, self.base, self.adapter, hidden_size),
             dense[-1].out_features if dense else hidden_size,
             # What comes out is of length 1 anyway.
             after_pooling=after if dense else (),

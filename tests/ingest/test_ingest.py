@@ -124,6 +124,19 @@ def test_a_second_run_has_nothing_to_do(framework, ingest, rows, capsys):
     assert rows(framework) == before
 
 
+def test_the_same_weights_under_another_name_change_nothing(framework, ingest, tmp_path, capsys):
+    assert ingest(framework) == 0
+    capsys.readouterr()
+    folder = shutil.copytree(TINY / "embedding", tmp_path / "Docs-Embedding-0___6B")
+    assert ingest(framework, "--model", str(folder)) == 0
+    assert "3: 0 read, 3 unchanged" in capsys.readouterr().out
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
+    assert ingest(framework, "--model", str(folder)) == 1
+    assert "were made with model tiny (weights" in capsys.readouterr().err
+
+
+@pytest.mark.integration
 def test_a_run_with_nothing_to_do_loads_no_model(framework, ingest, corpus, uri):
     """In a process of its own, where torch, without which there are no weights, stays away."""
     assert ingest(framework) == 0
@@ -579,6 +592,7 @@ def test_a_wrong_command_is_exit_code_2(ingest, arguments, error, capsys):
     assert error in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_second_run_at_the_same_time_is_refused(ingest, corpus, uri):
     """Through the real command, in a process of its own, while this one has the database open."""
     pytest.importorskip("langchain_milvus")
