@@ -277,9 +277,11 @@ class _Spans:
         limit = self._limit(start, self._size - self._tokens(head) if head else self._size)
         while limit < stop or head:
             end = stop if limit >= stop else self._best_cut(start, limit)
+            if end > limit or limit <= start + 1:
+                return end  # one character, as a reader sees them, that takes more tokens
             # The parts together may be other tokens than each alone.
             piece = self._text[start:end].rstrip(" \t\n")
-            if self._tokens(head + piece) <= self._size or limit <= start + 1:
+            if self._tokens(head + piece) <= self._size:
                 return end
             limit = end - 1
         return stop
