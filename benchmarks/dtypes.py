@@ -78,7 +78,7 @@ def compare_scores(
     """Print how far apart the two log-odds of each question and text are."""
     rerankers = [Reranker(model, dtype=dtype, device=device) for dtype in dtypes]
     exact, fast = (
-        np.array([reranker.score(question, texts) for question in questions])
+        np.array([reranker.score(texts, question) for question in questions])
         for reranker in rerankers
     )
     moved = np.abs(exact - fast)

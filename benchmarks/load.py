@@ -376,7 +376,7 @@ def visit_every_size(shared: Shared) -> None:
     for words in range(1, shared.embedder.engine.encoder.pack_tokens, STEP):
         text = " ".join(["disk"] * words)  # as many tokens
         shared.embedder.embed_documents([text])
-        shared.reranker.score("Which disk?", [text])
+        shared.reranker.score([text], "Which disk?")
 
 
 def soak_part(

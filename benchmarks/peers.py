@@ -54,7 +54,7 @@ class OurClasses:
     _reranker: Reranker | RemoteReranker
 
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
-        return self._reranker.score(query, documents)
+        return self._reranker.score(documents, query)
 
     def embed(self, documents: list[str]) -> np.ndarray:
         return self._embedder.embed_documents(documents)

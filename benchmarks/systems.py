@@ -45,7 +45,7 @@ class Shared:
             return self.embedder.embed_queries([request.query])
         if request.kind == "documents":
             return self.embedder.embed_documents(request.documents)
-        return self.reranker.score(request.query, request.documents)
+        return self.reranker.score(request.documents, request.query)
 
     async def aanswer(self, request: Request) -> np.ndarray:
         """Answer without blocking the event loop."""

@@ -48,8 +48,8 @@ def search(settings: Settings, store: Milvus, question: str) -> tuple[list[Hit],
         base_url=settings.reranker_url,
         instruction=settings.instruction,
     )
-    ranking = reranker.rerank(question, [document for document, _ in found])
-    return dense, [replace(dense[i], score=probability) for i, probability in ranking]
+    ranking = reranker.rerank([document for document, _ in found], question)
+    return dense, [replace(dense[r.index], score=r.score) for r in ranking]
 
 
 if __name__ == "__main__":

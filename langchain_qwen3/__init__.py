@@ -2,8 +2,8 @@
 
 `Qwen3Embeddings` fills and searches a vector store, `Qwen3Reranker` orders what was found,
 `Qwen3TwoStageRetriever` does both as one retriever, and `create_rag_chain` answers over it.
-`milvus_kwargs` gives the arguments of a Milvus vector store that fits, `Server` the settings of a
-model server.
+`open_milvus` gives a Milvus vector store that fits, `milvus_kwargs` the arguments for one, `Server`
+the settings of a model server.
 
 Importing this package loads neither torch nor transformers; the first use of a model does.
 """
@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from qwen3_core import __version__
 from qwen3_core.common.extras import how_to_install
+from qwen3_core.common.hints import check_class
 
 if TYPE_CHECKING:
     from langchain_qwen3.embeddings import Qwen3Embeddings
-    from langchain_qwen3.milvus import milvus_kwargs
+    from langchain_qwen3.milvus import milvus_kwargs, open_milvus
     from langchain_qwen3.rag import Citation, RagAnswer, create_rag_chain
-    from langchain_qwen3.reranker import Qwen3CrossEncoder, Qwen3Reranker
+    from langchain_qwen3.reranker import Qwen3CrossEncoder, Qwen3Reranker, RankedDocument
     from langchain_qwen3.retriever import Qwen3TwoStageRetriever
     from qwen3_core import Server
+    from qwen3_core.ranking import Ranked
 
 __all__ = [
     "Citation",
@@ -30,10 +32,13 @@ __all__ = [
     "Qwen3Reranker",
     "Qwen3TwoStageRetriever",
     "RagAnswer",
+    "Ranked",
+    "RankedDocument",
     "Server",
     "__version__",
     "create_rag_chain",
     "milvus_kwargs",
+    "open_milvus",
 ]
 
 # Loaded on first access: older langchain-core releases import transformers from some of their
@@ -45,15 +50,19 @@ _HOMES = {
     "Qwen3Reranker": "reranker",
     "Qwen3TwoStageRetriever": "retriever",
     "RagAnswer": "rag",
+    "Ranked": "reranker",
+    "RankedDocument": "reranker",
     "Server": "_settings",
     "create_rag_chain": "rag",
     "milvus_kwargs": "milvus",
+    "open_milvus": "milvus",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module on first access (PEP 562)."""
     if name not in _HOMES:
+        check_class(__name__, name)
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     try:

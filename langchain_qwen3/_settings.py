@@ -1,28 +1,66 @@
 """The settings that every component has, and how a call overrides one."""
 
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
-from types import EllipsisType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from qwen3_core.common.validation import suggest
+from qwen3_core.common.hints import by_name, one_model, suggest
+from qwen3_core.common.validation import check_query
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
 
 T = TypeVar("T")
 
-TopN = int | EllipsisType | None
-"""A call's `top_n`: `...` is the component's own, None is all."""
 
-Threshold = float | EllipsisType | None
-"""A call's `score_threshold`: `...` is the component's own, None is none."""
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return self.value
 
 
-def override(given: T | EllipsisType, own: T) -> T:
-    """What a call gave, or the component's own setting if it gave nothing (`...`)."""
-    return own if isinstance(given, EllipsisType) else given
+UNSET: Final = Unset.UNSET
+"""What an argument is that a call does not give, where None means something else."""
+
+TopN = int | Unset | None
+"""A call's `top_n`: `UNSET` is the component's own, None is all."""
+
+Threshold = float | Unset | None
+"""A call's `score_threshold`: `UNSET` is the component's own, None is none."""
+
+
+def override(given: T | Unset, own: T) -> T:
+    """What a call gave, or the component's own setting if it gave nothing."""
+    return own if isinstance(given, Unset) else given
+
+
+def check_question(query: object, title: str) -> str:
+    """Return a query that is a string with something in it.
+
+    A ValueError here is a `pydantic.ValidationError`: LangGraph's `ToolNode`, and with it the
+    agents of LangChain, send it back to the LLM as a mistake in its tool call. Any other error
+    would end the run.
+
+    Args:
+        query: The value to check.
+        title: The class that was asked.
+
+    Raises:
+        TypeError: If it is not a string.
+        pydantic.ValidationError: If it is blank or holds a lone surrogate (a ValueError).
+    """
+    try:
+        return check_query(query)
+    except ValueError as error:
+        kind = PydanticCustomError("query", "{why}", {"why": str(error)})
+        line = InitErrorDetails(type=kind, loc=("query",), input=None)
+        raise ValidationError.from_exception_data(title, [line], hide_input=True) from None
 
 
 class CheckpointSettings(BaseModel):
@@ -42,8 +80,23 @@ class CheckpointSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _know_names(cls, given: Any) -> Any:
+        given = one_model(given, "model")
         suggest(given, cls.model_fields)
         return given
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004 - for __init__
+        """Refuse a model's name without `model=`."""
+        by_name(cls, args, "model=...")
+        return super().__new__(cls)
+
+    @property
+    def model_name(self) -> str | Path:
+        """The same as `model`, as other components call it."""
+        return self.model
+
+    @model_name.setter
+    def model_name(self, value: str | Path) -> None:
+        self.model = value
 
     model: str | Path
     """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
@@ -105,4 +158,4 @@ class CheckpointSettings(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some fields changed; unlike pydantic's, the changes are checked and count."""
         del deep  # settings are plain values
-        return type(self)(**{**dict(self), **(update or {})})
+        return type(self)(**{**dict(self), **one_model(update or {}, "model")})

@@ -6,9 +6,8 @@ from typing import Self
 from langchain_core.embeddings import Embeddings
 from pydantic import PrivateAttr, model_validator
 
-from langchain_qwen3._settings import CheckpointSettings
+from langchain_qwen3._settings import CheckpointSettings, check_question
 from qwen3_core.common.docstrings import fields_documented
-from qwen3_core.common.validation import check_query
 from qwen3_core.components import make_embedder, settings_of
 from qwen3_core.embedder import Embedder
 from qwen3_core.remote import RemoteEmbedder
@@ -90,7 +89,9 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
             OSError: If the model cannot be found or read.
             TimeoutError: If it takes longer than `timeout`.
         """
-        row: list[float] = self._embedder.embed_queries([check_query(text)])[0].tolist()
+        row: list[float] = self._embedder.embed_queries(
+            [check_question(text, type(self).__name__)]
+        )[0].tolist()
         return row
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -101,6 +102,6 @@ class Qwen3Embeddings(CheckpointSettings, Embeddings):
 
     async def aembed_query(self, text: str) -> list[float]:
         """Like `embed_query`, without blocking the event loop."""
-        vectors = await self._embedder.aembed_queries([check_query(text)])
+        vectors = await self._embedder.aembed_queries([check_question(text, type(self).__name__)])
         row: list[float] = vectors[0].tolist()
         return row

@@ -1,24 +1,24 @@
-"""`milvus_kwargs`: the right arguments for `langchain_milvus.Milvus` with Qwen3 vectors."""
+"""Milvus stores of LangChain for Qwen3 vectors: `open_milvus`, and the arguments for one."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
 from langchain_qwen3.embeddings import Qwen3Embeddings
 from qwen3_core.common.extras import how_to_install
-from qwen3_core.common.validation import misplaced, suggests
+from qwen3_core.common.hints import misplaced, suggests, takes
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.milvus.collection import (
-    CONSISTENCY,
-    TEXT_INDEX,
-    check_collection,
-    check_uri,
-    collection_properties,
-)
-from qwen3_core.milvus.index import IndexType, Metric, choose_index, index_params, search_params
+from qwen3_core.milvus.collection import CONSISTENCY, TEXT_INDEX
+from qwen3_core.milvus.index import IndexType, Metric
+from qwen3_core.milvus.plan import Plan, Planned, make_plan
+
+if TYPE_CHECKING:
+    from langchain_qwen3.store import Qwen3Milvus
+
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +38,18 @@ def milvus_kwargs(
     *,
     uri: str | Path = "./milvus.db",
     token: str | None = None,
+    db_name: str | None = None,
     collection_name: str = "qwen3",
     k: int = 100,
     metric: Metric = "IP",
     rows: int | None = None,
     index_type: IndexType | None = None,
     hybrid: bool = False,
+    analyzer: str | Mapping[str, Any] | None = None,
     auto_id: bool | None = None,
     drop_old: bool = False,
 ) -> dict[str, Any]:
-    """Keyword arguments for the constructor of `langchain_milvus.Milvus`.
+    """Keyword arguments for `langchain_milvus.Milvus`; `open_milvus` gives the store itself.
 
     They give an index on inner product that suits the size, searches that see all that was written
     before them, documents with differing metadata keys, and room for `k` candidates: the store's
@@ -56,16 +58,14 @@ def milvus_kwargs(
     A new collection keeps what its vectors were made with (model, revision, dimensions, max_length)
     among its properties, and an existing one is compared with it.
 
-    A Milvus Lite file belongs to one process at a time. The store's asynchronous client belongs to
-    the event loop in which it was first used: make a new store in each `asyncio.run`.
+    `Milvus(**milvus_kwargs(...))` makes a `Qwen3Milvus`, as `open_milvus` does: see there for how
+    it differs from its base class. A Milvus Lite file belongs to one process at a time.
 
     Example:
         ```python
-        store = Milvus(**milvus_kwargs(Qwen3Embeddings(), uri="./milvus.db"))
-        store.add_documents(documents, ids=[f"doc-{i}" for i in range(len(documents))])
+        store = Milvus(**milvus_kwargs(embeddings), partition_key_field="tenant")
+        store = Milvus.from_documents(documents, embeddings, **milvus_kwargs(embeddings))
         ```
-
-        Add arguments by name: `Milvus(**milvus_kwargs(embeddings), partition_key_field="tenant")`.
 
     Args:
         embeddings: Embeds documents and queries; its model is loaded to learn the vectors' length
@@ -74,7 +74,8 @@ def milvus_kwargs(
         uri: Path of a Milvus Lite file, which ends in ".db" and whose folder exists (`~` is the
             home folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
         token: "user:password" or an API key, where the server wants one.
-        collection_name: Letters, digits and underscores.
+        db_name: The database within Milvus, which must exist. None: the default one.
+        collection_name: ASCII letters, digits and underscores, the first no digit.
         k: The largest number of candidates that a search will ask for, from 1 to 16,384. A server
             refuses a search for more; it costs time, so do not set it higher than needed.
         metric: "IP", which for these vectors is the cosine similarity, or "COSINE".
@@ -82,23 +83,23 @@ def milvus_kwargs(
             10,000, HNSW up to 10 million, IVF_SQ8 beyond. None: HNSW.
         index_type: The index of a new collection, in place of that choice: "FLAT", "HNSW",
             "IVF_SQ8" or, on a server, "DISKANN". A collection that exists keeps its own.
-        hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on). Each search then
-            needs `ranker_type="rrf"` and `fetch_k=k`, since the store would take 4 of each kind:
-            `Qwen3TwoStageRetriever(..., search_kwargs={"ranker_type": "rrf", "fetch_k": 100})`.
-        auto_id: False: documents are added with the caller's own ids, which `ids=` must give
-            (strings; `Document.id` is not used). If a document comes again under its id, use
-            `store.upsert`, which needs an existing collection. True: Milvus numbers them, so that
-            what is added twice is there twice. None: as an existing collection has it; for a new
-            one the store decides by the first documents that are added, whether with ids or not.
-            Never mix adds with and without ids on one store.
+        hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on). A search then
+            takes `k` candidates of each kind and fuses them by reciprocal rank.
+        analyzer: How full-text search cuts texts into words: "standard" (at spaces), "chinese" or
+            "jieba"; on a server also "english" and "icu" (any language); or Milvus's own
+            `analyzer_params`. An existing collection must have been made with it. None: as the
+            collection has it; "standard" for a new one.
+        auto_id: False: documents have the caller's ids, `ids=` or `Document.id`, or a UUID. True:
+            Milvus numbers them, so that what is added twice is there twice. None: as an existing
+            collection has it, False for a new one.
         drop_old: Let the store drop an existing collection of this name, which is then not checked.
 
     Raises:
         TypeError: If `embeddings` is something else, or an argument unknown.
         ValueError: If an argument is out of range, or the collection exists with another dimension,
-            metric or kind of ids, or with vectors of another model or other settings; or a cache
-            around the embeddings holds vectors of another model.
-        ImportError: If pymilvus is not installed.
+            metric, analyzer or kind of ids, or with vectors of another model or settings; or a
+            cache around the embeddings holds vectors of another model.
+        ImportError: If langchain-milvus is not installed, or jieba where the analyzer needs it.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         OSError: If the embedding model cannot be found or read.
         pymilvus.exceptions.MilvusException: If the server does not answer.
@@ -107,49 +108,48 @@ def milvus_kwargs(
     hints = {str: "write Qwen3Embeddings(model=...)"}
     if msg := misplaced("embeddings", embeddings, Embeddings, wanted, hints):
         raise TypeError(msg)
-    uri = check_uri(uri)
-    index_type = choose_index(uri, index_type, rows)
-    search = search_params(k, metric, index_type)
-    fingerprint, dimensions = _made_with(embeddings, collection_name)
-    found = None
-    if not drop_old:
-        try:
-            found = check_collection(
-                uri,
-                collection_name,
-                dimensions=dimensions,
-                metric=metric,
-                text_search_field=TEXT_FIELD if hybrid else None,
-                auto_id=auto_id,
-                fingerprint=fingerprint,
-                token=token,
-            )
-        except ModuleNotFoundError as error:
-            if error.name != "pymilvus":
-                raise
-            msg = f"pymilvus is not installed: {how_to_install('langchain')}"
-            raise ImportError(msg) from error
-    index = index_params(metric, index_type, rows=rows, dimensions=dimensions)
-    if found is not None:
-        auto_id = found.auto_id
-        search = search_params(k, metric, found.index_type or index_type)
-    # For a collection that exists, the store would overwrite its properties.
-    properties = None
-    if found is None and fingerprint is not None:
-        properties = collection_properties(fingerprint)
+    _make_milvus_ours()
+    plan = make_plan(
+        lambda: _made_with(embeddings, collection_name),
+        uri=uri,
+        token=token,
+        db_name=db_name,
+        collection_name=collection_name,
+        k=k,
+        metric=metric,
+        rows=rows,
+        index_type=index_type,
+        vector_field="vector",
+        text_search_field=TEXT_FIELD if hybrid else None,
+        analyzer=analyzer,
+        replace=drop_old,
+        auto_id=auto_id,
+        embeddings=embeddings,
+    )
+    connection = {"uri": plan.uri, "token": token, "db_name": db_name}
     kwargs = {
-        "embedding_function": embeddings,
-        "connection_args": {"uri": uri, "token": token} if token else {"uri": uri},
+        "connection_args": Planned({k: v for k, v in connection.items() if v}, plan),
         "collection_name": collection_name,
-        "index_params": index,
-        "search_params": search,
+        "index_params": plan.index,
+        "search_params": plan.search,
         "consistency_level": CONSISTENCY,
-        "collection_properties": properties,
+        "collection_properties": plan.properties,
         "enable_dynamic_field": True,
-        "auto_id": bool(auto_id),
+        "auto_id": bool(auto_id) if plan.found is None else plan.found.auto_id,
         "drop_old": drop_old,
     }
-    return kwargs | _hybrid(index, search) if hybrid else kwargs
+    return kwargs | _hybrid(plan) if hybrid else kwargs
+
+
+def _make_milvus_ours() -> type["Qwen3Milvus"]:
+    try:
+        from langchain_qwen3.store import Qwen3Milvus
+    except ModuleNotFoundError as error:
+        if error.name not in ("langchain_milvus", "pymilvus"):
+            raise
+        msg = f"{error.name} is not installed: {how_to_install('langchain')}"
+        raise ImportError(msg) from error
+    return Qwen3Milvus
 
 
 def _made_with(embeddings: Embeddings, collection_name: str) -> tuple[Fingerprint | None, int]:
@@ -199,14 +199,39 @@ def _within(embeddings: Embeddings) -> Qwen3Embeddings | None:
     return embeddings
 
 
-def _hybrid(index: dict[str, Any], search: dict[str, Any]) -> dict[str, Any]:
+def _hybrid(plan: Plan) -> dict[str, Any]:
     """What differs with full-text search beside the vectors."""
     from langchain_milvus import BM25BuiltInFunction
 
     return {
-        "builtin_function": BM25BuiltInFunction(output_field_names=TEXT_FIELD),
+        "builtin_function": BM25BuiltInFunction(
+            output_field_names=TEXT_FIELD, analyzer_params=plan.analyzer
+        ),
         "vector_field": ["vector", TEXT_FIELD],
         # Given, because the store's own would drop a share of the terms, which Lite refuses.
-        "index_params": [index, TEXT_INDEX | {"params": {}}],
-        "search_params": [search, {"metric_type": "BM25", "params": {}}],
+        "index_params": [plan.index, TEXT_INDEX | {"params": {}}],
+        "search_params": [plan.search, {"metric_type": "BM25", "params": {}}],
     }
+
+
+@takes(milvus_kwargs)
+def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3Milvus":
+    """A Milvus vector store for Qwen3 vectors, made or opened; takes what `milvus_kwargs` takes.
+
+    It is a `langchain_milvus.Milvus` that checks what it is given, keeps `Document.id` and works in
+    every event loop: see `langchain_qwen3.store.Qwen3Milvus`.
+
+    Example:
+        ```python
+        store = open_milvus(Qwen3Embeddings(), uri="./milvus.db")
+        store.add_documents([Document("Milvus stores data in segments.", id="1")])
+        ```
+
+    Raises:
+        TypeError: As `milvus_kwargs`.
+        ValueError: As `milvus_kwargs`.
+        ImportError: As `milvus_kwargs`.
+        OSError: As `milvus_kwargs`.
+        pymilvus.exceptions.MilvusException: If Milvus fails.
+    """
+    return _make_milvus_ours()(**milvus_kwargs(*args, **kwargs))

@@ -1,8 +1,9 @@
 """`Qwen3Reranker`: orders retrieved documents by what Qwen3-Reranker thinks of them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -10,9 +11,9 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import PrivateAttr, model_validator
 
-from langchain_qwen3._settings import CheckpointSettings, Threshold, TopN, override
+from langchain_qwen3._settings import UNSET, CheckpointSettings, Threshold, TopN, override
 from qwen3_core.common.docstrings import fields_documented
-from qwen3_core.common.validation import check_threshold, check_top_n
+from qwen3_core.common.validation import check_order, check_threshold, check_top_n
 from qwen3_core.components import make_reranker, settings_of
 from qwen3_core.ranking import Ranked, sigmoid
 from qwen3_core.remote import RemoteReranker
@@ -20,6 +21,14 @@ from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
 
 WANTED = "documents must be a list of strings or Documents"
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument(Ranked):
+    """A document's place in a ranking, with the document."""
+
+    document: str | Document
+    """As it was given."""
 
 
 class _RerankerSettings(CheckpointSettings):
@@ -80,27 +89,54 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         check_threshold(self.score_threshold)
         return self
 
+    @overload
     def rerank(
         self,
-        query: str,
         documents: Sequence[str | Document],
+        query: str,
         *,
-        top_n: TopN = ...,
+        top_n: TopN = UNSET,
         instruction: str | None = None,
-        score_threshold: Threshold = ...,
-    ) -> list[tuple[int, float]]:
-        """Positions and scores of the documents, best first; equal ones keep their order.
+        score_threshold: Threshold = UNSET,
+        return_documents: Literal[False] = False,
+    ) -> list[Ranked]: ...
+
+    @overload
+    def rerank(
+        self,
+        documents: Sequence[str | Document],
+        query: str,
+        *,
+        top_n: TopN = UNSET,
+        instruction: str | None = None,
+        score_threshold: Threshold = UNSET,
+        return_documents: Literal[True],
+    ) -> list[RankedDocument]: ...
+
+    def rerank(
+        self,
+        documents: Sequence[str | Document],
+        query: str,
+        *,
+        top_n: TopN = UNSET,
+        instruction: str | None = None,
+        score_threshold: Threshold = UNSET,
+        return_documents: bool = False,
+    ) -> list[Ranked] | list[RankedDocument]:
+        """The documents' places in a ranking, best first; equal ones keep their order.
 
         Args:
-            query: What is asked; not blank.
             documents: Texts or Documents; an empty text is scored like any other.
+            query: What is asked; not blank.
             top_n: In place of the reranker's own; None keeps all.
             instruction: In place of the reranker's own.
             score_threshold: In place of the reranker's own; None keeps all.
+            return_documents: Whether each result holds its document, as it was given.
 
         Returns:
-            (position in `documents`, probability from 0 to 1); [] for no documents, without loading
-            the model.
+            Results with `index` (the position in `documents`), `score` (a probability from 0 to 1)
+            and `log_odds`, and on request `document`; [] for no documents, without loading the
+            model.
 
         Raises:
             TypeError: If the query or a document is of another type.
@@ -108,13 +144,52 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
                 surrogate.
             OSError: If the model cannot be found or read.
         """
+        candidates, texts = _texts(documents, query)
         options = self._options(top_n, instruction, score_threshold)
-        # What is neither text nor Document is left for the core to refuse.
-        texts = [
-            d.page_content if isinstance(d, Document) else d for d in _listed(documents, WANTED)
-        ]
-        ranking = self._reranker.rerank(query, texts, **options, show_progress=self.show_progress)
-        return [(ranked.index, ranked.score) for ranked in ranking]
+        ranking = self._reranker.rerank(texts, query, **options, show_progress=self.show_progress)
+        return _with_documents(ranking, candidates) if return_documents else ranking
+
+    @overload
+    async def arerank(
+        self,
+        documents: Sequence[str | Document],
+        query: str,
+        *,
+        top_n: TopN = UNSET,
+        instruction: str | None = None,
+        score_threshold: Threshold = UNSET,
+        return_documents: Literal[False] = False,
+    ) -> list[Ranked]: ...
+
+    @overload
+    async def arerank(
+        self,
+        documents: Sequence[str | Document],
+        query: str,
+        *,
+        top_n: TopN = UNSET,
+        instruction: str | None = None,
+        score_threshold: Threshold = UNSET,
+        return_documents: Literal[True],
+    ) -> list[RankedDocument]: ...
+
+    async def arerank(
+        self,
+        documents: Sequence[str | Document],
+        query: str,
+        *,
+        top_n: TopN = UNSET,
+        instruction: str | None = None,
+        score_threshold: Threshold = UNSET,
+        return_documents: bool = False,
+    ) -> list[Ranked] | list[RankedDocument]:
+        """Like `rerank`, without blocking the event loop."""
+        candidates, texts = _texts(documents, query)
+        options = self._options(top_n, instruction, score_threshold)
+        ranking = await self._reranker.arerank(
+            texts, query, **options, show_progress=self.show_progress
+        )
+        return _with_documents(ranking, candidates) if return_documents else ranking
 
     def compress_documents(
         self,
@@ -122,9 +197,9 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         query: str,
         callbacks: Callbacks | None = None,
         *,
-        top_n: TopN = ...,
+        top_n: TopN = UNSET,
         instruction: str | None = None,
-        score_threshold: Threshold = ...,
+        score_threshold: Threshold = UNSET,
     ) -> list[Document]:
         """Documents by relevance to the query, best first; equal ones keep their order.
 
@@ -156,9 +231,9 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         query: str,
         callbacks: Callbacks | None = None,
         *,
-        top_n: TopN = ...,
+        top_n: TopN = UNSET,
         instruction: str | None = None,
-        score_threshold: Threshold = ...,
+        score_threshold: Threshold = UNSET,
     ) -> list[Document]:
         """Like `compress_documents`, without blocking the event loop."""
         options = self._options(top_n, instruction, score_threshold)
@@ -171,7 +246,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         """Keyword arguments of the core's `rerank` for one call."""
         return {
             "top_n": override(top_n, self.top_n),
-            "instruction": self._reranker.instruction if instruction is None else instruction,
+            "instruction": instruction,
             "score_threshold": override(score_threshold, self.score_threshold),
         }
 
@@ -182,6 +257,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
 
         The candidates are counted there, not repeated: the first stage's run shows them.
         """
+        check_order(documents, query)
         candidates: list[Document] = _listed(documents, WANTED)
         for i, document in enumerate(candidates):
             if not isinstance(document, Document):
@@ -194,17 +270,18 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
 
         def step(_: dict[str, Any]) -> list[Document]:
             ranking = self._reranker.rerank(
-                query, texts, **options, show_progress=self.show_progress
+                texts, query, **options, show_progress=self.show_progress
             )
             return [_scored(candidates[ranked.index], ranked) for ranked in ranking]
 
         async def astep(_: dict[str, Any]) -> list[Document]:
             ranking = await self._reranker.arerank(
-                query, texts, **options, show_progress=self.show_progress
+                texts, query, **options, show_progress=self.show_progress
             )
             return [_scored(candidates[ranked.index], ranked) for ranked in ranking]
 
-        summary = {"query": query, "documents": len(texts), **options}
+        shown = options["instruction"] or self._reranker.instruction
+        summary = {"query": query, "documents": len(texts), **options, "instruction": shown}
         return RunnableLambda(step, astep, name=type(self).__name__), summary
 
 
@@ -246,6 +323,19 @@ def _listed(values: object, wanted: str) -> list[Any]:
         msg = f"{wanted}, got {type(values).__name__}: {values!r:.80}"
         raise TypeError(msg)
     return list(values)
+
+
+def _texts(
+    documents: Sequence[str | Document], query: str
+) -> tuple[list[str | Document], list[str]]:
+    """The documents as a list, and their texts; what is no text is left for the core to refuse."""
+    check_order(documents, query)
+    candidates = _listed(documents, WANTED)
+    return candidates, [d.page_content if isinstance(d, Document) else d for d in candidates]
+
+
+def _with_documents(ranking: list[Ranked], documents: list[str | Document]) -> list[RankedDocument]:
+    return [RankedDocument(r.index, r.score, r.log_odds, documents[r.index]) for r in ranking]
 
 
 def _scored(document: Document, ranked: Ranked) -> Document:

@@ -1,8 +1,7 @@
 """`Qwen3TwoStageRetriever`: many candidates from a vector store, the best few by the reranker."""
 
 import logging
-from collections.abc import Mapping
-from types import EllipsisType
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from langchain_core.callbacks import (
@@ -12,20 +11,18 @@ from langchain_core.callbacks import (
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config, patch_config
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_qwen3._settings import Threshold, TopN, override
+from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k
+from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
 from langchain_qwen3.reranker import Qwen3Reranker
 from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.hints import by_name, misplaced, suggest, suggestion
 from qwen3_core.common.validation import (
-    check_query,
     check_threshold,
     check_top_n,
-    misplaced,
-    suggest,
-    suggestion,
 )
 from qwen3_core.engine import shutdown as leaving
 from qwen3_core.prompts import resolve_instruction
@@ -36,8 +33,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_K = 10
 """Candidates taken from a vector store, as in Milvus' tutorial on these models."""
 
-OVERRIDES = ("k", "top_n", "instruction", "score_threshold")
-"""What a call may override."""
+OVERRIDES = ("k", "top_n", "instruction", "score_threshold", "search_kwargs")
+"""What a call may override; its other arguments are the first stage's."""
 
 
 @fields_documented
@@ -52,6 +49,11 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     `instruction` is the reranker's; the first stage keeps that of its `Qwen3Embeddings`. `expr=` is
     Milvus's word for a filter, most other stores say `filter=`. In a chain, bind them:
     `create_rag_chain(retriever.bind(expr="year > 2020"), llm)`.
+
+    An argument that the first stage would drop is a TypeError. Stores and retrievers of LangChain
+    take any keyword and use some, so one must be known to arrive: a store names it in its search, a
+    retriever in its `_get_relevant_documents`. An ensemble passes nothing on to its members: set
+    filters there.
 
     A first stage that returns nothing at all is spoken of in the log, once.
 
@@ -85,6 +87,11 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             _check_stages(given)
         return given
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004 - for __init__
+        """Refuse components without their names."""
+        by_name(cls, args, "vectorstore=..., reranker=...")
+        return super().__new__(cls)
+
     vectorstore: VectorStore | None = None
     """First stage: a vector store, searched by similarity."""
 
@@ -117,25 +124,72 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             given = "neither was" if self.vectorstore is None else "both were"
             msg = f"the first stage is either vectorstore= or retriever=, but {given} given"
             raise ValueError(msg)
-        if "k" in self.search_kwargs:
-            msg = "search_kwargs holds 'k': pass k= to the retriever itself"
-            raise ValueError(msg)
+        try:
+            self._merged(self.search_kwargs)
+            first = self.retriever
+            if isinstance(first, VectorStoreRetriever) and is_milvus(first.vectorstore):
+                check_arguments(first, first.search_kwargs)
+        except TypeError as error:
+            msg = f"search_kwargs: {error}"
+            raise ValueError(msg) from None
         return self
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some settings changed; unlike pydantic's, the changes are checked."""
+        del deep  # stores and models are shared
+        return type(self)(**{**dict(self), **(update or {})})
+
+    def invoke(
+        self,
+        input: str,  # noqa: A002 - Runnable's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """The best documents for a question.
+
+        Args:
+            input: The question; not blank.
+            config: LangChain's, such as callbacks.
+            **kwargs: `k`, `top_n`, `instruction`, `score_threshold` or `search_kwargs` in place of
+                the retriever's own, and arguments of the first stage, such as a filter.
+
+        Raises:
+            TypeError: If the question is no string, or an argument would not reach the search.
+            ValueError: If the question is blank, or a setting is out of range.
+        """
+        return super().invoke(input, config, _config=self._read_config(config), **kwargs)
+
+    async def ainvoke(
+        self,
+        input: str,  # noqa: A002 - Runnable's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Like `invoke`, without blocking the event loop."""
+        return await super().ainvoke(input, config, _config=self._read_config(config), **kwargs)
+
+    def _read_config(self, config: RunnableConfig | None) -> RunnableConfig:
+        """What of a call's config the first stage gets, beside callbacks."""
+        configurable = ensure_config(config).get("configurable", {})
+        declared = {} if self.retriever is None else self.retriever.config_specs
+        check_config(configurable, self.search_kwargs, {spec.id for spec in declared})
+        return RunnableConfig(configurable=configurable)
 
     def _get_relevant_documents(
         self,
         query: str,
         *,
         run_manager: CallbackManagerForRetrieverRun,
-        k: TopN = ...,
-        top_n: TopN = ...,
+        k: TopN = UNSET,
+        top_n: TopN = UNSET,
         instruction: str | None = None,
-        score_threshold: Threshold = ...,
+        score_threshold: Threshold = UNSET,
+        _config: RunnableConfig | None = None,
         **search_kwargs: Any,
     ) -> list[Document]:
         k, top_n, options = self._plan(query, k, top_n, instruction, score_threshold)
         first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
-        config = RunnableConfig(callbacks=run_manager.get_child())
+        config = patch_config(_config, callbacks=run_manager.get_child())
         with leaving.search():
             candidates = first_stage.invoke(query, config, **arguments)[:k]
         self._tell_if_nothing(candidates, arguments)
@@ -149,15 +203,16 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         query: str,
         *,
         run_manager: AsyncCallbackManagerForRetrieverRun,
-        k: TopN = ...,
-        top_n: TopN = ...,
+        k: TopN = UNSET,
+        top_n: TopN = UNSET,
         instruction: str | None = None,
-        score_threshold: Threshold = ...,
+        score_threshold: Threshold = UNSET,
+        _config: RunnableConfig | None = None,
         **search_kwargs: Any,
     ) -> list[Document]:
         k, top_n, options = self._plan(query, k, top_n, instruction, score_threshold)
         first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
-        config = RunnableConfig(callbacks=run_manager.get_child())
+        config = patch_config(_config, callbacks=run_manager.get_child())
         with leaving.search():
             candidates = (await first_stage.ainvoke(query, config, **arguments))[:k]
         self._tell_if_nothing(candidates, arguments)
@@ -175,13 +230,13 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         score_threshold: Threshold,
     ) -> tuple[int | None, int | None, dict[str, Any]]:
         """The call's k and top_n, and the options for the reranker; all checked before any work."""
-        check_query(query)
+        check_question(query, type(self).__name__)
         k = check_top_n(override(k, self.k), "k")
         top_n = check_top_n(override(top_n, self.top_n))
         options: dict[str, Any] = {}
         if instruction is not None:
             options["instruction"] = resolve_instruction(instruction)
-        if not isinstance(score_threshold, EllipsisType):
+        if score_threshold is not UNSET:
             options["score_threshold"] = check_threshold(score_threshold)
         if isinstance(self.reranker, Qwen3Reranker):
             options["top_n"] = top_n
@@ -197,21 +252,41 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         self, k: int | None, top_n: int | None, search_kwargs: dict[str, Any]
     ) -> tuple[RetrieverLike, dict[str, Any]]:
         """The runnable that finds candidates, and the arguments for its `invoke`."""
-        if hint := suggestion(search_kwargs, OVERRIDES):
-            msg = (
-                f"{hint} (if the first stage has an argument of that name, set it in search_kwargs)"
-            )
-            raise TypeError(msg)
-        arguments = {**self.search_kwargs, **search_kwargs}
+        arguments = self._merged(search_kwargs)
         if self.vectorstore is not None:
             arguments["k"] = k or max(DEFAULT_K, top_n or 0)
             return _ScoredVectorStoreRetriever(vectorstore=self.vectorstore), arguments
         if self.retriever is None:  # the validator sees to it
             msg = "no first stage"
             raise RuntimeError(msg)
-        if k is not None and isinstance(self.retriever, VectorStoreRetriever):
+        if k is not None and takes_k(self.retriever):
             arguments["k"] = k
         return self.retriever, arguments
+
+    def _merged(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The first stage's arguments: the retriever's own, and over them those of a call."""
+        given = dict(given)
+        given.pop("verbose", None)  # BaseRetriever's own
+        ours = given.pop("search_kwargs", {})
+        if not isinstance(ours, Mapping):
+            msg = f"search_kwargs must be a dictionary, got {type(ours).__name__}"
+            raise TypeError(msg)
+        arguments = {**self.search_kwargs, **ours, **given}
+        if "k" in arguments:
+            msg = "search_kwargs holds 'k': pass k= to the retriever itself"
+            raise TypeError(msg)
+        stage = self.retriever if self.vectorstore is None else self.vectorstore
+        try:
+            check_arguments(stage, arguments)
+        except TypeError:
+            if hint := suggestion(arguments, OVERRIDES):
+                raise TypeError(hint) from None
+            raise
+        return arguments
+
+    def _check_arguments(self, names: Iterable[str]) -> None:
+        """Refuse what would not reach the search, where this is another's first stage."""
+        self._merged(dict.fromkeys(name for name in names if name not in OVERRIDES))
 
     def _tell_if_nothing(self, candidates: list[Document], arguments: Mapping[str, Any]) -> None:
         """Say once in the log that the first stage returned nothing, and what may be the cause."""

@@ -3,8 +3,11 @@
 Importing this package loads neither torch nor transformers; the first use of a model does.
 """
 
+from typing import Any
+
 from qwen3_core import Server, __version__
 from qwen3_core.common.extras import how_to_install
+from qwen3_core.common.hints import check_class
 
 try:
     import llama_index.core  # noqa: F401
@@ -13,7 +16,7 @@ except ImportError as error:
     raise ImportError(msg) from error
 
 from llama_index_qwen3.embedding import Qwen3Embedding
-from llama_index_qwen3.milvus import milvus_kwargs
+from llama_index_qwen3.milvus import milvus_kwargs, open_milvus
 from llama_index_qwen3.query_engine import CitedPassages, two_stage_query_engine
 from llama_index_qwen3.rerank import Qwen3Rerank
 
@@ -24,5 +27,13 @@ __all__ = [
     "Server",
     "__version__",
     "milvus_kwargs",
+    "open_milvus",
     "two_stage_query_engine",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Say of a name that LangChain's package has what it is here (PEP 562)."""
+    check_class(__name__, name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

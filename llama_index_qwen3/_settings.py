@@ -6,7 +6,7 @@ from typing import Any, Self
 from llama_index.core.bridge.pydantic import ConfigDict, Field, SecretStr, model_validator
 from llama_index.core.schema import BaseComponent
 
-from qwen3_core.common.validation import suggest
+from qwen3_core.common.hints import by_name, one_model, suggest
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
 
@@ -27,8 +27,19 @@ class CheckpointSettings(BaseComponent):
     @model_validator(mode="before")
     @classmethod
     def _know_names(cls, given: Any) -> Any:
+        given = one_model(given, cls._model_field())
         suggest(given, cls.model_fields)
         return given
+
+    @classmethod
+    def _model_field(cls) -> str:
+        """Which of `model` and `model_name`, which are one setting, is the field."""
+        return "model" if "model" in cls.model_fields else "model_name"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004 - for __init__
+        """Refuse a model's name without `model=`."""
+        by_name(cls, args, "model=...")
+        return super().__new__(cls)
 
     revision: str | None = Field(default=None, frozen=True)
     """Branch, tag or commit on the hub."""
@@ -59,7 +70,7 @@ class CheckpointSettings(BaseComponent):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some settings changed and checked; an equal model is shared, not loaded."""
         del deep  # settings are plain values
-        return type(self)(**{**dict(self), **(update or {})})
+        return type(self)(**{**dict(self), **one_model(update or {}, self._model_field())})
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the key, which would be readable in a pickle."""

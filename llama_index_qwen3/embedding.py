@@ -12,7 +12,6 @@ from qwen3_core.common.validation import check_texts
 from qwen3_core.components import make_embedder, settings_of
 from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.prompts import resolve_instruction
 from qwen3_core.remote import RemoteEmbedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 
@@ -56,6 +55,7 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
     an equal document. `IngestionPipeline` has a cache of its own that is keyed by all settings."""
 
     _embedder: Embedder | RemoteEmbedder = PrivateAttr()
+    _made_with: str | None = PrivateAttr()
 
     @field_validator("model_name", mode="before")
     @classmethod
@@ -76,9 +76,13 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
     def model_post_init(self, context: Any, /) -> None:
         """Check the settings; nothing is loaded yet."""
         super().model_post_init(context)
+        self._make()
+
+    def _make(self) -> None:
         self._embedder = make_embedder(
             self.model_name, dimensions=self.dimensions, **settings_of(self)
         )
+        self._made_with = self.instruction
 
     @classmethod
     def class_name(cls) -> str:
@@ -97,13 +101,19 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         }
 
     @property
+    def model(self) -> str:
+        """The same as `model_name`, as other components call it."""
+        return self.model_name
+
+    @property
     def embedder(self) -> Embedder | RemoteEmbedder:
         """The embedder behind this component, for what LlamaIndex has no method for.
 
         For example its engine's counters, where the model runs in this process:
-        `embed_model.embedder.stats()`. It keeps the instruction given at construction; its methods
-        take another.
+        `embed_model.embedder.stats()`. Its methods take another instruction.
         """
+        if self._made_with != self.instruction:  # it was assigned; the model stays loaded
+            self._make()
         return self._embedder
 
     @property
@@ -117,16 +127,12 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         return self._embedder.fingerprint
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        vectors = self._embedder.embed_queries(
-            [query], instruction=resolve_instruction(self.instruction)
-        )
+        vectors = self.embedder.embed_queries([query])
         embedding: Embedding = vectors[0].tolist()
         return embedding
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        vectors = await self._embedder.aembed_queries(
-            [query], instruction=resolve_instruction(self.instruction)
-        )
+        vectors = await self.embedder.aembed_queries([query])
         embedding: Embedding = vectors[0].tolist()
         return embedding
 

@@ -1,18 +1,22 @@
-"""The keyword arguments with which LlamaIndex's Milvus store fits Qwen3 vectors."""
+"""Milvus stores of LlamaIndex for Qwen3 vectors: `open_milvus`, and the arguments for one."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_qwen3.embedding import Qwen3Embedding
-from qwen3_core.common.validation import misplaced, suggests
-from qwen3_core.milvus.collection import (
-    CONSISTENCY,
-    TEXT_INDEX,
-    check_collection,
-    check_uri,
-    collection_properties,
-)
-from qwen3_core.milvus.index import IndexType, Metric, choose_index, index_params, search_params
+from qwen3_core.common.extras import how_to_install
+from qwen3_core.common.hints import misplaced, suggests, takes
+from qwen3_core.fingerprint import Fingerprint
+from qwen3_core.milvus.collection import CONSISTENCY, TEXT_INDEX
+from qwen3_core.milvus.index import IndexType, Metric
+from qwen3_core.milvus.plan import Plan, Planned, make_plan
+
+if TYPE_CHECKING:
+    from llama_index_qwen3.store import Qwen3MilvusVectorStore
+
+VECTOR_FIELD: Final = "embedding"
+"""The field of the vectors."""
 
 TEXT_FIELD: Final = "sparse_embedding"
 """The field for full-text search in a hybrid collection."""
@@ -24,23 +28,29 @@ def milvus_kwargs(
     *,
     uri: str | Path = "./milvus.db",
     token: str | None = None,
+    db_name: str | None = None,
     collection_name: str = "qwen3",
     k: int = 100,
     metric: Metric = "IP",
     rows: int | None = None,
     index_type: IndexType | None = None,
     hybrid: bool = False,
+    analyzer: str | Mapping[str, Any] | None = None,
     overwrite: bool = False,
     use_async_client: bool = True,
 ) -> dict[str, Any]:
-    """Keyword arguments for `llama_index.vector_stores.milvus.MilvusVectorStore`.
+    """Keyword arguments for LlamaIndex's Milvus store; `open_milvus` gives the store itself.
 
     An index that suits the size, strong consistency, room for `k` hits. Adding a node whose id is
     there already replaces it (`upsert_mode`); `VectorStoreIndex.from_documents` gives nodes new ids
     each time, so open a filled collection with `VectorStoreIndex.from_vector_store`, and keep one
     up to date with an `IngestionPipeline` that has a docstore. A new collection keeps what its
     vectors were made with (model, revision, dimensions, max_length) among its properties, and an
-    existing one is compared with it. Change or add what you like in the returned dictionary.
+    existing one is compared with it.
+
+    `MilvusVectorStore(**milvus_kwargs(...))` makes a `Qwen3MilvusVectorStore`, as `open_milvus`
+    does: see there for how it differs from its base class. Change or add what you like in the
+    returned dictionary.
 
     Args:
         embed_model: The model whose vectors will be stored; loaded now unless it names its
@@ -48,7 +58,9 @@ def milvus_kwargs(
         uri: Path of a Milvus Lite file, which ends in ".db" and whose folder exists (`~` is the
             home folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
         token: "user:password" or an API key, where the server wants one.
-        collection_name: The collection, created by the store if it does not exist.
+        db_name: The database within Milvus, which must exist. None: the default one.
+        collection_name: The collection, created by the store if it does not exist: ASCII letters,
+            digits and underscores, the first no digit.
         k: The largest `similarity_top_k` that will be asked for, from 1 to 16,384. A server refuses
             a search for more; it costs time, so do not set it higher than needed.
         metric: "IP" (inner product) or "COSINE"; equal for vectors of length 1.
@@ -58,16 +70,21 @@ def milvus_kwargs(
             "IVF_SQ8" or, on a server, "DISKANN". A collection that exists keeps its own.
         hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on), fused with the
             vectors' by rank where `vector_store_query_mode="hybrid"` is asked for.
+        analyzer: How full-text search cuts texts into words: "standard" (at spaces), "chinese" or
+            "jieba"; on a server also "english" and "icu" (any language); or Milvus's own
+            `analyzer_params`. An existing collection must have been made with it. None: as the
+            collection has it; "standard" for a new one.
         overwrite: Let the store drop an existing collection of this name.
-        use_async_client: Needed for `aquery` and other async calls. The store's async client
-            belongs to the event loop of its first call: build one store per loop, or do not call
-            `asyncio.run` twice. False leaves it away.
+        use_async_client: Needed for `aquery` and other async calls, which work in any event loop.
+            False leaves the client away.
 
     Raises:
         TypeError: If `embed_model` is none of ours, `uri` neither a string nor a path, or an
             argument unknown.
-        ValueError: If an argument is out of range, or the collection exists with another dimension
-            or metric, or with vectors of another model or other settings.
+        ValueError: If an argument is out of range, or the collection exists with another dimension,
+            metric or analyzer, or with vectors of another model or other settings.
+        ImportError: If LlamaIndex's Milvus store is not installed, or jieba where the analyzer
+            needs it.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         OSError: If the embedding model cannot be found or read.
         pymilvus.exceptions.MilvusException: If the server does not answer.
@@ -76,60 +93,99 @@ def milvus_kwargs(
         ```python
         from llama_index.vector_stores.milvus import MilvusVectorStore
 
-        store = MilvusVectorStore(**milvus_kwargs(embed_model, uri="./milvus.db", k=50))
+        store = MilvusVectorStore(**milvus_kwargs(embed_model), batch_size=1000)
         ```
     """
     hints = {str: "write Qwen3Embedding(model=...)"}
     if msg := misplaced("embed_model", embed_model, Qwen3Embedding, "a Qwen3Embedding", hints):
         raise TypeError(msg)
-    uri = check_uri(uri)
-    index_type = choose_index(uri, index_type, rows)
-    search = search_params(k, metric, index_type)
-    fingerprint = embed_model.fingerprint
-    dim = fingerprint.dimensions
-    found = None
-    if not overwrite:
-        found = check_collection(
-            uri,
-            collection_name,
-            dimensions=dim,
-            metric=metric,
-            vector_field="embedding",
-            text_search_field=TEXT_FIELD if hybrid else None,
-            fingerprint=fingerprint,
-            token=token,
-        )
-    if found is not None and found.index_type:
-        search = search_params(k, metric, found.index_type)
-    index = index_params(metric, index_type, rows=rows, dimensions=dim)
+    _make_store_ours()
+    plan = make_plan(
+        lambda: _made_with(embed_model),
+        uri=uri,
+        token=token,
+        db_name=db_name,
+        collection_name=collection_name,
+        k=k,
+        metric=metric,
+        rows=rows,
+        index_type=index_type,
+        vector_field=VECTOR_FIELD,
+        text_search_field=TEXT_FIELD if hybrid else None,
+        analyzer=analyzer,
+        replace=overwrite,
+    )
     # The store wants these flat: it nests what is not a name of its own under "params" itself.
-    index |= index.pop("params")
+    index = {key: value for key, value in plan.index.items() if key != "params"}
     kwargs = {
-        "uri": uri,
+        "uri": plan.uri,
         "token": token or "",
         "collection_name": collection_name,
-        "dim": dim,
+        "dim": plan.dimensions,
         "similarity_metric": metric,
-        "index_config": index,
-        "search_config": search["params"],
+        "index_config": Planned(index | plan.index["params"], plan),
+        "search_config": plan.search["params"],
         "consistency_level": CONSISTENCY,
-        # For a collection that exists, the store would unload it and overwrite its properties.
-        "collection_properties": None if found is not None else collection_properties(fingerprint),
+        # The store would unload a collection that exists to set them.
+        "collection_properties": plan.properties,
         "upsert_mode": True,
         "overwrite": overwrite,
         "use_async_client": use_async_client,
     }
-    return kwargs | _hybrid() if hybrid else kwargs
+    if db_name:
+        kwargs["db_name"] = db_name
+    return kwargs | _hybrid(plan) if hybrid else kwargs
 
 
-def _hybrid() -> dict[str, Any]:
+@takes(milvus_kwargs)
+def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3MilvusVectorStore":
+    """A Milvus vector store for Qwen3 vectors, made or opened; takes what `milvus_kwargs` takes.
+
+    It is a `MilvusVectorStore` that writes filters and ids rightly and works in every event loop:
+    see `llama_index_qwen3.store.Qwen3MilvusVectorStore`.
+
+    Example:
+        ```python
+        store = open_milvus(embed_model, uri="./milvus.db")
+        index = VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
+        ```
+
+    Raises:
+        TypeError: As `milvus_kwargs`.
+        ValueError: As `milvus_kwargs`.
+        ImportError: As `milvus_kwargs`.
+        OSError: As `milvus_kwargs`.
+        pymilvus.exceptions.MilvusException: If Milvus fails.
+    """
+    return _make_store_ours()(**milvus_kwargs(*args, **kwargs))
+
+
+def _make_store_ours() -> type["Qwen3MilvusVectorStore"]:
+    try:
+        from llama_index_qwen3.store import Qwen3MilvusVectorStore
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith(("llama_index.vector_stores", "pymilvus")):
+            raise
+        msg = f"{error.name} is not installed: {how_to_install('llama-index')}"
+        raise ImportError(msg) from error
+    return Qwen3MilvusVectorStore
+
+
+def _made_with(embed_model: Qwen3Embedding) -> tuple[Fingerprint, int]:
+    fingerprint = embed_model.fingerprint
+    return fingerprint, fingerprint.dimensions
+
+
+def _hybrid(plan: Plan) -> dict[str, Any]:
     """What differs with full-text search beside the vectors."""
     from llama_index.vector_stores.milvus.utils import BM25BuiltInFunction
 
     return {
         "enable_sparse": True,
         "sparse_embedding_field": TEXT_FIELD,
-        "sparse_embedding_function": BM25BuiltInFunction(output_field_names=TEXT_FIELD),
+        "sparse_embedding_function": BM25BuiltInFunction(
+            output_field_names=TEXT_FIELD, analyzer_params=plan.analyzer
+        ),
         "sparse_index_config": TEXT_INDEX,
         "hybrid_ranker": "RRFRanker",
     }

@@ -22,13 +22,12 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Metada
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.rerank import Qwen3Rerank
+from qwen3_core.common.hints import misplaced, suggestion
 from qwen3_core.common.validation import (
     check_query,
     check_top_n,
     got,
     is_count,
-    misplaced,
-    suggestion,
 )
 from qwen3_core.engine import shutdown as leaving
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence, nothing_found

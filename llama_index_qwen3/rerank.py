@@ -16,7 +16,6 @@ from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.common.docstrings import fields_documented
 from qwen3_core.common.validation import check_query, check_threshold, check_top_n
 from qwen3_core.components import make_reranker, settings_of
-from qwen3_core.prompts import resolve_instruction
 from qwen3_core.ranking import Ranked
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
@@ -76,6 +75,7 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
     """Show a progress bar on stderr."""
 
     _reranker: Reranker | RemoteReranker = PrivateAttr()
+    _made_with: str | None = PrivateAttr()
 
     @field_validator("model", mode="before")
     @classmethod
@@ -87,7 +87,11 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         super().model_post_init(context)
         check_top_n(self.top_n)
         check_threshold(self.score_threshold)
+        self._make()
+
+    def _make(self) -> None:
         self._reranker = make_reranker(self.model, **settings_of(self))
+        self._made_with = self.instruction
 
     @classmethod
     def class_name(cls) -> str:
@@ -95,13 +99,19 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         return "Qwen3Rerank"
 
     @property
+    def model_name(self) -> str:
+        """The same as `model`, as other components call it."""
+        return self.model
+
+    @property
     def reranker(self) -> Reranker | RemoteReranker:
         """The reranker behind this component, for what LlamaIndex has no method for.
 
         For example its engine's counters, where the model runs in this process:
-        `rerank.reranker.stats()`. It keeps the instruction given at construction; its methods take
-        another.
+        `rerank.reranker.stats()`. Its methods take another instruction.
         """
+        if self._made_with != self.instruction:  # it was assigned; the model stays loaded
+            self._make()
         return self._reranker
 
     def _postprocess_nodes(
@@ -111,7 +121,7 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         if not texts:
             return []
         with self._events(query_bundle, nodes) as reranked:
-            ranking = self._reranker.rerank(query_bundle.query_str, texts, **options)
+            ranking = self.reranker.rerank(texts, query_bundle.query_str, **options)
             reranked += [self._scored(nodes[ranked.index], ranked) for ranked in ranking]
         return reranked
 
@@ -122,7 +132,7 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         if not texts:
             return []
         with self._events(query_bundle, nodes) as reranked:
-            ranking = await self._reranker.arerank(query_bundle.query_str, texts, **options)
+            ranking = await self.reranker.arerank(texts, query_bundle.query_str, **options)
             reranked += [self._scored(nodes[ranked.index], ranked) for ranked in ranking]
         return reranked
 
@@ -150,7 +160,6 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
         options = {
             "top_n": check_top_n(self.top_n),
             "score_threshold": check_threshold(self.score_threshold),
-            "instruction": resolve_instruction(self.instruction),
             "show_progress": self.show_progress,
         }
         return query_bundle, [self._read(node, i) for i, node in enumerate(nodes)], options

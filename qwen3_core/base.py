@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 
 from qwen3_core.common.validation import (
+    check_order,
     check_query,
     check_text,
     check_texts,
@@ -30,11 +31,16 @@ J = TypeVar("J")
 class Base(ABC, Generic[J]):
     """An instruction, and how calls run."""
 
-    instruction: str
-    """The sentence in force."""
+    _given: str | None
+    """The instruction given for all calls, as a sentence."""
 
     _warned = False
     """Whether it was said that a text is cut."""
+
+    @property
+    def instruction(self) -> str:
+        """The sentence given, else the published default."""
+        return resolve_instruction(self._given)
 
     @property
     @abstractmethod
@@ -58,9 +64,9 @@ class Base(ABC, Generic[J]):
     async def _arun(self, job: J, size: int) -> Any:
         """Run a call that has `size` characters of text to read."""
 
-    def _task(self, instruction: str | None) -> str:
-        """The instruction of one call."""
-        return self.instruction if instruction is None else resolve_instruction(instruction)
+    def _task(self, instruction: str | None) -> str | None:
+        """The instruction given for one call or for all; None if none was."""
+        return self._given if instruction is None else resolve_instruction(instruction)
 
     def _warn_cut(self, message: str) -> None:
         """Say once per component that a text is longer than what is read of it."""
@@ -89,7 +95,7 @@ class BaseEmbedder(Base[J]):
     def _documents(self, texts: list[str], show_progress: bool) -> J: ...
 
     @abstractmethod
-    def _queries(self, texts: list[str], task: str, show_progress: bool) -> J: ...
+    def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> J: ...
 
     def embed_documents(self, texts: Iterable[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of documents, without instruction.
@@ -131,7 +137,8 @@ class BaseEmbedder(Base[J]):
 
         Args:
             queries: The queries, none of them blank.
-            instruction: Sentence or task name in place of the embedder's own.
+            instruction: Sentence or task name in place of the embedder's own and of the
+                checkpoint's prompt.
             show_progress: Show a progress bar on stderr.
 
         Returns:
@@ -162,7 +169,7 @@ class BaseEmbedder(Base[J]):
 
     def _check_queries(
         self, queries: Iterable[str], instruction: str | None
-    ) -> tuple[str, list[str]]:
+    ) -> tuple[str | None, list[str]]:
         texts = check_texts(queries, "queries")
         return self._task(instruction), [check_query(query) for query in texts]
 
@@ -171,12 +178,12 @@ class BaseReranker(Base[J]):
     """Scores documents by how well they meet a query."""
 
     @abstractmethod
-    def _score(self, pairs: list[tuple[str, str]], task: str, show_progress: bool) -> J: ...
+    def _score(self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool) -> J: ...
 
     def rerank(
         self,
-        query: str,
         documents: Iterable[str],
+        query: str,
         *,
         top_n: int | None = None,
         score_threshold: float | None = None,
@@ -186,8 +193,8 @@ class BaseReranker(Base[J]):
         """Documents by relevance to the query, best first; equal ones keep their order.
 
         Args:
-            query: What is asked; not blank.
             documents: The candidates' texts; an empty text is scored like any other.
+            query: What is asked; not blank.
             top_n: Keep at most so many; None keeps all.
             score_threshold: Then drop those whose score is below it.
             instruction: Sentence or task name in place of the reranker's own.
@@ -202,14 +209,14 @@ class BaseReranker(Base[J]):
         check_top_n(top_n)
         check_threshold(score_threshold)
         log_odds = self.score(
-            query, documents, instruction=instruction, show_progress=show_progress
+            documents, query, instruction=instruction, show_progress=show_progress
         )
         return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
 
     async def arerank(
         self,
-        query: str,
         documents: Iterable[str],
+        query: str,
         *,
         top_n: int | None = None,
         score_threshold: float | None = None,
@@ -219,15 +226,15 @@ class BaseReranker(Base[J]):
         """Like `rerank`, without blocking the event loop."""
         check_top_n(top_n)
         check_threshold(score_threshold)
-        pairs = _pairs(query, documents)
+        pairs = _pairs(documents, query)
         job = self._score(pairs, self._task(instruction), show_progress)
         log_odds = await self._arun(job, _size(pairs))
         return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
 
     def score(
         self,
-        query: str,
         documents: Iterable[str],
+        query: str,
         *,
         instruction: str | None = None,
         show_progress: bool = False,
@@ -236,7 +243,7 @@ class BaseReranker(Base[J]):
 
         Arguments and errors as in `rerank`.
         """
-        pairs = _pairs(query, documents)
+        pairs = _pairs(documents, query)
         log_odds: np.ndarray = self._run(self._score(pairs, self._task(instruction), show_progress))
         return log_odds
 
@@ -270,7 +277,7 @@ class BaseReranker(Base[J]):
 
     def _check_pairs(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None
-    ) -> tuple[str, list[tuple[str, str]]]:
+    ) -> tuple[str | None, list[tuple[str, str]]]:
         return self._task(instruction), [
             (check_query(query), check_text(document, f"pairs[{i}][1]"))
             for i, (query, document) in enumerate(pairs)
@@ -282,8 +289,9 @@ def _size(pairs: list[tuple[str, str]]) -> int:
     return sum(len(query) + len(document) for query, document in pairs)
 
 
-def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
+def _pairs(documents: Iterable[str], query: str) -> list[tuple[str, str]]:
     """One query with each of its documents, checked."""
+    check_order(documents, query)
     texts = check_texts(documents, "documents")
     query = check_query(query)
     return [(query, text) for text in texts]

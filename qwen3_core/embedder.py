@@ -1,5 +1,6 @@
 """Vectors of queries and documents: encoder, slice, normalise."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,15 +12,20 @@ from qwen3_core.common.validation import check_dimensions
 from qwen3_core.engine.engine import Component, Engine, Job
 from qwen3_core.fingerprint import Fingerprint, is_commit
 from qwen3_core.model import files
+from qwen3_core.model.description import Description
 from qwen3_core.model.packing import TokenSequence
+from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH, Dtype
 
 
 class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
     """A Qwen3 embedding model.
 
-    Queries carry an instruction, documents do not. Vectors are the last token's hidden state, cut
-    to `dimensions`, then normalised to length 1, so that inner product equals cosine.
+    Queries carry an instruction, documents do not, unless the checkpoint says otherwise: its own
+    prompts (`config_sentence_transformers.json`) stand before queries and documents. A given
+    instruction takes the place of its query prompt. Vectors are the last token's hidden state,
+    passed through the checkpoint's Dense modules if it has any, cut to `dimensions`, then
+    normalised to length 1, so that inner product equals cosine.
 
     Safe to share between threads. The model is loaded at first use and shared by all components
     that name the same one.
@@ -47,10 +53,11 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
             dtype: "auto" (bfloat16 where the hardware has it, else float32), or by name; "int8"
                 for faster answers that are a little off, on CPUs with VNNI instructions.
             max_length: Tokens read of one text, instruction included; default 8192, or what the
-                model has if that is less.
+                checkpoint says or has positions for if that is less.
             dimensions: Length of the vectors, from 32 to the model's own (1024, 2560, 4096 at 0.6B,
                 4B, 8B); default the model's own.
-            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) put before queries.
+            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) put before queries;
+                default the checkpoint's own query prompt, else the published instruction.
             pack_tokens: Token budget of one forward pass; default by device.
             timeout: Seconds that one call may take once the model is loaded, waiting behind other
                 callers included; None: as long as it takes. Loading it, or waiting while another
@@ -78,7 +85,7 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
     @property
     def dimensions(self) -> int:
         """Length of the vectors; loads the model if it was not given."""
-        return self._dimensions or self.engine.encoder.hidden_size
+        return self._dimensions or self.engine.description.dimensions
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -92,23 +99,30 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
         """
         model, revision = self._source["model"], self._source["revision"]
         dimensions = self.dimensions  # may load the model, and download it
-        folder = (
-            self._engine.folder if self._engine else files.folder_of(model, "embedding", revision)
-        )
+        known: Description | None = None
+        with contextlib.suppress(OSError):  # out of reach, and so are its vectors
+            known = self.description
+        folder = files.folder_of(model, "embedding", revision) if known is None else known.folder
         local = files.is_here(model)
+        # An adapter is not known by its base's commit, nor by the digest that knew no adapters.
+        alone = known is None or known.adapter is None
         commit = revision if is_commit(revision) else None
         weights = None
         if folder is not None:
-            commit = files.commit_of(folder)
-            weights = self._told = files.weights_digest(folder)
+            commit = files.commit_of(folder) if alone else None
+            extra = () if known is None else known.extra_weights
+            weights = self._told = files.weights_digest(folder, extra=extra)
         return Fingerprint(
             model=model,
             revision=None if local else revision or "main",
             weights=weights,
             dimensions=dimensions,
-            max_length=self._max_length or DEFAULT_MAX_LENGTH,
+            max_length=self._max_length
+            or min(DEFAULT_MAX_LENGTH, (known and known.max_length) or DEFAULT_MAX_LENGTH),
+            pooling="last_token" if known is None else known.pooling,
+            document_prompt=(known and known.document_prompt) or "none",
             commit=commit,
-            old_weights=files.old_digest(folder) if local and folder else None,
+            old_weights=files.old_digest(folder) if local and folder and alone else None,
         )
 
     @property
@@ -123,7 +137,8 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
         """
         engine = super().engine
         if self._told and engine.folder != self._checked:
-            if files.weights_digest(engine.folder) != self._told:
+            known = engine.description
+            if files.weights_digest(known.folder, extra=known.extra_weights) != self._told:
                 self._engine = None
                 msg = (
                     f"the weights of {engine.name!r} changed after a collection was compared with "
@@ -135,18 +150,18 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
 
     def _documents(self, texts: list[str], show_progress: bool) -> Job[np.ndarray]:
         def sequences_of(window: slice) -> list[TokenSequence]:
-            rows, cut = self.engine.tokenizer.embedding_documents(texts[window], self.max_length)
-            if cut:
-                begin = window.start
-                self._warn_cut(texts_cut([begin + i for i in cut], "documents", self.max_length))
-            return [TokenSequence((), row) for row in rows]
+            prompt = self.engine.description.document_prompt
+            return self._prompted(texts, window, prompt, "documents")
 
         return self._embed(texts, sequences_of, bulk=True, show_progress=show_progress)
 
-    def _queries(self, texts: list[str], task: str, show_progress: bool) -> Job[np.ndarray]:
+    def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> Job[np.ndarray]:
         def sequences_of(window: slice) -> list[TokenSequence]:
             tokenizer, max_length = self.engine.tokenizer, self.max_length
-            prefix = tokenizer.embedding_prefix(task)
+            own = self.engine.description.query_prompt
+            if task is None and own is not None:
+                return self._prompted(texts, window, own, "queries")
+            prefix = tokenizer.embedding_prefix(resolve_instruction(task))
             check_instruction(len(prefix), max_length)
             rows, cut = tokenizer.embedding_queries(texts[window], max_length - len(prefix))
             if cut:
@@ -155,6 +170,20 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
             return [TokenSequence(prefix, row) for row in rows]
 
         return self._embed(texts, sequences_of, bulk=False, show_progress=show_progress)
+
+    def _prompted(
+        self, texts: list[str], window: slice, prompt: str, what: str
+    ) -> list[TokenSequence]:
+        """A window of texts behind a prompt of the checkpoint's own, or behind none."""
+        prefix, rest = self.engine.tokenizer.split_prompt(prompt)
+        check_instruction(len(prefix), self.max_length)
+        behind = [rest + text for text in texts[window]] if rest else texts[window]
+        room = self.max_length - len(prefix)
+        rows, cut = self.engine.tokenizer.embedding_documents(behind, room)
+        if cut:
+            begin = window.start
+            self._warn_cut(texts_cut([begin + i for i in cut], what, self.max_length))
+        return [TokenSequence(prefix, row) for row in rows]
 
     def _embed(
         self,
@@ -166,9 +195,17 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
     ) -> Job[np.ndarray]:
         if not texts:  # nothing is loaded for it, so the vectors' length may be unknown (0)
             return np.empty((0, self._dimensions or 0), dtype=np.float32)
-        check_dimensions(self.dimensions, self.engine.encoder.hidden_size)
+        check_dimensions(self._dimensions, self.engine.description.dimensions)
         with progress_bar("Embedding", len(texts), show_progress) as progress:
             hidden = yield from self._encode(texts, sequences_of, bulk=bulk, progress=progress)
+        for linear in self.engine.after_pooling:
+            if linear is None:
+                hidden = unit(hidden, "the model")
+            else:
+                weight, bias = linear
+                hidden = hidden @ weight.T
+                if bias is not None:
+                    hidden += bias
         return unit(hidden[:, : self.dimensions], "the model")
 
 

@@ -9,6 +9,7 @@ from qwen3_core.base import BaseReranker
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.engine.engine import Component, Job
 from qwen3_core.model.packing import TokenSequence
+from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
 from qwen3_core.tokenizer import Ids, Qwen3Tokenizer
 
@@ -48,8 +49,9 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
             dtype: "auto" (bfloat16 where the hardware has it, else float32), or by name; "int8"
                 for faster answers that are a little off, on CPUs with VNNI instructions.
             max_length: Tokens of one prompt (frame, instruction, query, document); default 8192, or
-                what the model has if that is less.
-            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`).
+                what the checkpoint says or has positions for if that is less.
+            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`); default what the
+                checkpoint says, else the published one.
             pack_tokens: Token budget of one forward pass; default by device.
             timeout: Seconds that one call may take once the model is loaded, waiting behind other
                 callers included; None: as long as it takes. Loading it, or waiting while another
@@ -71,12 +73,22 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
             timeout=timeout,
         )
 
+    @property
+    def instruction(self) -> str:
+        """The sentence in force: as given, else the checkpoint's own or the published default.
+
+        The checkpoint's own is known once the model is loaded.
+        """
+        own = None if self._engine is None else self._engine.description.instruction
+        return self._given or resolve_instruction(own)
+
     def _score(
-        self, pairs: list[tuple[str, str]], task: str, show_progress: bool
+        self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool
     ) -> Job[np.ndarray]:
         if not pairs:
             return np.empty(0, dtype=np.float32)
         engine = self.engine
+        instruction = task or self.instruction
         prefixes: dict[str, Ids] = {}
 
         def sequences_of(window: slice) -> list[TokenSequence]:
@@ -85,7 +97,7 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
             for query, members in by_query(pairs, window).items():
                 if query not in prefixes:
                     _, prefixes[query] = fit_query(
-                        engine.tokenizer, task, query, self.max_length, self._warn_cut
+                        engine.tokenizer, instruction, query, self.max_length, self._warn_cut
                     )
                 prefix = prefixes[query]
                 rows, cut_here = engine.tokenizer.rerank_documents(

@@ -75,6 +75,7 @@ class Qwen3Tokenizer:
         self._text.no_padding()
         # Instructions are few, and come again with every query.
         self._encode_instruction = lru_cache(maxsize=64)(self.encode)
+        self._split_prompt = lru_cache(maxsize=16)(self._split)
         self.end_of_text: int = self._control[END_OF_TEXT]
         self.size: int = 1 + max(*self._text.get_vocab().values(), *self._control.values())
         """Ids that it may give: all below this."""
@@ -142,6 +143,36 @@ class Qwen3Tokenizer:
         """
         text = unicodedata.normalize("NFC", text)
         return self._spelled_control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+    def split_prompt(self, prompt: str) -> tuple[Ids, str]:
+        """A prompt of a checkpoint's own, as ids that no text behind it changes, and its rest.
+
+        The tokenizer joins the end of a prompt with the text behind it (a space with a word), so
+        the rest is to be encoded with the text. Control tokens in the prompt are control tokens.
+        """
+        if not prompt:
+            return (), ""
+        return self._split_prompt(prompt)
+
+    def _split(self, prompt: str) -> tuple[Ids, str]:
+        ids: list[int] = []
+        begin = 0
+        for found in self._spelled_control.finditer(prompt):
+            if found[0] in self._control:
+                ids += [*self.encode(prompt[begin : found.start()]), self._control[found[0]]]
+                begin = found.end()
+        tail = unicodedata.normalize("NFC", prompt[begin:])
+        splitter = self._text.pre_tokenizer
+        # Where the words of the tail end whatever follows: each of these may change the last ones.
+        ends = [
+            {piece[1][1] for piece in splitter.pre_tokenize_str(tail + probe)}
+            for probe in (".", "a", "1", " ", " a", "\n", "'s")
+        ]
+        words = [piece[1][0] for piece in splitter.pre_tokenize_str(tail)]
+        # The last word may grow even where the probes leave it as it is.
+        stable = [end for end in set.intersection(*ends) if words and end <= words[-1]]
+        cut = max(stable, default=0)
+        return (*ids, *self.encode(tail[:cut])), tail[cut:]
 
     def embedding_prefix(self, instruction: str) -> Ids:
         """The ids that all queries with one instruction begin with."""

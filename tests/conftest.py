@@ -91,6 +91,9 @@ def long_pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         config = json.loads((folder / "config.json").read_text())
         config["max_position_embeddings"] = LONG
         (folder / "config.json").write_text(json.dumps(config))
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config["model_max_length"] = LONG
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folders
 
 

@@ -55,9 +55,11 @@ PAGES = [
 OUTCOMES: dict[str, Callable[[dict[str, Any]], object]] = {
     "agents.md": lambda names: (
         names["state"]["messages"][-1].content.startswith("The tool says: Milvus keeps")
+        and names["graph_state"]["messages"][-1].content.startswith("The tool says: Milvus keeps")
         and names["answer"].startswith("The tool says: Of the passages 1, the first says: Milvus")
         and names["read_answer"].startswith("The tool says: Milvus keeps")
     ),
+    "conversations.md": lambda names: names["result"]["citations"],
     "evaluation.md": lambda names: (
         names["report"].systems[-1].name == "my engine"
         and names["report"].systems[-1].metrics["nDCG@10"].mean > 0.3

@@ -1,6 +1,8 @@
 """Hints at the argument that is meant."""
 
+import pickle
 import re
+from importlib import import_module
 
 import pytest
 from langchain_core.embeddings import FakeEmbeddings
@@ -10,8 +12,15 @@ from llama_index.core.vector_stores import SimpleVectorStore
 
 import langchain_qwen3
 import llama_index_qwen3
-from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever
+from langchain_qwen3 import (
+    Qwen3CrossEncoder,
+    Qwen3Embeddings,
+    Qwen3Reranker,
+    Qwen3TwoStageRetriever,
+)
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, two_stage_query_engine
+from qwen3_core.common.hints import CARRIED_OVER, CLASSES
+from tests.conftest import ROOT
 
 STORE = InMemoryVectorStore(FakeEmbeddings(size=3))
 RETRIEVER = STORE.as_retriever()
@@ -20,7 +29,6 @@ RETRIEVER = STORE.as_retriever()
 @pytest.mark.parametrize(
     ("component", "name", "meant"),
     [
-        (Qwen3Embeddings, "model_name", "model"),
         (Qwen3Embeddings, "url", "base_url"),
         (Qwen3Embeddings, "openai_api_base", "base_url"),
         (Qwen3Reranker, "openai_api_key", "api_key"),
@@ -28,7 +36,8 @@ RETRIEVER = STORE.as_retriever()
         (Qwen3TwoStageRetriever, "top_k", "k"),
         (Qwen3Embedding, "api_base", "base_url"),
         (Qwen3Embedding, "dimension", "dimensions"),
-        (Qwen3Rerank, "model_name", "model"),
+        (Qwen3TwoStageRetriever, "base_retriever", "retriever"),
+        (Qwen3TwoStageRetriever, "base_compressor", "reranker"),
         (Qwen3Rerank, "base_URL", "base_url"),
     ],
 )
@@ -66,7 +75,102 @@ def test_an_argument_of_milvus_kwargs_that_nobody_could_mean_is_pythons_own_erro
 
 def test_other_arguments_are_refused_without_a_guess():
     with pytest.raises(ValueError, match="Extra inputs are not permitted"):
-        Qwen3Embeddings(encode_kwargs={})  # type: ignore[call-arg]
+        Qwen3Embeddings(colour={})  # type: ignore[call-arg]
+
+
+# What people bring along from other classes
+
+
+COMPONENTS = (Qwen3Embeddings, Qwen3Reranker, Qwen3CrossEncoder, Qwen3Embedding, Qwen3Rerank)
+
+
+@pytest.mark.parametrize(
+    ("component", "name"),
+    [
+        (component, name)
+        for component in COMPONENTS
+        for name, carried in CARRIED_OVER.items()
+        if name not in component.model_fields
+        and (carried.ours is None or carried.ours in component.model_fields)
+    ],
+)
+def test_an_argument_of_another_class_is_answered_with_what_it_is_here(component, name):
+    with pytest.raises(ValueError, match=f"unknown argument '{name}': ") as refused:
+        component(**{name: "sk-secret"})
+    assert str(CARRIED_OVER[name]) in str(refused.value)
+    assert "did you mean" not in str(refused.value)
+    assert "sk-secret" not in str(refused.value)
+
+
+def test_a_document_instruction_is_not_taken_for_the_queries():
+    for component in (Qwen3Embeddings, Qwen3Embedding):
+        with pytest.raises(ValueError, match=r"'text_instruction': not possible: .* without an in"):
+            component(text_instruction="Given a text, ...")  # type: ignore[call-arg]
+
+
+def test_the_migration_page_shows_the_table():
+    code = re.compile(r"HF_\w+=1|HF_\w+|\w+=")
+    lines: dict[str, list[str]] = {}
+    for name, carried in CARRIED_OVER.items():
+        lines.setdefault(str(carried), []).append(f"`{name}=`")
+    rows = [
+        f"| {', '.join(names)} | {code.sub(lambda match: f'`{match[0]}`', line)} |"
+        for line, names in lines.items()
+    ]
+    page = (ROOT / "docs/howto/migration.md").read_text("utf-8")
+    table = "| an argument there | here |\n| --- | --- |\n" + "\n".join(rows) + "\n\n"
+    assert table in page, f"docs/howto/migration.md must hold this table:\n{table}"
+
+
+@pytest.mark.parametrize("component", [*COMPONENTS, Qwen3TwoStageRetriever])
+def test_a_positional_argument_is_refused(component):
+    with pytest.raises(TypeError, match=rf"write {component.__name__}\((model|vectorstore)="):
+        component("sk-secret")
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_model_and_model_name_are_one_setting(component, tmp_path):
+    for name in ("model", "model_name"):
+        made = component(**{name: "tiny"})
+        assert made.model == made.model_name == "tiny"
+        copy = made.model_copy(update={name: str(tmp_path)})
+        assert copy.model == copy.model_name == str(tmp_path)
+        assert pickle.loads(pickle.dumps(copy)).model_name == str(tmp_path)
+    with pytest.raises(ValueError, match="model='tiny' and model_name='other' differ"):
+        component(model="tiny", model_name="other")
+    assert component(model="tiny", model_name="tiny").model == "tiny"
+
+
+@pytest.mark.parametrize("component", [Qwen3Embeddings, Qwen3Reranker, Qwen3CrossEncoder])
+def test_model_name_can_be_assigned_where_model_can(component, tmp_path):
+    made = component(model="tiny")
+    made.model_name = str(tmp_path)
+    assert made.model == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "here"),
+    [
+        ("langchain_qwen3", "Qwen3Embedding", "Qwen3Embeddings"),
+        ("langchain_qwen3", "Qwen3Rerank", "Qwen3Reranker"),
+        ("llama_index_qwen3", "Qwen3Embeddings", "Qwen3Embedding"),
+        ("llama_index_qwen3", "Qwen3Reranker", "Qwen3Rerank"),
+        ("llama_index_qwen3", "Qwen3TwoStageRetriever", "two_stage_query_engine"),
+    ],
+)
+def test_a_name_of_the_other_package_gets_a_hint(package, name, here):
+    with pytest.raises(ImportError, match=f"{package} has no {name}: use {here} here"):
+        exec(f"from {package} import {name}", {})
+    with pytest.raises(AttributeError, match="has no attribute 'Colour'"):
+        import_module(package).Colour  # noqa: B018
+
+
+def test_the_hints_at_classes_name_what_there_is():
+    for package, names in CLASSES.items():
+        (other,) = (p for p in CLASSES if p != package)
+        for name, here in names.items():
+            assert hasattr(import_module(other), name)
+            assert all(hasattr(import_module(package), n) for n in here.split(" and "))
 
 
 def test_what_the_frameworks_pass_is_known():

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 import weakref
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from qwen3_core.common.fork import after_fork_in_child
 from qwen3_core.engine import shutdown as leaving  # noqa: F401 - closes engines when the interpreter exits
 from qwen3_core.engine.admission import Gate
 from qwen3_core.engine.worker import Stats, Worker
@@ -25,6 +25,7 @@ from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_MAX_LENGTH, Dtype, Kind, check_settings
 
 if TYPE_CHECKING:
+    from qwen3_core.model.description import Description
     from qwen3_core.model.encoder import Encoder
     from qwen3_core.model.loading import Checkpoint
 
@@ -53,6 +54,8 @@ class Engine:
         self.folder = checkpoint.folder
         self.tokenizer = checkpoint.tokenizer
         self.head = checkpoint.head
+        self.description = checkpoint.description
+        self.after_pooling = checkpoint.after_pooling
         self.max_positions = checkpoint.max_positions
         self.encoder = encoder
         self.worker = Worker(encoder, checkpoint.name)
@@ -103,14 +106,11 @@ def held_engine(
     return _engines.get((model, kind, revision, device, dtype))
 
 
-def _after_fork_in_child() -> None:
+@after_fork_in_child
+def _reset_in_child() -> None:
     """A lock that some other thread of the parent held would never be released here."""
     global _opening
     _opening = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Component:
@@ -133,7 +133,7 @@ class Component:
         timeout: float | None,
     ) -> None:
         check_settings(dtype=dtype, max_length=max_length, pack_tokens=pack_tokens, timeout=timeout)
-        self.instruction = resolve_instruction(instruction)
+        self._given = None if instruction is None else resolve_instruction(instruction)
         self._max_length = max_length
         self._pack_tokens = pack_tokens
         self._timeout = timeout
@@ -167,9 +167,30 @@ class Component:
         return engine
 
     @property
+    def description(self) -> "Description":
+        """What the checkpoint says of itself; reads small files, and loads nothing.
+
+        Raises:
+            OSError: If a file cannot be found, downloaded or read.
+            ValueError: If the checkpoint is of no use here.
+        """
+        if self._engine is not None:
+            return self._engine.description
+        from qwen3_core.model.description import describe
+
+        return describe(self._source["model"], self._source["kind"], self._source["revision"])
+
+    @property
     def max_length(self) -> int:
-        """Tokens read of one input: as given, else 8192 or what the model has; loads the model."""
-        return self._max_length or min(DEFAULT_MAX_LENGTH, self.engine.max_positions)
+        """Tokens read of one input; loads the model.
+
+        As given, else 8192, or what the checkpoint says or has positions for if that is less.
+        """
+        if self._max_length is not None:
+            return self._max_length
+        engine = self.engine
+        said = engine.description.max_length or DEFAULT_MAX_LENGTH
+        return min(DEFAULT_MAX_LENGTH, said, engine.max_positions)
 
     def stats(self) -> Stats:
         """What the engine has done, for all who share it; loads the model."""

@@ -7,15 +7,13 @@ which runs before that of `concurrent.futures`, closes the engines, turns new se
 waits for those that are under way.
 """
 
-import atexit
-
 # It registers its own hook when it is imported; the hook registered last runs first.
 import concurrent.futures.thread  # noqa: F401
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from qwen3_core.common.fork import after_fork_in_child
 from qwen3_core.engine.worker import EngineClosedError, close_workers
 
 PATIENCE = 5.0
@@ -63,14 +61,13 @@ def _leave() -> None:
         _searches.changed.wait_for(lambda: not _searches.under_way, PATIENCE)
 
 
-def _after_fork_in_child() -> None:
+@after_fork_in_child
+def _reset_in_child() -> None:
     """None of the parent's searches is under way here."""
     global _searches
     _searches = _Searches()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-# Callers may be threads of an executor, which the interpreter joins before it runs atexit handlers:
-# they would wait for a queue that is worked off to its end.
-getattr(threading, "_register_atexit", atexit.register)(_leave)
+# Before the interpreter joins threads: those of an executor may be callers that wait for a queue,
+# and a worker's ends only when it is closed. The hook is the one that `concurrent.futures` uses.
+threading._register_atexit(_leave)  # type: ignore[attr-defined] # noqa: SLF001

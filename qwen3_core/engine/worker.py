@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qwen3_core.common.fork import after_fork_in_child
 from qwen3_core.engine.admission import Gate
 from qwen3_core.engine.telemetry import Span, start_span
 from qwen3_core.model.packing import Line, Pack, TokenSequence, Work
@@ -190,12 +190,14 @@ class Worker:
             "qwen3.encode", model=self._name, sequences=len(sequences), bulk=bulk
         )
         with self._changed:
-            closed = self._closed
+            closed = self._closed or _exiting
             if not closed:
                 self._queued[request] = None
                 if self._thread is None:
                     name = f"qwen3 {self._name}"
-                    self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                    # Not a daemon: one that returns from torch while the interpreter finalises is
+                    # ended by Python in a way that C++ answers with abort().
+                    self._thread = threading.Thread(target=self._run, name=name, daemon=False)
                     self._thread.start()
                 self._changed.notify()
         if closed:
@@ -234,6 +236,8 @@ class Worker:
 
     def _closed_error(self) -> EngineClosedError:
         msg = f"the engine of {self._name!r} was closed; make a new component to go on"
+        if _exiting:
+            msg = f"the interpreter is exiting: the engine of {self._name!r} is closed"
         return EngineClosedError(msg)
 
     def _run(self) -> None:
@@ -405,15 +409,22 @@ class Worker:
 
 
 _workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
+_exiting = False
+"""Whether workers start no more: nothing would end their threads."""
 
 
 def close_workers() -> None:
-    """Close all workers of the process: the interpreter is exiting."""
+    """Close all workers of the process, for good: the interpreter is exiting."""
+    global _exiting
+    _exiting = True
     for worker in list(_workers):
         worker.close()
 
 
-def _after_fork_in_child() -> None:
+@after_fork_in_child
+def _reset_in_child() -> None:
+    global _exiting
+    _exiting = False
     workers = list(_workers)
     for worker in workers:
         worker._reset()  # noqa: SLF001 - this module's own
@@ -421,7 +432,3 @@ def _after_fork_in_child() -> None:
         # GNU OpenMP's threads do not survive a fork, and a child that counts on them waits for
         # ever. PyTorch's own data loader runs its forked workers on one thread, too.
         sys.modules["torch"].set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

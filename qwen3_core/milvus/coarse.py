@@ -34,7 +34,13 @@ class CoarseIndex:
     """
 
     def __init__(
-        self, uri: str, collection_name: str, *, dimensions: int = 128, token: str | None = None
+        self,
+        uri: str,
+        collection_name: str,
+        *,
+        dimensions: int = 128,
+        token: str | None = None,
+        db_name: str | None = None,
     ) -> None:
         """Connect; nothing is created before `update`.
 
@@ -43,6 +49,7 @@ class CoarseIndex:
             collection_name: A collection that exists, with one vector field of floats.
             dimensions: Length of the short vectors, less than that of the collection's.
             token: "user:password" or an API key, where the server wants one.
+            db_name: The database, None for the default one.
 
         Raises:
             ValueError: If there is no such collection, or its vectors are not longer.
@@ -52,7 +59,7 @@ class CoarseIndex:
         self.collection_name = collection_name
         self.name: Final = f"{collection_name}_first_{dimensions}"
         """The collection of the short vectors."""
-        self._client = connect(uri, token)
+        self._client = connect(uri, token, db_name)
         if not self._client.has_collection(collection_name):
             msg = f"there is no collection {collection_name!r}: let a vector store fill it first"
             raise ValueError(msg)

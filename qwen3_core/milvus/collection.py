@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from qwen3_core.fingerprint import Fingerprint
+from qwen3_core.milvus.analyzers import LITE, SERVER, analyzer_of
 from qwen3_core.milvus.index import Metric
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,25 @@ TEXT_INDEX: Final = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25
 """Index of the sparse field that Milvus's BM25 function fills, for a hybrid collection."""
 
 _OLDEST_WITH_BM25: Final = (2, 5)
+
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+
+
+def check_name(collection_name: str) -> str:
+    """Return the name of a new collection if a server would take it; Milvus Lite takes any.
+
+    Raises:
+        ValueError: If it is something else than 1 to 255 letters, digits and underscores, or begins
+            with a digit.
+    """
+    if not _NAME.fullmatch(collection_name):
+        msg = (
+            f"collection_name={collection_name!r:.300} is no name that a Milvus server takes: use "
+            "1 to 255 ASCII letters, digits and underscores, the first no digit"
+        )
+        raise ValueError(msg)
+    return collection_name
 
 
 def check_uri(uri: str | Path) -> str:
@@ -102,6 +122,8 @@ class Found(NamedTuple):
     """Of its vectors, which decides what a search may ask for; "" if they have none."""
     auto_id: bool
     """Whether Milvus numbers what is added; else it takes the caller's ids."""
+    analyzer: Any = None
+    """`analyzer_params` of its full-text search, if it has that and they are not the default."""
 
 
 def check_collection(
@@ -114,7 +136,9 @@ def check_collection(
     text_search_field: str | None = None,
     auto_id: bool | None = None,
     fingerprint: Fingerprint | None = None,
+    analyzer: Any = None,
     token: str | None = None,
+    db_name: str | None = None,
 ) -> Found | None:
     """Check that a collection, if it exists, holds vectors of this kind, and load it.
 
@@ -135,22 +159,28 @@ def check_collection(
         text_search_field: Name of the field for full-text search (BM25), if it is wanted.
         auto_id: Whether Milvus is to number what is added; None does not compare.
         fingerprint: What the vectors will be made with; None does not compare.
+        analyzer: `analyzer_params` that full-text search is to have; None does not compare.
         token: "user:password" or an API key, where the server wants one.
+        db_name: The database, None for the default one.
 
     Returns:
         What it has; None if there is no such collection.
 
     Raises:
-        ValueError: If the collection exists with another dimension, metric or kind of ids, or with
-            vectors of another model or other settings, or without a field, or another process has
-            the Milvus Lite file open, or the server has no full-text search and it is wanted.
+        ValueError: If the collection exists with another dimension, metric, analyzer or kind of
+            ids, or with vectors of another model or other settings, or without a field; if there is
+            none and a server would refuse its name; if there is no such database, or the Milvus
+            Lite file cannot be opened, or the server has no full-text search and it is wanted.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
-    client = connect(uri, token)
+    client = connect(uri, token, db_name)
     try:
         if text_search_field is not None:
             _check_text_search(client, uri)
+        if not collection_name:
+            check_name(collection_name)
         if not client.has_collection(collection_name):
+            check_name(collection_name)
             return None
         remedy = (
             "choose another collection_name, drop the collection, or change the setting to match"
@@ -180,16 +210,16 @@ def check_collection(
                 f"field {text_search_field!r} (its fields: {', '.join(fields)}): {remedy}"
             )
             raise ValueError(msg)
-        found = fields[vector_field].get("params", {}).get("dim")
-        if found is not None and int(found) != dimensions:
-            msg = (
-                f"collection {collection_name!r} holds vectors of {found} dimensions, but the "
-                f"embedding model gives {dimensions}: choose another collection_name, drop the "
-                f"collection, or use the model or the dimensions={found} that it was made with"
-            )
-            raise ValueError(msg)
-        if fingerprint is not None:
-            _check_fingerprint(collection_name, description, fingerprint)
+        check_vectors(
+            collection_name,
+            description,
+            dimensions=dimensions,
+            vector_field=vector_field,
+            fingerprint=fingerprint,
+        )
+        kept = None
+        if text_search_field is not None:
+            kept = _check_analyzer(collection_name, description, analyzer)
         index_type = ""
         indexes = client.list_indexes(collection_name, field_name=vector_field)
         for index_name in indexes:
@@ -204,9 +234,64 @@ def check_collection(
                 raise ValueError(msg)
         if indexes:
             client.load_collection(collection_name)
-        return Found(index_type, numbered)
+        return Found(index_type, numbered, kept)
     finally:
         client.close()
+
+
+def check_vectors(
+    collection_name: str,
+    description: dict[str, Any],
+    *,
+    dimensions: int | None = None,
+    vector_field: str = "vector",
+    fingerprint: Fingerprint | None = None,
+) -> None:
+    """Check that a collection holds vectors of a model.
+
+    Args:
+        collection_name: Its name, for the message.
+        description: What `describe_collection` says of it.
+        dimensions: Length of the model's vectors; None does not compare.
+        vector_field: Name of the collection's vector field.
+        fingerprint: What the model's vectors are made with; None does not compare.
+
+    Raises:
+        ValueError: If it holds others.
+    """
+    fields = {f["name"]: f for f in description["fields"]}
+    found = fields.get(vector_field, {}).get("params", {}).get("dim")
+    if dimensions is not None and found is not None and int(found) != dimensions:
+        msg = (
+            f"collection {collection_name!r} holds vectors of {found} dimensions, but the "
+            f"embedding model gives {dimensions}: choose another collection_name, drop the "
+            f"collection, or use the model or the dimensions={found} that it was made with"
+        )
+        raise ValueError(msg)
+    if fingerprint is not None:
+        _check_fingerprint(collection_name, description, fingerprint)
+
+
+def _check_analyzer(collection_name: str, description: dict[str, Any], analyzer: Any) -> Any:
+    """The collection's analyzer, if it is the one that was asked for."""
+    inputs = {name for f in description.get("functions") or () for name in _names(f)}
+    fields = [f for f in description["fields"] if f["name"] in inputs]
+    kept = next((found for f in fields if (found := analyzer_of(f)) is not None), None)
+    is_default = kept is None and analyzer in (LITE["standard"], SERVER["standard"])
+    if analyzer is not None and kept != analyzer and not is_default:
+        msg = (
+            f"full-text search in collection {collection_name!r} uses the analyzer "
+            f"{kept or 'standard'!r}, but {analyzer!r} was asked for: leave analyzer= out, choose "
+            "another collection_name, or drop the collection"
+        )
+        raise ValueError(msg)
+    return kept
+
+
+def _names(function: dict[str, Any]) -> list[str]:
+    """The input fields of a function; pymilvus gives them as a list or as its repr."""
+    names = function.get("input_field_names") or ()
+    return re.findall(r"[^\s\[\]',\"]+", names) if isinstance(names, str) else list(names)
 
 
 def _check_text_search(client: Any, uri: str) -> None:
@@ -261,33 +346,59 @@ def _check_fingerprint(
         )
 
 
-def connect(uri: str, token: str | None) -> Any:
+def connect(uri: str, token: str | None, db_name: str | None = None) -> Any:
     """A `pymilvus.MilvusClient`.
 
     Raises:
-        ValueError: If another process has the Milvus Lite file open.
+        ValueError: If the Milvus Lite file cannot be opened, or there is no such database.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
     from pymilvus import MilvusClient
-    from pymilvus.exceptions import ConnectionConfigException
+    from pymilvus.exceptions import ConnectionConfigException, MilvusException
 
     try:
-        return MilvusClient(uri=uri, token=token or "")
+        client = MilvusClient(uri=uri, token=token or "", db_name=db_name or "")
+        if db_name:
+            client.list_collections()  # Milvus says here that there is no such database
     except ConnectionConfigException as error:
         if "://" in uri:
             raise
-        # Milvus Lite says why in its log alone.
-        place = Path(uri).expanduser()
-        place = place if place.exists() else place.parent
-        if not os.access(place, os.W_OK):
-            msg = (
-                f"could not open the Milvus Lite database {uri!r}: {str(place)!r} cannot be "
-                "written (read-only file system, or no permission), which searching needs too"
-            )
-            raise ValueError(msg) from error
+        raise ValueError(_why_not_opened(uri)) from error
+    except MilvusException as error:
+        if not db_name or "database" not in str(error.message):
+            raise
         msg = (
-            f"could not open the Milvus Lite database {uri!r}: most likely another process has it "
-            "open, and it belongs to one at a time. Close the other (a notebook?), choose another "
-            "uri, or use a Milvus server"
+            f"there is no database {db_name!r} at {uri!r}: create it with "
+            f"MilvusClient({uri!r}).create_database({db_name!r}), or leave db_name out"
         )
         raise ValueError(msg) from error
+    return client
+
+
+def _why_not_opened(uri: str) -> str:
+    """Milvus Lite says why in its log alone."""
+    place = Path(uri).expanduser()
+    for opened in _opened_here():
+        if place.exists() and opened.exists() and place.samefile(opened):
+            return (
+                f"could not open the Milvus Lite database {uri!r}: this process has it open as "
+                f"{str(opened)!r}. Give that uri here too"
+            )
+    place = place if place.exists() else place.parent
+    if not os.access(place, os.W_OK):
+        return (
+            f"could not open the Milvus Lite database {uri!r}: {str(place)!r} cannot be "
+            "written (read-only file system, or no permission), which searching needs too"
+        )
+    return (
+        f"could not open the Milvus Lite database {uri!r}: most likely another process has it "
+        "open, and it belongs to one at a time. Close the other (a notebook?), choose another "
+        "uri, or use a Milvus server"
+    )
+
+
+def _opened_here() -> list[Path]:
+    """The Milvus Lite databases that this process holds, by the paths they were opened with."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    return [Path(path) for path in list(server_manager_instance._servers)]  # noqa: SLF001

@@ -6,6 +6,7 @@ Nothing here imports torch.
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -174,7 +175,9 @@ def _stored(path: Path, begin: int, entry: dict[str, Any]) -> Stored:
     return Stored(path, entry["dtype"], shape, begin + first, stop - first)
 
 
-def weights_digest(folder: Path, kind: Kind = "embedding") -> str | None:
+def weights_digest(
+    folder: Path, kind: Kind = "embedding", extra: Sequence[Path] = ()
+) -> str | None:
     """A digest of what decides a model's answers: 32 hexadecimal digits.
 
     It covers the tensors, whichever files they are in; the numbers of config.json that the
@@ -188,6 +191,7 @@ def weights_digest(folder: Path, kind: Kind = "embedding") -> str | None:
     Args:
         folder: The checkpoint.
         kind: The head counts in a reranker and not in an embedding model.
+        extra: Small files of weights that count as well, such as an adapter's; read whole.
 
     Returns:
         The digest; None if the folder has no weights or not all of them.
@@ -200,7 +204,15 @@ def weights_digest(folder: Path, kind: Kind = "embedding") -> str | None:
     except FileNotFoundError:
         return None
     paths = [folder / "config.json", folder / "tokenizer.json", *weights]
-    return _digest(tuple(_state(path) for path in paths), kind)
+    base = _digest(tuple(_state(path) for path in paths), kind)
+    if not extra:
+        return base
+    if not all(path.is_file() for path in extra):
+        return None
+    digest = hashlib.sha256(base.encode())
+    for path in extra:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:32]
 
 
 def _state(path: Path) -> tuple[Path, int, int]:

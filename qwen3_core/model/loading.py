@@ -2,42 +2,31 @@
 
 import json
 import logging
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen3_core.common.validation import is_count
+from qwen3_core.model.adapters import merge_adapter
+from qwen3_core.model.description import Dense, Description, Head, describe, tokenizer_source
 from qwen3_core.model.files import HEAD, INDEX, WEIGHTS, commit_of, shard_names, weight_files
+from qwen3_core.model.source import PUBLISHED, Source, foreign_weights, what_to_give
 from qwen3_core.prompts import END_OF_TEXT
-from qwen3_core.settings import (
-    BUNDLED,
-    DEFAULT_EMBEDDING_MODEL,
-    DEFAULT_RERANKER_MODEL,
-    TINY,
-    Dtype,
-    Kind,
-    check_settings,
-)
+from qwen3_core.settings import Dtype, Kind, check_settings
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
 if TYPE_CHECKING:
     import torch
     from transformers import Qwen3Model
 
-    from qwen3_core.model.packing import TokenSequence
     from qwen3_core.model.probe import Probe
     from qwen3_core.model.weights import Weights
 
 logger = logging.getLogger(__name__)
 
-_RECOMMENDED: dict[Kind, str] = {
-    "embedding": DEFAULT_EMBEDDING_MODEL,
-    "reranker": DEFAULT_RERANKER_MODEL,
-}
-_OTHER: dict[Kind, Kind] = {"embedding": "reranker", "reranker": "embedding"}
+Linear = tuple[np.ndarray, np.ndarray | None]
+"""Weight, (out_features, in_features) float32, and bias, (out_features,), of a linear map."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +37,18 @@ class Checkpoint:
     model: "Qwen3Model"
     """The base model, on its device, in eval mode, its linear maps packed."""
     head: np.ndarray | None
-    """(hidden_size,) float32: W[yes] - W[no] of a reranker, None of an embedding model."""
+    """(hidden_size,) float32: a reranker's log-odds are its product with the last hidden state.
+    None of an embedding model."""
     tokenizer: Qwen3Tokenizer
     max_positions: int
     """The longest sequence the model was made for, in tokens."""
     folder: Path
     """Where its files are; of a model on the hub, the snapshot in the hub's cache."""
+    description: Description
+    """What the checkpoint says of itself."""
+    after_pooling: tuple[Linear | None, ...] = ()
+    """What an embedding model does with the last hidden state: linear maps, and None where a
+    vector is made of length 1."""
     probe: "Probe | None" = None
     """Of a model in 8-bit integers, what it was before."""
 
@@ -131,7 +126,8 @@ def load(
 ) -> Checkpoint:
     """Load a checkpoint and check that it is what it should be.
 
-    Weights are read layer by layer, and packed or quantised before the next layer is read.
+    Weights are read layer by layer, and packed or quantised before the next layer is read. Those of
+    an adapter's base are read whole, and merged, before that.
 
     Args:
         name: Hub name, local folder, or "tiny" for the bundled pair.
@@ -142,38 +138,60 @@ def load(
 
     Raises:
         OSError: If the checkpoint cannot be found, downloaded or read.
-        ValueError: If it is not a Qwen3 model of this kind, its tokenizer does not fit, its weights
-            are incomplete, too many, of other shapes or not finite, or an argument is out of range.
+        ValueError: If it is not a Qwen3 model of this kind, says of itself what is not computed
+            here (`qwen3_core.model.description`), its tokenizer does not fit, its weights are
+            incomplete, too many, of other shapes or not finite, or an argument is out of range.
+        ImportError: If it is an adapter and `peft` is not installed.
     """
-    from qwen3_core.model.buffers import is_out_of_memory
-    from qwen3_core.model.probe import probe_sequences
-    from qwen3_core.model.weights import Weights
+    import torch
+    from safetensors import SafetensorError
 
+    from qwen3_core.model.buffers import is_out_of_memory
+    from qwen3_core.model.linear import pack
+    from qwen3_core.model.probe import Probe, probe_sequences
+    from qwen3_core.model.weights import Weights, check_finite
+
+    description = describe(str(name), kind, revision)
     try:
-        source = _locate(str(name), kind)
-        config = _config(str(name), source, kind, revision)
-        folder = _folder(source, revision)
-        tokenizer = _load_tokenizer(source, revision)
-        _check_kind(str(name), source, kind, config, tokenizer, revision)
-        device = resolve_device(device)
+        config = _config(str(name), description)
+        tokenizer = _tokenizer(description.path("tokenizer.json"), str(name))
+        _check_end_of_text(str(name), kind, tokenizer)
         _check_fit(str(name), config, tokenizer)
-        weights = Weights(str(name), _weight_files(source, folder))
-        head_key = None if kind == "embedding" else _head_key(config, weights)
+        device = resolve_device(device)
         resolved = resolve_dtype(dtype, device, config.hidden_size)
-        model = _skeleton(config, resolved, device)
-        keys = {key for key, _ in model.named_parameters()}
-        weights.check(keys | ({head_key} if head_key else set()), spare=[HEAD])
-        head = None
-        if head_key:
-            yes, no = weights.rows(head_key, map(tokenizer.word_id, ("yes", "no")))
-            head = (yes - no).numpy()
-        sequences = None
+        weights = Weights(str(name), _weight_files(description.base))
+        after_pooling = tuple(
+            _linear(description, step) if isinstance(step, Dense) else None
+            for step in description.after_pooling
+        )
+        for step, linear in zip(description.after_pooling, after_pooling, strict=True):
+            for part in linear or ():
+                if isinstance(step, Dense) and part is not None:
+                    check_finite(str(name), f"{step.path}/linear", torch.from_numpy(part))
+        if description.adapter is None:
+            model = _skeleton(config, resolved)
+            row = _row_of_file(model, weights, description.head, tokenizer)
+            weights.fill(model.embed_tokens, "embed_tokens.", resolved, device)
+            weights.fill(model.norm, "norm.", resolved, device)
+        else:
+            head, adapter = description.head, description.adapter
+            model, row = _merged(str(name), adapter, head, config, weights, resolved, tokenizer)
+            model.to(device)
+        model.rotary_emb.to(device)
+        probe = None
         if dtype == "int8":
             sequences = probe_sequences(tokenizer, kind, config.max_position_embeddings)
-        probe = _read(model, weights, resolved, device, sequences)
-    except OSError as error:
-        reason = _pickled(str(name)) or error
-        msg = f"could not load the {kind} model {str(name)!r}: {reason}\n{_what_to_give(kind)}"
+            probe = Probe(model, sequences)
+        for index, layer in enumerate(model.layers):
+            if description.adapter is None:
+                weights.fill(layer, f"layers.{index}.", resolved, device)
+            if probe is not None:
+                probe.run(layer)
+            pack(layer, int8=probe is not None)
+    except (OSError, SafetensorError) as error:
+        if reason := foreign_weights(description.base):
+            raise OSError(reason) from None
+        msg = f"could not load the {kind} model {str(name)!r}: {error}\n{what_to_give(kind)}"
         raise OSError(msg) from error
     except Exception as error:
         # Whatever transformers stumbles over: RuntimeError, KeyError, a class of its own ...
@@ -184,175 +202,192 @@ def load(
             f"({_in_short(error)}): download it again"
         )
         raise ValueError(msg) from error
-    logger.info("loaded %s on %s in %s", name, device, dtype if probe else resolved)
+    logger.info("loaded %s on %s in %s", name, device, "int8" if probe else resolved)
     return Checkpoint(
-        *(str(name), model, head, tokenizer, config.max_position_embeddings, folder, probe)
+        *(str(name), model, row, tokenizer, config.max_position_embeddings),
+        description.folder,
+        description,
+        after_pooling=after_pooling,
+        probe=probe,
     )
 
 
-def _skeleton(config: Any, dtype: "torch.dtype", device: str) -> Any:
-    """A Qwen3Model whose parameters have shapes and no memory."""
-    import torch
-    from transformers import AutoModel
+def vector_length(name: str | Path, *, revision: str | None = None) -> int:
+    """Length of an embedding model's vectors as its files say, without its weights or torch.
 
-    auto: Any = AutoModel  # its methods carry no annotations
+    Raises:
+        OSError: If a file cannot be found, downloaded or read.
+        ValueError: If the checkpoint is of no use here.
+    """
+    return describe(str(name), "embedding", revision).dimensions
+
+
+def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None) -> Qwen3Tokenizer:
+    """The tokenizer of a checkpoint, without its weights; arguments and errors as in `load`."""
+    try:
+        source = tokenizer_source(str(name), kind, revision)
+        return _tokenizer(source.path("tokenizer.json"), str(name))
+    except OSError as error:
+        msg = f"could not load the tokenizer of {str(name)!r}: {error}\n{what_to_give(kind)}"
+        raise OSError(msg) from error
+
+
+def _weight_files(base: Source) -> list[Path]:
+    """The files of a checkpoint's weights, downloaded if need be."""
+    if base.local:
+        return weight_files(base.folder)
+    # Of the commit that its small files are of: the branch may have moved since.
+    base = replace(base, revision=commit_of(base.folder) or base.revision)
+    index = base.path(INDEX)
+    if base.fetch(WEIGHTS) is None and index is not None:
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(base.place, revision=base.revision, allow_patterns=shard_names(index))
+    return weight_files(base.folder)
+
+
+def _skeleton(config: Any, dtype: "torch.dtype", matrix: str | None = None) -> Any:
+    """A model whose parameters have shapes and no memory; with the matrix of its head, or without.
+
+    Args:
+        config: Of the checkpoint.
+        dtype: That the parameters will have.
+        matrix: "lm_head" or "score"; None for the base model alone.
+    """
+    import torch
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    classes: dict[str | None, Any] = {
+        None: AutoModel,
+        "lm_head": AutoModelForCausalLM,
+        "score": AutoModelForSequenceClassification,
+    }
     with torch.device("meta"):
-        model = auto.from_config(
+        model = classes[matrix].from_config(
             config,
             dtype=dtype,
             # We have our own. A checkpoint could name compiled code on the hub instead.
             attn_implementation="sdpa",
             trust_remote_code=False,
         )
-    # Its frequencies are in no file.
-    model.rotary_emb = type(model.rotary_emb)(config=model.config).to(device)
+    base = model if matrix is None else model.model
+    base.rotary_emb = type(base.rotary_emb)(config=base.config)  # its numbers are in no file
     return model.eval().requires_grad_(False)
 
 
-def _read(
-    model: Any,
-    weights: "Weights",
-    dtype: "torch.dtype",
-    device: str,
-    sequences: "list[TokenSequence] | None",
-) -> "Probe | None":
-    """Read a model's weights, layer by layer, each brought into its final form before the next.
-
-    Args:
-        model: What `_skeleton` made.
-        weights: The checkpoint's.
-        dtype: To convert them to.
-        device: To put them on.
-        sequences: What to compute exactly on the way, before a layer becomes integers; None leaves
-            the layers in their dtype.
-
-    Returns:
-        What was computed exactly.
-    """
-    from qwen3_core.model.linear import pack
-    from qwen3_core.model.probe import Probe
-
-    weights.fill(model.embed_tokens, "embed_tokens.", dtype, device)
-    weights.fill(model.norm, "norm.", dtype, device)
-    probe = None if sequences is None else Probe(model, sequences)
-    for index, layer in enumerate(model.layers):
-        weights.fill(layer, f"layers.{index}.", dtype, device)
-        # What changes weights, such as an adapter, has its place here: they are whole and exact.
-        if probe is not None:
-            probe.run(layer)
-        pack(layer, int8=probe is not None)
-    return probe
-
-
-def _head_key(config: Any, weights: "Weights") -> str:
-    """The matrix that a reranker's head is two rows of."""
-    tied = bool(config.tie_word_embeddings) and HEAD not in weights
-    return "embed_tokens.weight" if tied else HEAD
-
-
-def _weight_files(source: str, folder: Path) -> list[Path]:
-    """The files of a checkpoint's weights, downloaded if need be."""
-    commit = commit_of(folder)  # of config.json: the branch may have moved since
-    if commit is None or Path(source).is_dir() or _cached_file(source, WEIGHTS, commit):
-        return weight_files(folder)
-    if index := _cached_file(source, INDEX, commit):
-        from huggingface_hub import snapshot_download
-
-        snapshot_download(source, revision=commit, allow_patterns=shard_names(index))
-    return weight_files(folder)
-
-
-def vector_length(name: str | Path, *, revision: str | None = None) -> int:
-    """Length of an embedding model's vectors as its config.json says, without its weights or torch.
+def _row_of_file(
+    model: Any, weights: "Weights", head: Head | None, tokenizer: Qwen3Tokenizer
+) -> np.ndarray | None:
+    """A reranker's row, read without the rest of its matrix; None of an embedding model.
 
     Raises:
-        OSError: If the file cannot be found, downloaded or read.
-        ValueError: If it does not say.
+        ValueError: If weights are missing or left over.
     """
-    try:
-        path = _cached_file(_locate(str(name), "embedding"), "config.json", revision)
-        if path is None:
-            msg = "it has no config.json, or is out of reach"
-            raise FileNotFoundError(msg)
-        length = json.loads(path.read_text(encoding="utf-8")).get("hidden_size")
-    except OSError as error:
-        msg = f"could not load the model {str(name)!r}: {error}\n{_what_to_give('embedding')}"
-        raise OSError(msg) from error
-    except (ValueError, AttributeError):
-        length = None
-    if not is_count(length):
+    keys = {key for key, _ in model.named_parameters()}
+    if head is None:
+        weights.check(keys, spare=[HEAD])
+        return None
+    key = f"{head.matrix}.weight"
+    if key == HEAD and HEAD not in weights and model.config.tie_word_embeddings:
+        key = "embed_tokens.weight"
+    weights.check(keys | {key}, spare=[HEAD])
+    return _row(weights.rows(key, _ids(head, tokenizer)))
+
+
+def _merged(
+    name: str,
+    adapter: Source,
+    head: Head | None,
+    config: Any,
+    weights: "Weights",
+    dtype: "torch.dtype",
+    tokenizer: Qwen3Tokenizer,
+) -> tuple[Any, np.ndarray | None]:
+    """The base model with an adapter merged into it, and a reranker's row."""
+    from qwen3_core.model.weights import check_finite
+
+    matrix = None if head is None else head.matrix
+    if HEAD in weights:  # as transformers takes it
+        config.tie_word_embeddings = False
+    model = _skeleton(config, dtype, matrix)
+    base = model if matrix is None else model.model
+    keys = {key.removeprefix("model.") for key, _ in model.named_parameters()}
+    score = "score.weight"  # which the adapter may bring
+    weights.check(keys - {score}, spare=[HEAD, score])
+    weights.fill(base, "", dtype, "cpu")
+    if matrix is not None:
+        if f"{matrix}.weight" in weights:
+            weights.fill(getattr(model, matrix), f"{matrix}.", dtype, "cpu")
+        elif matrix == "score":  # in the adapter, else refused below
+            model.score.to_empty(device="cpu").weight.zero_()
+        model.tie_weights()
+    model, brought = merge_adapter(model, name, adapter)
+    if score in keys - brought:
+        weights.check(keys, spare=[HEAD])
+    base = model if matrix is None else model.model
+    for key, parameter in base.named_parameters():
+        check_finite(name, key, parameter)
+    if head is None:
+        return base, None
+    own = model.score if head.matrix == "score" else model.get_output_embeddings()
+    rows = own.weight[_ids(head, tokenizer)].detach().float()
+    check_finite(name, f"{matrix}.weight", rows)
+    return base, _row(rows)
+
+
+def _ids(head: Head, tokenizer: Qwen3Tokenizer) -> list[int]:
+    """The rows of a head's matrix that count."""
+    return [tokenizer.word_id(row) if isinstance(row, str) else row for row in head.rows]
+
+
+def _row(rows: "torch.Tensor") -> np.ndarray:
+    """(hidden_size,) float32, whose product with the last hidden state is the log-odds."""
+    row: np.ndarray = (rows[0] - rows[1] if len(rows) == 2 else rows[0]).numpy(force=True)
+    return row
+
+
+def _linear(description: Description, dense: Dense) -> Linear:
+    """The weights of a Dense module.
+
+    Raises:
+        OSError: If they are not there.
+        ValueError: If they are a pickle, or not what its config.json says.
+    """
+    from safetensors.torch import load_file
+
+    file = f"{dense.path}/model.safetensors"
+    path = description.path(file)
+    if path is None:
+        pickled = f"{dense.path}/pytorch_model.bin"
+        if description.path(pickled) is not None:
+            msg = (
+                f"{description.base.name!r} keeps a Dense module in a pickle ({pickled}), which "
+                "can run any code when it is read: load it with sentence-transformers and save it "
+                "anew"
+            )
+            raise ValueError(msg)
+        msg = f"{file}, the weights of a Dense module, is not there"
+        raise FileNotFoundError(msg)
+    tensors = load_file(path)
+    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (dense.out_features, dense.in_features)}
+    if dense.bias:
+        shapes["linear.bias"] = (dense.out_features,)
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != shapes:
         msg = (
-            f"config.json of {str(name)!r} says no hidden_size: use a Qwen3 embedding model such "
-            f"as {DEFAULT_EMBEDDING_MODEL!r}"
+            f"{path} holds {found}, and {dense.path}/config.json says {shapes}: the files are of "
+            "two models, download it again"
         )
         raise ValueError(msg)
-    return length
+    arrays = {name: tensor.float().numpy(force=True) for name, tensor in tensors.items()}
+    return arrays["linear.weight"], arrays.get("linear.bias")
 
 
-def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None) -> Qwen3Tokenizer:
-    """The tokenizer of a checkpoint, without its weights; arguments and errors as in `load`."""
-    try:
-        return _load_tokenizer(_locate(str(name), kind), revision)
-    except OSError as error:
-        msg = f"could not load the tokenizer of {str(name)!r}: {error}\n{_what_to_give(kind)}"
-        raise OSError(msg) from error
-
-
-def _what_to_give(kind: Kind) -> str:
-    return (
-        "Give a name on the Hugging Face Hub (network or a filled cache needed), such as "
-        f"{_RECOMMENDED[kind]!r}, a folder that holds config.json, tokenizer.json and "
-        f"*.safetensors, or {TINY!r} for the bundled model that needs no download."
-    )
-
-
-def _locate(name: str, kind: Kind) -> str:
-    """What transformers is to load: the folder of the bundled pair, or the name as given."""
-    if name == TINY:
-        return str(BUNDLED[kind])
-    looks_like_path = name.startswith((".", "~")) or Path(name).is_absolute()
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if looks_like_path:
-            msg = "there is no such folder"
-            raise FileNotFoundError(msg)
-        if "/" not in name:  # no Qwen3 model on the hub is without an owner: do not ask there
-            meant = get_close_matches(name, [TINY])
-            msg = f"there is no such folder{f'; did you mean {TINY!r}?' if meant else ''}"
-            raise FileNotFoundError(msg)
-        return name
-    if not (folder / "config.json").is_file():
-        msg = "the folder has no config.json"
-        raise FileNotFoundError(msg)
-    return str(folder)
-
-
-def _cached_file(source: str, filename: str, revision: str | None) -> Path | None:
-    """A file of a checkpoint, downloaded if need be; None if the checkpoint has none."""
-    from transformers.utils.hub import cached_file
-
-    path = cached_file(
-        source, filename, revision=revision, _raise_exceptions_for_missing_entries=False
-    )
-    return None if path is None else Path(path)
-
-
-def _folder(source: str, revision: str | None) -> Path:
-    """Where a checkpoint's files are, those that will be read."""
-    path = _cached_file(source, "config.json", revision)
-    if path is None:
-        msg = f"{source!r} has no config.json, or is out of reach"
-        raise OSError(msg)
-    return path.parent
-
-
-def _load_tokenizer(source: str, revision: str | None) -> Qwen3Tokenizer:
-    path = _cached_file(source, "tokenizer.json", revision)
+def _tokenizer(path: Path | None, name: str) -> Qwen3Tokenizer:
     if path is None:
         # Offline, the hub's client tells a file that is not in the cache like one that is nowhere.
-        there = Path(source).is_dir()
-        what = "has no tokenizer.json" if there else "has no tokenizer.json, or is out of reach"
-        msg = f"{source!r} {what}"
+        what = "" if Path(name).expanduser().is_dir() else ", or is out of reach"
+        msg = f"{name!r} has no tokenizer.json{what}"
         raise OSError(msg)
     try:
         return Qwen3Tokenizer(path.read_text(encoding="utf-8"))
@@ -387,74 +422,30 @@ def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
         raise ValueError(msg)
 
 
-def _config(name: str, source: str, kind: Kind, revision: str | None) -> Any:
+def _config(name: str, description: Description) -> Any:
     """The checkpoint's configuration; no code that comes with it is run, and nobody is asked to."""
     from transformers import AutoConfig
 
+    base, head = description.base, description.head
+    labels = {"num_labels": head.labels} if head is not None and head.matrix == "score" else {}
     try:
-        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        return AutoConfig.from_pretrained(
+            base.place, revision=base.revision, trust_remote_code=False, **labels
+        )
     except ValueError as error:
         msg = (
-            f"{name!r} is not a model that transformers knows, and code that comes with a "
-            f"checkpoint is never run here: use a Qwen3 {kind} model such as {_RECOMMENDED[kind]!r}"
+            f"config.json of {name!r} is not one that transformers reads ({_in_short(error)}): "
+            "download it again"
         )
         raise ValueError(msg) from error
 
 
-def _pickled(name: str) -> str | None:
-    """Why a folder's weights are not read, if they are a pickle."""
-    folder = Path(name).expanduser()
-    found = sorted(folder.glob("pytorch_model*.bin"))
-    if not found or any(folder.glob("*.safetensors")):
-        return None
-    return (
-        f"its weights are a pickle ({found[0].name}), which can run any code when it is read, so "
-        "only *.safetensors is read: get the original checkpoint, or have a machine that holds "
-        "nothing of value convert it"
-    )
-
-
-def _check_kind(
-    name: str,
-    source: str,
-    kind: Kind,
-    config: Any,
-    tokenizer: Qwen3Tokenizer,
-    revision: str | None,
-) -> None:
-    """Raise ValueError unless the checkpoint is a Qwen3 model meant for this kind of use."""
-    advice = f"use a Qwen3 {kind} model such as {_RECOMMENDED[kind]!r}"
-    if config.model_type != "qwen3":
-        msg = f"{name!r} is a {config.model_type} model, not a Qwen3 one: {advice}"
-        raise ValueError(msg)
-    architecture = (config.architectures or [""])[0]
-    if architecture not in ("Qwen3ForCausalLM", "Qwen3Model"):
-        msg = (
-            f"{name!r} is a {architecture}, a converted checkpoint whose head we cannot "
-            f"vouch for: {advice} in its original form"
-        )
-        raise ValueError(msg)
-    if kind == "reranker" and architecture == "Qwen3Model":
-        msg = f"{name!r} has no language-model head to say yes or no with: {advice}"
-        raise ValueError(msg)
+def _check_end_of_text(name: str, kind: Kind, tokenizer: Qwen3Tokenizer) -> None:
+    """Raise ValueError if an embedding model's tokenizer ends texts in another way."""
     if kind == "embedding" and tokenizer.appended != (END_OF_TEXT,):
         msg = (
             f"the tokenizer of {name!r} puts {tokenizer.appended or 'nothing'} behind a text, "
-            f"where an embedding model's puts {END_OF_TEXT} once: {advice}"
+            f"where an embedding model's puts {END_OF_TEXT} once (post_processor in its "
+            f"tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
         )
-        raise ValueError(msg)
-    modules_path = _cached_file(source, "modules.json", revision)
-    try:
-        modules = json.loads(modules_path.read_text(encoding="utf-8")) if modules_path else []
-    except ValueError as error:
-        msg = f"{modules_path} is not valid JSON ({error}): download it again"
-        raise OSError(msg) from error
-    types = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
-    found: Kind | None = None
-    if "Pooling" in types:
-        found = "embedding"
-    elif "LogitScore" in types:
-        found = "reranker"
-    if found == _OTHER[kind]:
-        msg = f"{name!r} is a {found} model, by its modules.json: {advice}"
         raise ValueError(msg)

@@ -6,7 +6,6 @@ Retries, `Retry-After`, connection pools and the key's header are the official O
 import asyncio
 import json
 import logging
-import os
 import threading
 import time
 import weakref
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qwen3_core.common.extras import how_to_install
+from qwen3_core.common.fork import after_fork_in_child
 from qwen3_core.remote.errors import ServerError
 from qwen3_core.remote.server import Server
 
@@ -61,14 +61,11 @@ _lock = threading.Lock()
 """Held while that is read or changed, which threads do."""
 
 
-def _after_fork_in_child() -> None:
+@after_fork_in_child
+def _reset_in_child() -> None:
     """Another thread may have held the lock."""
     global _lock
     _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Client:

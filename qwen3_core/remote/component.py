@@ -91,7 +91,7 @@ class Remote(Base[Call]):
         timeout: float | None,
     ) -> None:
         check_settings(dtype="auto", max_length=max_length, timeout=timeout)
-        self.instruction = resolve_instruction(instruction)
+        self._given = resolve_instruction(instruction)
         self._purpose: Kind = purpose
         self._model = str(model)
         self._server = as_server(server)

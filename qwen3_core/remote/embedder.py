@@ -14,7 +14,14 @@ from qwen3_core.common.validation import check_dimensions
 from qwen3_core.embedder import check_instruction, texts_cut, unit
 from qwen3_core.engine.engine import windows
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.prompts import DEFAULT_TASK, END_OF_TEXT, TASKS, query_prefix, query_text
+from qwen3_core.prompts import (
+    DEFAULT_TASK,
+    END_OF_TEXT,
+    TASKS,
+    query_prefix,
+    query_text,
+    resolve_instruction,
+)
 from qwen3_core.remote import loops
 from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_embedding
 from qwen3_core.remote.component import Call, Facts, Remote, in_thread_if_long
@@ -126,8 +133,8 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
     def _documents(self, texts: list[str], show_progress: bool) -> Call:
         return self._embed(texts, None, "documents", show_progress)
 
-    def _queries(self, texts: list[str], task: str, show_progress: bool) -> Call:
-        return self._embed(texts, task, "queries", show_progress)
+    def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> Call:
+        return self._embed(texts, resolve_instruction(task), "queries", show_progress)
 
     async def _embed(
         self, texts: list[str], task: str | None, what: str, show_progress: bool

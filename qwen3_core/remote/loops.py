@@ -1,10 +1,11 @@
 """An event loop in a thread, so that blocking callers use the same asynchronous code."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from qwen3_core.common.fork import after_fork_in_child
 
 T = TypeVar("T")
 
@@ -32,11 +33,8 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
-def _after_fork_in_child() -> None:
+@after_fork_in_child
+def _reset_in_child() -> None:
     """The thread has not come along."""
     global _lock, _loop
     _lock, _loop = threading.Lock(), None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

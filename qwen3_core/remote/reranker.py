@@ -157,13 +157,13 @@ class RemoteReranker(Remote, BaseReranker[Call]):
         return "Server(template='client') sends the frame, for a server that puts none around it."
 
     async def _score(
-        self, pairs: list[tuple[str, str]], task: str, show_progress: bool
+        self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool
     ) -> np.ndarray:
         log_odds = np.empty(len(pairs), dtype=np.float32)
         if not pairs:
             return log_odds
         facts = await self._look()
-        task = (await self._load_tokenizer()).without_control_tokens(task)
+        task = (await self._load_tokenizer()).without_control_tokens(resolve_instruction(task))
         with progress_bar("Reranking", len(pairs), show_progress) as progress:
 
             async def ask(batch: _Batch) -> None:

@@ -70,7 +70,7 @@ class Searcher:
         found = time.perf_counter()
         candidates = [corpus.passages[i] for i in best]
         ranking = self._reranker.rerank(
-            question, [passage.text for passage in candidates], instruction=instruction
+            [passage.text for passage in candidates], question, instruction=instruction
         )
         seconds = {
             "embed the question": embedded - start,

@@ -108,7 +108,7 @@ class Models:
 
         def rerank() -> object:
             reranker = self._reranker(max_length)
-            return reranker.score(query, texts, instruction=instruction)
+            return reranker.score(texts, query, instruction=instruction)
 
         keys = Keys(timed="rerank", **self._reranker_identity(max_length, instruction))
         return self.timed(keys(query, *texts), rerank, ("reranker", max_length))

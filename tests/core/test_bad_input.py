@@ -31,7 +31,7 @@ def test_documents_that_are_no_strings(embedder, reranker, value):
     with pytest.raises(TypeError, match=r"documents\[1\] must be a string, got"):
         embedder.embed_documents(["fine", value])
     with pytest.raises(TypeError, match=r"documents\[1\] must be a string, got"):
-        reranker.rerank("query", ["fine", value])
+        reranker.rerank(["fine", value], "query")
 
 
 @pytest.mark.parametrize("value", ["one text", None, 3])
@@ -39,13 +39,21 @@ def test_something_else_than_a_list(embedder, reranker, value):
     with pytest.raises(TypeError, match="documents must be a list of strings, got"):
         embedder.embed_documents(value)
     with pytest.raises(TypeError, match="documents must be a list of strings, got"):
-        reranker.rerank("query", value)
+        reranker.rerank(value, "query")
+
+
+@pytest.mark.parametrize("method", ["rerank", "score"])
+def test_query_in_the_documents_place(reranker, method):
+    with pytest.raises(TypeError, match=r"pass \(documents, query\)"):
+        getattr(reranker, method)("query", ["document"])
+    both = getattr(reranker, method)(query="query", documents=["document"])
+    assert len(both) == 1
 
 
 @pytest.mark.parametrize("value", [None, 3, ["query"]])
 def test_query_that_is_no_string(reranker, value):
     with pytest.raises(TypeError, match="query must be a string, got"):
-        reranker.rerank(value, ["document"])
+        reranker.rerank(["document"], value)
 
 
 @pytest.mark.parametrize("value", ["", "  \n\t"])
@@ -53,20 +61,20 @@ def test_blank_query(embedder, reranker, value):
     with pytest.raises(ValueError, match="query is blank"):
         embedder.embed_queries([value])
     with pytest.raises(ValueError, match="query is blank"):
-        reranker.rerank(value, ["document"])
+        reranker.rerank(["document"], value)
 
 
 def test_lone_surrogate(embedder, reranker):
     with pytest.raises(ValueError, match=r"documents\[0\] holds a lone surrogate, .* position 7"):
         embedder.embed_documents([SURROGATE])
     with pytest.raises(ValueError, match=r"query holds a lone surrogate"):
-        reranker.rerank(SURROGATE, ["document"])
+        reranker.rerank(["document"], SURROGATE)
 
 
 @pytest.mark.parametrize("top_n", [0, -1, 1.5, True])
 def test_top_n_below_one(reranker, top_n):
     with pytest.raises(ValueError, match="top_n must be at least 1, or None for all, but got"):
-        reranker.rerank("query", ["document"], top_n=top_n)
+        reranker.rerank(["document"], "query", top_n=top_n)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +112,7 @@ def test_a_number_of_another_type_is_told_so(check, value, said):
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, "0.5", float("nan")])
 def test_threshold_out_of_range(reranker, threshold):
     with pytest.raises(ValueError, match="score_threshold must be None or a number from 0 to 1"):
-        reranker.rerank("query", ["document"], score_threshold=threshold)
+        reranker.rerank(["document"], "query", score_threshold=threshold)
 
 
 @pytest.mark.parametrize("dimensions", [31, 0, -5, 64.0, True, "64"])
@@ -135,7 +143,7 @@ def test_max_length_beyond_the_model():
 
 def test_max_length_without_room_for_a_document():
     with pytest.raises(ValueError, match="max_length=60 leaves no room for a document"):
-        Reranker("tiny", max_length=60).rerank("query", ["document"])
+        Reranker("tiny", max_length=60).rerank(["document"], "query")
 
 
 def test_instruction_that_fills_the_input():
@@ -152,7 +160,7 @@ def test_empty_lists_load_no_model():
     embedder, reranker = Embedder("no/such-model", dimensions=64), Reranker("no/such-model")
     assert embedder.embed_documents([]).shape == (0, 64)
     assert embedder.embed_queries([]).shape == (0, 64)
-    assert reranker.rerank("query", []) == []
+    assert reranker.rerank([], "query") == []
     assert reranker.score_pairs([]).shape == (0,)
 
 
@@ -160,19 +168,19 @@ def test_empty_lists_load_no_model():
 def test_odd_texts_get_an_answer(embedder, reranker, text):
     vector = embedder.embed_documents([text])
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
-    (only,) = reranker.rerank("query", [text])
+    (only,) = reranker.rerank([text], "query")
     assert 0 <= only.score <= 1
 
 
 def test_duplicates_keep_their_order_and_their_scores(reranker):
-    ranking = reranker.rerank("What stores data?", ["same", "Milvus stores data.", "same", "same"])
+    ranking = reranker.rerank(["same", "Milvus stores data.", "same", "same"], "What stores data?")
     same = [r for r in ranking if r.index != 1]
     assert [r.index for r in same] == [0, 2, 3]
     assert max(r.log_odds for r in same) - min(r.log_odds for r in same) < 1e-5
 
 
 def test_top_n_beyond_the_list_gives_the_list(reranker):
-    assert len(reranker.rerank("query", ["a", "b"], top_n=10)) == 2
+    assert len(reranker.rerank(["a", "b"], "query", top_n=10)) == 2
 
 
 def test_a_megabyte_of_text_is_cut_with_a_warning():
@@ -182,7 +190,7 @@ def test_a_megabyte_of_text_is_cut_with_a_warning():
     with pytest.warns(TruncationWarning, match=r"1 of the documents \(first: documents\[1\]\) are"):
         vectors = embedder.embed_documents(["short", text])
     with pytest.warns(TruncationWarning, match=r"1 of the documents \(such as documents\[1\]\) do"):
-        ranking = reranker.rerank("Where is data stored?", ["short", text])
+        ranking = reranker.rerank(["short", text], "Where is data stored?")
     assert np.isfinite(vectors).all()
     assert len(ranking) == 2
 
@@ -198,7 +206,7 @@ def test_a_long_query_does_not_push_the_document_out():
     reranker = Reranker("tiny", max_length=300)
     query = "Where does Milvus store the data that I insert into a collection? " * 40
     with pytest.warns(TruncationWarning, match="only the first 150, half of max_length=300"):
-        scores = reranker.score(query, ["Milvus stores inserted data in object storage.", "Cats."])
+        scores = reranker.score(["Milvus stores inserted data in object storage.", "Cats."], query)
     assert scores[0] != scores[1]
 
 

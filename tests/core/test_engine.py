@@ -72,11 +72,11 @@ def test_threads_get_the_serial_answers():
     model = Reranker("tiny", dtype="float32")
     texts = [f"Milvus fact number {i}. " * (1 + i % 5) for i in range(12)]
     queries = [f"What is fact {i}?" for i in range(8)]
-    serial = [model.score(query, texts) for query in queries]
+    serial = [model.score(texts, query) for query in queries]
     found: dict[int, np.ndarray] = {}
 
     def work(i):
-        found[i] = model.score(queries[i], texts)
+        found[i] = model.score(texts, queries[i])
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(len(queries))]
     for thread in threads:

@@ -13,7 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from qwen3_core import Embedder, RemoteEmbedder, __version__
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.milvus.collection import FINGERPRINT_KEY, check_collection, collection_properties
+from qwen3_core.milvus.collection import (
+    FINGERPRINT_KEY,
+    Found,
+    check_collection,
+    collection_properties,
+)
 from qwen3_core.model import files
 from qwen3_core.model.files import old_digest, weights_digest
 from tests.conftest import TINY
@@ -298,8 +303,10 @@ def client(tmp_path):
 def test_a_collection_is_compared(client, tmp_path):
     uri = str(tmp_path / "milvus.db")
     client.alter_collection_properties("docs", properties=collection_properties(HUB))
-    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == ("", False)
-    assert check_collection(uri, "docs", dimensions=64) == ("", False)  # nothing to compare with
+    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == Found("", auto_id=False)
+    assert check_collection(uri, "docs", dimensions=64) == Found(
+        "", auto_id=False
+    )  # nothing to compare with
     other = replace(HUB, model="me/fine-tuned", max_length=512)
     with pytest.raises(
         ValueError,
@@ -315,7 +322,7 @@ def test_a_comparison_by_name_is_logged(client, tmp_path, caplog, weights):
     uri = str(tmp_path / "milvus.db")
     client.alter_collection_properties("docs", properties=collection_properties(HUB))
     now = replace(HUB, weights=weights)
-    assert check_collection(uri, "docs", dimensions=64, fingerprint=now) == ("", False)
+    assert check_collection(uri, "docs", dimensions=64, fingerprint=now) == Found("", auto_id=False)
     (record,) = [r for r in caplog.records if r.name == "qwen3_core.milvus.collection"]
     assert record.levelno == (logging.WARNING if weights else logging.INFO)
     assert (
@@ -326,7 +333,7 @@ def test_a_comparison_by_name_is_logged(client, tmp_path, caplog, weights):
 def test_a_collection_of_somebody_else_is_taken_with_a_note(client, tmp_path, caplog):
     caplog.set_level(logging.WARNING, "qwen3_core.milvus.collection")
     uri = str(tmp_path / "milvus.db")
-    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == ("", False)
+    assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == Found("", auto_id=False)
     (record,) = [r for r in caplog.records if r.name == "qwen3_core.milvus.collection"]
     assert "collection 'docs' does not say what its vectors were made with" in record.message
 

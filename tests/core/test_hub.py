@@ -57,14 +57,14 @@ def test_first_components_of_the_tutorials_vector(embedder):
 
 def test_scores_of_the_readme(reranker):
     found = [
-        reranker.rerank(q, [d])[0].score for q, d in zip((CAPITAL, GRAVITY), FACTS, strict=True)
+        reranker.rerank([d], q)[0].score for q, d in zip((CAPITAL, GRAVITY), FACTS, strict=True)
     ]
     np.testing.assert_allclose(found, [0.9995, 0.9972], atol=2e-3)
 
 
 def test_log_odds_of_the_planets(reranker):
     expected = [-3.109297752380371, 7.120389938354492, -0.3787546157836914, 3.541637420654297]
-    np.testing.assert_allclose(reranker.score(RED_PLANET, PLANETS), expected, atol=1e-3)
+    np.testing.assert_allclose(reranker.score(PLANETS, RED_PLANET), expected, atol=1e-3)
 
 
 def test_the_tutorials_answer(embedder, reranker, milvus_faq_folder):
@@ -74,6 +74,6 @@ def test_the_tutorials_answer(embedder, reranker, milvus_faq_folder):
     dense = embedder.embed_documents(chunks) @ embedder.embed_queries([query])[0]
     candidates = np.argsort(-dense)[:10]
     assert dense[candidates[0]] == pytest.approx(0.8307, abs=0.01)
-    best = reranker.rerank(query, [chunks[i] for i in candidates])[0]
+    best = reranker.rerank([chunks[i] for i in candidates], query)[0]
     assert chunks[candidates[best.index]].lstrip().startswith("Where does Milvus store data?")
     assert best.score == pytest.approx(0.99979, abs=1e-3)

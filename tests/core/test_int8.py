@@ -164,7 +164,7 @@ def test_a_model_that_does_not_bear_it_is_refused():
     model = Reranker("tiny", dtype="int8")
     for _ in range(2):
         with pytest.raises(ValueError, match="'tiny' loses too much in 8-bit integers: its"):
-            model.score("a query", ["a text"])
+            model.score(["a text"], "a query")
     held = held_engine("tiny", "reranker", revision=None, device="auto", dtype="int8")
     assert held is None
 
@@ -173,7 +173,7 @@ def test_a_model_that_does_not_bear_it_is_refused():
 def test_scores_stay_close(random_checkpoints):
     texts = ragged_texts(16)[4:]
     exact, found = (
-        Reranker(random_checkpoints["reranker"], dtype=dtype).score("a query", texts)
+        Reranker(random_checkpoints["reranker"], dtype=dtype).score(texts, "a query")
         for dtype in ("float32", "int8")
     )
     moved = np.abs(exact - found)

@@ -72,10 +72,10 @@ def test_a_pack_is_split_until_it_fits(folder, short, error, caplog):
 
 def test_documents_of_a_query_are_split_too(folder, short):
     reranker = Reranker(folder / "reranker", dtype="float32")
-    expected = reranker.score("What is flushed?", DOCUMENTS)
+    expected = reranker.score(DOCUMENTS, "What is flushed?")
     short(reranker, 300, MemoryError())
     np.testing.assert_allclose(
-        reranker.score("What is flushed?", DOCUMENTS), expected, rtol=1e-5, atol=1e-5
+        reranker.score(DOCUMENTS, "What is flushed?"), expected, rtol=1e-5, atol=1e-5
     )
 
 

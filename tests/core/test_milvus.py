@@ -7,7 +7,7 @@ import pytest
 from pymilvus import MilvusClient
 
 from qwen3_core.milvus import literal
-from qwen3_core.milvus.collection import check_collection, check_text_lengths
+from qwen3_core.milvus.collection import Found, check_collection, check_text_lengths
 from qwen3_core.milvus.index import choose_index, index_params, search_params
 
 
@@ -30,7 +30,7 @@ def test_collection_that_does_not_exist(uri):
 
 
 def test_collection_that_fits(uri, collection):
-    assert check_collection(uri, collection, dimensions=64) == ("AUTOINDEX", False)
+    assert check_collection(uri, collection, dimensions=64) == Found("AUTOINDEX", auto_id=False)
 
 
 def test_other_dimension(uri, collection):
@@ -111,7 +111,9 @@ def test_what_is_no_index_is_refused(arguments, error):
 
 
 def test_other_kind_of_ids(uri, collection):
-    assert check_collection(uri, collection, dimensions=64, auto_id=False) == ("AUTOINDEX", False)
+    assert check_collection(uri, collection, dimensions=64, auto_id=False) == Found(
+        "AUTOINDEX", auto_id=False
+    )
     with pytest.raises(
         ValueError,
         match=r"takes the caller.s ids, .* asked for: pass auto_id=False or leave it out",
@@ -144,7 +146,7 @@ def test_a_collection_of_an_earlier_process_is_loaded(uri, collection):
     client.insert(collection, [{"id": 1, "vector": [1.0] + [0.0] * 63}])
     client.close()
     server_manager_instance.release_server(uri)
-    assert check_collection(uri, collection, dimensions=64) == ("AUTOINDEX", False)
+    assert check_collection(uri, collection, dimensions=64) == Found("AUTOINDEX", auto_id=False)
     client = MilvusClient(uri=uri)
     assert client.query(collection, filter="id == 1", output_fields=["id"])[0]["id"] == 1
     client.close()

@@ -97,7 +97,7 @@ def test_query_vector_differs_from_document_vector(random_checkpoints):
 def test_rerank_scores(reranker_folder, reranker_reference, pack_tokens):
     query, texts = "How is data stored?\n", ragged_texts(10)
     expected = reranker_reference.log_odds([(query, t) for t in texts], MAX_LENGTH)
-    ours = reranker(reranker_folder, pack_tokens=pack_tokens).score(query, texts)
+    ours = reranker(reranker_folder, pack_tokens=pack_tokens).score(texts, query)
     assert np.ptp(expected) > 0.1, "the reference tells documents apart"
     np.testing.assert_allclose(ours, expected, atol=FLOAT32 * max(1, np.abs(expected).max()))
 
@@ -114,10 +114,10 @@ def test_rerank_scores_of_many_queries(reranker_folder, reranker_reference):
 def test_order_and_company_do_not_matter(reranker_folder, seed):
     texts = ragged_texts(12, seed)[4:]
     model = reranker(reranker_folder, pack_tokens=200)
-    together = model.score("a query", texts)
-    alone = np.concatenate([model.score("a query", [text]) for text in texts])
+    together = model.score(texts, "a query")
+    alone = np.concatenate([model.score([text], "a query") for text in texts])
     order = np.random.default_rng(seed).permutation(len(texts))
-    shuffled = model.score("a query", [texts[i] for i in order])
+    shuffled = model.score([texts[i] for i in order], "a query")
     scale = FLOAT32 * max(1, np.abs(together).max())
     np.testing.assert_allclose(alone, together, atol=scale)
     np.testing.assert_allclose(shuffled, together[order], atol=scale)
@@ -174,12 +174,12 @@ def test_remembered_prefixes_change_nothing(random_checkpoints):
 def test_a_prefix_that_begins_like_a_remembered_one_is_computed_from_there(random_checkpoints):
     texts = ragged_texts(6)
     queries = ["How is data stored?", "How is data", "How is data stored? In what format?", "Who?"]
-    expected = [reranker(random_checkpoints["reranker"]).score(q, texts) for q in queries]
+    expected = [reranker(random_checkpoints["reranker"]).score(texts, q) for q in queries]
     model = reranker(random_checkpoints["reranker"])
     frame = model.engine.tokenizer.rerank_prefix(TASK, "")
     for query, scores in zip(queries, expected, strict=True):
         before = model.stats().tokens
-        found = model.score(query, texts)
+        found = model.score(texts, query)
         np.testing.assert_allclose(found, scores, atol=FLOAT32 * max(1, np.abs(scores).max()))
         prefix = model.engine.tokenizer.rerank_prefix(TASK, query)
         rows, _ = model.engine.tokenizer.rerank_documents(texts, MAX_LENGTH - len(prefix))
@@ -198,11 +198,11 @@ def test_remembered_prefixes_are_bounded(random_checkpoints, monkeypatch):
 
 def test_a_prefix_larger_than_the_cache_still_serves_its_packs(random_checkpoints, monkeypatch):
     query, texts = "How is data stored?", ragged_texts(10)
-    expected = reranker(random_checkpoints["reranker"]).score(query, texts)
+    expected = reranker(random_checkpoints["reranker"]).score(texts, query)
     monkeypatch.setattr("qwen3_core.model.encoder.PREFIX_CACHE_TOKENS", 0)
     model = reranker(random_checkpoints["reranker"], pack_tokens=100)
     before = model.stats()
-    found = model.score(query, texts)
+    found = model.score(texts, query)
     laid = model.stats().tokens - before.tokens
     prefix = len(model.engine.tokenizer.rerank_prefix(TASK, query))
     rows, _ = model.engine.tokenizer.rerank_documents(texts, MAX_LENGTH - prefix)
@@ -214,7 +214,7 @@ def test_bfloat16_stays_close_to_float32():
     texts = ["Milvus writes inserted data to object storage.", "Cats sleep most of the day.", ""]
     query = "How is data stored in Milvus?"
     exact, rough = (
-        Reranker("tiny", dtype=dtype).score(query, texts) for dtype in ("float32", "bfloat16")
+        Reranker("tiny", dtype=dtype).score(texts, query) for dtype in ("float32", "bfloat16")
     )
     np.testing.assert_allclose(rough, exact, atol=0.2)  # 0.1, of 6.6
     exact, rough = (

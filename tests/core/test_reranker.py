@@ -58,7 +58,7 @@ def test_scoring_is_never_overtaken(reranker, monkeypatch):
         return gate(bulk=bulk)
 
     monkeypatch.setattr(worker, "gate", counted)
-    reranker.score(QUERY, ["a document"])
+    reranker.score(["a document"], QUERY)
     assert seen == [False], "it is not bulk work, which waits for others"
 
 
@@ -105,7 +105,7 @@ def test_what_is_said_of_cut_documents():
 def test_documents_of_later_windows_may_be_cut_too(monkeypatch):
     monkeypatch.setattr(engine, "windows", lambda texts: (slice(i, i + 1) for i in range(3)))
     with pytest.warns(TruncationWarning) as caught:
-        tiny(max_length=256).score(QUERY, ["short", "words " * 400, "words " * 500])
+        tiny(max_length=256).score(["short", "words " * 400, "words " * 500], QUERY)
     (warning,) = caught
     assert str(warning.message).startswith("at least 1 of the documents (such as documents[1]) do")
 
@@ -152,7 +152,7 @@ def test_settings_reach_the_engine():
 
 
 def test_progress_is_shown_on_request(reranker, capsys):
-    reranker.rerank(QUERY, ["a", "b"])
+    reranker.rerank(["a", "b"], QUERY)
     assert capsys.readouterr().err == ""
-    reranker.rerank(QUERY, ["a", "b"], show_progress=True)
+    reranker.rerank(["a", "b"], QUERY, show_progress=True)
     assert "Reranking: 100%" in capsys.readouterr().err

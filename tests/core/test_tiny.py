@@ -106,7 +106,7 @@ def test_reranking_puts_more_right_passages_first(
         [
             [
                 row[r.index]
-                for r in reranker.rerank(q, [texts[i] for i in row], instruction=instruction)
+                for r in reranker.rerank([texts[i] for i in row], q, instruction=instruction)
             ]
             for q, row in zip(questions, top, strict=True)
         ]
@@ -128,7 +128,7 @@ def test_scores_tell_relevant_from_off_topic(reranker, passages, instruction):
     ]
 
     def probabilities(title: str, texts: list[str]) -> np.ndarray:
-        log_odds: np.ndarray = reranker.score(title, texts, instruction=instruction)
+        log_odds: np.ndarray = reranker.score(texts, title, instruction=instruction)
         scores: np.ndarray = 1 / (1 + np.exp(-log_odds))
         return scores
 

@@ -31,7 +31,7 @@ def test_reranking_puts_on_topic_chunks_before_off_topic_ones(chunks):
     off_topic = ["The cat sleeps on the sofa most of the day.", "Paris is the capital of France."]
     on_topic = [c for c in chunks if c.lstrip().startswith(ANSWER)]
     assert len(on_topic) == 1
-    ranking = reranker.rerank(QUESTION, [*off_topic, *on_topic])
+    ranking = reranker.rerank([*off_topic, *on_topic], QUESTION)
     assert ranking[0].index == 2
     assert all(r.score < 0.1 for r in ranking[1:])
 
@@ -40,6 +40,6 @@ def test_both_stages_put_the_answer_first(chunks):
     embedder, reranker = Embedder("tiny"), Reranker("tiny")
     scores = embedder.embed_documents(chunks) @ embedder.embed_queries([QUESTION])[0]
     candidates = [chunks[i] for i in np.argsort(-scores)[:10]]
-    best = reranker.rerank(QUESTION, candidates)[0]
+    best = reranker.rerank(candidates, QUESTION)[0]
     assert candidates[best.index].lstrip(" #").startswith(ANSWER)
     assert best.score > 0.7

@@ -306,7 +306,7 @@ async def test_async_twins_give_the_same_answers(embedder):
         await embedder.aembed_documents(documents), embedder.embed_documents(documents), atol=1e-5
     )
     reranker = Reranker("tiny", dtype="float32")
-    sync, twin = reranker.rerank("Why?", documents), await reranker.arerank("Why?", documents)
+    sync, twin = reranker.rerank(documents, "Why?"), await reranker.arerank(documents, "Why?")
     assert [r.index for r in sync] == [r.index for r in twin]
     np.testing.assert_allclose([r.score for r in sync], [r.score for r in twin], atol=1e-5)
 

@@ -255,7 +255,7 @@ def test_llama_index_retriever_and_query_engine():
     )
     hits = as_search(engine)("Passage number 3.")
     scores = Reranker("tiny", dtype="float32").score(
-        "Passage number 3.", [p.text for p in TOY.passages]
+        [p.text for p in TOY.passages], "Passage number 3."
     )
     assert [matcher(hit) for hit in hits] == [f"p{i}" for i in np.argsort(-scores)[:2]]
     with pytest.raises(TypeError, match="is no retriever or query engine"):

@@ -59,7 +59,7 @@ def test_rerank_is_the_reranker(systems, texts, max_length):
     reranker = Reranker("tiny", dtype="float32", instruction=TASK, max_length=max_length)
     (ranking,) = systems.rank(setting, [1])
     assert len(ranking.passages) == 8
-    expected = reranker.score(QUESTIONS[1], [texts[i] for i in ranking.passages])
+    expected = reranker.score([texts[i] for i in ranking.passages], QUESTIONS[1])
     assert ranking.scores == pytest.approx(expected, abs=1e-5)
     assert (np.diff(ranking.scores) <= 0).all()
 

@@ -85,7 +85,7 @@ def embeddings() -> Qwen3Embeddings:
 @pytest.fixture(scope="session", autouse=True)
 def reranker() -> Qwen3Reranker:
     reranker = Qwen3Reranker(model="tiny")
-    reranker.rerank("any", ["any"])
+    reranker.rerank(["any"], "any")
     return reranker
 
 

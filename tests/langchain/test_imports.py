@@ -28,7 +28,7 @@ def loaded_after(code: str) -> list[str]:
         "import langchain_qwen3",
         """from langchain_qwen3 import *
 Qwen3Embeddings().embed_documents([])
-Qwen3Reranker().rerank("any", [])
+Qwen3Reranker().rerank([], "any")
 Qwen3Reranker().compress_documents([], "any")""",
     ],
     ids=["the package", "all names, and components with nothing to do"],

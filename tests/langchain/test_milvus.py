@@ -53,7 +53,6 @@ def test_the_arguments(tmp_path):
     embeddings = Qwen3Embeddings(model="no/such-model", dimensions=64)  # and nothing is loaded
     path = tmp_path / "a.db"
     assert milvus_kwargs(embeddings, uri=path, collection_name="docs", k=300) == {
-        "embedding_function": embeddings,
         "connection_args": {"uri": str(path)},
         "collection_name": "docs",
         "index_params": {
@@ -80,7 +79,7 @@ def test_a_search_for_k_is_within_ef(embeddings, tmp_path, k):
 def test_the_token_is_for_the_connection(embeddings, monkeypatch):
     asked: dict[str, object] = {}
     monkeypatch.setattr(
-        "langchain_qwen3.milvus.check_collection",
+        "qwen3_core.milvus.plan.check_collection",
         lambda uri, name, **kwargs: asked.update(uri=uri, name=name, **kwargs),
     )
     uri = "https://in03-1.api.gcp-us-west1.zillizcloud.com"
@@ -91,10 +90,13 @@ def test_the_token_is_for_the_connection(embeddings, monkeypatch):
         "name": "qwen3",
         "dimensions": 256,
         "metric": "COSINE",
+        "vector_field": "vector",
         "text_search_field": None,
         "auto_id": None,
         "fingerprint": embeddings.embedder.fingerprint,
+        "analyzer": None,
         "token": "user:secret",
+        "db_name": None,
     }
 
 
@@ -160,17 +162,20 @@ def test_delete_and_upsert_by_id(new):
 
 def test_milvus_may_number_the_documents(embeddings, tmp_path):
     store = Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db", auto_id=True))
-    assert all(isinstance(id_, int) for id_ in store.add_texts(TEXTS))
+    assert all(id_.isdecimal() for id_ in store.add_texts(TEXTS))
     assert len(store.similarity_search(QUESTION, k=100)) == len(TEXTS)
 
 
-def test_what_was_added_without_ids_opens_again(embeddings, tmp_path):
-    with pytest.warns(UserWarning, match="No ids provided"):
-        Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db")).add_texts(TEXTS)
+def test_what_milvus_numbered_opens_again(embeddings, tmp_path):
+    Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db", auto_id=True)).add_texts(TEXTS)
     again = Milvus(**milvus_kwargs(embeddings, uri=tmp_path / "a.db"))
-    assert len(again.similarity_search(QUESTION, k=100)) == len(TEXTS)
-    again.add_texts(TEXTS[:1])
+    (id_,) = again.add_texts(TEXTS[:1])
     assert len(again.similarity_search(QUESTION, k=100)) == len(TEXTS) + 1
+    assert [d.page_content for d in again.get_by_ids([id_])] == TEXTS[:1]
+    assert again.delete([id_])
+    assert len(again.similarity_search(QUESTION, k=100)) == len(TEXTS)
+    with pytest.raises(ValueError, match=r"numbers its documents itself, but ids were given"):
+        again.add_documents([Document("x", id="1")])
     with pytest.raises(ValueError, match=r"numbers what is added itself.*: pass auto_id=True or"):
         milvus_kwargs(embeddings, uri=tmp_path / "a.db", auto_id=False)
 
@@ -317,4 +322,4 @@ def test_the_home_folder_may_be_a_tilde(embeddings, tmp_path, monkeypatch):
 def test_a_collection_that_nobody_filled_is_named(new, reranker, caplog):
     with caplog.at_level(logging.WARNING, "langchain_qwen3"):
         assert Qwen3TwoStageRetriever(vectorstore=new, reranker=reranker).invoke(QUESTION) == []
-    assert "collection 'qwen3' (Milvus) returned no candidates: it is empty" in caplog.text
+    assert "collection 'qwen3' (Qwen3Milvus) returned no candidates: it is empty" in caplog.text

@@ -4,17 +4,19 @@ import json
 from typing import Any
 
 import pytest
+from langchain_classic.chains import create_history_aware_retriever
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from langchain_qwen3 import Qwen3TwoStageRetriever, create_rag_chain
 from qwen3_core.rag import ANSWER_INSTRUCTIONS
 from tests.langchain.conftest import QUESTION, RELEVANT, call
-from tests.openai_server import passages
+from tests.openai_server import cite_first_passage, passages
 
 
 @pytest.fixture
@@ -229,6 +231,155 @@ def test_an_optional_variable_may_be_left_out_and_another_not(retriever, llm, op
     prompt = ChatPromptTemplate.from_messages([("system", "Be {tone}."), *messages])
     with pytest.raises(KeyError, match=r"missing variables.*tone"):
         create_rag_chain(retriever, llm, prompt=prompt).invoke(QUESTION)
+
+
+# A conversation
+
+
+def test_the_standard_prompt_shows_the_conversation(chain, openai_server):
+    chain.invoke({"question": QUESTION, "chat_history": HISTORY})
+    system, *earlier, human = openai_server.requests[-1]["messages"]
+    assert system["content"] == ANSWER_INSTRUCTIONS
+    assert [message["content"] for message in earlier] == [text for _, text in HISTORY]
+    assert human["content"].endswith(f"Question: {QUESTION}")
+
+
+REWRITE = ChatPromptTemplate.from_messages(
+    [("placeholder", "{chat_history}"), ("human", "Make it stand alone: {input}")]
+)
+
+
+def rewrites(request: dict[str, Any]) -> str:
+    """An LLM that rewrites the question where it is asked to, else cites."""
+    asked = request["messages"][-1]["content"]
+    if asked.startswith("Make it stand alone"):
+        return f"{QUESTION} (from {asked.removeprefix('Make it stand alone: ')})"
+    return cite_first_passage(request)
+
+
+@pytest.mark.parametrize("func", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("make", ["framework", "by hand", "with fallbacks"])
+async def test_a_retriever_that_rewrites_the_question_gets_the_conversation(
+    retriever, llm, openai_server, runs, func, make
+):
+    openai_server.reply = rewrites
+    aware: Any = {
+        "framework": create_history_aware_retriever(llm, retriever, REWRITE),
+        "by hand": REWRITE | llm | StrOutputParser() | retriever,
+        "with fallbacks": (REWRITE | llm | StrOutputParser() | retriever).with_fallbacks(
+            [retriever]
+        ),
+    }[make]
+    asked = {"question": "And in which form?", "chat_history": HISTORY}
+    result = await call(create_rag_chain(aware, llm), func, asked, {"callbacks": [runs]})
+    searched = f"{QUESTION} (from And in which form?)"
+    assert runs.named("Qwen3TwoStageRetriever")["input"] == searched
+    rewriting, answering = openai_server.requests
+    assert [m["content"] for m in rewriting["messages"]][:-1] == [text for _, text in HISTORY]
+    assert answering["messages"][-1]["content"].endswith("Question: And in which form?")
+    assert result["question"] == "And in which form?"
+    assert result["citations"] == [{"number": 1, "document": result["context"][0]}]
+    assert set(result) == {"question", "chat_history", "context", "answer", "citations"}
+
+
+def test_a_first_question_is_not_rewritten(retriever, llm, openai_server):
+    aware = create_history_aware_retriever(llm, retriever, REWRITE)
+    result = create_rag_chain(aware, llm).invoke(QUESTION)
+    assert len(openai_server.requests) == 1
+    assert result == create_rag_chain(retriever, llm).invoke(QUESTION)
+
+
+def test_a_conversation_that_nothing_would_read_is_refused(retriever, llm, openai_server):
+    prompt = ChatPromptTemplate.from_messages([("human", "{context} {question}")])
+    chain = create_rag_chain(retriever, llm, prompt=prompt)
+    with pytest.raises(ValueError, match=r"neither the prompt nor the retriever.*'chat_history'"):
+        chain.invoke({"question": QUESTION, "chat_history": HISTORY})
+    assert openai_server.requests == []
+    assert chain.invoke({"question": QUESTION, "chat_history": []})["citations"]
+
+
+# An LLM that gives something other than text
+
+
+class Stored(BaseModel):
+    text: str
+    citations: list[int] = []
+
+
+def stored(request: dict[str, Any]) -> Any:
+    """An object, in the form that the request asks for."""
+    value = json.dumps({"text": "In storage [2].", "citations": [1, 9]})
+    if not request.get("tools"):
+        return value
+    function = {"name": request["tools"][0]["function"]["name"], "arguments": value}
+    called = {"index": 0, "id": "call-0", "type": "function", "function": function}
+    return {"role": "assistant", "content": "", "tool_calls": [called]}
+
+
+STRUCTURED: list[tuple[Any, dict[str, Any]]] = [
+    (Stored, {"method": "json_schema"}),
+    (Stored, {"method": "function_calling"}),
+    ({"title": "stored", **Stored.model_json_schema()}, {"method": "json_schema"}),
+    (Stored, {"method": "json_schema", "include_raw": True}),
+]
+
+
+@pytest.mark.parametrize(("schema", "options"), STRUCTURED)
+@pytest.mark.parametrize("func", ["invoke", "ainvoke"])
+async def test_a_structured_answer_is_returned_and_its_citations_read(
+    retriever, llm, openai_server, schema, options, func
+):
+    openai_server.reply = stored
+    chain = create_rag_chain(retriever, llm.with_structured_output(schema, **options))
+    result = await call(chain, func, QUESTION)
+    answer = result["answer"]
+    if "include_raw" in options:
+        answer = answer["parsed"]
+    assert dict(answer) == {"text": "In storage [2].", "citations": [1, 9]}
+    assert [c["number"] for c in result["citations"]] == [2, 1]
+
+
+async def test_a_structured_answer_streams_whole(retriever, llm, openai_server):
+    openai_server.reply = stored
+    schema = {"title": "stored", **Stored.model_json_schema()}
+    chain = create_rag_chain(retriever, llm.with_structured_output(schema))
+    result: Any = chain.invoke(QUESTION)
+    streams: list[Any] = [
+        list(chain.stream(QUESTION)),
+        [chunk async for chunk in chain.astream(QUESTION)],
+    ]
+    for chunks in streams:
+        total, *rest = chunks
+        for chunk in rest:
+            total = total + chunk
+        assert total == result
+        assert [chunk["answer"] for chunk in chunks if "answer" in chunk] == [result["answer"]]
+
+
+@pytest.mark.parametrize("output", [None, 3, ["a"]])
+def test_an_llm_that_gives_neither_text_nor_an_object_is_refused(output):
+    llm = RunnableLambda(lambda _: output)
+    with pytest.raises(TypeError, match=f"neither text nor an object but {type(output).__name__}"):
+        create_rag_chain(returning("a"), llm).invoke(QUESTION)
+
+
+def test_a_tools_call_in_place_of_an_answer_is_refused(retriever, llm, openai_server):
+    openai_server.reply = stored
+    chain = create_rag_chain(retriever, llm.bind_tools([Stored]))
+    with pytest.raises(TypeError, match="the LLM called the tool 'Stored' in place of an answer"):
+        chain.invoke(QUESTION)
+    with pytest.raises(TypeError, match="the LLM called the tool 'Stored' in place of an answer"):
+        list(chain.stream(QUESTION))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thinking_is_part_of_the_answer_and_cites_nothing(retriever, llm, openai_server, stream):
+    openai_server.reply = lambda _: "<think>\n[2] is about cats.\n</think>\n\nIn storage 【1，3】."
+    chain = create_rag_chain(retriever, llm)
+    chunks: list[Any] = list(chain.stream(QUESTION)) if stream else [chain.invoke(QUESTION)]
+    answer = "".join(chunk.get("answer", "") for chunk in chunks)
+    assert answer == openai_server.reply({})
+    assert [c["number"] for c in chunks[-1]["citations"]] == [1, 3]
 
 
 # What it is, told to tools

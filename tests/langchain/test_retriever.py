@@ -40,13 +40,29 @@ class Unscored(VectorStore):
 class Spy(InMemoryVectorStore):
     """Remembers with which arguments it was searched, and whether asynchronously."""
 
-    def similarity_search_with_score(self, query, k=4, **kwargs):
-        self.searched = {"k": k, "async": False, **kwargs}
-        return super().similarity_search_with_score(query, k=k)
+    def similarity_search_with_score(
+        self, query, k=4, *, expr=None, timeout=None, topn=None, threshold=None, **kwargs
+    ):
+        self._remember(k, False, expr=expr, timeout=timeout, topn=topn, threshold=threshold)
+        return super().similarity_search_with_score(query, k=k, **kwargs)
 
-    async def asimilarity_search_with_score(self, query, k=4, **kwargs):
-        self.searched = {"k": k, "async": True, **kwargs}
-        return await super().asimilarity_search_with_score(query, k=k)
+    async def asimilarity_search_with_score(
+        self,
+        query,
+        k=4,
+        *,
+        expr=None,
+        timeout=None,  # noqa: ASYNC109 - as in Milvus
+        topn=None,
+        threshold=None,
+        **kwargs,
+    ):
+        self._remember(k, True, expr=expr, timeout=timeout, topn=topn, threshold=threshold)
+        return await super().asimilarity_search_with_score(query, k=k, **kwargs)
+
+    def _remember(self, k: int, asynchronous: bool, **given: Any) -> None:
+        given = {name: value for name, value in given.items() if value is not None}
+        self.searched = {"k": k, "async": asynchronous, **given}
 
 
 @pytest.fixture
@@ -392,13 +408,6 @@ def test_arguments_of_the_first_stage_are_not_taken_for_misspelt(spy, reranker):
     retriever = Qwen3TwoStageRetriever(
         vectorstore=spy, reranker=reranker, search_kwargs={"topn": 1}
     )
-    others: dict[str, Any] = {
-        "filter": 1,
-        "expr": 2,
-        "param": 3,
-        "fetch_k": 4,
-        "threshold": 5,
-        "timeout": 6,
-    }
+    others: dict[str, Any] = {"expr": 2, "threshold": 5, "timeout": 6}
     retriever.invoke(QUESTION, **others)
     assert spy.searched == {"k": 10, "async": False, "topn": 1, **others}

@@ -190,11 +190,11 @@ def test_another_embedding_model_is_refused():
         milvus_kwargs(other)
 
 
-def test_a_text_too_long_for_milvus_is_the_stores_own_error(tmp_path, embed_model, caplog):
+def test_a_text_too_long_for_milvus_is_refused(tmp_path, embed_model, caplog):
     caplog.set_level(logging.CRITICAL)
     store = open_store(tmp_path / "x.db", embed_model)
     node = TextNode(text="x" * 70_000, embedding=[0.0] * embed_model.dim)
-    with pytest.raises(Exception, match="exceeds max_length=65535"):
+    with pytest.raises(ValueError, match="65,535 bytes that a Milvus field holds: split"):
         store.add([node])
 
 

@@ -117,7 +117,7 @@ async def test_a_search_that_finds_nothing_is_told_once(
         for _ in range(2):
             response: Any = await engine.aquery(QUERY) if asynchronous else engine.query(QUERY)
             assert response.source_nodes == []
-    told = "collection 'typo' (MilvusVectorStore) returned no candidates: it is empty"
+    told = "collection 'typo' (Qwen3MilvusVectorStore) returned no candidates: it is empty"
     assert caplog.text.count(told) == 1
 
 

@@ -34,7 +34,7 @@ def ids(nodes: list[NodeWithScore]) -> list[str]:
 def test_order_and_scores_are_the_cores(reranker):
     nodes = scored(text_nodes())
     texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-    expected = Reranker("tiny").rerank(QUERY, texts)
+    expected = Reranker("tiny").rerank(texts, QUERY)
     got = reranker.postprocess_nodes(nodes, query_str=QUERY)
     assert ids(got) == [nodes[r.index].node.node_id for r in expected]
     assert [node.score for node in got] == pytest.approx([r.score for r in expected], abs=1e-6)
@@ -68,7 +68,7 @@ def test_the_instruction_reaches_the_model(reranker):
     nodes = scored(text_nodes())
     finance = Qwen3Rerank(model="tiny", instruction="finance")
     expected = Reranker("tiny", instruction="finance").rerank(
-        QUERY, [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+        [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes], QUERY
     )
     got = finance.postprocess_nodes(nodes, query_str=QUERY)
     assert [n.score for n in got] == pytest.approx([r.score for r in expected], abs=1e-6)

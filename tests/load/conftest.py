@@ -21,5 +21,5 @@ def shared(pair: Pair) -> Shared:
     """An embedder and a reranker, loaded."""
     shared = Shared(pair)
     shared.embedder.embed_queries(["load it"])
-    shared.reranker.score("load it", ["too"])
+    shared.reranker.score(["too"], "load it")
     return shared

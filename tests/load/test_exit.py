@@ -249,3 +249,62 @@ def test_an_executor_that_is_shut_down_first_ends_at_once(tmp_path):
         """,
     )
     assert printed == ["{10} True"]
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_the_interpreter_waits_for_a_worker_that_is_in_torch(tmp_path, released):
+    """A thread that came back from torch while Python finalises would end in abort()."""
+    done = run(
+        tmp_path,
+        f"""
+        import threading
+        import torch
+        from qwen3_core import Embedder
+
+        def compute():
+            in_torch.set()
+            for _ in range(300):
+                torch.rand(300, 300) @ torch.rand(300, 300)
+
+        class Weights:
+            def __del__(self):  # freed by the worker's thread, as the model is
+                compute()
+                print("freed", flush=True)
+
+        in_torch = threading.Event()
+        embedder = Embedder("tiny")
+        embedder.embed_queries(["warm up"])
+        embedder.engine.encoder.more = Weights()
+        if {released}:
+            del embedder
+        else:
+            embedder.engine.encoder.run = lambda pack: compute()
+            threading.Thread(target=embedder.embed_queries, args=(["?"],), daemon=True).start()
+        in_torch.wait()
+        print("leaving", flush=True)
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("leaving\n")
+    assert ("freed" in done.stdout) is released
+
+
+def test_a_call_that_begins_when_the_interpreter_exits_is_refused(tmp_path):
+    printed = leave(
+        tmp_path,
+        """
+        import atexit
+        from qwen3_core import Embedder, EngineClosedError
+
+        def too_late():
+            try:
+                embedder.embed_queries(["too late"])
+            except EngineClosedError as error:
+                print(error)
+
+        atexit.register(too_late)
+        embedder = Embedder("tiny")
+        embedder.embed_queries(["in time"])
+        """,
+    )
+    assert printed == ["the interpreter is exiting: the engine of 'tiny' is closed"]

@@ -178,5 +178,5 @@ async def test_llama_index_retrieval_and_reranking_run_through_the_engines(share
         len(QUERIES) * len(TEXTS),
     )
     for query, nodes_found in zip(QUERIES, found, strict=True):
-        best = shared.reranker.rerank(query, TEXTS)[0]
+        best = shared.reranker.rerank(TEXTS, query)[0]
         assert nodes_found[0].text == TEXTS[best.index]

@@ -120,7 +120,7 @@ def test_a_head_of_its_own_that_is_not_finite(random_checkpoints, tmp_path: Path
             weights["lm_head.weight"][yes, 3] = value
             save_file(weights, shard, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"weight lm_head\.weight of .* holds NaN or infinity"):
-        Reranker(folder).score("a query", ["a document"])
+        Reranker(folder).score(["a document"], "a query")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_model_that_overflows_is_an_error_and_not_an_answer(kind: Kind, folder
     def ask() -> object:
         if kind == "embedding":
             return Embedder(folder).embed_documents(["a text"])
-        return Reranker(folder).score("a query", ["a document"])
+        return Reranker(folder).score(["a document"], "a query")
 
     with pytest.raises(FloatingPointError, match=r"NaN or infinity for input \d"):
         ask()

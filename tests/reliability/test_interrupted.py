@@ -22,7 +22,7 @@ def test_a_clock_that_jumps_moves_no_deadline(monkeypatch, jump):
     """Deadlines are of the monotonic clock; the wall clock may be set at any time."""
     embedder = Embedder("tiny", dtype="float32", timeout=60)
     reranker = Reranker("tiny", dtype="float32", timeout=60)
-    vectors, scores = embedder.embed_documents(TEXTS), reranker.score("What is flushed?", TEXTS)
+    vectors, scores = embedder.embed_documents(TEXTS), reranker.score(TEXTS, "What is flushed?")
     wall, calls = time.time, iter(range(10**9))
 
     def jumping():
@@ -30,7 +30,7 @@ def test_a_clock_that_jumps_moves_no_deadline(monkeypatch, jump):
 
     monkeypatch.setattr(time, "time", jumping)
     np.testing.assert_allclose(embedder.embed_documents(TEXTS), vectors, atol=1e-5)
-    np.testing.assert_allclose(reranker.score("What is flushed?", TEXTS), scores, atol=1e-4)
+    np.testing.assert_allclose(reranker.score(TEXTS, "What is flushed?"), scores, atol=1e-4)
     stats = embedder.stats()
     assert 0 <= stats.wait_time < 60
     assert 0 <= stats.compute_time < 60
@@ -45,10 +45,10 @@ CODE = """
     print("begun", flush=True)
     settings = {"dtype": "float32", "pack_tokens": 64}
     embedder, reranker = Embedder("tiny", **settings), Reranker("tiny", **settings)
-    expected = embedder.embed_documents(texts), reranker.score("What?", texts)
+    expected = embedder.embed_documents(texts), reranker.score(texts, "What?")
     print("loaded", flush=True)
     while True:
-        found = embedder.embed_documents(texts), reranker.score("What?", texts)
+        found = embedder.embed_documents(texts), reranker.score(texts, "What?")
         if not all(np.allclose(a, b, atol=1e-4) for a, b in zip(found, expected)):
             sys.exit("a wrong answer")
 """

@@ -83,7 +83,7 @@ def test_texts_of_a_megabyte(pair):
     np.testing.assert_allclose(vectors[0], vectors[3], atol=1e-5)
     reranker = Reranker(pair["reranker"], dtype="float32", max_length=8192)
     with pytest.warns(TruncationWarning):
-        scores = reranker.score("What is flushed?", [text, "short", text])
+        scores = reranker.score([text, "short", text], "What is flushed?")
     assert scores[0] == pytest.approx(scores[2], abs=1e-4)
 
 
@@ -95,8 +95,8 @@ def test_documents_of_32_thousand_tokens(pair):
     alone = embedder.embed_documents([text])
     np.testing.assert_allclose(embedder.embed_documents(["a", text])[1:], alone, atol=1e-5)
     reranker = Reranker(pair["reranker"], dtype="float32", max_length=LONGEST)
-    alone = reranker.score("What is flushed?", [text])
-    both = reranker.score("What is flushed?", [text, text + "it"])
+    alone = reranker.score([text], "What is flushed?")
+    both = reranker.score([text, text + "it"], "What is flushed?")
     np.testing.assert_allclose(both[:1], alone, rtol=1e-4, atol=1e-4)
 
 
@@ -104,11 +104,11 @@ def test_documents_of_32_thousand_tokens(pair):
 def test_ten_thousand_candidates(pair):
     reranker = Reranker(pair["reranker"], dtype="float32")
     documents = [f"Fact {i}: segment {i * 7919 % 10_007} is flushed." for i in range(10_000)]
-    ranking = reranker.rerank("Which segment is flushed?", documents)
+    ranking = reranker.rerank(documents, "Which segment is flushed?")
     assert sorted(r.index for r in ranking) == list(range(10_000))
     assert all(a.log_odds >= b.log_odds for a, b in itertools.pairwise(ranking))
     some = ranking[::1999]
-    alone = reranker.score("Which segment is flushed?", [documents[r.index] for r in some])
+    alone = reranker.score([documents[r.index] for r in some], "Which segment is flushed?")
     np.testing.assert_allclose(alone, [r.log_odds for r in some], atol=1e-4)
 
 

@@ -27,7 +27,7 @@ TEXTS = [
 def loaded() -> None:
     """The models behind the fake servers are loaded, so that no test's clock runs meanwhile."""
     embedder().embed_documents(["any"])
-    reranker().score("any", ["any"])
+    reranker().score(["any"], "any")
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def ask(component: RemoteEmbedder | RemoteReranker, texts: list[str] | None = No
     texts = TEXTS if texts is None else texts
     if isinstance(component, RemoteEmbedder):
         return component.embed_documents(texts)
-    return component.score(QUERY, texts)
+    return component.score(texts, QUERY)
 
 
 async def aask(component: RemoteEmbedder | RemoteReranker, texts: list[str] | None = None) -> Any:
@@ -99,4 +99,4 @@ def expected(component: RemoteEmbedder | RemoteReranker, texts: list[str] | None
     texts = TEXTS if texts is None else texts
     if isinstance(component, RemoteEmbedder):
         return embedder().embed_documents(texts)
-    return reranker().score(QUERY, texts)
+    return reranker().score(texts, QUERY)

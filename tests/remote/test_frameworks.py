@@ -189,4 +189,4 @@ def test_the_rerankers_are_remote(server):
     with FakeServer("llama.cpp") as other:
         reranker = Qwen3Reranker(model="tiny", base_url=other.url, instruction="fact_check")
         with pytest.raises(ValueError, match="cannot be told an instruction"):
-            reranker.rerank(QUESTION, TEXTS)
+            reranker.rerank(TEXTS, QUESTION)

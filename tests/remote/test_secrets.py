@@ -37,7 +37,7 @@ SERVER = Server(kind="vllm", retries=0)
 
 COMPONENTS: dict[str, tuple[Callable[..., Any], Callable[[Any, list[str]], Any]]] = {
     "RemoteEmbedder": (RemoteEmbedder, lambda c, texts: c.embed_documents(texts)),
-    "RemoteReranker": (RemoteReranker, lambda c, texts: c.rerank(QUERY, texts)),
+    "RemoteReranker": (RemoteReranker, lambda c, texts: c.rerank(texts, QUERY)),
     "Qwen3Embeddings": (Qwen3Embeddings, lambda c, texts: c.embed_documents(texts)),
     "Qwen3Reranker": (
         Qwen3Reranker,

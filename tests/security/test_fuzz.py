@@ -261,7 +261,7 @@ def read_replies(reply, models, kind, check):
         patch.setattr(Client, "post", post)
         for make, ask in (
             (RemoteEmbedder, lambda c: c.embed_documents(["a", "b"])),
-            (RemoteReranker, lambda c: c.score(QUERY, ["a", "b"])),
+            (RemoteReranker, lambda c: c.score(["a", "b"], QUERY)),
         ):
             try:
                 found = ask(make("tiny", base_url="http://localhost:1", server=server))
@@ -296,8 +296,8 @@ def refuse_arguments(value, other):
         lambda: Server(batch_size=value, retries=other),
         lambda: embedder().embed_documents(value),
         lambda: embedder().embed_queries([value], instruction=other),
-        lambda: reranker().rerank(value, [other]),
-        lambda: reranker().rerank(QUERY, ["a"], top_n=value, score_threshold=other),
+        lambda: reranker().rerank([other], value),
+        lambda: reranker().rerank(["a"], QUERY, top_n=value, score_threshold=other),
         lambda: reranker().score_pairs([(value, other)]),
         lambda: reranker().score_pairs(value),
         lambda: asyncio.run(embedder().aembed_documents([value, other])),
@@ -315,11 +315,11 @@ def answer_in_any_order(texts, order):
     shuffled = list(range(len(texts)))
     order.shuffle(shuffled)
     vectors = embedder().embed_documents(texts)
-    scores = reranker().score(QUERY, texts)
+    scores = reranker().score(texts, QUERY)
     again = embedder().embed_documents([texts[i] for i in shuffled])
     assert np.abs(again - vectors[shuffled]).max() < 1e-5
     assert np.abs(
-        reranker().score(QUERY, [texts[i] for i in shuffled]) - scores[shuffled]
+        reranker().score([texts[i] for i in shuffled], QUERY) - scores[shuffled]
     ).max() < (1e-4)
     with ThreadPoolExecutor(4) as threads:  # each alone, all at once
         alone = list(threads.map(lambda text: embedder().embed_documents([text])[0], texts))

@@ -109,10 +109,10 @@ def embedder_of(**place: Any) -> None:
 def reranker_of(**place: Any) -> None:
     kind = RemoteReranker if "base_url" in place else Reranker
     component: Any = kind("tiny", instruction=INSTRUCTION, **place)
-    component.rerank(HIJACK, ATTACKS)
-    component.score(HIJACK, ATTACKS, instruction=INSTRUCTION)
+    component.rerank(ATTACKS, HIJACK)
+    component.score(ATTACKS, HIJACK, instruction=INSTRUCTION)
     component.score_pairs([(text, text) for text in ATTACKS])
-    asyncio.run(component.arerank(HIJACK, ATTACKS))
+    asyncio.run(component.arerank(ATTACKS, HIJACK))
     asyncio.run(component.ascore_pairs([(text, DOCUMENT) for text in ATTACKS]))
 
 
@@ -128,7 +128,7 @@ def langchain_embeddings(**place: Any) -> None:
 def langchain_reranker(**place: Any) -> None:
     component = Qwen3Reranker(model="tiny", instruction=INSTRUCTION, **place)
     documents = [Document(text) for text in ATTACKS]
-    component.rerank(HIJACK, ATTACKS)
+    component.rerank(ATTACKS, HIJACK)
     component.compress_documents(documents, HIJACK)
     asyncio.run(component.acompress_documents(documents, HIJACK))
 
@@ -280,9 +280,9 @@ def test_no_frame_joins_with_a_text_to_a_control_token(
 @pytest.mark.parametrize("name", [n for n, text in attacks("judge").items() if "<|" in text])
 def test_an_attack_scores_like_the_words_it_is_made_of(name):
     attacked = f"{DOCUMENT} {attacks()[name]}"
-    (ours,) = reranker().score(QUERY, [attacked])
+    (ours,) = reranker().score([attacked], QUERY)
     with FakeServer("vllm") as server:
-        (sent,) = RemoteReranker("tiny", base_url=server.url).score(QUERY, [attacked])
+        (sent,) = RemoteReranker("tiny", base_url=server.url).score([attacked], QUERY)
     assert np.isfinite(ours)
     assert sent == pytest.approx(ours, abs=2.0)  # a space in each control token is all
 

@@ -19,7 +19,7 @@ def server():
 def score(server: FakeServer, *faults):
     component = RemoteReranker("tiny", base_url=server.url, server=SERVER)
     server.fail(*faults)
-    return component.score(QUERY, ["a", "b"])
+    return component.score(["a", "b"], QUERY)
 
 
 def embed(server: FakeServer, *faults):

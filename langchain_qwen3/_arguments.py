@@ -1,0 +1,260 @@
+"""Which arguments reach the search of a first stage, and refusal of those that would be dropped.
+
+Many of LangChain's retrievers and vector stores take any keyword and use some. A filter that is
+dropped there answers with everybody's documents, so an argument must be known to arrive.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from inspect import Parameter, signature, unwrap
+from types import FunctionType
+from typing import Any, Final
+
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import (
+    DynamicRunnable,
+    RunnableConfigurableAlternatives,
+)
+from langchain_core.runnables.fallbacks import RunnableWithFallbacks
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+
+FILTERS: Final = ("expr", "filter", "filters", "where", "pre_filter")
+"""What stores call a filter."""
+
+FILTER_LIKE: Final = {
+    *FILTERS,
+    *("exp", "expression", "expressions", "string_expr", "exprs", "filter_expr", "filter_by"),
+    *("metadata_filter", "metadata_filters", "query_filter", "where_filter", "filter_expression"),
+}
+"""What is meant as a filter."""
+
+MILVUS: Final = frozenset(
+    {
+        *("param", "expr", "timeout", "partition_names", "consistency_level"),
+        *("guarantee_timestamp", "round_decimal", "offset"),
+        *("group_by_field", "group_size", "strict_group_size"),
+    }
+)
+"""What every search of `langchain_milvus.Milvus` honours; pymilvus ignores other names."""
+
+MILVUS_DENSE: Final = MILVUS | {
+    *("ignore_growing", "filter_params", "ranker", "highlighter", "function_chains"),
+}
+MILVUS_HYBRID: Final = MILVUS | {
+    *("fetch_k", "reranker", "ranker_type", "ranker_params", "rank_group_scorer"),
+}
+MILVUS_MMR: Final = MILVUS_DENSE | {"fetch_k", "lambda_mult"}
+
+ENTRIES: Final = {
+    "similarity": "similarity_search",
+    "similarity_score_threshold": "similarity_search_with_relevance_scores",
+    "mmr": "max_marginal_relevance_search",
+}
+"""The method that a vector store's retriever calls, by its `search_type`."""
+
+
+def check_arguments(stage: object, arguments: Iterable[str]) -> None:
+    """Refuse arguments of a call that would not reach the search.
+
+    `stage.invoke(question, config, **arguments)` may be called afterwards.
+
+    Args:
+        stage: A vector store or retriever, also bound, configurable or the head of a chain.
+        arguments: The arguments' names.
+
+    Raises:
+        TypeError: For the first one that `stage` drops, or may drop; it says where to set it.
+    """
+    names = dict.fromkeys(arguments)
+    if isinstance(stage, RunnableBindingBase):
+        check_arguments(stage.bound, [*names, *stage.kwargs])
+        return
+    if parts := _parts(stage):
+        for part in parts:
+            check_arguments(part, names)
+    elif not names:
+        return
+    elif isinstance(stage, VectorStore):
+        _check_store(stage, "similarity", names)
+    elif own := getattr(stage, "_check_arguments", None):
+        own(names)
+    elif isinstance(stage, VectorStoreRetriever) and _is_plain(stage):
+        _check_store(stage.vectorstore, stage.search_type, names)
+    elif isinstance(stage, RunnableLambda):
+        _check_known(stage, _named(getattr(stage, "func", None) or stage.afunc), names)
+    elif isinstance(stage, BaseRetriever) and type(stage).invoke is BaseRetriever.invoke:
+        known = _named(type(stage)._get_relevant_documents)  # noqa: SLF001 - what invoke calls
+        _check_known(stage, known - {"self", "query", "run_manager"}, names)
+    else:
+        _check_known(stage, set(), names)
+
+
+def takes_k(stage: object) -> bool:
+    """Whether a retriever is one that a vector store made, also where arguments are bound to it."""
+    while isinstance(stage, RunnableBindingBase):
+        stage = stage.bound
+    return isinstance(stage, VectorStoreRetriever)
+
+
+def _parts(stage: object) -> list[Runnable[Any, Any]]:
+    """The runnables that get all keyword arguments of this one."""
+    if isinstance(stage, RunnableConfigurableAlternatives):
+        others = [a for a in stage.alternatives.values() if isinstance(a, Runnable)]
+        return [stage.default, *others]
+    if isinstance(stage, DynamicRunnable):
+        return [stage.default]
+    if isinstance(stage, RunnableSequence):
+        return [stage.first]
+    if isinstance(stage, RunnableWithFallbacks):
+        return [stage.runnable, *stage.fallbacks]
+    # By name: langchain-classic is no dependency, and a subclass may do something else.
+    if _is(type(stage), "langchain_classic", "ContextualCompressionRetriever"):
+        return [stage.base_retriever]  # type: ignore[attr-defined]
+    return []
+
+
+def _is(kind: type, package: str, name: str) -> bool:
+    return kind.__name__ == name and kind.__module__.startswith(package)
+
+
+def _is_plain(stage: VectorStoreRetriever) -> bool:
+    """Whether it searches as LangChain's own class does."""
+    search = "_get_relevant_documents"
+    same = getattr(type(stage), search) is getattr(VectorStoreRetriever, search)
+    return same and stage.search_type in ENTRIES
+
+
+def _named(function: Any) -> set[str]:
+    """The parameters that can be given by name."""
+    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    try:
+        parameters = signature(function).parameters.values()
+    except ValueError:  # of some built-in functions
+        return set()
+    return {p.name for p in parameters if p.kind in kinds}
+
+
+def _check_known(stage: object, known: Collection[str], names: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            msg = f"{name}= would not reach the search: {_way_out(stage, name)}"
+            raise TypeError(msg)
+
+
+def _way_out(stage: object, name: str) -> str:
+    kind = type(stage).__name__
+    if hasattr(stage, "retrievers") or hasattr(stage, "retriever"):
+        member = f"store.as_retriever(search_kwargs={{{name!r}: ...}})"
+        return f"{kind} passes no arguments on; set it in its members, such as {member}"
+    if hasattr(stage, "search_kwargs"):
+        return f"{kind} takes no such argument in a call; set it in that retriever's search_kwargs"
+    if isinstance(stage, RunnableLambda):
+        return f"the function does not name {name}; give it a parameter of that name"
+    return (
+        f"{kind} does not name that argument in its _get_relevant_documents (a **kwargs says not "
+        "what it uses); name it there, or set it in that retriever itself"
+    )
+
+
+def _check_store(store: VectorStore, search_type: str, names: Iterable[str]) -> None:
+    kind = type(store).__name__
+    known = _known_to(store, search_type)
+    for name in names:
+        if name in known or name == "k":
+            continue
+        hint = _meant(name, known)
+        meant = f"; did you mean {hint}=?" if hint else ""
+        takes = ", ".join(sorted(known)) or "none"
+        unnamed = (
+            "; what it uses without naming it goes into its own retriever: "
+            f"retriever=store.as_retriever(search_kwargs={{{name!r}: ...}})"
+        )
+        msg = (
+            f"{name}= would not reach the search: {kind} has no such argument{meant} (it takes "
+            f"{takes}{'' if is_milvus(store) else unnamed})"
+        )
+        raise TypeError(msg)
+
+
+def _meant(name: str, known: Collection[str]) -> str | None:
+    """The store's word for a filter, if it is one that is meant."""
+    if name.lower() not in FILTER_LIKE:
+        return None
+    return next((word for word in FILTERS if word in known), None)
+
+
+def is_milvus(store: VectorStore) -> bool:
+    """Whether it is langchain-milvus's store, or a class made from it."""
+    return any(_is(kind, "langchain_milvus", "Milvus") for kind in type(store).__mro__)
+
+
+def _known_to(store: VectorStore, search_type: str) -> frozenset[str]:
+    """What a store's search takes beside the query and k."""
+    names = _known_by_signature(store, search_type)
+    return names | {"score_threshold"} if search_type.endswith("threshold") else names
+
+
+def _known_by_signature(store: VectorStore, search_type: str) -> frozenset[str]:
+    if is_milvus(store):
+        if getattr(store, "_is_multi_vector", False):
+            return MILVUS_HYBRID
+        return MILVUS_MMR if search_type == "mmr" else MILVUS_DENSE
+    names = _forwarded(type(store), ENTRIES[search_type])
+    if search_type == "similarity":
+        names |= _forwarded(type(store), "similarity_search_with_score")
+    return names
+
+
+@cache
+def _forwarded(kind: type[VectorStore], entry: str) -> frozenset[str]:
+    """The names that a search method takes, itself or in the methods that it passes them on to.
+
+    A method passes arguments on if it takes any (`**kwargs`); to which it may be, its code tells:
+    all methods of the store that it mentions and that have to do with search.
+    """
+    found: set[str] = set()
+    todo, seen = [entry], set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for base in kind.__mro__:
+            function = unwrap(vars(base)[name]) if name in vars(base) else None
+            if not isinstance(function, FunctionType):
+                continue
+            if base is not VectorStore:
+                found |= _named(function)
+            mentioned = function.__code__.co_names
+            parameters = signature(function).parameters.values()
+            if any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
+                todo += [n for n in mentioned if "search" in n or "query" in n]
+                if "super" in mentioned:
+                    continue
+            break  # it hides what its bases would take
+    return frozenset(found - {"self", "cls", "query", "k", "embedding", "text"})
+
+
+def check_config(
+    configurable: Mapping[str, Any], search_kwargs: Mapping[str, Any], declared: Collection[str]
+) -> None:
+    """Refuse a config that holds a filter which nothing reads.
+
+    Args:
+        configurable: The config's own; LangChain ignores the names in it that nobody declared.
+        search_kwargs: The retriever's: if they are the config's, it was declared.
+        declared: The names that the first stage reads.
+
+    Raises:
+        TypeError: That says how to declare it.
+    """
+    for name in ("search_kwargs", "expr", "filter"):
+        if name in configurable and name not in declared and configurable[name] != search_kwargs:
+            msg = (
+                f"config['configurable'] holds {name}, but this retriever does not read it: declare"
+                " it with retriever.configurable_fields(search_kwargs=ConfigurableField("
+                '"search_kwargs")), or pass it to invoke or bind'
+            )
+            raise TypeError(msg)

@@ -1,0 +1,342 @@
+"""LlamaIndex's Milvus store with what it lacks: right filters and ids, every event loop."""
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from llama_index.core.schema import BaseNode, MetadataMode
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryResult,
+)
+from llama_index.vector_stores.milvus import MilvusVectorStore
+from llama_index.vector_stores.milvus.base import MILVUS_ID_FIELD
+from llama_index.vector_stores.milvus.utils import parse_scalar_filters
+from pydantic import PrivateAttr
+from pymilvus import AsyncMilvusClient
+
+from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
+from qwen3_core.milvus.collection import check_text_lengths
+from qwen3_core.milvus.filters import check_expression, compare, literal
+from qwen3_core.milvus.loops import LoopClients
+from qwen3_core.milvus.plan import Plan, Planned
+
+QUERY_OPTIONS: Final = (
+    "milvus_partition_names",
+    "milvus_scalar_filters",
+    "milvus_search_config",
+    "mmr_prefetch_factor",
+    "mmr_prefetch_k",
+    "mmr_threshold",
+    "string_expr",
+)
+"""What the store takes as `vector_store_kwargs`."""
+
+DOCUMENT_FIELDS: Final = ("doc_id", "document_id", "ref_doc_id")
+"""Where LlamaIndex writes the document's id, beside the metadata."""
+
+
+def expression(
+    filters: MetadataFilters | None, *, columns: Collection[str] = (), lite: bool = False
+) -> str:
+    """Filters of LlamaIndex as an expression of Milvus; "" for none.
+
+    `FilterCondition.NOT` holds where none of its filters holds, as in LlamaIndex's own store;
+    conditions may be nested; keys and values stand for themselves, whatever they hold.
+
+    Args:
+        filters: The filters.
+        columns: Fields of the collection's schema, which every row has.
+        lite: Whether Milvus Lite will read it, which knows less.
+
+    Raises:
+        TypeError: If a value does not suit its operator.
+        ValueError: If an operator cannot be written for its key or for this Milvus.
+    """
+    if filters is None:
+        return ""
+
+    def write(node: Any, *, negate: bool) -> str:
+        if not isinstance(node, MetadataFilters):
+            return compare(
+                node.key,
+                node.operator.value,
+                node.value,
+                negate=negate,
+                columns=columns,
+                lite=lite,
+            )
+        is_not = node.condition == FilterCondition.NOT
+        is_any = is_not or node.condition == FilterCondition.OR
+        negates = negate != is_not
+        parts = [part for f in node.filters if (part := write(f, negate=negates))]
+        joined = (" or " if is_any != negates else " and ").join(parts)
+        return f"({joined})" if len(parts) > 1 else joined
+
+    return write(filters, negate=False)
+
+
+class Qwen3MilvusVectorStore(MilvusVectorStore):
+    """`MilvusVectorStore`, made by `open_milvus`, or by `MilvusVectorStore(**milvus_kwargs(...))`.
+
+    It differs from its base class in this:
+
+    - `MetadataFilters` mean what they say: `FilterCondition.NOT`, nested conditions, keys such as
+      `doc-type`, values and ids with quotes and backslashes. `filters`, `doc_ids`, `node_ids` and
+      `string_expr` together all hold. An unknown entry of `vector_store_kwargs` is refused.
+    - A node is refused if its metadata has a key that is a field of the collection, by which a
+      filter would find another thing, or if Milvus cannot hold its text, or its vector is of
+      another length; so is a query's.
+    - Searches leave `search_config` as it is, so that all modes work in any order.
+    - Its asynchronous methods work in any event loop, also in one after another.
+    """
+
+    _plan: Plan | None = PrivateAttr(default=None)
+    _loop_clients: LoopClients = PrivateAttr()
+    _warned_of_unspaced: bool = PrivateAttr(default=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        planned = kwargs.get("index_config")
+        super().__init__(*args, **kwargs)
+        self._plan = planned.plan if isinstance(planned, Planned) else None
+        own = set(MilvusVectorStore.model_fields) - {"uri", "token"}
+        connection = {key: value for key, value in kwargs.items() if key not in own}
+        connection.pop("alias", None)
+        self._loop_clients = LoopClients(lambda: AsyncMilvusClient(**connection))
+
+    @property
+    def aclient(self) -> AsyncMilvusClient | None:
+        """The asynchronous client of the running event loop; None without `use_async_client`."""
+        return self._loop_clients.get() if self.use_async_client else None
+
+    # Adding
+
+    def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
+        """Add nodes with their vectors; one whose id is there already is replaced.
+
+        Raises:
+            ValueError: If a node's text, vector or metadata cannot be stored as it is.
+            pymilvus.exceptions.MilvusException: If Milvus fails.
+        """
+        self._check_nodes(nodes)
+        return super().add(list(nodes), **add_kwargs)
+
+    async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
+        """As `add`."""
+        self._check_nodes(nodes)
+        return await super().async_add(list(nodes), **add_kwargs)
+
+    def _check_nodes(self, nodes: Sequence[BaseNode]) -> None:
+        texts = [node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes]
+        check_text_lengths(texts)
+        self._warn_of_unspaced(texts)
+        for node, text in zip(nodes, texts, strict=True):
+            self._check_length(node.embedding, f"node {node.node_id!r}")
+            own = dict.fromkeys(DOCUMENT_FIELDS, node.ref_doc_id)
+            own |= {self.text_key: text, MILVUS_ID_FIELD: node.node_id}
+            taken = {*own, *self._columns(), "$meta", "_node_content", "_node_type"}
+            for key in taken & node.metadata.keys():
+                if node.metadata[key] != own.get(key, object()):
+                    msg = (
+                        f"metadata key {key!r} of node {node.node_id!r} is a field of the Milvus "
+                        "collection itself, so that a filter would not find it: rename the key"
+                    )
+                    raise ValueError(msg)
+
+    def _check_length(self, vector: Sequence[float] | None, what: str) -> None:
+        if self.enable_dense and self.dim and vector is not None and len(vector) != self.dim:
+            msg = (
+                f"the vector of {what} has {len(vector)} dimensions, but collection "
+                f"{self.collection_name!r} holds vectors of {self.dim}: use the embed_model that "
+                "the store was opened with"
+            )
+            raise ValueError(msg)
+
+    def _warn_of_unspaced(self, texts: Iterable[str]) -> None:
+        plan = self._plan
+        if plan is None or not plan.hybrid or self._warned_of_unspaced:
+            return
+        if splits_at_spaces(plan.analyzer):
+            self._warned_of_unspaced = warn_of_unspaced(texts, plan.collection_name, lite=plan.lite)
+
+    # Searching
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Search.
+
+        Args:
+            query: What to search for.
+            **kwargs: Those of `QUERY_OPTIONS`.
+
+        Raises:
+            TypeError: If an argument is unknown, or a filter's value does not suit its operator.
+            ValueError: If a filter cannot be written, or the query's vector is of another length.
+            pymilvus.exceptions.MilvusException: If Milvus fails.
+        """
+        query, kwargs = self._written(query, kwargs)
+        return super().query(query, **kwargs)
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """As `query`."""
+        query, kwargs = self._written(query, kwargs)
+        return await super().aquery(query, **kwargs)
+
+    def _written(
+        self, query: VectorStoreQuery, kwargs: dict[str, Any]
+    ) -> tuple[VectorStoreQuery, dict[str, Any]]:
+        """The query with all that narrows it in one expression."""
+        for name in kwargs:
+            if name not in QUERY_OPTIONS:
+                hint = ": a Milvus expression is string_expr" if "expr" in name else ""
+                msg = (
+                    f"a Milvus search has no argument {name!r}{hint} (vector_store_kwargs takes "
+                    f"{', '.join(QUERY_OPTIONS)})"
+                )
+                raise TypeError(msg)
+        self._check_length(query.query_embedding, "the query")
+        if query.query_str:
+            self._warn_of_unspaced([query.query_str])
+        string_expr = kwargs.get("string_expr") or ""
+        check_expression(string_expr)
+        parts = [
+            self._expression(query.filters, query.node_ids),
+            f"{self.doc_id_field} in {literal(query.doc_ids)}" if query.doc_ids else "",
+            f"({string_expr})" if string_expr else "",
+            parse_scalar_filters(kwargs["milvus_scalar_filters"])[1]
+            if kwargs.get("milvus_scalar_filters")
+            else "",
+        ]
+        kept = [f"({part})" if " or " in part else part for part in parts if part]
+        options = {k: v for k, v in kwargs.items() if k != "milvus_scalar_filters"}
+        # pymilvus 2.6 writes into what it is given.
+        config = json.loads(json.dumps(kwargs.get("milvus_search_config", self.search_config)))
+        options |= {"string_expr": " and ".join(kept), "milvus_search_config": config}
+        return replace(query, filters=None, doc_ids=None, node_ids=None), options
+
+    # By id or filter
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Delete the nodes of a document, or of a list of documents."""
+        self.client.delete(self.collection_name, **self._of_document(ref_doc_id, delete_kwargs))
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """As `delete`."""
+        arguments = self._of_document(ref_doc_id, delete_kwargs)
+        await self._async().delete(self.collection_name, **arguments)
+
+    def delete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,
+    ) -> None:
+        """Delete nodes by id, by filters, or those that meet both.
+
+        Raises:
+            ValueError: If neither is given.
+        """
+        wanted = self._to_delete(self._expression_given(node_ids, filters), delete_kwargs)
+        self.client.delete(self.collection_name, **wanted)
+
+    async def adelete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,
+    ) -> None:
+        """As `delete_nodes`."""
+        wanted = self._to_delete(self._expression_given(node_ids, filters), delete_kwargs)
+        await self._async().delete(self.collection_name, **wanted)
+
+    def get_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **kwargs: Any,
+    ) -> list[BaseNode]:
+        """Nodes by id, by filters, or those that meet both.
+
+        Raises:
+            ValueError: If neither is given.
+        """
+        rows = self.client.query(
+            self.collection_name, **self._to_get(self._expression_given(node_ids, filters), kwargs)
+        )
+        return self._nodes(rows)
+
+    async def aget_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **kwargs: Any,
+    ) -> list[BaseNode]:
+        """As `get_nodes`."""
+        rows = await self._async().query(
+            self.collection_name, **self._to_get(self._expression_given(node_ids, filters), kwargs)
+        )
+        return self._nodes(rows)
+
+    def _async(self) -> AsyncMilvusClient:
+        client = self.aclient
+        if client is None:
+            msg = "the store was made with use_async_client=False: leave it out for async calls"
+            raise ValueError(msg)
+        return client
+
+    def _columns(self) -> set[str]:
+        scalars = self.scalar_field_names or []
+        names = (MILVUS_ID_FIELD, self.doc_id_field, self.text_key, self.embedding_field)
+        sparse = (self.sparse_embedding_field,) if self.enable_sparse else ()
+        return {*names, *sparse, *scalars}
+
+    def _expression(
+        self, filters: MetadataFilters | None, node_ids: Sequence[str] | None = None
+    ) -> str:
+        lite = self._plan is not None and self._plan.lite
+        parts = [expression(filters, columns=self._columns(), lite=lite)]
+        if node_ids:
+            parts.append(f"{MILVUS_ID_FIELD} in {literal(list(node_ids))}")
+        return " and ".join(part for part in parts if part)
+
+    def _expression_given(
+        self, node_ids: Sequence[str] | None, filters: MetadataFilters | None
+    ) -> str:
+        if node_ids is None and not (filters and filters.filters):
+            msg = "which nodes? Give node_ids= or filters="
+            raise ValueError(msg)
+        ids = None if node_ids is None else f"{MILVUS_ID_FIELD} in {literal(list(node_ids))}"
+        return " and ".join(part for part in (self._expression(filters), ids) if part)
+
+    def _of_document(self, ref_doc_id: str | list[str], options: dict[str, Any]) -> dict[str, Any]:
+        ids = ref_doc_id if isinstance(ref_doc_id, list) else [ref_doc_id]
+        return self._to_delete(f"{self.doc_id_field} in {literal(ids)}", options)
+
+    @staticmethod
+    def _to_delete(wanted: str, options: dict[str, Any]) -> dict[str, Any]:
+        partition = options.pop("milvus_partition_name", None)
+        return {"filter": wanted, "partition_name": partition} | options
+
+    @staticmethod
+    def _to_get(wanted: str, options: dict[str, Any]) -> dict[str, Any]:
+        partitions = options.pop("milvus_partition_names", None)
+        return {"filter": wanted, "output_fields": ["*"], "partition_names": partitions} | options
+
+    def _nodes(self, rows: Iterable[dict[str, Any]]) -> list[BaseNode]:
+        # As hits of a search, which the base class reads: a node each, with its text.
+        hits = [{"entity": row, "id": row[MILVUS_ID_FIELD], "distance": 0.0} for row in rows]
+        nodes, _, _ = self._parse_from_milvus_results([hits])
+        for node, hit in zip(nodes, hits, strict=True):
+            node.embedding = hit["entity"].get(self.embedding_field)
+        return list(nodes)
+
+
+def _new(cls: type[MilvusVectorStore], *_: Any, **kwargs: Any) -> MilvusVectorStore:
+    """`MilvusVectorStore(**milvus_kwargs(...))` makes ours; nobody else's store is touched."""
+    is_ours = cls is MilvusVectorStore and isinstance(kwargs.get("index_config"), Planned)
+    return object.__new__(Qwen3MilvusVectorStore if is_ours else cls)
+
+
+MilvusVectorStore.__new__ = staticmethod(_new)  # type: ignore[assignment, method-assign]

@@ -1,0 +1,143 @@
+"""Merges an adapter (LoRA, and what else peft can merge) into its base weights."""
+
+from dataclasses import fields
+from typing import Any
+
+from qwen3_core.common.extras import how_to_install
+from qwen3_core.model.source import ADAPTER, Source, foreign_weights
+
+WEIGHTS = "adapter_model.safetensors"
+
+_HEAD = "base_model.model.lm_head."
+_INNER = "base_model.model.model."
+"""What the names of weights begin with in an adapter of a model that has a head."""
+
+
+def merge_adapter(loaded: Any, name: str, adapter: Source) -> tuple[Any, set[str]]:
+    """Merge an adapter into a model, as peft's `merge_and_unload` does.
+
+    Args:
+        loaded: The base model, with its head if it is a reranker.
+        name: As the user named the adapter.
+        adapter: Where its files are.
+
+    Returns:
+        The merged model, and the names of weights that the adapter brought whole.
+
+    Raises:
+        ImportError: If peft is not installed.
+        OSError: If the adapter's weights are not there or cannot be read.
+        ValueError: If it is of a kind that cannot be merged, or made for another base.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        msg = f"{name!r} is an adapter, which needs the peft package: {how_to_install('adapters')}"
+        raise ImportError(msg) from error
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = adapter.fetch(WEIGHTS)
+    if path is None:
+        if reason := foreign_weights(adapter, adapter=True):
+            raise ValueError(reason)
+        msg = f"could not load the adapter {name!r}: it has no {WEIGHTS}, or is out of reach"
+        raise OSError(msg)
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        msg = f"could not load the adapter {name!r}: {path} is damaged ({error})"
+        raise OSError(msg) from error
+    config = _config(peft, name, adapter.json(ADAPTER))
+    with_head = hasattr(loaded, "model")
+    in_head = any(key.startswith(_INNER) for key in weights)
+    root = loaded
+    if in_head and not with_head:
+        # Trained within a model that has a head, of which vectors have no use.
+        weights = {k: w for k, w in weights.items() if not k.startswith(_HEAD)}
+        root = _as_inner(loaded)
+    elif with_head and not in_head:
+        root = loaded.model
+    both = [key for key in weights if "embed_tokens.lora" in key or "lm_head.lora" in key]
+    if both and hasattr(loaded, "lm_head") and loaded.config.tie_word_embeddings:
+        msg = (
+            f"the adapter {name!r} changes the token embeddings ({both[0]}), which the head of "
+            "this reranker shares, and merging would change both: merge it with peft yourself and "
+            "give the merged checkpoint"
+        )
+        raise ValueError(msg)
+    classifies = config.task_type == "SEQ_CLS" and root is loaded
+    wrap = peft.PeftModelForSequenceClassification if classifies else peft.PeftModel
+    try:
+        wrapped = wrap(root, config)
+        result: Any = peft.set_peft_model_state_dict(wrapped, weights)
+        surplus = result.unexpected_keys
+        expected = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+        wrong = sorted({*surplus, *(set(expected) - set(weights))})
+        if wrong:
+            what = "has weights for parts that it lacks" if surplus else "lacks weights"
+            msg = (
+                f"the adapter {name!r} is not for this base, or damaged: it {what} (first: "
+                f"{wrong[0]}); give the base that it was trained on"
+            )
+            raise ValueError(msg)
+        merged = wrapped.merge_and_unload(safe_merge=True)
+    except (RuntimeError, AttributeError, NotImplementedError, KeyError, TypeError) as error:
+        short = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        msg = (
+            f"the adapter {name!r} ({config.peft_type.value}) cannot be merged into this base "
+            f"({short:.300}): give the base that it was trained on, or merge it with peft yourself"
+        )
+        raise ValueError(msg) from error
+    brought = {"score.weight"} if any(key.endswith("score.weight") for key in weights) else set()
+    if root is loaded:
+        return merged, brought
+    if with_head:
+        loaded.model = merged
+        return loaded, brought
+    return merged.model, brought
+
+
+def _as_inner(model: Any) -> Any:
+    """A module that has the model as its `model`, so that names of weights begin alike."""
+    import torch
+
+    outer: Any = torch.nn.Module()
+    outer.model = model
+    outer.is_gradient_checkpointing = False  # peft asks
+    return outer
+
+
+def _config(peft: Any, name: str, own: dict[str, Any]) -> Any:
+    """The adapter's config, of a kind that can be merged."""
+    kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(own.get("peft_type"))
+    if kind is None:
+        msg = (
+            f"the adapter {name!r} has peft_type {own.get('peft_type')!r} in its {ADAPTER}, which "
+            f"peft {peft.__version__} does not know: update peft, or merge it where it was trained"
+        )
+        raise ValueError(msg)
+    known = {field.name for field in fields(kind)}
+    # What a later peft added and this adapter does not use is of no concern.
+    given = {key: value for key, value in own.items() if key in known or value}
+    unknown = sorted(given.keys() - known - {"peft_version"})
+    if unknown:
+        msg = (
+            f"the adapter {name!r} has {unknown[0]}={given[unknown[0]]!r} in its {ADAPTER}, which "
+            f"peft {peft.__version__} does not know: update peft"
+        )
+        raise ValueError(msg)
+    config = kind(**{key: value for key, value in given.items() if key in known})
+    config.inference_mode = True
+    reason = None
+    if config.is_prompt_learning:
+        reason = f"it is {config.peft_type.value}, which adds to the prompt"
+    elif getattr(config, "alora_invocation_tokens", None):
+        reason = "it acts from certain tokens on (alora_invocation_tokens)"
+    if reason:
+        msg = (
+            f"the adapter {name!r} cannot be merged into its base: {reason} ({ADAPTER}). Use one "
+            "that peft can merge, such as LoRA"
+        )
+        raise ValueError(msg)
+    return config

@@ -1,0 +1,672 @@
+"""What a checkpoint says of itself, read from its small files before any weights are loaded.
+
+All that changes an answer is in the `Description`, or the checkpoint is refused. The reference for
+folders of sentence-transformers is that library (6.2): `encode_query`, `encode_document`,
+`CrossEncoder.predict`.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NoReturn
+
+from qwen3_core.common.validation import is_count
+from qwen3_core.model.frame import ForeignFrameError, instruction_in
+from qwen3_core.model.source import (
+    ADAPTER,
+    PUBLISHED,
+    Source,
+    foreign_weights,
+    locate,
+    what_to_give,
+)
+from qwen3_core.prompts import TASKS, query_prefix, query_text
+from qwen3_core.settings import Kind
+
+logger = logging.getLogger(__name__)
+
+MODULES = "modules.json"
+PROMPTS = "config_sentence_transformers.json"
+TRANSFORMER = "sentence_bert_config.json"
+TOKENIZER = "tokenizer_config.json"
+TOKENIZER_JSON = "tokenizer.json"
+INDEX = "model.safetensors.index.json"
+TEMPLATE = "chat_template.jinja"
+
+PUBLISHED_PROMPT = query_prefix(TASKS["web_search"]) + query_text("")
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A linear map behind the pooling."""
+
+    path: str
+    """Its folder in the checkpoint."""
+    in_features: int
+    out_features: int
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a reranker's score is made of: rows of a matrix, the second subtracted from the first.
+
+    The product of the rows with the last hidden state is the log-odds.
+    """
+
+    matrix: Literal["lm_head", "score"] = "lm_head"
+    rows: tuple[int | str, ...] = ("yes", "no")
+    """One row or two: token ids or labels, or words that the tokenizer has an id for."""
+
+    @property
+    def labels(self) -> int:
+        """Rows of the matrix "score"."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A checkpoint, as far as it changes answers. Equal ones differ in their weights at most."""
+
+    kind: Kind
+    base: Source
+    """Where config.json and the weights are."""
+    adapter: Source | None
+    """Where the adapter is that is merged into the weights."""
+    hidden_size: int
+    dimensions: int
+    """Length of an embedding model's vectors."""
+    pooling: Literal["last_token"] = "last_token"
+    after_pooling: tuple[Dense | Literal["normalize"], ...] = ()
+    """What an embedding model does with the last hidden state, besides making it of length 1."""
+    query_prompt: str | None = None
+    """What stands before a query; None: the published frame around an instruction."""
+    document_prompt: str = ""
+    """What stands before a document."""
+    instruction: str | None = None
+    """A reranker's default instruction; None: the published one."""
+    head: Head | None = None
+    """Of a reranker."""
+    max_length: int | None = None
+    """Tokens that the checkpoint says to read of one input, if fewer than it has positions."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the base are; of a model on the hub, a snapshot in the hub's cache."""
+        return self.base.folder
+
+    @property
+    def extra_weights(self) -> tuple[Path, ...]:
+        """Where the weights beside the base's are, of the adapter and of Dense modules.
+
+        Of a checkpoint on the hub they may not be there yet.
+        """
+        own = [step.path for step in self.after_pooling if isinstance(step, Dense)]
+        places = (self.base,) if self.adapter is None else (self.adapter, self.base)
+        dense = [f"{path}/model.safetensors" for path in own]
+        found = [next((p for at in places if (p := at.path(file))), None) for file in dense]
+        extra = [path or self.folder / file for path, file in zip(found, dense, strict=True)]
+        if self.adapter is not None:
+            extra += [self.adapter.folder / name for name in (ADAPTER, "adapter_model.safetensors")]
+            if (tokenizer := self.adapter.path(TOKENIZER_JSON)) is not None:
+                extra.append(tokenizer)
+        return tuple(extra)
+
+    def path(self, filename: str) -> Path | None:
+        """A file, the adapter's own or else the base's; None if neither has it."""
+        own = None if self.adapter is None else self.adapter.fetch(filename)
+        return own or self.base.fetch(filename)
+
+
+def describe(name: str, kind: Kind, revision: str | None = None) -> Description:
+    """Read what a checkpoint says of itself.
+
+    Args:
+        name: Hub name, local folder, or "tiny" for the bundled pair.
+        kind: What it is to be used for.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        OSError: If a file cannot be found, downloaded or read.
+        ValueError: If the checkpoint is of no use here, with the file, the value and the way out.
+    """
+    try:
+        adapter, base, own = _places(name, kind, revision)
+        config = base.json("config.json")
+        if config is None:
+            if reason := foreign_weights(base):
+                raise ValueError(reason)
+            raise _no_config(base)
+        return _Reader(name, kind, base, adapter, config, own).describe()
+    except OSError as error:
+        msg = f"could not load the {kind} model {name!r}: {error}\n{what_to_give(kind)}"
+        raise OSError(msg) from error
+
+
+def tokenizer_source(name: str, kind: Kind, revision: str | None = None) -> Source:
+    """Where the tokenizer of a checkpoint is; arguments and errors as in `describe`."""
+    adapter, base, _ = _places(name, kind, revision)
+    return adapter if adapter is not None and adapter.path(TOKENIZER_JSON) else base
+
+
+def _places(
+    name: str, kind: Kind, revision: str | None
+) -> tuple[Source | None, Source, dict[str, Any]]:
+    """The adapter if it is one, the checkpoint with the weights, and the adapter's config."""
+    files = locate(name, kind, revision)
+    own = files.json(ADAPTER)
+    return (None, files, {}) if own is None else (files, _base_of(files, own, kind), own)
+
+
+def _no_config(files: Source) -> OSError:
+    return FileNotFoundError(
+        "the folder has no config.json" if files.local else "it has no config.json"
+    )
+
+
+def _base_of(files: Source, own: dict[str, Any], kind: Kind) -> Source:
+    """The checkpoint that an adapter changes: beside it, or named in its config."""
+    if files.path("config.json") and {"model.safetensors", INDEX} & {*files.listing()}:
+        return files
+    if reason := foreign_weights(files, adapter=True):
+        raise ValueError(reason)
+    named = own.get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        msg = (
+            f"{files.name!r} is an adapter whose {ADAPTER} names no base_model_name_or_path, and "
+            "no base weights lie beside it: merge it with peft and give the merged checkpoint"
+        )
+        raise ValueError(msg)
+    try:
+        base = locate(named, kind, own.get("revision"))
+        config, further = base.path("config.json"), base.path(ADAPTER)
+        if config is None and further is None:
+            raise _no_config(base)
+    except OSError as error:
+        msg = (
+            f"it is an adapter for {named!r} (base_model_name_or_path in its {ADAPTER}), which "
+            f"could not be read: {error}"
+        )
+        raise OSError(msg) from error
+    if further is not None:
+        msg = (
+            f"{files.name!r} is an adapter for {named!r} (base_model_name_or_path in its "
+            f"{ADAPTER}), which has an adapter itself: merge that one with peft first"
+        )
+        raise ValueError(msg)
+    return base
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the files of one checkpoint."""
+
+    name: str
+    kind: Kind
+    base: Source
+    adapter: Source | None
+    config: dict[str, Any]
+    own: dict[str, Any]
+    """The adapter's config."""
+
+    def describe(self) -> Description:
+        architecture = self._check_config()
+        hidden_size = self.config.get("hidden_size")
+        if not is_count(hidden_size):
+            self._refuse(
+                f"says no hidden_size in its config.json ({hidden_size!r})",
+                self._advice,
+            )
+        modules = self._modules()
+        settings = self._json(PROMPTS) or {}
+        max_length = self._max_length()
+        if self.kind == "reranker":
+            head = self._head(architecture, modules)
+            return Description(
+                *(self.kind, self.base, self.adapter, hidden_size, hidden_size),
+                instruction=self._instruction(settings, head, modules),
+                head=head,
+                max_length=max_length,
+            )
+        after = self._after_pooling(modules, hidden_size)
+        self._check_similarity(settings, modules, after)
+        query, document = self._prompts(settings)
+        dense = [step for step in after if isinstance(step, Dense)]
+        return Description(
+            *(self.kind, self.base, self.adapter, hidden_size),
+            dense[-1].out_features if dense else hidden_size,
+            # What comes out is of length 1 anyway.
+            after_pooling=after if dense else (),
+            query_prompt=query,
+            document_prompt=document,
+            max_length=max_length,
+        )
+
+    @property
+    def _advice(self) -> str:
+        return f"use a Qwen3 {self.kind} model such as {PUBLISHED[self.kind]!r}"
+
+    def _refuse(self, what: str, way_out: str) -> NoReturn:
+        msg = f"{self.name!r} {what}: {way_out}"
+        raise ValueError(msg) from None
+
+    def _json(self, filename: str, kind: type = dict) -> Any:
+        """A file of the adapter's, or else of the base's."""
+        for files in (self.adapter, self.base):
+            if files is not None and (data := files.json(filename, kind)) is not None:
+                return data
+        return None
+
+    # --- config.json
+
+    def _check_config(self) -> str:
+        """Refuse what config.json says is no plain Qwen3 model; returns the architecture."""
+        config = self.config
+        advice = self._advice
+        self._check_quantisation()
+        for key, value in config.items():
+            both_ways = ("bidirectional" in key and value) or (
+                key in ("is_causal", "causal", "use_causal_mask") and value is False
+            )
+            if both_ways:
+                self._refuse(
+                    f"is a bidirectional model ({key} is {value!r} in its config.json), and only "
+                    "causal attention is computed here",
+                    f"{advice}, or run it with sentence-transformers",
+                )
+        if code := config.get("auto_map"):
+            named = ", ".join(map(str, code.values())) if isinstance(code, dict) else code
+            self._refuse(
+                f"names code of its own (auto_map in its config.json: {named}), which may compute "
+                "something else, and code that comes with a checkpoint is never run here",
+                f"{advice}, or remove auto_map if the model is a plain Qwen3",
+            )
+        model_type = config.get("model_type")
+        if model_type != "qwen3":
+            images = " that reads images" if "_vl" in str(model_type) else ""
+            self._refuse(f"is a {model_type} model{images}, not a Qwen3 one", advice)
+        named = config.get("architectures") or [None]
+        architecture = named[0] if isinstance(named, list) else named
+        if architecture not in ("Qwen3ForCausalLM", "Qwen3Model", "Qwen3ForSequenceClassification"):
+            self._refuse(
+                f"is a {architecture} (architectures in its config.json), whose head or attention "
+                "is not known here",
+                advice,
+            )
+        architecture = str(architecture)
+        classifies = architecture == "Qwen3ForSequenceClassification"
+        if self.adapter is not None and self.own.get("task_type") == "SEQ_CLS":
+            classifies, architecture = True, "Qwen3ForSequenceClassification"
+        if self.kind == "embedding" and classifies:
+            self._refuse(f"is a reranker or a classifier ({architecture})", advice)
+        if self.kind == "reranker" and architecture == "Qwen3Model":
+            self._refuse("has no language-model head to say yes or no with", advice)
+        return architecture
+
+    def _check_quantisation(self) -> None:
+        config = self.config
+        method: Any = None
+        if isinstance(config.get("quantization"), dict):
+            method = "MLX"
+        elif found := config.get("quantization_config") or config.get("compression_config"):
+            found = found if isinstance(found, dict) else {}
+            method = str(found.get("quant_method", "")).upper() or "an unnamed method"
+            if found.get("load_in_4bit") or found.get("load_in_8bit"):
+                method = "BITSANDBYTES"
+        if method is not None:
+            # vLLM serves these; MLX it does not.
+            served = "mlx-lm" if method == "MLX" else "vLLM"
+            self._refuse(
+                f"is quantised with {method} (config.json)",
+                "give the original checkpoint, with dtype='int8' if it is to be small, or serve "
+                f"this one with {served} and give its base_url",
+            )
+
+    # --- modules.json
+
+    def _modules(self) -> list[tuple[str, str]]:
+        """Names and folders of the modules behind the transformer; [] without modules.json."""
+        data = self._json(MODULES, list)
+        if data is None:
+            return []
+        found = []
+        for module in data:
+            if not isinstance(module, dict) or not isinstance(module.get("type"), str):
+                self._refuse(f"has a {MODULES} whose entries name no type", "download it again")
+            kind, path = module["type"], str(module.get("path", ""))
+            if not kind.startswith("sentence_transformers."):
+                self._refuse(
+                    f"names a module of its own in {MODULES} ({kind}), and code that comes with a "
+                    "checkpoint is never run here",
+                    "run it with sentence-transformers",
+                )
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                self._refuse(f"names a folder outside of it in {MODULES}: {path}", "mend it")
+            found.append((kind.rsplit(".", 1)[-1], path))
+        names = [kind for kind, _ in found]
+        other = "a reranker" if self.kind == "embedding" else "an embedding model"
+        if {"embedding": "LogitScore", "reranker": "Pooling"}[self.kind] in names:
+            self._refuse(f"is {other}, by its {MODULES} ({', '.join(names)})", self._advice)
+        if names[:1] != ["Transformer"] or found[0][1]:
+            self._refuse(
+                f"has a {MODULES} that does not begin with a Transformer in the folder itself "
+                f"({', '.join(f'{kind} in {path!r}' for kind, path in found[:1])})",
+                "load it with sentence-transformers and save it anew",
+            )
+        return found[1:]
+
+    def _module_config(self, path: str) -> dict[str, Any]:
+        filename = f"{path}/config.json" if path else "config.json"
+        data = self._json(filename)
+        if data is None:
+            msg = (
+                f"{filename}, which {MODULES} names, is not there, or not in the cache; download "
+                "the checkpoint again"
+            )
+            raise FileNotFoundError(msg)
+        found: dict[str, Any] = data
+        return found
+
+    def _after_pooling(
+        self, modules: list[tuple[str, str]], hidden_size: int
+    ) -> tuple[Dense | Literal["normalize"], ...]:
+        if not modules:
+            # Without modules.json nothing names it, but nobody puts it there for nothing.
+            if self._json("1_Pooling/config.json") is not None:
+                self._check_pooling("1_Pooling", hidden_size)
+            return ()
+        names = [kind for kind, _ in modules]
+        if names[0] != "Pooling":
+            self._refuse(
+                f"has a {MODULES} with {names[0]} where Pooling is expected",
+                "run it with sentence-transformers",
+            )
+        self._check_pooling(modules[0][1], hidden_size)
+        after: list[Dense | Literal["normalize"]] = []
+        length = hidden_size
+        for kind, path in modules[1:]:
+            if kind == "Normalize":
+                after.append("normalize")
+            elif kind == "Dense":
+                dense = self._dense(path, length)
+                after.append(dense)
+                length = dense.out_features
+            else:
+                self._refuse(
+                    f"has a module {kind} behind the pooling ({MODULES}); only linear Dense and "
+                    "Normalize are computed here",
+                    "run it with sentence-transformers",
+                )
+        return tuple(after)
+
+    def _check_pooling(self, path: str, hidden_size: int) -> None:
+        file = f"{path}/config.json"
+        config = self._module_config(path)
+        flags = {
+            key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token"): value
+            for key, value in config.items()
+            if key.startswith("pooling_mode_")
+        }
+        old = [mode for mode, value in flags.items() if value] or (["mean"] if flags else [])
+        new = config.get("pooling_mode")
+        new = [new] if isinstance(new, str) else list(new or [])
+        if new and flags and any(flags.values()) and new != old:
+            self._refuse(
+                f"contradicts itself in {file}: pooling_mode is {new}, the flags say {old}",
+                "remove the wrong one",
+            )
+        modes = new or old or ["mean"]
+        if modes != ["lasttoken"]:
+            self._refuse(
+                f"pools by {' and '.join(map(repr, modes))} ({file}), and only the last token's "
+                "state is computed here",
+                f"use a model with last-token pooling such as {PUBLISHED['embedding']!r}, or run "
+                "this one with sentence-transformers",
+            )
+        for key in ("word_embedding_dimension", "embedding_dimension"):
+            if config.get(key, hidden_size) != hidden_size:
+                self._refuse(
+                    f"contradicts itself: {key} is {config[key]!r} in {file}, hidden_size is "
+                    f"{hidden_size} in config.json",
+                    "the files are of two models, download it again",
+                )
+
+    def _dense(self, path: str, length: int) -> Dense:
+        file = f"{path}/config.json"
+        config = self._module_config(path)
+        activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
+        inputs = config.get("module_input_name") or "sentence_embedding"
+        outputs = config.get("module_output_name") or inputs
+        for what, value, plain in (
+            ("activation_function", str(activation).rsplit(".", 1)[-1], "Identity"),
+            ("use_residual", bool(config.get("use_residual", False)), False),
+            ("module_input_name", inputs, "sentence_embedding"),
+            ("module_output_name", outputs, "sentence_embedding"),
+        ):
+            if value != plain:
+                self._refuse(
+                    f"has a Dense module with {what} {value!r} ({file}); only {plain!r} is "
+                    "computed here",
+                    "run it with sentence-transformers",
+                )
+        before, after = config.get("in_features"), config.get("out_features")
+        if before != length or not is_count(after):
+            self._refuse(
+                f"contradicts itself: the Dense module in {file} makes {after!r} numbers of "
+                f"{before!r}, and gets {length}",
+                "the files are of two models, download it again",
+            )
+        return Dense(path, length, after, bool(config.get("bias", True)))
+
+    # --- config_sentence_transformers.json, sentence_bert_config.json, tokenizer_config.json
+
+    def _prompts(self, settings: dict[str, Any]) -> tuple[str | None, str]:
+        """What stands before queries (None: the published frame) and before documents."""
+        if self._json(PROMPTS) is None:
+            return None, ""
+        prompts = settings.get("prompts") or {}
+        if not isinstance(prompts, dict) or not all(
+            isinstance(text, str | None) for text in prompts.values()
+        ):
+            self._refuse(f"has prompts in {PROMPTS} that are not texts", "mend the file")
+        query, document = prompts.get("query") or "", prompts.get("document") or ""
+        unused = [name for name in ("passage", "corpus") if prompts.get(name)]
+        if unused and not document:
+            logger.warning(
+                "%s has a prompt %r in %s, which sentence-transformers' encode_document does not "
+                "use and we do not either; name it 'document' to have it put before documents",
+                self.name,
+                unused[0],
+                PROMPTS,
+            )
+        return None if query == PUBLISHED_PROMPT else query, document
+
+    def _check_similarity(
+        self,
+        settings: dict[str, Any],
+        modules: list[tuple[str, str]],
+        after: tuple[Dense | Literal["normalize"], ...],
+    ) -> None:
+        similarity = settings.get("similarity_fn_name") or "cosine"
+        normalised = not modules or after[-1:] == ("normalize",)
+        if similarity == "cosine" or (similarity in ("dot", "dot_product") and normalised):
+            return
+        reason = "" if normalised else f", and its {MODULES} does not end in Normalize"
+        self._refuse(
+            f"compares vectors by {similarity!r} (similarity_fn_name in {PROMPTS}){reason}; "
+            "vectors have length 1 here, which other similarities than the cosine do not bear",
+            "run it with sentence-transformers",
+        )
+
+    def _max_length(self) -> int | None:
+        """Tokens that the checkpoint says to read, and what else its Transformer says."""
+        config = self._json(TRANSFORMER) or {}
+        for key in ("do_lower_case", "query_expansion", "query_length", "document_length"):
+            if config.get(key):
+                self._refuse(
+                    f"prepares texts with {key}={config[key]!r} ({TRANSFORMER}), which is not "
+                    "done here",
+                    "run it with sentence-transformers",
+                )
+        if any((config.get("processing_kwargs") or {}).values()):
+            self._refuse(
+                f"prepares texts with processing_kwargs={config['processing_kwargs']!r} "
+                f"({TRANSFORMER}), which is not done here",
+                "run it with sentence-transformers",
+            )
+        said = [
+            config.get("max_seq_length"),
+            (self._json(TOKENIZER) or {}).get("model_max_length"),
+        ]
+        limits = [int(n) for n in said if isinstance(n, int | float) and not isinstance(n, bool)]
+        if any(limit < 1 for limit in limits):
+            self._refuse(f"reads {min(limits)} tokens ({TRANSFORMER}, {TOKENIZER})", "mend it")
+        limit = min(limits, default=None)
+        positions = self.config.get("max_position_embeddings")
+        return None if limit is None or not is_count(positions) or limit >= positions else limit
+
+    # --- a reranker's head and frame
+
+    def _head(self, architecture: str, modules: list[tuple[str, str]]) -> Head:
+        if architecture == "Qwen3ForSequenceClassification":
+            if modules:
+                self._refuse(
+                    f"has a module {modules[0][0]} behind its classifier ({MODULES})",
+                    "run it with sentence-transformers",
+                )
+            return self._classifier()
+        if not modules:
+            return Head()
+        names = [kind for kind, _ in modules]
+        if names != ["LogitScore"]:
+            self._refuse(
+                f"has modules behind the transformer ({MODULES}: {', '.join(names)}) where only "
+                "LogitScore is computed",
+                "run it with sentence-transformers",
+            )
+        file = f"{modules[0][1]}/config.json"
+        config = self._module_config(modules[0][1])
+        if (taken := config.get("module_input_name", "causal_logits")) != "causal_logits":
+            self._refuse(f"scores {taken!r}, not causal_logits ({file})", "mend it")
+        true: Any
+        false: Any
+        true, false = config.get("true_token_id"), config.get("false_token_id")
+        rows = (true,) if false is None else (true, false)
+        vocabulary = self.config.get("vocab_size", 0)
+        if not all(is_count(row, 0) and row < vocabulary for row in rows) or true == false:
+            self._refuse(
+                f"scores by the tokens {true!r} and {false!r} ({file}), of which not all are ids "
+                f"below vocab_size={vocabulary} and different",
+                "download it again",
+            )
+        return Head("lm_head", rows)
+
+    def _classifier(self) -> Head:
+        """The head of a conversion to sequence classification, from its labels."""
+        labels = self.config.get("id2label")
+        said = self.config.get("num_labels")
+        if self.adapter is not None and (trained := trained_labels(self.adapter)) is not None:
+            labels, said = None, trained
+        if isinstance(labels, dict) and said is not None and said != len(labels):
+            self._refuse(
+                f"contradicts itself in config.json: num_labels is {said!r}, id2label has "
+                f"{len(labels)}",
+                "remove the wrong one",
+            )
+        count = said if said is not None else len(labels) if isinstance(labels, dict) else 2
+        if count == 1:
+            return Head("score", (0,))
+        if count != 2:
+            self._refuse(
+                f"is a classifier with {count!r} labels (id2label in config.json), and a reranker "
+                "has one or two",
+                self._advice,
+            )
+        if not isinstance(labels, dict):
+            return Head("score", (1, 0))
+        first, second = (str(labels.get(str(i), "")).casefold() for i in (0, 1))
+        plain = (first, second) == ("label_0", "label_1") or (first in _NO and second in _YES)
+        if not plain and not (first in _YES and second in _NO):
+            self._refuse(
+                "has labels of which it is not clear which one means relevant (id2label in "
+                f"config.json: {labels})",
+                "name them 'no' and 'yes' there",
+            )
+        return Head("score", (1, 0) if plain else (0, 1))
+
+    def _instruction(
+        self, settings: dict[str, Any], head: Head, modules: list[tuple[str, str]]
+    ) -> str | None:
+        """The default instruction, of a model that is asked in the published frame."""
+        activation = str(settings.get("activation_fn") or "").rsplit(".", 1)[-1]
+        if activation not in ("", "Sigmoid", "Identity", "Softmax"):
+            self._refuse(
+                f"has activation_fn {activation!r} ({PROMPTS}); scores are log-odds and their "
+                "sigmoid here",
+                "run it with sentence-transformers",
+            )
+        template = self._template()
+        try:
+            found = None if template is None else instruction_in(template)
+        except ForeignFrameError as error:
+            self._refuse(
+                f"is asked in another frame than the published rerankers: {error} ({TEMPLATE}, or "
+                f"chat_template in {TOKENIZER})",
+                "run it with sentence-transformers, or serve it with vLLM under its own template "
+                "and give its base_url",
+            )
+        if found is None:
+            modality = (self._json(TRANSFORMER) or {}).get("modality_config") or {}
+            bare = head.matrix == "score" and modality and "message" not in modality
+            if modules or bare:
+                file = f"{modules[0][1]}/config.json" if modules else TRANSFORMER
+                self._refuse(
+                    f"is a sentence-transformers reranker ({file}) without a chat template that "
+                    "takes a query and a document, so its prompt is not the published one",
+                    "run it with sentence-transformers",
+                )
+        prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+        if default is not None:
+            if not isinstance(prompts, dict) or not isinstance(prompts.get(default), str):
+                self._refuse(
+                    f"contradicts itself: default_prompt_name is {default!r} in {PROMPTS}, which "
+                    "has no such prompt",
+                    "mend the file",
+                )
+            found = str(prompts[default]) or found
+        return None if found == TASKS["web_search"] else found
+
+    def _template(self) -> str | None:
+        for files in (self.adapter, self.base):
+            if files is None:
+                continue
+            if (text := files.read(TEMPLATE)) is not None:
+                return text
+            found = (files.json(TOKENIZER) or {}).get("chat_template")
+            if isinstance(found, list):
+                found = next((t.get("template") for t in found if t.get("name") == "default"), None)
+            if isinstance(found, str):
+                return found
+        return None
+
+
+def trained_labels(adapter: Source) -> int | None:
+    """Rows of the score head that an adapter brings along; None if it brings none."""
+    from safetensors import SafetensorError, safe_open
+
+    path = adapter.fetch("adapter_model.safetensors")
+    if path is None:
+        return None
+    try:
+        with safe_open(path, "np") as opened:
+            for name in opened.keys():  # noqa: SIM118 - it is no dict
+                if name.endswith("score.weight"):
+                    return int(opened.get_slice(name).get_shape()[0])
+    except SafetensorError as error:
+        msg = f"{path} is damaged ({error}): download it again"
+        raise OSError(msg) from error
+    return None
+
+
+_YES = {"yes", "relevant", "true", "positive", "1"}
+_NO = {"no", "irrelevant", "not relevant", "not_relevant", "false", "negative", "0"}

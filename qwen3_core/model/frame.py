@@ -1,0 +1,65 @@
+"""Whether a chat template is the published rerankers' prompt."""
+
+import re
+from typing import Any
+
+from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
+
+QUERY, DOCUMENT, TASK = "a query 91", "a document 92", "An instruction 93"
+"""Stand for what a template is filled with."""
+
+TURNS = [{"role": "query", "content": QUERY}, {"role": "document", "content": DOCUMENT}]
+"""As sentence-transformers hands over a pair; the instruction is a system turn before them."""
+
+
+class ForeignFrameError(ValueError):
+    """A chat template puts query and document into another prompt."""
+
+
+def instruction_in(template: str) -> str | None:
+    """The default instruction in a chat template that is the published prompt.
+
+    Returns:
+        The instruction; None for a template that takes no query and no document, such as a chat
+        model's, and so says nothing of reranking.
+
+    Raises:
+        ForeignFrameError: If it makes another prompt of a query and a document, with where the two
+            begin to differ.
+    """
+    plain = _render(template, TURNS)
+    if plain is None or (QUERY not in plain and DOCUMENT not in plain):
+        return None
+    if "some-role" in (_render(template, [{"role": "some-role", "content": QUERY}]) or ""):
+        return None  # it takes any role and writes its name: a chat model's
+    before, after = _published("\0").split("\0")
+    match = re.fullmatch(f"{re.escape(before)}(.*?){re.escape(after)}", plain, re.DOTALL)
+    if match is None:
+        raise ForeignFrameError(_difference(plain, _published(TASKS["web_search"])))
+    told = _render(template, [{"role": "system", "content": TASK}, *TURNS]) or ""
+    if told != _published(TASK):
+        raise ForeignFrameError(_difference(told, _published(TASK)))
+    return match[1]
+
+
+def _published(instruction: str) -> str:
+    return rerank_frame(instruction, QUERY) + rerank_document(DOCUMENT) + RERANK_SUFFIX
+
+
+def _difference(found: str, published: str) -> str:
+    pairs = enumerate(zip(found, published, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(found), len(published)))
+    shown = slice(max(at - 20, 0), at + 30)
+    return f"it has {found[shown]!r} where theirs has {published[shown]!r}"
+
+
+def _render(template: str, turns: list[dict[str, str]]) -> str | None:
+    """A chat template's text for these turns; None if it does not take them."""
+    from jinja2 import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    try:
+        texts: Any = render_jinja_template([turns], chat_template=template)
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError):
+        return None
+    return str(texts[0][0])

@@ -1,0 +1,367 @@
+"""Arguments for the first stage: each one narrows the search, or is refused by its name."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from langchain_classic.retrievers import (
+    ContextualCompressionRetriever,
+    EnsembleRetriever,
+    MergerRetriever,
+    MultiQueryRetriever,
+    ParentDocumentRetriever,
+)
+from langchain_core.documents import Document
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_core.stores import InMemoryStore
+from langchain_core.tools import create_retriever_tool
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from langchain_milvus import Milvus
+from langchain_text_splitters import CharacterTextSplitter
+from pydantic import ValidationError
+
+from langchain_qwen3 import (
+    Qwen3Embeddings,
+    Qwen3Reranker,
+    Qwen3TwoStageRetriever,
+    create_rag_chain,
+    milvus_kwargs,
+)
+from tests.langchain.conftest import call
+
+QUESTION = "When does the contract end?"
+ONLY = "customer == 'acme'"
+ACME = [{"customer": "acme"}, {"customer": "bolt"}]
+CONTRACTS = ["Acme's contract ends in May.", "Bolt's contract ends in June."]
+
+FUNCS = ("invoke", "ainvoke")
+FILTER_NAMES = ("exp", "string_expr", "filter", "filters", "where", "Filter")
+"""What a Milvus store takes without a word, and uses not."""
+
+
+@pytest.fixture(scope="module")
+def one_milvus(tmp_path_factory, embeddings: Qwen3Embeddings) -> Milvus:
+    path = tmp_path_factory.mktemp("milvus") / "filters.db"
+    store = Milvus(**milvus_kwargs(embeddings, uri=str(path)))
+    store.add_texts(CONTRACTS, ids=["1", "2"], metadatas=ACME)
+    return store
+
+
+@pytest.fixture
+def milvus(one_milvus: Milvus) -> Milvus:
+    one_milvus._async_milvus_client = None  # it belongs to one event loop, a test has its own
+    return one_milvus
+
+
+@pytest.fixture(scope="module")
+def in_memory(embeddings: Qwen3Embeddings) -> InMemoryVectorStore:
+    store = InMemoryVectorStore(embeddings)
+    store.add_texts(CONTRACTS, metadatas=ACME)
+    return store
+
+
+@pytest.fixture
+def over(milvus: Milvus, reranker: Qwen3Reranker) -> Callable[..., Qwen3TwoStageRetriever]:
+    """A two-stage retriever over a first stage made from Milvus's retriever."""
+
+    def make(stage: Callable[[Any], Any], **settings: Any) -> Qwen3TwoStageRetriever:
+        first = stage(milvus.as_retriever())
+        return Qwen3TwoStageRetriever(retriever=first, reranker=reranker, **settings)
+
+    return make
+
+
+@pytest.fixture
+def retriever(milvus: Milvus, reranker: Qwen3Reranker) -> Qwen3TwoStageRetriever:
+    return Qwen3TwoStageRetriever(vectorstore=milvus, reranker=reranker)
+
+
+def customers(found: list[Document]) -> set[str]:
+    return {document.metadata["customer"] for document in found}
+
+
+class Naming(BaseRetriever):
+    """A retriever of one's own that names its argument."""
+
+    first: Any
+
+    def _get_relevant_documents(self, query, *, run_manager, expr=None):
+        return self.first.invoke(query, expr=expr)
+
+    async def _aget_relevant_documents(self, query, *, run_manager, expr=None):
+        return await self.first.ainvoke(query, expr=expr)
+
+
+class Swallowing(BaseRetriever):
+    """A retriever of one's own that takes any argument and uses none."""
+
+    first: Any
+
+    def _get_relevant_documents(self, query, *, run_manager, **kwargs):
+        return self.first.invoke(query)
+
+
+class Bare(BaseRetriever):
+    first: Any
+
+    def _get_relevant_documents(self, query, *, run_manager):
+        return self.first.invoke(query)
+
+
+def multi_query(first: Any) -> MultiQueryRetriever:
+    return MultiQueryRetriever.from_llm(first, FakeListChatModel(responses=[QUESTION]))
+
+
+def compression(first: Any) -> ContextualCompressionRetriever:
+    return ContextualCompressionRetriever(
+        base_compressor=Qwen3Reranker(model="tiny"), base_retriever=first
+    )
+
+
+def ensemble(first: Any) -> EnsembleRetriever:
+    return EnsembleRetriever(retrievers=[first], weights=[1])
+
+
+def parent(first: Any) -> ParentDocumentRetriever:
+    return ParentDocumentRetriever(
+        vectorstore=first.vectorstore,
+        docstore=InMemoryStore(),
+        child_splitter=CharacterTextSplitter(),
+    )
+
+
+def taking(first: Any) -> Callable[..., list[Document]]:
+    def search(query: str, expr: str | None = None) -> list[Document]:
+        found: list[Document] = first.invoke(query, expr=expr)
+        return found
+
+    return search
+
+
+ARRIVES: dict[str, Callable[[Any], Any]] = {
+    "the store's": lambda first: first,
+    "mmr": lambda first: first.model_copy(update={"search_type": "mmr"}),
+    "bound": lambda first: first.bind(k=2),
+    "retried": lambda first: first.with_retry(),
+    "configurable": lambda first: first.configurable_fields(
+        search_kwargs=ConfigurableField(id="search_kwargs")
+    ),
+    "compression": compression,
+    "head of a chain": lambda first: first | RunnableLambda(list),
+    "fallbacks": lambda first: first.with_fallbacks([first]),
+    "function": lambda first: RunnableLambda(taking(first)),
+    "own, named": lambda first: Naming(first=first),
+    "two-stage": lambda first: Qwen3TwoStageRetriever(
+        retriever=first, reranker=Qwen3Reranker(model="tiny")
+    ),
+}
+DROPPED: dict[str, Callable[[Any], Any]] = {
+    "ensemble": ensemble,
+    "merger": lambda first: MergerRetriever(retrievers=[first]),
+    "multi-query": multi_query,
+    "parent": parent,
+    "compression of an ensemble": lambda first: compression(ensemble(first)),
+    "fallback to an ensemble": lambda first: first.with_fallbacks([ensemble(first)]),
+    "behind a function": lambda first: RunnableLambda(str.strip) | first,
+    "function": lambda first: RunnableLambda(lambda q: first.invoke(q)),
+    "function of any": lambda first: RunnableLambda(lambda q, **kwargs: first.invoke(q)),
+    "own": lambda first: Bare(first=first),
+    "own, any argument": lambda first: Swallowing(first=first),
+    "two-stage of an ensemble": lambda first: Qwen3TwoStageRetriever(
+        retriever=ensemble(first), reranker=Qwen3Reranker(model="tiny")
+    ),
+}
+
+
+def ways(retriever: Any, **arguments: Any) -> Iterator[Any]:
+    """The ways to hand a call's arguments over, each called with the question."""
+    yield lambda func: call(retriever, func, QUESTION, **arguments)
+    yield lambda func: call(retriever.bind(**arguments), func, QUESTION)
+    yield lambda func: call(retriever.bind(**arguments).with_config(tags=["a"]), func, QUESTION)
+    yield lambda func: call(retriever, func, QUESTION, search_kwargs=arguments)
+
+
+@pytest.mark.parametrize("stage", ARRIVES.values(), ids=ARRIVES)
+@pytest.mark.parametrize("func", FUNCS)
+async def test_a_filter_reaches_the_search(over, stage, func):
+    retriever = over(stage)
+    assert customers(await call(retriever, func, QUESTION)) == {"acme", "bolt"}
+    for way in ways(retriever, expr=ONLY):
+        assert customers(await way(func)) == {"acme"}
+    own = over(stage, search_kwargs={"expr": ONLY})
+    assert customers(await call(own, func, QUESTION)) == {"acme"}
+
+
+@pytest.mark.parametrize("stage", DROPPED.values(), ids=DROPPED)
+@pytest.mark.parametrize("func", FUNCS)
+async def test_a_filter_that_would_be_dropped_is_refused(over, stage, func):
+    retriever = over(stage)
+    for way in ways(retriever, expr=ONLY):
+        with pytest.raises(TypeError, match="expr= would not reach the search"):
+            await way(func)
+    with pytest.raises(ValidationError, match="search_kwargs: expr= would not reach the search"):
+        over(stage, search_kwargs={"expr": ONLY})
+
+
+def test_a_first_stage_that_drops_what_is_bound_to_it_is_refused(over):
+    with pytest.raises(ValidationError, match="expr= would not reach the search: EnsembleRetr"):
+        over(lambda first: ensemble(first).bind(expr=ONLY))
+
+
+@pytest.mark.parametrize("name", FILTER_NAMES)
+@pytest.mark.parametrize("func", FUNCS)
+async def test_milvus_is_given_no_name_that_it_ignores(retriever, name, func):
+    for way in ways(retriever, **{name: ONLY}):
+        with pytest.raises(TypeError, match=rf"{name}= would not .* did you mean expr=\?"):
+            await way(func)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("topk", "k"), ("limit", "k"), ("threshold", "score_threshold"), ("top_k", "k")],
+)
+def test_a_setting_under_another_name_is_refused(retriever, name, meant):
+    with pytest.raises(TypeError, match=rf"unknown argument '{name}': did you mean {meant}\?"):
+        retriever.invoke(QUESTION, **{name: 1})
+
+
+@pytest.mark.parametrize("name", [*FILTER_NAMES, "fetch_k", "ranker_type", "nonsense"])
+def test_a_wrong_name_in_the_constructor_is_refused(milvus, reranker, name):
+    wrong = {name: ONLY}
+    with pytest.raises(ValidationError, match=f"search_kwargs: {name}= would not reach"):
+        Qwen3TwoStageRetriever(vectorstore=milvus, reranker=reranker, search_kwargs=wrong)
+    with pytest.raises(ValidationError, match=f"search_kwargs: {name}= would not reach"):
+        Qwen3TwoStageRetriever(
+            retriever=milvus.as_retriever(search_kwargs=wrong), reranker=reranker
+        )
+
+
+def test_a_copy_is_checked_too(retriever):
+    copy = retriever.model_copy(update={"search_kwargs": {"expr": ONLY}})
+    assert customers(copy.invoke(QUESTION)) == {"acme"}
+    with pytest.raises(ValidationError, match="exp= would not reach the search"):
+        retriever.model_copy(update={"search_kwargs": {"exp": ONLY}})
+    with pytest.raises(ValidationError, match="unknown argument 'search_kwarg'"):
+        retriever.model_copy(update={"search_kwarg": {"expr": ONLY}})
+
+
+def test_search_kwargs_changed_afterwards_are_checked_in_the_call(retriever):
+    changed = retriever.model_copy()
+    changed.search_kwargs = {"exp": ONLY}
+    with pytest.raises(TypeError, match="exp= would not reach the search"):
+        changed.invoke(QUESTION)
+
+
+def test_a_calls_search_kwargs_are_a_dictionary_without_k(retriever):
+    with pytest.raises(TypeError, match="search_kwargs must be a dictionary, got str"):
+        retriever.invoke(QUESTION, search_kwargs=ONLY)
+    with pytest.raises(TypeError, match="search_kwargs holds 'k'"):
+        retriever.invoke(QUESTION, search_kwargs={"k": 5})
+
+
+def test_what_milvus_honours_is_handed_on(retriever):
+    assert retriever.invoke(QUESTION, partition_names=["_default"], offset=2) == []
+    assert len(retriever.invoke(QUESTION, param={"params": {"ef": 20}}, timeout=30)) == 2
+
+
+def test_a_hybrid_search_has_other_arguments(tmp_path, embeddings, reranker):
+    store = Milvus(**milvus_kwargs(embeddings, uri=str(tmp_path / "h.db"), hybrid=True))
+    store.add_texts(CONTRACTS, ids=["1", "2"], metadatas=ACME)
+    retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker)
+    assert customers(retriever.invoke(QUESTION, expr=ONLY, fetch_k=5)) == {"acme"}
+    with pytest.raises(TypeError, match="ignore_growing= would not reach the search"):
+        retriever.invoke(QUESTION, ignore_growing=True)
+
+
+# Other stores
+
+
+def test_a_store_that_names_its_filter_far_down(in_memory, reranker):
+    retriever = Qwen3TwoStageRetriever(vectorstore=in_memory, reranker=reranker)
+    only = lambda document: document.metadata["customer"] == "acme"  # noqa: E731
+    assert customers(retriever.invoke(QUESTION, filter=only)) == {"acme"}
+    for name in ("expr", "filters", "where"):
+        with pytest.raises(TypeError, match=rf"{name}= would not .* did you mean filter=\?"):
+            retriever.invoke(QUESTION, None, **{name: only})
+    with pytest.raises(TypeError, match="fetch_k= would not reach the search"):
+        retriever.invoke(QUESTION, fetch_k=3)
+    mmr = Qwen3TwoStageRetriever(
+        retriever=in_memory.as_retriever(search_type="mmr"), reranker=reranker
+    )
+    assert len(mmr.invoke(QUESTION, fetch_k=2)) == 2
+
+
+class Opaque(VectorStore):
+    """A store that takes any argument and names none."""
+
+    def similarity_search(self, query, k=4, **kwargs):
+        return [Document(text) for text in CONTRACTS]
+
+    @classmethod
+    def from_texts(cls, texts, embedding, metadatas=None, **kwargs):
+        raise NotImplementedError
+
+
+def test_a_store_that_names_nothing_takes_nothing_of_us(reranker):
+    retriever = Qwen3TwoStageRetriever(vectorstore=Opaque(), reranker=reranker)
+    assert len(retriever.invoke(QUESTION)) == 2
+    with pytest.raises(TypeError, match=r"filter= would not .*as_retriever\(search_kwargs="):
+        retriever.invoke(QUESTION, filter="x")
+    way_out = Opaque().as_retriever(search_kwargs={"filter": "x"})
+    assert len(Qwen3TwoStageRetriever(retriever=way_out, reranker=reranker).invoke(QUESTION)) == 2
+
+
+# For a chain or an agent that is already built
+
+
+FIELD = ConfigurableField(id="search_kwargs")
+MINE: Any = {"configurable": {"search_kwargs": {"expr": ONLY}}}
+
+
+def chain_of(retriever: Any) -> Any:
+    return create_rag_chain(retriever, FakeListChatModel(responses=["In May [1]."] * 4))
+
+
+@pytest.mark.parametrize("func", FUNCS)
+async def test_a_config_narrows_a_chain_that_is_built(retriever, func):
+    chain = chain_of(retriever.configurable_fields(search_kwargs=FIELD))
+    assert customers((await call(chain, func, QUESTION, MINE))["context"]) == {"acme"}
+    assert customers((await call(chain, func, QUESTION))["context"]) == {"acme", "bolt"}
+    wrong = {"configurable": {"search_kwargs": {"exp": ONLY}}}
+    with pytest.raises(ValidationError, match="exp= would not reach the search"):
+        await call(chain, func, QUESTION, wrong)
+
+
+def test_a_config_narrows_an_agents_tool(retriever):
+    use = {"name": "search", "args": {"query": QUESTION}, "id": "1", "type": "tool_call"}
+
+    def tool(of: Any) -> Any:
+        return create_retriever_tool(
+            of, "search", "Searches.", response_format="content_and_artifact"
+        )
+
+    configurable = retriever.configurable_fields(search_kwargs=FIELD)
+    assert customers(tool(configurable).invoke(use, MINE).artifact) == {"acme"}
+    assert customers(tool(retriever.bind(expr=ONLY)).invoke(use).artifact) == {"acme"}
+    with pytest.raises(TypeError, match="configurable'] holds search_kwargs"):
+        tool(retriever).invoke(use, MINE)
+
+
+def test_a_config_reaches_the_members_of_an_ensemble(over):
+    members = over(lambda first: ensemble(first.configurable_fields(search_kwargs=FIELD)))
+    assert customers(members.invoke(QUESTION, MINE)) == {"acme"}
+
+
+@pytest.mark.parametrize("name", ["search_kwargs", "expr", "filter"])
+@pytest.mark.parametrize("func", FUNCS)
+async def test_a_config_that_nothing_reads_is_refused(retriever, over, name, func):
+    config: Any = {"configurable": {name: ONLY}}
+    for of in (retriever, retriever.with_config(config), over(ensemble), chain_of(retriever)):
+        with pytest.raises(TypeError, match=rf"configurable'\] holds {name}"):
+            await call(of, func, QUESTION, config)
+
+
+def test_other_entries_of_a_config_are_left_alone(retriever):
+    assert len(retriever.invoke(QUESTION, {"configurable": {"thread_id": "1"}})) == 2
