@@ -8,7 +8,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, fie
 
 from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.common.docstrings import fields_documented
-from qwen3_core.common.validation import check_texts
+from qwen3_core.common.validation import check_query, check_texts
 from qwen3_core.components import make_embedder, settings_of
 from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
@@ -150,12 +150,12 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         return self._embedder.fingerprint
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        vectors = self.embedder.embed_queries([query])
+        vectors = self.embedder.embed_queries([check_query(query)])
         embedding: Embedding = vectors[0].tolist()
         return embedding
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        vectors = await self.embedder.aembed_queries([query])
+        vectors = await self.embedder.aembed_queries([check_query(query)])
         embedding: Embedding = vectors[0].tolist()
         return embedding
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qwen3_core._version import __version__
 
 if TYPE_CHECKING:
+    from qwen3_core.common.validation import QueryError
     from qwen3_core.embedder import Embedder
     from qwen3_core.engine.worker import EngineClosedError, Stats
     from qwen3_core.ranking import Ranked
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Embedder",
     "EngineClosedError",
+    "QueryError",
     "Ranked",
     "RemoteEmbedder",
     "RemoteReranker",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "Embedder": "embedder",
     "EngineClosedError": "engine.worker",
+    "QueryError": "common.validation",
     "Ranked": "ranking",
     "RemoteEmbedder": "remote",
     "RemoteReranker": "remote",

@@ -141,6 +141,12 @@ def test_model_and_model_name_are_one_setting(component, tmp_path):
     assert component(model="tiny", model_name="tiny").model == "tiny"
 
 
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_an_instruction_in_the_model_cards_form_is_refused(component):
+    with pytest.raises(ValueError, match="pass the sentence alone, 'Given a claim, find it'"):
+        component(model="tiny", instruction="Instruct: Given a claim, find it\nQuery:")
+
+
 @pytest.mark.parametrize("component", [Qwen3Embeddings, Qwen3Reranker, Qwen3CrossEncoder])
 def test_model_name_can_be_assigned_where_model_can(component, tmp_path):
     made = component(model="tiny")

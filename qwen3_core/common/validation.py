@@ -7,6 +7,13 @@ MIN_DIMENSIONS = 32
 """Smallest Matryoshka dimension the models were trained for (model cards: "32 to full")."""
 
 
+class QueryError(ValueError):
+    """A query that cannot be asked: it is blank, or no tokenizer can read it.
+
+    The fault is the asker's: a web application answers it with a status of 4xx.
+    """
+
+
 def check_text(text: object, what: str) -> str:
     """Return `text` if it is a string that can be encoded as UTF-8.
 
@@ -51,12 +58,15 @@ def check_query(query: object) -> str:
 
     Raises:
         TypeError: If it is not a string.
-        ValueError: If it is blank (it would retrieve at random) or holds a lone surrogate.
+        QueryError: If it is blank (it would retrieve at random) or holds a lone surrogate.
     """
-    text = check_text(query, "query")
+    try:
+        text = check_text(query, "query")
+    except ValueError as error:
+        raise QueryError(str(error)) from None
     if not text.strip():
         msg = f"query is blank ({text!r:.20}): there is nothing to search for"
-        raise ValueError(msg)
+        raise QueryError(msg)
     return text
 
 

@@ -322,7 +322,7 @@ def test_what_is_no_string_is_refused(embed_model, bad):
     kind = type(bad).__name__
     with pytest.raises(TypeError, match=rf"documents\[0\] must be a string, got {kind}"):
         embed_model.get_text_embedding(bad)
-    with pytest.raises(TypeError, match=rf"queries\[0\] must be a string, got {kind}"):
+    with pytest.raises(TypeError, match=rf"query must be a string, got {kind}"):
         embed_model.get_query_embedding(bad)
     with pytest.raises(TypeError, match=rf"texts\[1\] must be a string, got {kind}"):
         embed_model.get_text_embedding_batch(["fine", bad])

@@ -39,7 +39,7 @@ from qwen3_core.model.packing import TokenSequence, Work, next_pack
 from qwen3_core.prompts import CONTROL_TOKENS, resolve_instruction
 from qwen3_core.rag import cited, fence
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server, ServerError
-from qwen3_core.remote import component as remote_component
+from qwen3_core.remote import model as remote_model
 from qwen3_core.remote.client import Client
 from qwen3_core.remote.server import check_base_url, check_key
 from qwen3_core.tokenizer import Qwen3Tokenizer
@@ -253,7 +253,7 @@ def read_replies(reply, models, kind, check):
     async def post(self, path, body, texts):
         return reply
 
-    remote_component._known.clear()
+    remote_model._known.clear()
     server = Server(kind=kind, self_check=check)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -273,7 +273,7 @@ def read_replies(reply, models, kind, check):
             else:
                 assert len(found) == 2
                 assert np.isfinite(found).all()
-    remote_component._known.clear()
+    remote_model._known.clear()
 
 
 # Arguments of every type
