@@ -128,6 +128,7 @@ def test_a_missing_extra_is_named(command, capsys, monkeypatch):
     assert 'needs no-such-package: run `pip install "qwen3-retrieval[evaluation]"`' in text
 
 
+@pytest.mark.integration
 def test_importing_it_needs_no_extra():
     code = (
         "import sys\n"

@@ -278,6 +278,7 @@ def test_ask_shows_both_orders(cache):
         ask_question("What?", [], SETTINGS)
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
 def test_a_run_that_was_killed_goes_on(cache, tmp_path, embedded):
     path = tmp_path / "cache"

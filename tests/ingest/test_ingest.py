@@ -160,6 +160,7 @@ def test_the_same_weights_under_another_name_change_nothing(framework, ingest, t
     assert "were made with model tiny (weights" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_run_with_nothing_to_do_loads_no_model(framework, ingest, corpus, uri):
     """In a process of its own, where torch, without which there are no weights, stays away."""
     assert ingest(framework) == 0
@@ -615,6 +616,7 @@ def test_a_wrong_command_is_exit_code_2(ingest, arguments, error, capsys):
     assert error in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_second_run_at_the_same_time_is_refused(ingest, corpus, uri):
     """Through the real command, in a process of its own, while this one has the database open."""
     pytest.importorskip("langchain_text_splitters")
