@@ -557,6 +557,7 @@ def embed_in_child(embedder: Embedder) -> list[float]:
     return vector
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_processes_compute_the_same(embedder, method):
@@ -568,6 +569,7 @@ def test_child_processes_compute_the_same(embedder, method):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_forked_amid_work_does_not_hang(embedder, gate):
@@ -603,6 +605,7 @@ def run_script(code: str, timeout: float = 120, **env: str) -> subprocess.Comple
     )
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_does_not_wait_for_openmp_threads_it_has_not():
     done = run_script(
@@ -633,6 +636,7 @@ def test_a_forked_child_does_not_wait_for_openmp_threads_it_has_not():
     assert done.stdout == "ended 0\n"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("first", ["concurrent.futures.thread", "qwen3_core.engine.engine"])
 def test_exit_with_queued_work_does_not_wait_for_it(first):
     done = run_script(
@@ -655,6 +659,7 @@ def test_exit_with_queued_work_does_not_wait_for_it(first):
     assert done.stdout == "leaving True\n"
 
 
+@pytest.mark.integration
 def test_keyboard_interrupt_leaves_a_usable_engine():
     done = run_script(
         """
@@ -678,6 +683,7 @@ def test_keyboard_interrupt_leaves_a_usable_engine():
     assert done.stdout.split() == ["interrupted", "True", "0"]
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 def test_sigterm_under_load_ends_the_process_at_once():
     code = """
