@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwen3_core.model.adapters import merge_adapter
-from qwen3_core.model.description import Dense, Description, Head, describe, tokenizer_source
+from qwen3_core.model.description import (
+    Dense,
+    Description,
+    Head,
+    describe,
+    tokenizer_source,
+    trained_labels,
+)
 from qwen3_core.model.files import HEAD, INDEX, WEIGHTS, commit_of, shard_names, weight_files
 from qwen3_core.model.source import PUBLISHED, Source, foreign_weights, what_to_give
 from qwen3_core.prompts import END_OF_TEXT
@@ -20,10 +27,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen3Model
 
+    from qwen3_core.model.packing import TokenSequence
     from qwen3_core.model.probe import Probe
     from qwen3_core.model.weights import Weights
 
 logger = logging.getLogger(__name__)
+
+SCORE = "score.weight"
+"""The matrix of a model that was converted to sequence classification: a row per label."""
 
 Linear = tuple[np.ndarray, np.ndarray | None]
 """Weight, (out_features, in_features) float32, and bias, (out_features,), of a linear map."""
@@ -126,8 +137,8 @@ def load(
 ) -> Checkpoint:
     """Load a checkpoint and check that it is what it should be.
 
-    Weights are read layer by layer, and packed or quantised before the next layer is read. Those of
-    an adapter's base are read whole, and merged, before that.
+    Weights are read layer by layer, and packed or quantised before the next layer is read. Only an
+    adapter is merged into the whole model first.
 
     Args:
         name: Hub name, local folder, or "tiny" for the bundled pair.
@@ -143,53 +154,36 @@ def load(
             incomplete, too many, of other shapes or not finite, or an argument is out of range.
         ImportError: If it is an adapter and `peft` is not installed.
     """
-    import torch
-    from safetensors import SafetensorError
-
     from qwen3_core.model.buffers import is_out_of_memory
-    from qwen3_core.model.linear import pack
-    from qwen3_core.model.probe import Probe, probe_sequences
-    from qwen3_core.model.weights import Weights, check_finite
+    from qwen3_core.model.probe import probe_sequences
+    from qwen3_core.model.weights import Weights
 
-    description = describe(str(name), kind, revision)
+    known = describe(str(name), kind, revision)
     try:
-        config = _config(str(name), description)
-        tokenizer = _tokenizer(description.path("tokenizer.json"), str(name))
+        config = _config(str(name), known)
+        tokenizer = _tokenizer(known.path("tokenizer.json"), str(name))
         _check_end_of_text(str(name), kind, tokenizer)
         _check_fit(str(name), config, tokenizer)
         device = resolve_device(device)
         resolved = resolve_dtype(dtype, device, config.hidden_size)
-        weights = Weights(str(name), _weight_files(description.base))
         after_pooling = tuple(
-            _linear(description, step) if isinstance(step, Dense) else None
-            for step in description.after_pooling
+            _linear(known, step) if isinstance(step, Dense) else None
+            for step in known.after_pooling
         )
-        for step, linear in zip(description.after_pooling, after_pooling, strict=True):
-            for part in linear or ():
-                if isinstance(step, Dense) and part is not None:
-                    check_finite(str(name), f"{step.path}/linear", torch.from_numpy(part))
-        if description.adapter is None:
-            model = _skeleton(config, resolved)
-            row = _row_of_file(model, weights, description.head, tokenizer)
-            weights.fill(model.embed_tokens, "embed_tokens.", resolved, device)
-            weights.fill(model.norm, "norm.", resolved, device)
+        weights = Weights(str(name), _weight_files(known.base))
+        if known.adapter is None:
+            model = _skeleton(config, resolved, device)
+            head = _checked_head(model, weights, known.head, config, tokenizer)
+            filled = weights
         else:
-            head, adapter = description.head, description.adapter
-            model, row = _merged(str(name), adapter, head, config, weights, resolved, tokenizer)
-            model.to(device)
-        model.rotary_emb.to(device)
-        probe = None
+            model, head = _merged(known, config, weights, tokenizer, resolved, device)
+            filled = None
+        sequences = None
         if dtype == "int8":
             sequences = probe_sequences(tokenizer, kind, config.max_position_embeddings)
-            probe = Probe(model, sequences)
-        for index, layer in enumerate(model.layers):
-            if description.adapter is None:
-                weights.fill(layer, f"layers.{index}.", resolved, device)
-            if probe is not None:
-                probe.run(layer)
-            pack(layer, int8=probe is not None)
-    except (OSError, SafetensorError) as error:
-        if reason := foreign_weights(description.base):
+        probe = _read(model, filled, resolved, device, sequences)
+    except OSError as error:
+        if reason := foreign_weights(known.base):
             raise OSError(reason) from None
         msg = f"could not load the {kind} model {str(name)!r}: {error}\n{what_to_give(kind)}"
         raise OSError(msg) from error
@@ -202,14 +196,184 @@ def load(
             f"({_in_short(error)}): download it again"
         )
         raise ValueError(msg) from error
-    logger.info("loaded %s on %s in %s", name, device, "int8" if probe else resolved)
+    logger.info("loaded %s on %s in %s", name, device, dtype if probe else resolved)
     return Checkpoint(
-        *(str(name), model, row, tokenizer, config.max_position_embeddings),
-        description.folder,
-        description,
+        *(str(name), model, head, tokenizer, config.max_position_embeddings, known.folder, known),
         after_pooling=after_pooling,
         probe=probe,
     )
+
+
+def _skeleton(config: Any, dtype: "torch.dtype", device: str, matrix: str | None = None) -> Any:
+    """A model whose parameters have shapes and no memory.
+
+    Args:
+        config: The checkpoint's.
+        dtype: Of its parameters.
+        device: Where it will run.
+        matrix: None for a Qwen3Model; "lm_head" or "score" for one with this head around it.
+    """
+    import torch
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+    )
+
+    classes: dict[str | None, Any] = {
+        None: AutoModel,
+        "lm_head": AutoModelForCausalLM,
+        "score": AutoModelForSequenceClassification,
+    }
+    with torch.device("meta"):
+        model = classes[matrix].from_config(
+            config,
+            dtype=dtype,
+            # We have our own. A checkpoint could name compiled code on the hub instead.
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+        )
+    inner = model if matrix is None else model.model
+    # Its frequencies are in no file.
+    inner.rotary_emb = type(inner.rotary_emb)(config=inner.config).to(device)
+    return model.eval().requires_grad_(False)
+
+
+def _checked_head(
+    model: Any, weights: "Weights", head: Head | None, config: Any, tokenizer: Qwen3Tokenizer
+) -> np.ndarray | None:
+    """A reranker's head, (hidden_size,) float32, once the files are known to hold what is needed.
+
+    Raises:
+        ValueError: If they do not, or hold more.
+    """
+    keys = {key for key, _ in model.named_parameters()}
+    if head is None:
+        weights.check(keys, spare=[HEAD])
+        return None
+    key = _head_key(config, weights) if head.matrix == "lm_head" else SCORE
+    weights.check(keys | {key}, spare=[HEAD])
+    rows = weights.rows(key, _ids(head, tokenizer)).numpy()
+    difference: np.ndarray = rows[0] - rows[1] if len(rows) == 2 else rows[0]
+    return difference
+
+
+def _ids(head: Head, tokenizer: Qwen3Tokenizer) -> list[int]:
+    return [tokenizer.word_id(row) if isinstance(row, str) else row for row in head.rows]
+
+
+def _head_key(config: Any, weights: "Weights") -> str:
+    """The matrix that the rows of a language-model head are of."""
+    tied = bool(config.tie_word_embeddings) and HEAD not in weights
+    return "embed_tokens.weight" if tied else HEAD
+
+
+def _merged(
+    known: Description,
+    config: Any,
+    weights: "Weights",
+    tokenizer: Qwen3Tokenizer,
+    dtype: "torch.dtype",
+    device: str,
+) -> tuple[Any, np.ndarray | None]:
+    """The whole model with its adapter merged, and its head: (hidden_size,) float32.
+
+    Raises:
+        ValueError: If the base's weights or the adapter do not fit.
+    """
+    import torch
+
+    head, adapter = known.head, known.adapter
+    if adapter is None:  # asked for by no caller
+        msg = "there is no adapter"
+        raise AssertionError(msg)
+    whole = _skeleton(config, dtype, device, None if head is None else head.matrix)
+    inner = whole if head is None else whole.model
+    keys = {key for key, _ in inner.named_parameters()}
+    brought = False
+    if head is not None and head.matrix == "score":
+        brought = SCORE not in weights
+        if brought and trained_labels(adapter) is None:
+            msg = (
+                f"the adapter {known.name!r} brings no {SCORE}, and its base has none: its scores "
+                "would be random. Save it with modules_to_save=['score']"
+            )
+            raise ValueError(msg)
+        wanted = set() if brought else {SCORE}
+    else:
+        wanted = set() if head is None else {_head_key(config, weights)}
+    weights.check(keys | wanted, spare=[HEAD])
+    weights.fill(inner, "", dtype, device)
+    if head is not None and head.matrix == "lm_head":
+        if HEAD in wanted:
+            weights.fill(whole.lm_head, "lm_head.", dtype, device)
+        else:
+            whole.lm_head.weight = inner.embed_tokens.weight
+    elif head is not None and not brought:
+        weights.fill(whole.score, "score.", dtype, device)
+    elif head is not None:
+        empty = torch.zeros(whole.score.weight.shape, dtype=dtype, device=device)
+        whole.score.weight = torch.nn.Parameter(empty, requires_grad=False)
+    whole = merge_adapter(whole, known.name, adapter)
+    for parameter in whole.parameters():  # what an adapter saves whole may be of another dtype
+        parameter.data = parameter.data.to(dtype)
+        if not torch.isfinite(parameter).all():
+            msg = f"the adapter {known.name!r} makes weights NaN or infinite: train it again"
+            raise ValueError(msg)
+    whole.eval().requires_grad_(False)
+    if head is None:
+        return whole, None
+    matrix = whole.score if head.matrix == "score" else whole.lm_head
+    rows = [matrix.weight[i].float().numpy(force=True) for i in _ids(head, tokenizer)]
+    return whole.model, rows[0] - rows[1] if len(rows) == 2 else rows[0]
+
+
+def _read(
+    model: Any,
+    weights: "Weights | None",
+    dtype: "torch.dtype",
+    device: str,
+    sequences: "list[TokenSequence] | None",
+) -> "Probe | None":
+    """Read a model's weights, layer by layer, each brought into its final form before the next.
+
+    Args:
+        model: What `_skeleton` made.
+        weights: The checkpoint's; None if the model has them already.
+        dtype: To convert them to.
+        device: To put them on.
+        sequences: What to compute exactly on the way, before a layer becomes integers; None leaves
+            the layers in their dtype.
+
+    Returns:
+        What was computed exactly.
+    """
+    from qwen3_core.model.linear import pack
+    from qwen3_core.model.probe import Probe
+
+    if weights is not None:
+        weights.fill(model.embed_tokens, "embed_tokens.", dtype, device)
+        weights.fill(model.norm, "norm.", dtype, device)
+    probe = None if sequences is None else Probe(model, sequences)
+    for index, layer in enumerate(model.layers):
+        if weights is not None:
+            weights.fill(layer, f"layers.{index}.", dtype, device)
+        if probe is not None:
+            probe.run(layer)
+        pack(layer, int8=probe is not None)
+    return probe
+
+
+def _weight_files(base: Source) -> list[Path]:
+    """The files of a checkpoint's weights, downloaded if need be."""
+    commit = commit_of(base.folder)  # of config.json: the branch may have moved since
+    if base.local or commit is None or replace(base, revision=commit).fetch(WEIGHTS):
+        return weight_files(base.folder)
+    if index := base.path(INDEX):
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(base.place, revision=commit, allow_patterns=shard_names(index))
+    return weight_files(base.folder)
 
 
 def vector_length(name: str | Path, *, revision: str | None = None) -> int:
@@ -230,120 +394,6 @@ def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None)
     except OSError as error:
         msg = f"could not load the tokenizer of {str(name)!r}: {error}\n{what_to_give(kind)}"
         raise OSError(msg) from error
-
-
-def _weight_files(base: Source) -> list[Path]:
-    """The files of a checkpoint's weights, downloaded if need be."""
-    if base.local:
-        return weight_files(base.folder)
-    # Of the commit that its small files are of: the branch may have moved since.
-    base = replace(base, revision=commit_of(base.folder) or base.revision)
-    index = base.path(INDEX)
-    if base.fetch(WEIGHTS) is None and index is not None:
-        from huggingface_hub import snapshot_download
-
-        snapshot_download(base.place, revision=base.revision, allow_patterns=shard_names(index))
-    return weight_files(base.folder)
-
-
-def _skeleton(config: Any, dtype: "torch.dtype", matrix: str | None = None) -> Any:
-    """A model whose parameters have shapes and no memory; with the matrix of its head, or without.
-
-    Args:
-        config: Of the checkpoint.
-        dtype: That the parameters will have.
-        matrix: "lm_head" or "score"; None for the base model alone.
-    """
-    import torch
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    classes: dict[str | None, Any] = {
-        None: AutoModel,
-        "lm_head": AutoModelForCausalLM,
-        "score": AutoModelForSequenceClassification,
-    }
-    with torch.device("meta"):
-        model = classes[matrix].from_config(
-            config,
-            dtype=dtype,
-            # We have our own. A checkpoint could name compiled code on the hub instead.
-            attn_implementation="sdpa",
-            trust_remote_code=False,
-        )
-    base = model if matrix is None else model.model
-    base.rotary_emb = type(base.rotary_emb)(config=base.config)  # its numbers are in no file
-    return model.eval().requires_grad_(False)
-
-
-def _row_of_file(
-    model: Any, weights: "Weights", head: Head | None, tokenizer: Qwen3Tokenizer
-) -> np.ndarray | None:
-    """A reranker's row, read without the rest of its matrix; None of an embedding model.
-
-    Raises:
-        ValueError: If weights are missing or left over.
-    """
-    keys = {key for key, _ in model.named_parameters()}
-    if head is None:
-        weights.check(keys, spare=[HEAD])
-        return None
-    key = f"{head.matrix}.weight"
-    if key == HEAD and HEAD not in weights and model.config.tie_word_embeddings:
-        key = "embed_tokens.weight"
-    weights.check(keys | {key}, spare=[HEAD])
-    return _row(weights.rows(key, _ids(head, tokenizer)))
-
-
-def _merged(
-    name: str,
-    adapter: Source,
-    head: Head | None,
-    config: Any,
-    weights: "Weights",
-    dtype: "torch.dtype",
-    tokenizer: Qwen3Tokenizer,
-) -> tuple[Any, np.ndarray | None]:
-    """The base model with an adapter merged into it, and a reranker's row."""
-    from qwen3_core.model.weights import check_finite
-
-    matrix = None if head is None else head.matrix
-    if HEAD in weights:  # as transformers takes it
-        config.tie_word_embeddings = False
-    model = _skeleton(config, dtype, matrix)
-    base = model if matrix is None else model.model
-    keys = {key.removeprefix("model.") for key, _ in model.named_parameters()}
-    score = "score.weight"  # which the adapter may bring
-    weights.check(keys - {score}, spare=[HEAD, score])
-    weights.fill(base, "", dtype, "cpu")
-    if matrix is not None:
-        if f"{matrix}.weight" in weights:
-            weights.fill(getattr(model, matrix), f"{matrix}.", dtype, "cpu")
-        elif matrix == "score":  # in the adapter, else refused below
-            model.score.to_empty(device="cpu").weight.zero_()
-        model.tie_weights()
-    model, brought = merge_adapter(model, name, adapter)
-    if score in keys - brought:
-        weights.check(keys, spare=[HEAD])
-    base = model if matrix is None else model.model
-    for key, parameter in base.named_parameters():
-        check_finite(name, key, parameter)
-    if head is None:
-        return base, None
-    own = model.score if head.matrix == "score" else model.get_output_embeddings()
-    rows = own.weight[_ids(head, tokenizer)].detach().float()
-    check_finite(name, f"{matrix}.weight", rows)
-    return base, _row(rows)
-
-
-def _ids(head: Head, tokenizer: Qwen3Tokenizer) -> list[int]:
-    """The rows of a head's matrix that count."""
-    return [tokenizer.word_id(row) if isinstance(row, str) else row for row in head.rows]
-
-
-def _row(rows: "torch.Tensor") -> np.ndarray:
-    """(hidden_size,) float32, whose product with the last hidden state is the log-odds."""
-    row: np.ndarray = (rows[0] - rows[1] if len(rows) == 2 else rows[0]).numpy(force=True)
-    return row
 
 
 def _linear(description: Description, dense: Dense) -> Linear:
@@ -378,6 +428,9 @@ def _linear(description: Description, dense: Dense) -> Linear:
             f"{path} holds {found}, and {dense.path}/config.json says {shapes}: the files are of "
             "two models, download it again"
         )
+        raise ValueError(msg)
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        msg = f"{path} holds NaN or infinity: download the model again"
         raise ValueError(msg)
     arrays = {name: tensor.float().numpy(force=True) for name, tensor in tensors.items()}
     return arrays["linear.weight"], arrays.get("linear.bias")

@@ -98,7 +98,7 @@ class Weights:
         """
         stored = self._stored[key]
         tensor = self._bytes(stored, stored.begin, stored.size).view(stored.shape)
-        check_finite(self._name, key, tensor)
+        self._check_finite(key, tensor)
         return tensor
 
     def rows(self, key: str, indices: Iterable[int]) -> Tensor:
@@ -118,7 +118,7 @@ class Weights:
                 raise ValueError(msg)
             rows.append(self._bytes(stored, stored.begin + index * size, size).float())
         found = torch.stack(rows)
-        check_finite(self._name, key, found)
+        self._check_finite(key, found)
         return found
 
     def _bytes(self, stored: Stored, begin: int, size: int) -> Tensor:
@@ -134,6 +134,12 @@ class Weights:
                     raise OSError(msg)
                 left = left[count:]
         return data.view(DTYPES[stored.dtype])
+
+    def _check_finite(self, key: str, tensor: Tensor) -> None:
+        # Both are NaN if one number is; a tensor of isfinite() takes forty times as long.
+        if tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
+            msg = f"weight {key} of {self._name!r} holds NaN or infinity: download the model again"
+            raise ValueError(msg)
 
     def fill(self, module: nn.Module, prefix: str, dtype: torch.dtype, device: str) -> None:
         """Read the parameters of a module that has none but their shapes (device "meta").
@@ -158,15 +164,7 @@ class Weights:
                 )
                 raise ValueError(msg)
             tensor = self.read(key).to(device, dtype)
-            check_finite(self._name, key, tensor)  # float16 ends at 65,504
+            self._check_finite(key, tensor)  # float16 ends at 65,504
             parent, _, leaf = name.rpartition(".")
             owner: Any = module.get_submodule(parent)
             setattr(owner, leaf, nn.Parameter(tensor, requires_grad=False))
-
-
-def check_finite(name: str, key: str, tensor: Tensor) -> None:
-    """Raise ValueError if a weight holds NaN or infinity."""
-    # Both ends are NaN if one number is; a tensor of isfinite() takes forty times as long.
-    if tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
-        msg = f"weight {key} of {name!r} holds NaN or infinity: download the model again"
-        raise ValueError(msg)
