@@ -7,6 +7,7 @@ Tests that want the Milvus documentation or the published Qwen3 tokenizer look f
 import json
 import multiprocessing.process
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -82,6 +83,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if workers:
             group = folder if folder in ONE_WORKER else str(item.path)
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+platform.platform()  # starts `uname` once; openai's clients ask for it too, and it is kept
 
 
 def optional_data(*parts: str) -> Path:

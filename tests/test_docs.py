@@ -177,6 +177,7 @@ def test_make_targets_that_are_named_exist():
     assert named <= targets
 
 
+@pytest.mark.integration
 def test_make_help_lists_every_target():
     makefile = (ROOT / "Makefile").read_text()
     listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True)

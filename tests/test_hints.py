@@ -161,7 +161,7 @@ def test_model_name_can_be_assigned_where_model_can(component, tmp_path):
         ("langchain_qwen3", "Qwen3Rerank", "Qwen3Reranker"),
         ("llama_index_qwen3", "Qwen3Embeddings", "Qwen3Embedding"),
         ("llama_index_qwen3", "Qwen3Reranker", "Qwen3Rerank"),
-        ("llama_index_qwen3", "Qwen3TwoStageRetriever", "two_stage_query_engine"),
+        ("llama_index_qwen3", "create_rag_chain", "two_stage_query_engine"),
     ],
 )
 def test_a_name_of_the_other_package_gets_a_hint(package, name, here):
@@ -250,7 +250,7 @@ def test_a_component_in_the_place_of_another_gets_a_hint(stages, said):
         ({"text_qa_template": "{context_str} {query_str}"}, "got str (write PromptTemplate(...))"),
         (
             {"source": {"uri": "milvus.db"}},
-            "got dict (write MilvusVectorStore(**milvus_kwargs(...)))",
+            "got dict (write open_milvus(embed_model, uri=...))",
         ),
         (
             {"source": STORE},

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, QueryError, Reranker
+from qwen3_core.base import normalised
 from qwen3_core.common.validation import check_dimensions, check_threshold, check_top_n
-from qwen3_core.embedder import unit
 from qwen3_core.milvus.index import choose_index, search_params
 from qwen3_core.ranking import rank
 from qwen3_core.settings import check_settings
@@ -231,7 +231,7 @@ def test_extreme_log_odds_do_not_overflow():
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
 def test_a_vector_without_a_direction_is_an_error(bad):
     vectors = np.array([[3.0, 4.0], [bad, 0.0]], dtype=np.float32)
-    np.testing.assert_allclose(unit(vectors[:1], "the model"), [[0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(normalised(vectors[:1], "the model"), [[0.6, 0.8]], rtol=1e-6)
     message = f"the model returned a vector of length {bad} for text 1: why?"
     with pytest.raises(FloatingPointError, match=re.escape(message)):
-        unit(vectors, "the model", "why?")
+        normalised(vectors, "the model", "why?")

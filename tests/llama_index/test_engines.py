@@ -166,6 +166,7 @@ async def test_ingestion_pipeline_async(embed_model):
     assert [node.embedding for node in nodes] == embed_model.get_text_embedding_batch(TEXTS)
 
 
+@pytest.mark.integration
 def test_ingestion_pipeline_with_two_processes(embed_model):
     pipeline = IngestionPipeline(transformations=[Qwen3Embedding(model="tiny")])
     nodes = pipeline.run(documents=documents(), num_workers=2)

@@ -705,6 +705,7 @@ def in_child(component: Any, answers: Any) -> None:
     answers.put((sync, asyncio.run(aask(component, TEXTS[:2])).tolist()))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("purpose", "method"),
     [("embedding", "fork"), ("reranker", "fork"), ("embedding", "spawn")],  # spawning takes seconds

@@ -266,6 +266,7 @@ def test_every_dependency_of_the_product_has_both_bounds():
         assert ",<" in line, line
 
 
+@pytest.mark.integration
 def test_importing_the_packages_reaches_nothing():
     # No connection, no process, no file written: counted by Python's own audit hook.
     code = (
