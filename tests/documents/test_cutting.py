@@ -85,8 +85,10 @@ def test_pieces_make_up_the_text_but_for_white_space_between_them(text, size, as
             if bare.startswith(head) and text.find(bare) < 0:
                 bare = bare.removeprefix(head)
         pieces.append(bare)
-    if all(block.level for block in section.blocks):
-        assert not pieces
+    ends = [block.start for block in section.blocks[1:]] + [len(text)]
+    parts = [(b.level, text[b.start : end]) for b, end in zip(section.blocks, ends, strict=True)]
+    if not any(part.strip() for level, part in parts if not level):
+        assert not pieces  # headings alone
     else:
         assert not "".join(located(text, pieces)).strip()
 
@@ -143,6 +145,8 @@ def test_a_bare_heading_is_no_passage():
     assert [p.text for p in pieces] == ["# A\n\n## B\n\ntext\n\n## C"]
     assert pieces[0].place["title"] == "A > B"
     assert cut(markdown("# A\n\n## B\n")) == []
+    pieces = cut(markdown("# A\n\n\x85\n\n## B\n\n\x85\n\n1. text\n"))  # not blank to CommonMark
+    assert [p.text for p in pieces] == ["# A\n\n\x85\n\n## B\n\n\x85\n\n1. text"]
 
 
 @pytest.mark.parametrize(
