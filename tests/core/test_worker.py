@@ -360,7 +360,7 @@ def test_a_loop_that_closes_over_a_call_in_progress_is_no_error(embedder, gate, 
 
 
 async def test_the_event_loop_neither_tokenises_nor_computes(embedder, monkeypatch):
-    where = {}
+    where: dict[str, set[int]] = {}
 
     def watch(owner, name):
         function = getattr(owner, name)
