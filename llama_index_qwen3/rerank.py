@@ -67,7 +67,8 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
     `excluded_embed_metadata_keys`, then the text. `MetadataMode.NONE` is the text alone."""
     keep_retrieval_score: bool = False
     """Keep the first stage's score in the node's metadata as "retrieval_score", excluded from what
-    LLMs and embedding models read. The node is then a copy; else it is the very object."""
+    LLMs and embedding models read. The node is then a copy, and fusion retrievers take it for
+    another node when another question finds it; else it is the very object."""
     max_length: int | None = Field(default=None, frozen=True)
     """Tokens of one prompt (frame, instruction, query, node); default 8192, or what the model
     has."""
