@@ -2,7 +2,8 @@
 
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 from llama_index.core import Settings, VectorStoreIndex
@@ -236,7 +237,7 @@ class _TwoStageQueryEngine(RetrieverQueryEngine):
     It says once in the log if the vector store returns nothing.
     """
 
-    def __init__(self, if_nothing: str, **parts: Any) -> None:
+    def __init__(self, if_nothing: Callable[[], str], **parts: Any) -> None:
         super().__init__(**parts)
         self._if_nothing = if_nothing
         self._spoke_of_nothing = False
@@ -268,7 +269,7 @@ class _TwoStageQueryEngine(RetrieverQueryEngine):
     def _tell_if_nothing(self, nodes: list[NodeWithScore]) -> None:
         if not nodes and not self._spoke_of_nothing:
             self._spoke_of_nothing = True
-            logger.warning(self._if_nothing)
+            logger.warning(self._if_nothing())
 
 
 def two_stage_query_engine(
@@ -336,7 +337,7 @@ def two_stage_query_engine(
     reranker = reranker.model_copy(update={"top_n": top_n or reranker.top_n or DEFAULT_TOP_N})
     given = {**retriever_kwargs, "filters": filters}
     return _TwoStageQueryEngine(
-        nothing_found(index.vector_store, [name for name in NARROWING if given.get(name)]),
+        partial(nothing_found, index.vector_store, [name for name in NARROWING if given.get(name)]),
         retriever=index.as_retriever(similarity_top_k=top_k, filters=filters, **retriever_kwargs),
         response_synthesizer=CitedPassages(
             llm, text_qa_template=text_qa_template, streaming=streaming
