@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help demo test bounds nightly mutation docs docs-serve notebooks vllm llama-cpp milvus chromium \
+.PHONY: help demo test integration test-all environments bounds nightly mutation docs docs-serve notebooks vllm llama-cpp milvus chromium \
 	bench bench-load lint format release-check clean venv
 
 help: ## list the targets
@@ -18,12 +18,26 @@ help: ## list the targets
 demo: venv ## retrieve, rerank and answer through both frameworks, offline
 	@$(VENV_PYTHON) examples/demo.py
 
-# Those with vLLM after the others: its four servers need the memory and the processors.
-test: venv ## run the tests
+PYTEST := $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup
+
+test: venv ## run the tests that start no process, server, browser, notebook or Ray
+	@$(PYTEST) -m "not (integration or hub or nightly)"
+
+# Those with vLLM last: its four servers need the memory and the processors.
+integration: venv ## run the tests that `make test` leaves out
 	@status=0; \
-	$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup --ignore tests/vllm || status=1; \
+	$(PYTEST) -m "integration and not (hub or nightly)" --ignore tests/vllm || status=1; \
 	$(VENV_PYTHON) -m pytest tests/vllm || status=1; \
 	exit $$status
+
+test-all: ## run all tests
+	@status=0; \
+	$(MAKE) test || status=1; \
+	$(MAKE) integration || status=1; \
+	exit $$status
+
+environments: venv ## test each framework with pip alone, as its users install it
+	@$(VENV_PYTHON) tools/check_environments.py
 
 bounds: venv ## run the core's tests on the oldest and the newest dependencies that are allowed
 	@$(VENV_PYTHON) tools/check_bounds.py
@@ -71,7 +85,7 @@ format: venv ## format the code and apply safe fixes
 	@$(VENV_PYTHON) -m ruff check --fix-only
 	@$(VENV_PYTHON) -m ruff format
 
-release-check: venv ## build sdist and wheel, install them alone and run them
+release-check: venv ## build sdist and wheel, look into them, resolve each extra
 	@$(VENV_PYTHON) tools/check_release.py
 
 clean: ## remove caches and build products (not .venv)

@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
+from transformers import Qwen3Model
 
 from qwen3_core import Reranker
 from qwen3_core.model.loading import load
@@ -46,8 +47,9 @@ class Whole:
     def __init__(self, model: str) -> None:
         checkpoint = load(model, "reranker", dtype="float32", device="cpu")
         assert checkpoint.head is not None
-        self._model, self._head = checkpoint.model, checkpoint.head
-        folder = ROOT / "qwen3_core" / "tiny" / "reranker" if model == "tiny" else Path(model)
+        self._head = checkpoint.head
+        folder = checkpoint.folder
+        self._model = Qwen3Model.from_pretrained(folder, dtype=torch.float32)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.cleaned = checkpoint.tokenizer.without_control_tokens
 

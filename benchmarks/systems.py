@@ -14,7 +14,8 @@ import numpy as np
 
 from benchmarks.workload import Kind, Request, Workload
 from qwen3_core import Embedder, Reranker
-from qwen3_core.engine.engine import Component, Engine
+from qwen3_core.engine.engine import Engine
+from qwen3_core.engine.local import LocalModel
 from qwen3_core.engine.worker import Worker
 from qwen3_core.model.loading import resolve_dtype
 from qwen3_core.model.packing import TokenSequence, Work
@@ -103,7 +104,7 @@ class Locked:
         return await asyncio.to_thread(self.answer, request)
 
 
-def locked(component: Component, lock: threading.Lock) -> Engine:
+def locked(component: LocalModel, lock: threading.Lock) -> Engine:
     """A component's engine with a lock in place of its worker."""
     engine = copy.copy(component.engine)
     engine.worker = LockedWorker(engine, lock)

@@ -14,7 +14,7 @@ from pydantic import PrivateAttr, model_validator
 from langchain_qwen3._settings import UNSET, CheckpointSettings, Threshold, TopN, override
 from qwen3_core.common.docstrings import fields_documented
 from qwen3_core.common.validation import check_order, check_threshold, check_top_n
-from qwen3_core.components import make_reranker, settings_of
+from qwen3_core.components import RerankerMethods, make_reranker, settings_of
 from qwen3_core.ranking import Ranked, sigmoid
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
@@ -31,7 +31,7 @@ class RankedDocument(Ranked):
     """As it was given."""
 
 
-class _RerankerSettings(CheckpointSettings):
+class _RerankerSettings(CheckpointSettings, RerankerMethods):
     """What the compressor and the cross encoder share."""
 
     model: str | Path = DEFAULT_RERANKER_MODEL

@@ -5,7 +5,7 @@ Importing this package loads neither torch nor transformers; the first use of a 
 
 from typing import Any
 
-from qwen3_core import Server, __version__
+from qwen3_core import Server, TruncationWarning, __version__
 from qwen3_core.common.extras import how_to_install
 from qwen3_core.common.hints import check_class
 
@@ -17,14 +17,22 @@ except ImportError as error:
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.milvus import milvus_kwargs, open_milvus
-from llama_index_qwen3.query_engine import CitedPassages, two_stage_query_engine
+from llama_index_qwen3.query_engine import (
+    CitedPassages,
+    TwoStageQueryEngine,
+    two_stage_query_engine,
+)
 from llama_index_qwen3.rerank import Qwen3Rerank
+from llama_index_qwen3.retriever import Qwen3TwoStageRetriever
 
 __all__ = [
     "CitedPassages",
     "Qwen3Embedding",
     "Qwen3Rerank",
+    "Qwen3TwoStageRetriever",
     "Server",
+    "TruncationWarning",
+    "TwoStageQueryEngine",
     "__version__",
     "milvus_kwargs",
     "open_milvus",

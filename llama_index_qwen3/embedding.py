@@ -1,23 +1,42 @@
 """Qwen3-Embedding as a LlamaIndex embedding model."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.common.docstrings import fields_documented
-from qwen3_core.common.validation import check_texts
-from qwen3_core.components import make_embedder, settings_of
+from qwen3_core.common.validation import check_query, check_texts
+from qwen3_core.components import EmbedderMethods, make_embedder, settings_of
 from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.remote import RemoteEmbedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 
+NOT_OF_DOCUMENTS: Final = (
+    "embed_batch_size",
+    "instruction",
+    "num_workers",
+    "pack_tokens",
+    "timeout",
+)
+"""Settings that change no document's vector."""
+
+
+class _Serialised(dict[str, Any]):
+    """Settings, whose text leaves out `NOT_OF_DOCUMENTS`.
+
+    `IngestionPipeline` makes the key of its cache from that text, and caches vectors of documents.
+    """
+
+    def __repr__(self) -> str:
+        return repr({name: self[name] for name in self if name not in NOT_OF_DOCUMENTS})
+
 
 @fields_documented
-class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
+class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
     """Embeds queries behind an instruction and documents without, as the models were trained.
 
     Vectors are lists of floats of length 1, so inner product and cosine are equal. The model is
@@ -89,6 +108,10 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         """Name under which LlamaIndex serialises it."""
         return "Qwen3Embedding"
 
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """All settings but the key."""
+        return _Serialised(super().to_dict(**kwargs))
+
     def to_payload(self) -> dict[str, Any]:
         """What events and callbacks say of this model."""
         return {
@@ -127,12 +150,12 @@ class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
         return self._embedder.fingerprint
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        vectors = self.embedder.embed_queries([query])
+        vectors = self.embedder.embed_queries([check_query(query)])
         embedding: Embedding = vectors[0].tolist()
         return embedding
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        vectors = await self.embedder.aembed_queries([query])
+        vectors = await self.embedder.aembed_queries([check_query(query)])
         embedding: Embedding = vectors[0].tolist()
         return embedding
 

@@ -1,78 +1,57 @@
 """Retrieve, rerank, answer with citations: a query engine in one call."""
 
-import inspect
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Any, Final, Unpack
 
 from llama_index.core import Settings, VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
-from llama_index.core.base.response.schema import RESPONSE_TYPE
-from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
+from llama_index.core.base.response.schema import RESPONSE_TYPE, PydanticResponse
 from llama_index.core.llms import LLM
+from llama_index.core.llms.structured_llm import StructuredLLM
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import BaseSynthesizer
-from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.schema import NodeWithScore, QueryType
 from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, MetadataFilters
+from pydantic import BaseModel
 
-from llama_index_qwen3.embedding import Qwen3Embedding
-from llama_index_qwen3.rerank import Qwen3Rerank
-from qwen3_core.common.hints import misplaced, suggestion
-from qwen3_core.common.validation import (
-    check_query,
-    check_top_n,
-    got,
-    is_count,
-)
-from qwen3_core.engine import shutdown as leaving
-from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence, nothing_found
+from llama_index_qwen3.retriever import Qwen3TwoStageRetriever, Search, check_components
+from qwen3_core.rag import ANSWER_INSTRUCTIONS, PLAIN_INSTRUCTIONS, cited, fence
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_TOP_N = 3
-"""Passages kept for the answer where nobody says how many."""
 
-ANSWER_PROMPT = ChatPromptTemplate(
-    [
-        ChatMessage(ANSWER_INSTRUCTIONS, role=MessageRole.SYSTEM),
-        ChatMessage("{context_str}\n\nQuestion: {query_str}", role=MessageRole.USER),
-    ]
-)
+def _prompt(instructions: str) -> ChatPromptTemplate:
+    return ChatPromptTemplate(
+        [
+            ChatMessage(instructions, role=MessageRole.SYSTEM),
+            ChatMessage("{context_str}\n\nQuestion: {query_str}", role=MessageRole.USER),
+        ]
+    )
+
+
+ANSWER_PROMPT: Final = _prompt(ANSWER_INSTRUCTIONS)
 """Default prompt; `context_str` is the fenced, numbered passages, `query_str` the question."""
 
-NARROWING = ("filters", "node_ids", "doc_ids", "vector_store_kwargs")
-"""Arguments of a search that may exclude everything."""
+PLAIN_PROMPT: Final = _prompt(PLAIN_INSTRUCTIONS)
+"""Default prompt without citations."""
 
 _TAG_TOKENS = 24
 """Room kept for the tags around a passage (about 15 tokens) and the framework's own padding."""
 
-_RERANKERS: dict[type, str] = {Qwen3Rerank: "it reranks: pass it as reranker="}
-_EMBEDDERS: dict[type, str] = {BaseEmbedding: "it embeds: pass it as embed_model="}
-
-COMPONENTS: dict[str, tuple[Any, str, dict[Any, str]]] = {
-    "llm": (LLM, "an LLM of LlamaIndex", _EMBEDDERS | _RERANKERS),
-    "embed_model": (
-        BaseEmbedding,
-        "an embedding model of LlamaIndex, such as Qwen3Embedding",
-        {str: "write Qwen3Embedding(model=...)", **_RERANKERS},
-    ),
-    "reranker": (
-        Qwen3Rerank,
-        "a Qwen3Rerank",
-        {str: "write Qwen3Rerank(model=...)", **_EMBEDDERS},
-    ),
-    "filters": (
-        MetadataFilters,
-        "MetadataFilters",
+COMPONENTS: Final[dict[str, tuple[Any, str, dict[Any, str]]]] = {
+    "llm": (
+        LLM,
+        "an LLM of LlamaIndex",
         {
-            str: "a Milvus expression goes to vector_store_kwargs={'string_expr': ...}",
-            dict: "write MetadataFilters(filters=[MetadataFilter(key=..., value=...)])",
+            BaseEmbedding: "it embeds: pass it as embed_model=",
+            BaseNodePostprocessor: "it reranks: pass it as reranker=",
         },
     ),
     "text_qa_template": (
@@ -101,23 +80,44 @@ class CitedPassages(BaseSynthesizer):
         llm: LLM | None = None,
         *,
         text_qa_template: BasePromptTemplate | None = None,
+        output_cls: type[BaseModel] | None = None,
         streaming: bool = False,
+        citations: bool = True,
     ) -> None:
         """Set it up.
 
         Args:
-            llm: The LLM; by default `Settings.llm`.
+            llm: The LLM; by default `Settings.llm`. As in all engines of LlamaIndex,
+                `Settings.callback_manager` becomes its own, if it has handlers.
             text_qa_template: Prompt with the variables `context_str` and `query_str`, in place of
-                `ANSWER_PROMPT`.
-            streaming: Return streaming responses.
+                `ANSWER_PROMPT` or `PLAIN_PROMPT`.
+            output_cls: Answer with an object of this class, as with `llm.as_structured_llm`:
+                `response.response` is the object. Citations are read from its strings and from a
+                field `citations` of integers (see `qwen3_core.rag.cited`).
+            streaming: Return streaming responses. `as_query_engine(streaming=True)` does not tell
+                a synthesizer that it is given.
+            citations: Number the passages and ask for citations. False is for answers that others
+                read on, such as an agent, a router or a sub-question engine: numbers would mean
+                nothing to them. The response's metadata then has no "citations".
 
         Raises:
             TypeError: If `llm` or the prompt is something else.
-            ValueError: If the prompt lacks a variable.
+            ValueError: If the prompt lacks a variable, or an object is to be streamed.
         """
-        _check_components(llm=llm, text_qa_template=text_qa_template)
-        super().__init__(llm=llm, streaming=streaming)
-        self._prompt = _check_prompt(text_qa_template or ANSWER_PROMPT)
+        check_components(COMPONENTS, llm=llm, text_qa_template=text_qa_template)
+        llm = llm or Settings.llm
+        if output_cls is not None:
+            llm = llm.as_structured_llm(output_cls)
+        if streaming and isinstance(llm, StructuredLLM):
+            msg = "a structured answer cannot be streamed: leave out streaming=True or output_cls="
+            raise ValueError(msg)
+        manager = Settings.callback_manager
+        if not manager.handlers:
+            manager = llm.callback_manager
+        super().__init__(llm=llm, callback_manager=manager, streaming=streaming)
+        self._citations = citations
+        default = ANSWER_PROMPT if citations else PLAIN_PROMPT
+        self._prompt = _check_prompt(text_qa_template or default)
 
     def _get_prompts(self) -> PromptDictType:
         return {"text_qa_template": self._prompt}
@@ -126,13 +126,27 @@ class CitedPassages(BaseSynthesizer):
         if "text_qa_template" in prompts_dict:
             self._prompt = _check_prompt(prompts_dict["text_qa_template"])
 
-    def synthesize(self, *args: Any, **kwargs: Any) -> RESPONSE_TYPE:
+    def synthesize(
+        self,
+        query: QueryType,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+        **response_kwargs: Any,
+    ) -> RESPONSE_TYPE:
         """The response; without nodes, LlamaIndex's empty one."""
-        return _with_citations(super().synthesize(*args, **kwargs))
+        response = super().synthesize(query, nodes, **response_kwargs)
+        return self._finish(response, additional_source_nodes)
 
-    async def asynthesize(self, *args: Any, **kwargs: Any) -> RESPONSE_TYPE:
+    async def asynthesize(
+        self,
+        query: QueryType,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+        **response_kwargs: Any,
+    ) -> RESPONSE_TYPE:
         """The response; without nodes, LlamaIndex's empty one."""
-        return _with_citations(await super().asynthesize(*args, **kwargs))
+        response = await super().asynthesize(query, nodes, **response_kwargs)
+        return self._finish(response, additional_source_nodes)
 
     def get_response(
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
@@ -158,7 +172,7 @@ class CitedPassages(BaseSynthesizer):
 
     def _fence(self, prompt: BasePromptTemplate, texts: Sequence[str]) -> str:
         """The fenced passages, cut only if they do not fit into the context window together."""
-        fenced = fence(texts)
+        fenced = fence(texts, numbered=self._citations)
         window = self._llm.metadata.context_window
         split = self._prompt_helper.get_text_splitter_given_prompt
         try:
@@ -177,28 +191,41 @@ class CitedPassages(BaseSynthesizer):
             window,
             share.chunk_size,
         )
-        return fence(["".join(share.split_text(text)[:1]) for text in texts])
+        cut = ["".join(share.split_text(text)[:1]) for text in texts]
+        return fence(cut, numbered=self._citations)
 
     def _prepare_response_output(
         self, response_str: RESPONSE_TEXT_TYPE | None, source_nodes: list[NodeWithScore]
     ) -> RESPONSE_TYPE:
         citations: list[int] = []
         count = len(source_nodes)
-        if isinstance(response_str, Generator):
+        if self._citations and isinstance(response_str, Generator):
             response_str = _watch(response_str, count, citations)
-        elif isinstance(response_str, AsyncGenerator):
+        elif self._citations and isinstance(response_str, AsyncGenerator):
             response_str = _awatch(response_str, count, citations)
-        else:
-            citations += cited(str(response_str), count)
         response = super()._prepare_response_output(response_str, source_nodes)
-        response.metadata = {**(response.metadata or {}), "citations": citations}
+        if self._citations:
+            if isinstance(response_str, str):
+                answer = (
+                    response.response if isinstance(response, PydanticResponse) else response_str
+                )
+                citations += cited(answer, count)
+            response.metadata = {**(response.metadata or {}), "citations": citations}
         return response
 
+    def _finish(
+        self, response: RESPONSE_TYPE, more_nodes: Sequence[NodeWithScore] | None
+    ) -> RESPONSE_TYPE:
+        """Add what LlamaIndex's empty response lacks, and nodes that the LLM did not see.
 
-def _with_citations(response: RESPONSE_TYPE) -> RESPONSE_TYPE:
-    """The response with a list of citations, also where LlamaIndex made it without our help."""
-    response.metadata = {"citations": [], **(response.metadata or {})}
-    return response
+        Those come last, so that the numbers of passages are those of the first source nodes.
+        """
+        own: dict[str, Any] = {"citations": []} if self._citations else {}
+        response.metadata = {**own, **(response.metadata or {})}
+        if more_nodes and response.source_nodes:
+            response.source_nodes = [*response.source_nodes, *more_nodes]
+            response.metadata |= {found.node.node_id: found.node.metadata for found in more_nodes}
+        return response
 
 
 def _watch(
@@ -231,86 +258,69 @@ def _check_prompt(prompt: BasePromptTemplate) -> BasePromptTemplate:
     return prompt
 
 
-class _TwoStageQueryEngine(RetrieverQueryEngine):
-    """Refuses blank queries before they reach the vector store, and all when Python exits.
+class TwoStageQueryEngine(RetrieverQueryEngine):
+    """Answers over a `Qwen3TwoStageRetriever`; `two_stage_query_engine` makes it."""
 
-    It says once in the log if the vector store returns nothing.
-    """
+    def with_filters(
+        self, filters: MetadataFilters | None = None, *, string_expr: str | None = None
+    ) -> "TwoStageQueryEngine":
+        """The same engine, narrowed further: for one query, one customer, one request.
 
-    def __init__(self, if_nothing: Callable[[], str], **parts: Any) -> None:
-        super().__init__(**parts)
-        self._if_nothing = if_nothing
-        self._spoke_of_nothing = False
+        `engine.with_filters(filters).query(question)`. It is made at once, and shares all models
+        and connections; see `Qwen3TwoStageRetriever.with_filters` for arguments and errors.
+        """
+        retriever: Any = self.retriever
+        return self.with_retriever(retriever.with_filters(filters, string_expr=string_expr))
 
-    def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        check_query(query_bundle.query_str)
-        with leaving.search():
-            return super().retrieve(query_bundle)
-
-    async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        check_query(query_bundle.query_str)
-        with leaving.search():
-            return await super().aretrieve(query_bundle)
-
-    # These two alone see what came of the first stage.
-
-    def _apply_node_postprocessors(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle
-    ) -> list[NodeWithScore]:
-        self._tell_if_nothing(nodes)
-        return super()._apply_node_postprocessors(nodes, query_bundle)
-
-    async def _async_apply_node_postprocessors(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle
-    ) -> list[NodeWithScore]:
-        self._tell_if_nothing(nodes)
-        return await super()._async_apply_node_postprocessors(nodes, query_bundle)
-
-    def _tell_if_nothing(self, nodes: list[NodeWithScore]) -> None:
-        if not nodes and not self._spoke_of_nothing:
-            self._spoke_of_nothing = True
-            logger.warning(self._if_nothing())
+    def with_retriever(self, retriever: BaseRetriever) -> "TwoStageQueryEngine":
+        """The same engine over another retriever."""
+        return TwoStageQueryEngine(
+            retriever, self._response_synthesizer, callback_manager=self.callback_manager
+        )
 
 
 def two_stage_query_engine(
-    index_or_vector_store: VectorStoreIndex | BasePydanticVectorStore,
+    source: VectorStoreIndex | BasePydanticVectorStore | BaseRetriever,
     llm: LLM | None = None,
     *,
     embed_model: BaseEmbedding | None = None,
-    reranker: Qwen3Rerank | None = None,
-    top_k: int = 10,
+    reranker: BaseNodePostprocessor | None = None,
+    top_k: int | None = None,
+    similarity_top_k: int | None = None,
     top_n: int | None = None,
     filters: MetadataFilters | None = None,
     text_qa_template: BasePromptTemplate | None = None,
+    output_cls: type[BaseModel] | None = None,
     streaming: bool = False,
-    **retriever_kwargs: Any,
-) -> RetrieverQueryEngine:
+    citations: bool = True,
+    **search: Unpack[Search],
+) -> TwoStageQueryEngine:
     """A query engine that retrieves `top_k`, reranks, and answers from the best `top_n`.
 
+    It is a `Qwen3TwoStageRetriever` before `CitedPassages`; what the arguments mean stands there.
     `response.source_nodes` are the reranked nodes in the order of their passage numbers, and
-    `response.metadata["citations"]` the numbers that the answer cites (see `CitedPassages`). A
-    search that finds nothing at all is spoken of in the log, once.
+    `response.metadata["citations"]` the numbers that the answer cites.
 
     Args:
-        index_or_vector_store: An index, or a filled vector store such as `MilvusVectorStore`.
+        source: The first stage: an index, a filled vector store, or any retriever.
         llm: The LLM that answers; by default `Settings.llm`.
-        embed_model: For a vector store: the model its vectors were made with, by default
-            `Settings.embed_model`, or `Qwen3Embedding()` if that was not set. An index brings its
-            own.
+        embed_model: For a vector store: the model its vectors were made with.
         reranker: By default `Qwen3Rerank()`.
-        top_k: Candidates to retrieve, at least 1; `milvus_kwargs(k=...)` must allow as many.
-        top_n: Passages to answer from, at least 1; by default the reranker's own `top_n`, else 3.
-        filters: Which nodes to search among.
-        text_qa_template: Prompt with the variables `context_str` and `query_str`, in place of
-            `ANSWER_PROMPT`.
+        top_k: Candidates to retrieve; by default 10 from an index.
+        similarity_top_k: LlamaIndex's name for `top_k`.
+        top_n: Passages to answer from; by default the reranker's own `top_n`, else 3.
+        filters: Which nodes to search among. For one query: `engine.with_filters(...)`.
+        text_qa_template: Prompt with the variables `context_str` and `query_str`.
+        output_cls: Answer with an object of this class.
         streaming: Answer with a streaming response.
-        **retriever_kwargs: Further arguments of the index's `as_retriever`, such as
-            `vector_store_query_mode`.
+        citations: Number the passages and ask for citations. False is for answers that an agent, a
+            router or a sub-question engine reads on.
+        **search: Further arguments of the index's `as_retriever`.
 
     Raises:
         TypeError: If a component is in the place of another, or an argument unknown.
-        ValueError: If a number is out of range, the prompt lacks a variable, or an index is given
-            together with an `embed_model`.
+        ValueError: If a number is out of range, the prompt lacks a variable, or an argument would
+            be ignored.
 
     Example:
         ```python
@@ -319,82 +329,22 @@ def two_stage_query_engine(
         print(response, response.metadata["citations"])
         ```
     """
-    _check_components(
-        llm=llm,
+    check_components(COMPONENTS, llm=llm, text_qa_template=text_qa_template)
+    retriever = Qwen3TwoStageRetriever(
+        source,
         embed_model=embed_model,
         reranker=reranker,
+        top_k=top_k,
+        similarity_top_k=similarity_top_k,
+        top_n=top_n,
         filters=filters,
+        **search,
+    )
+    synthesizer = CitedPassages(
+        llm,
         text_qa_template=text_qa_template,
+        output_cls=output_cls,
+        streaming=streaming,
+        citations=citations,
     )
-    _check_names(retriever_kwargs)
-    if not is_count(top_k):
-        msg = f"top_k must be at least 1, but {got(top_k)}"
-        raise ValueError(msg)
-    check_top_n(top_n)
-    index = _as_index(index_or_vector_store, embed_model)
-    reranker = reranker or Qwen3Rerank()
-    # A copy, because the engine will also put its callback manager on it; the model is shared.
-    reranker = reranker.model_copy(update={"top_n": top_n or reranker.top_n or DEFAULT_TOP_N})
-    given = {**retriever_kwargs, "filters": filters}
-    return _TwoStageQueryEngine(
-        partial(nothing_found, index.vector_store, [name for name in NARROWING if given.get(name)]),
-        retriever=index.as_retriever(similarity_top_k=top_k, filters=filters, **retriever_kwargs),
-        response_synthesizer=CitedPassages(
-            llm, text_qa_template=text_qa_template, streaming=streaming
-        ),
-        node_postprocessors=[reranker],
-    )
-
-
-def _default_embed_model() -> BaseEmbedding:
-    # The public property would make an OpenAI model where none was set.
-    chosen: BaseEmbedding | None = Settings._embed_model  # noqa: SLF001
-    return chosen or Qwen3Embedding()
-
-
-def _check_components(**given: object) -> None:
-    """Refuse a component in the place of another, with the place where it belongs.
-
-    Raises:
-        TypeError: If one of `COMPONENTS` is of another type; None is left alone.
-    """
-    for name, value in given.items():
-        if value is not None and (msg := misplaced(name, value, *COMPONENTS[name])):
-            raise TypeError(msg)
-
-
-def _check_names(retriever_kwargs: dict[str, Any]) -> None:
-    """Refuse what LlamaIndex would ignore.
-
-    Raises:
-        TypeError: If an argument is unknown.
-    """
-    own = set(inspect.signature(two_stage_query_engine).parameters) - {"retriever_kwargs"}
-    theirs = set(inspect.signature(VectorIndexRetriever.__init__).parameters)
-    theirs -= {"self", "kwargs", "index", "similarity_top_k"}
-    known = own | theirs | {"vector_store_kwargs"}  # which it takes out of its kwargs
-    if hint := suggestion(retriever_kwargs, known):
-        msg = f"two_stage_query_engine: {hint}"
-        raise TypeError(msg)
-    for name in retriever_kwargs:
-        if name not in known:
-            names = ", ".join(sorted(known))
-            msg = f"two_stage_query_engine has no argument {name!r}: known are {names}"
-            raise TypeError(msg)
-
-
-def _as_index(index_or_vector_store: object, embed_model: BaseEmbedding | None) -> VectorStoreIndex:
-    if isinstance(index_or_vector_store, VectorStoreIndex):
-        if embed_model is not None:
-            msg = "an index brings its own embed_model: give one only together with a vector store"
-            raise ValueError(msg)
-        return index_or_vector_store
-    if isinstance(index_or_vector_store, BasePydanticVectorStore):
-        return VectorStoreIndex.from_vector_store(
-            index_or_vector_store, embed_model=embed_model or _default_embed_model()
-        )
-    store = "write MilvusVectorStore(**milvus_kwargs(...))"
-    hints = {str: store, dict: store, BaseRetriever: "it is a retriever: pass its index"}
-    kinds = (VectorStoreIndex, BasePydanticVectorStore)
-    wanted = "a VectorStoreIndex or a vector store of LlamaIndex"
-    raise TypeError(misplaced("index_or_vector_store", index_or_vector_store, kinds, wanted, hints))
+    return TwoStageQueryEngine(retriever, synthesizer)

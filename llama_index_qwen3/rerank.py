@@ -15,7 +15,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.common.docstrings import fields_documented
 from qwen3_core.common.validation import check_query, check_threshold, check_top_n
-from qwen3_core.components import make_reranker, settings_of
+from qwen3_core.components import RerankerMethods, make_reranker, settings_of
 from qwen3_core.ranking import Ranked
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
@@ -28,7 +28,7 @@ _dispatcher = get_dispatcher(__name__)
 
 
 @fields_documented
-class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
+class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
     """Orders retrieved nodes by the probability that they meet the query, best first.
 
     It returns new `NodeWithScore` objects whose score is that probability, from 0 to 1; what was

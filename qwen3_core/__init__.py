@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qwen3_core._version import __version__
 
 if TYPE_CHECKING:
+    from qwen3_core.common.validation import QueryError
     from qwen3_core.embedder import Embedder
     from qwen3_core.engine.worker import EngineClosedError, Stats
     from qwen3_core.ranking import Ranked
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
         ServerError,
     )
     from qwen3_core.reranker import Reranker
+    from qwen3_core.tokenizer import TruncationWarning
 
 
 __all__ = [
     "Embedder",
     "EngineClosedError",
+    "QueryError",
     "Ranked",
     "RemoteEmbedder",
     "RemoteReranker",
@@ -35,12 +38,14 @@ __all__ = [
     "Server",
     "ServerError",
     "Stats",
+    "TruncationWarning",
     "__version__",
 ]
 
 _HOMES = {
     "Embedder": "embedder",
     "EngineClosedError": "engine.worker",
+    "QueryError": "common.validation",
     "Ranked": "ranking",
     "RemoteEmbedder": "remote",
     "RemoteReranker": "remote",
@@ -49,6 +54,7 @@ _HOMES = {
     "Server": "remote",
     "ServerError": "remote",
     "Stats": "engine.worker",
+    "TruncationWarning": "tokenizer",
 }
 
 

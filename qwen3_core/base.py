@@ -6,36 +6,44 @@ The model runs in this process (`qwen3_core.embedder`, `qwen3_core.reranker`) or
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from qwen3_core.common.validation import (
+    check_iterable,
     check_order,
     check_query,
     check_text,
     check_texts,
     check_threshold,
     check_top_n,
+    is_count,
 )
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.ranking import Ranked, rank
-from qwen3_core.tokenizer import TruncationWarning
+from qwen3_core.tokenizer import Qwen3Tokenizer, TruncationWarning
 
-J = TypeVar("J")
-"""A call that is ready to run: `_run` runs it in this thread, `_arun` in this event loop."""
+T = TypeVar("T")
+
+Call = Coroutine[Any, Any, T]
+"""A call that is ready to run: `_run` runs it for a thread, `_arun` in an event loop."""
 
 
-class Base(ABC, Generic[J]):
-    """An instruction, and how calls run."""
+WARM_UP = "warm up"
+"""What `warm_up` asks."""
+
+
+class TextModel(ABC):
+    """What embedders and rerankers share: an instruction, a token limit, and how calls run."""
 
     _given: str | None
     """The instruction given for all calls, as a sentence."""
 
     _warned = False
-    """Whether it was said that a text is cut."""
+    """Whether the warning of cut texts was given."""
 
     @property
     def instruction(self) -> str:
@@ -57,25 +65,59 @@ class Base(ABC, Generic[J]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @abstractmethod
-    def _run(self, job: J) -> Any: ...
+    def warm_up(self) -> None:
+        """Answer one short text, so that no caller waits for the model to load.
+
+        A model in this process is loaded, and computes once. A server is looked at and checked.
+        Errors as in a first call.
+        """
+        self._run(self._trial())
+
+    async def awarm_up(self) -> None:
+        """Like `warm_up`, without blocking the event loop."""
+        await self._arun(self._trial())
 
     @abstractmethod
-    async def _arun(self, job: J, size: int) -> Any:
-        """Run a call that has `size` characters of text to read."""
+    def _trial(self) -> Call[np.ndarray]:
+        """A call with one short text."""
+
+    def count_tokens(self, texts: Iterable[str]) -> list[int]:
+        """The tokens of each text alone, whole: neither prompt nor end-of-text token counts.
+
+        It needs the tokenizer, and loads no weights.
+
+        Raises:
+            TypeError: If a text is not a string.
+            ValueError: If a text holds a lone surrogate.
+            OSError: If the tokenizer cannot be found or read.
+        """
+        checked = check_texts(texts, "texts")
+        return [len(ids) for ids in self._tokenizer_alone().encode_many(checked)]
+
+    @abstractmethod
+    def _tokenizer_alone(self) -> Qwen3Tokenizer:
+        """The model's tokenizer; loads no weights."""
+
+    @abstractmethod
+    def _run(self, call: Call[T]) -> T:
+        """Run a call, and block this thread until it ends."""
+
+    @abstractmethod
+    async def _arun(self, call: Call[T]) -> T:
+        """Run a call without blocking the event loop."""
 
     def _task(self, instruction: str | None) -> str | None:
         """The instruction given for one call or for all; None if none was."""
         return self._given if instruction is None else resolve_instruction(instruction)
 
     def _warn_cut(self, message: str) -> None:
-        """Say once per component that a text is longer than what is read of it."""
+        """Warn, once per component, that a text is longer than what is read of it."""
         if not self._warned:
             self._warned = True
             warnings.warn(f"{message} (Said once.)", TruncationWarning, stacklevel=2)
 
 
-class BaseEmbedder(Base[J]):
+class BaseEmbedder(TextModel):
     """Turns queries, behind an instruction, and documents, without one, into unit vectors."""
 
     @property
@@ -92,10 +134,16 @@ class BaseEmbedder(Base[J]):
         """
 
     @abstractmethod
-    def _documents(self, texts: list[str], show_progress: bool) -> J: ...
+    def _documents(self, texts: list[str], show_progress: bool, first: int = 0) -> Call[np.ndarray]:
+        """Embed documents; `first` is the position of the first one, for a warning."""
+
+    def _trial(self) -> Call[np.ndarray]:
+        return self._queries([WARM_UP], self._given, False)
 
     @abstractmethod
-    def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> J: ...
+    def _queries(
+        self, texts: list[str], task: str | None, show_progress: bool
+    ) -> Call[np.ndarray]: ...
 
     def embed_documents(self, texts: Iterable[str], *, show_progress: bool = False) -> np.ndarray:
         """Vectors of documents, without instruction.
@@ -112,19 +160,48 @@ class BaseEmbedder(Base[J]):
             ValueError: If a text holds a lone surrogate.
             TimeoutError: If it takes longer than `timeout`.
         """
-        vectors: np.ndarray = self._run(
-            self._documents(check_texts(texts, "documents"), show_progress)
-        )
-        return vectors
+        return self._run(self._documents(check_texts(texts, "documents"), show_progress))
 
     async def aembed_documents(
         self, texts: Iterable[str], *, show_progress: bool = False
     ) -> np.ndarray:
         """Like `embed_documents`, without blocking the event loop."""
         documents = check_texts(texts, "documents")
-        job = self._documents(documents, show_progress)
-        vectors: np.ndarray = await self._arun(job, sum(map(len, documents)))
-        return vectors
+        return await self._arun(self._documents(documents, show_progress))
+
+    def embed_stream(self, texts: Iterable[str], *, batch_size: int = 1024) -> Iterator[np.ndarray]:
+        """Vectors of documents that do not fit in memory, batch by batch in their order.
+
+        The texts are taken as they are needed, and each batch is computed when it is asked for.
+
+        Args:
+            texts: The documents, from a generator for example.
+            batch_size: Texts of a batch; the last one may have fewer.
+
+        Yields:
+            (batch_size, dimensions) float32, each row of length 1.
+
+        Raises:
+            TypeError: If `texts` is a string or not iterable; when it is reached, for a text that
+                is not a string.
+            ValueError: If `batch_size` is not a positive integer; when it is reached, for a text
+                that holds a lone surrogate.
+            TimeoutError: If a batch takes longer than `timeout`.
+        """
+        batches = _batches(texts, batch_size)
+        return (self._run(self._documents(batch, False, first)) for first, batch in batches)
+
+    def aembed_stream(
+        self, texts: Iterable[str], *, batch_size: int = 1024
+    ) -> AsyncIterator[np.ndarray]:
+        """Like `embed_stream`, without blocking the event loop, for `async for`."""
+        batches = _batches(texts, batch_size)
+
+        async def embed() -> AsyncIterator[np.ndarray]:
+            for first, batch in batches:
+                yield await self._arun(self._documents(batch, False, first))
+
+        return embed()
 
     def embed_queries(
         self,
@@ -151,8 +228,7 @@ class BaseEmbedder(Base[J]):
             TimeoutError: If it takes longer than `timeout`.
         """
         task, texts = self._check_queries(queries, instruction)
-        vectors: np.ndarray = self._run(self._queries(texts, task, show_progress))
-        return vectors
+        return self._run(self._queries(texts, task, show_progress))
 
     async def aembed_queries(
         self,
@@ -163,9 +239,7 @@ class BaseEmbedder(Base[J]):
     ) -> np.ndarray:
         """Like `embed_queries`, without blocking the event loop."""
         task, texts = self._check_queries(queries, instruction)
-        job = self._queries(texts, task, show_progress)
-        vectors: np.ndarray = await self._arun(job, sum(map(len, texts)))
-        return vectors
+        return await self._arun(self._queries(texts, task, show_progress))
 
     def _check_queries(
         self, queries: Iterable[str], instruction: str | None
@@ -174,11 +248,16 @@ class BaseEmbedder(Base[J]):
         return self._task(instruction), [check_query(query) for query in texts]
 
 
-class BaseReranker(Base[J]):
+class BaseReranker(TextModel):
     """Scores documents by how well they meet a query."""
 
     @abstractmethod
-    def _score(self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool) -> J: ...
+    def _score(
+        self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool
+    ) -> Call[np.ndarray]: ...
+
+    def _trial(self) -> Call[np.ndarray]:
+        return self._score([(WARM_UP, WARM_UP)], self._given, False)
 
     def rerank(
         self,
@@ -227,8 +306,7 @@ class BaseReranker(Base[J]):
         check_top_n(top_n)
         check_threshold(score_threshold)
         pairs = _pairs(documents, query)
-        job = self._score(pairs, self._task(instruction), show_progress)
-        log_odds = await self._arun(job, _size(pairs))
+        log_odds = await self._arun(self._score(pairs, self._task(instruction), show_progress))
         return rank(log_odds, top_n=top_n, score_threshold=score_threshold)
 
     def score(
@@ -244,8 +322,7 @@ class BaseReranker(Base[J]):
         Arguments and errors as in `rerank`.
         """
         pairs = _pairs(documents, query)
-        log_odds: np.ndarray = self._run(self._score(pairs, self._task(instruction), show_progress))
-        return log_odds
+        return self._run(self._score(pairs, self._task(instruction), show_progress))
 
     def score_pairs(
         self,
@@ -259,8 +336,7 @@ class BaseReranker(Base[J]):
         Pairs with the same query share its computation. Errors as in `rerank`.
         """
         task, checked = self._check_pairs(pairs, instruction)
-        log_odds: np.ndarray = self._run(self._score(checked, task, show_progress))
-        return log_odds
+        return self._run(self._score(checked, task, show_progress))
 
     async def ascore_pairs(
         self,
@@ -271,9 +347,7 @@ class BaseReranker(Base[J]):
     ) -> np.ndarray:
         """Like `score_pairs`, without blocking the event loop."""
         task, checked = self._check_pairs(pairs, instruction)
-        job = self._score(checked, task, show_progress)
-        log_odds: np.ndarray = await self._arun(job, _size(checked))
-        return log_odds
+        return await self._arun(self._score(checked, task, show_progress))
 
     def _check_pairs(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None
@@ -284,9 +358,24 @@ class BaseReranker(Base[J]):
         ]
 
 
-def _size(pairs: list[tuple[str, str]]) -> int:
-    """Characters that the pairs hold."""
-    return sum(len(query) + len(document) for query, document in pairs)
+def _batches(texts: Iterable[str], size: int) -> Iterator[tuple[int, list[str]]]:
+    """Texts in lists of `size`, each with the position of its first text; arguments are checked."""
+    if not is_count(size):
+        msg = f"batch_size must be a positive integer, got {size!r}"
+        raise ValueError(msg)
+    check_iterable(texts, "texts")
+
+    def batches() -> Iterator[tuple[int, list[str]]]:
+        batch: list[str] = []
+        for i, text in enumerate(texts):
+            batch.append(check_text(text, f"texts[{i}]"))
+            if len(batch) == size:
+                yield i + 1 - size, batch
+                batch = []
+        if batch:
+            yield i + 1 - len(batch), batch
+
+    return batches()
 
 
 def _pairs(documents: Iterable[str], query: str) -> list[tuple[str, str]]:
@@ -295,3 +384,24 @@ def _pairs(documents: Iterable[str], query: str) -> list[tuple[str, str]]:
     texts = check_texts(documents, "documents")
     query = check_query(query)
     return [(query, text) for text in texts]
+
+
+def normalised(vectors: np.ndarray, source: str, hint: str = "", first: int = 0) -> np.ndarray:
+    """Vectors scaled to length 1.
+
+    Args:
+        vectors: (n, dimensions) float32.
+        source: Who returned them, for an error.
+        hint: What may be the cause, for an error.
+        first: Position of the first one's text, for an error.
+
+    Raises:
+        FloatingPointError: If one has length 0 and so no direction, or holds NaN or infinity.
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
+    if bad.size:
+        msg = f"{source} returned a vector of length {norms[bad[0], 0]} for text {first + bad[0]}"
+        raise FloatingPointError(f"{msg}: {hint}" if hint else msg)
+    scaled: np.ndarray = vectors / norms
+    return scaled

@@ -1,16 +1,18 @@
 """Vectors of queries and documents: encoder, slice, normalise."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from qwen3_core.base import BaseEmbedder
+from qwen3_core.base import BaseEmbedder, normalised
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.common.validation import check_dimensions
-from qwen3_core.engine.engine import Component, Engine, Job
+from qwen3_core.engine.engine import Engine
+from qwen3_core.engine.local import LocalModel
 from qwen3_core.fingerprint import Fingerprint, is_commit
+from qwen3_core.inputs import check_instruction, texts_cut
 from qwen3_core.model import files
 from qwen3_core.model.description import Description
 from qwen3_core.model.packing import TokenSequence
@@ -18,7 +20,7 @@ from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH, Dtype
 
 
-class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
+class Embedder(LocalModel, BaseEmbedder):
     """A Qwen3 embedding model.
 
     Queries carry an instruction, documents do not, unless the checkpoint says otherwise: its own
@@ -148,14 +150,14 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
             self._checked = engine.folder
         return engine
 
-    def _documents(self, texts: list[str], show_progress: bool) -> Job[np.ndarray]:
+    async def _documents(self, texts: list[str], show_progress: bool, first: int = 0) -> np.ndarray:
         def sequences_of(window: slice) -> list[TokenSequence]:
             prompt = self.engine.description.document_prompt
-            return self._prompted(texts, window, prompt, "documents")
+            return self._prompted(texts, window, prompt, "documents", first)
 
-        return self._embed(texts, sequences_of, bulk=True, show_progress=show_progress)
+        return await self._embed(texts, sequences_of, bulk=True, show_progress=show_progress)
 
-    def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> Job[np.ndarray]:
+    async def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> np.ndarray:
         def sequences_of(window: slice) -> list[TokenSequence]:
             tokenizer, max_length = self.engine.tokenizer, self.max_length
             own = self.engine.description.query_prompt
@@ -169,10 +171,10 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
                 self._warn_cut(texts_cut([begin + i for i in cut], "queries", max_length))
             return [TokenSequence(prefix, row) for row in rows]
 
-        return self._embed(texts, sequences_of, bulk=False, show_progress=show_progress)
+        return await self._embed(texts, sequences_of, bulk=False, show_progress=show_progress)
 
     def _prompted(
-        self, texts: list[str], window: slice, prompt: str, what: str
+        self, texts: list[str], window: slice, prompt: str, what: str, first: int = 0
     ) -> list[TokenSequence]:
         """A window of texts behind a prompt of the checkpoint's own, or behind none."""
         prefix, rest = self.engine.tokenizer.split_prompt(prompt)
@@ -181,71 +183,38 @@ class Embedder(Component, BaseEmbedder[Job[np.ndarray]]):
         room = self.max_length - len(prefix)
         rows, cut = self.engine.tokenizer.embedding_documents(behind, room)
         if cut:
-            begin = window.start
+            begin = first + window.start
             self._warn_cut(texts_cut([begin + i for i in cut], what, self.max_length))
         return [TokenSequence(prefix, row) for row in rows]
 
-    def _embed(
+    async def _embed(
         self,
         texts: list[str],
         sequences_of: Callable[[slice], list[TokenSequence]],
         *,
         bulk: bool,
         show_progress: bool,
-    ) -> Job[np.ndarray]:
+    ) -> np.ndarray:
         if not texts:  # nothing is loaded for it, so the vectors' length may be unknown (0)
             return np.empty((0, self._dimensions or 0), dtype=np.float32)
-        check_dimensions(self._dimensions, self.engine.description.dimensions)
+        engine = await self._opened()
+        check_dimensions(self._dimensions, engine.description.dimensions)
+        dimensions = self.dimensions
+        vectors = np.empty((len(texts), dimensions), dtype=np.float32)
+
+        def finish(states: np.ndarray, window: slice) -> np.ndarray:
+            for linear in engine.after_pooling:
+                if linear is None:
+                    states = normalised(states, "the model", first=window.start)
+                else:
+                    weight, bias = linear
+                    states = states @ weight.T
+                    if bias is not None:
+                        states += bias
+            return normalised(states[:, :dimensions], "the model", first=window.start)
+
         with progress_bar("Embedding", len(texts), show_progress) as progress:
-            hidden = yield from self._encode(texts, sequences_of, bulk=bulk, progress=progress)
-        for linear in self.engine.after_pooling:
-            if linear is None:
-                hidden = unit(hidden, "the model")
-            else:
-                weight, bias = linear
-                hidden = hidden @ weight.T
-                if bias is not None:
-                    hidden += bias
-        return unit(hidden[:, : self.dimensions], "the model")
-
-
-def unit(vectors: np.ndarray, source: str, hint: str = "") -> np.ndarray:
-    """Vectors made to length 1.
-
-    Args:
-        vectors: (n, dimensions) float32.
-        source: Who gave them, for an error.
-        hint: What may be the cause, for an error.
-
-    Raises:
-        FloatingPointError: If one has length 0 and so no direction, or holds NaN or infinity.
-    """
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
-    if bad.size:
-        msg = f"{source} returned a vector of length {norms[bad[0], 0]} for text {bad[0]}"
-        raise FloatingPointError(f"{msg}: {hint}" if hint else msg)
-    scaled: np.ndarray = vectors / norms
-    return scaled
-
-
-def check_instruction(tokens: int, max_length: int) -> None:
-    """Raise ValueError if an instruction of so many tokens leaves too little for the query."""
-    if tokens > max_length // 2:
-        msg = (
-            f"the instruction takes {tokens} of max_length={max_length} tokens, more than half: "
-            "shorten it or raise max_length"
-        )
-        raise ValueError(msg)
-
-
-def texts_cut(cut: Sequence[int], what: str, max_length: int) -> str:
-    """What to say when the texts at these positions are not read to their end.
-
-    It is said before the texts behind them are looked at, which may be longer too.
-    """
-    return (
-        f"at least {len(cut)} of the {what} (first: {what}[{cut[0]}]) are longer than "
-        f"max_length={max_length} tokens; the rest of them is not read. "
-        "Split them, or raise max_length."
-    )
+            await self._encode(
+                engine, vectors, texts, sequences_of, finish, bulk=bulk, progress=progress
+            )
+        return vectors

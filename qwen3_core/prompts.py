@@ -89,6 +89,12 @@ TASKS: Final[dict[str, str]] = {
 """Task name -> instruction, word for word as in the official evaluation (spelling included)."""
 
 
+_FRAME = re.compile(
+    r"^\s*<?instruct>?\s*[:\uff1a]|^\s*<?query>?\s*[:\uff1a].*", re.IGNORECASE | re.MULTILINE
+)
+"""What an instruction holds if it was written with the prompt's frame, as model cards show it."""
+
+
 def resolve_instruction(instruction: str | None) -> str:
     """Return the instruction sentence for a task name, a sentence, or None.
 
@@ -98,7 +104,8 @@ def resolve_instruction(instruction: str | None) -> str:
 
     Raises:
         TypeError: If it is neither None nor a string.
-        ValueError: If it is blank, or a single bare word that names no task (most likely a typo).
+        ValueError: If it is blank, a single bare word that names no task (most likely a typo), or
+            holds the prompt's frame ("Instruct:", "Query:"), which would be there twice.
     """
     if instruction is None:
         return TASKS[DEFAULT_TASK]
@@ -109,6 +116,12 @@ def resolve_instruction(instruction: str | None) -> str:
         return TASKS[instruction]
     if not instruction.strip():
         msg = "instruction is blank: pass None for the default, a task name, or a sentence"
+        raise ValueError(msg)
+    if _FRAME.search(instruction):
+        msg = (
+            'instruction holds the frame ("Instruct:", "Query:") that is put around it: pass the '
+            f"sentence alone, {_FRAME.sub('', instruction).strip()!r:.200}"
+        )
         raise ValueError(msg)
     if re.fullmatch(r"[A-Za-z0-9_-]+", instruction):
         msg = (

@@ -1,24 +1,20 @@
 """Relevance of documents to a query: encoder, one dot product, log-odds, probability."""
 
-from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from qwen3_core.base import BaseReranker
 from qwen3_core.common.progress import progress_bar
-from qwen3_core.engine.engine import Component, Job
+from qwen3_core.engine.local import LocalModel
+from qwen3_core.inputs import by_query, documents_cut, fit_query
 from qwen3_core.model.packing import TokenSequence
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
-from qwen3_core.tokenizer import Ids, Qwen3Tokenizer
-
-QUERY_SHARE = 0.5
-"""Share of `max_length` that a query may take before it is cut, so that it never pushes the
-document out."""
+from qwen3_core.tokenizer import Ids
 
 
-class Reranker(Component, BaseReranker[Job[np.ndarray]]):
+class Reranker(LocalModel, BaseReranker):
     """A Qwen3 reranking model.
 
     It reads query and document together and answers whether the document meets the query. Scores
@@ -82,12 +78,12 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
         own = None if self._engine is None else self._engine.description.instruction
         return self._given or resolve_instruction(own)
 
-    def _score(
+    async def _score(
         self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool
-    ) -> Job[np.ndarray]:
+    ) -> np.ndarray:
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        engine = self.engine
+        engine = await self._opened()
         instruction = task or self.instruction
         prefixes: dict[str, Ids] = {}
 
@@ -110,69 +106,22 @@ class Reranker(Component, BaseReranker[Job[np.ndarray]]):
                 self._warn_cut(documents_cut(cut, self.max_length))
             return [sequences[i] for i in range(window.start, window.stop)]
 
+        def finish(states: np.ndarray, window: slice) -> np.ndarray:
+            del window
+            log_odds: np.ndarray = states @ engine.head
+            return log_odds
+
+        log_odds = np.empty(len(pairs), dtype=np.float32)
         documents = [document for _, document in pairs]
         with progress_bar("Reranking", len(pairs), show_progress) as progress:
-            hidden = yield from self._encode(documents, sequences_of, bulk=False, progress=progress)
-        log_odds: np.ndarray = hidden @ engine.head
+            await self._encode(
+                engine,
+                log_odds,
+                documents,
+                sequences_of,
+                finish,
+                bulk=False,
+                progress=progress,
+                beside=sum(map(len, {query for query, _ in pairs})),
+            )
         return log_odds
-
-
-def by_query(pairs: Sequence[tuple[str, str]], window: slice) -> dict[str, list[int]]:
-    """The positions of a window's (query, document) pairs, by query."""
-    found: dict[str, list[int]] = {}
-    for i in range(window.start, window.stop):
-        found.setdefault(pairs[i][0], []).append(i)
-    return found
-
-
-def fit_query(
-    tokenizer: Qwen3Tokenizer,
-    instruction: str,
-    query: str,
-    max_length: int,
-    warn: Callable[[str], object],
-) -> tuple[str, Ids]:
-    """The query, cut to its share of `max_length` if it is longer, and all ids before a document.
-
-    Args:
-        tokenizer: The model's.
-        instruction: The sentence in force.
-        query: What is asked.
-        max_length: Tokens of the whole prompt.
-        warn: Called with what to say if it is cut.
-
-    Raises:
-        ValueError: If frame, instruction and query leave no room for a document.
-    """
-    prefix = tokenizer.rerank_prefix(instruction, query)
-    limit = int(max_length * QUERY_SHARE)
-    frame = tokenizer.rerank_frame_length(instruction)
-    if max_length - limit - frame < 1:
-        msg = (
-            f"max_length={max_length} leaves no room for a document: the frame and the "
-            f"instruction take {frame} tokens and the query may take {limit}; "
-            "raise max_length or shorten the instruction"
-        )
-        raise ValueError(msg)
-    length = len(prefix) + len(tokenizer.rerank_suffix) - frame
-    if length <= limit:
-        return query, prefix
-    warn(
-        f"the query takes {length} tokens; only the first {limit}, half of "
-        f"max_length={max_length}, are read, so that the document keeps its room."
-    )
-    query = tokenizer.cut_text(query, limit)
-    return query, tokenizer.rerank_prefix(instruction, query)
-
-
-def documents_cut(cut: Collection[int], max_length: int) -> str:
-    """What to say when the documents at these positions are not read to their end.
-
-    It is said before all documents are looked at: more may be cut, before these positions too where
-    pairs of several queries go to a server.
-    """
-    return (
-        f"at least {len(cut)} of the documents (such as documents[{min(cut)}]) do not fit into "
-        f"max_length={max_length} tokens beside query and instruction; the rest of them is not "
-        "read. Split them, or raise max_length."
-    )

@@ -5,8 +5,11 @@ Tests that want the Milvus documentation or the published Qwen3 tokenizer look f
 """
 
 import json
+import multiprocessing.process
 import os
+import platform
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,16 +64,28 @@ ONE_WORKER = {"llama_cpp", "load", "milvus", "ray", "vllm"}
 """Folders whose tests share servers, or measure what other tests beside them would disturb."""
 
 
+INTEGRATION = {
+    *("demo", "examples", "llama_cpp", "load", "milvus", "ray", "reliability", "vllm"),
+    *("test_kill.py", "test_notebooks.py"),
+}
+"""Folders and files whose tests all have the marker `integration`."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With several workers, one takes a file whole, and of some folders all files."""
     workers = config.pluginmanager.hasplugin("xdist")
     for item in items:
         folder = item.path.parent.name
+        if not INTEGRATION.isdisjoint({folder, item.path.name}):
+            item.add_marker(pytest.mark.integration)
         if folder in SLOW_TO_START:
             item.add_marker(pytest.mark.timeout(SLOW_TO_START[folder]))
         if workers:
             group = folder if folder in ONE_WORKER else str(item.path)
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+platform.platform()  # starts `uname` once; openai's clients ask for it too, and it is kept
 
 
 def optional_data(*parts: str) -> Path:
@@ -185,3 +200,17 @@ def no_llm_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reaches a real LLM because the developer happens to have a key."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test without the marker `integration` starts no process, so that `make test` is quick."""
+    if request.node.get_closest_marker("integration"):
+        return
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("starts a process: it needs the marker `integration`")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
+    monkeypatch.setattr(os, "fork", refuse)

@@ -24,6 +24,7 @@ PASSAGE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 
+UNNUMBERED = re.compile(r"<passage>\n(.*?)\n</passage>", re.DOTALL)
 
 Answer = str | dict[str, Any]
 """A text, or a whole message, such as one that calls a tool."""
@@ -169,7 +170,8 @@ def cite_first_passage(request: dict[str, Any]) -> str:
     """An answer that says which passages it saw and quotes the beginning of the first one."""
     seen = passages(request)
     if not seen:
-        return "I was given no passages."
+        plain = UNNUMBERED.search(prompt_text(request))
+        return f"They say: {plain[1][:80]}" if plain else "I was given no passages."
     number = min(seen)
     numbers = ", ".join(map(str, sorted(seen)))
     return f"Of the passages {numbers}, the first says: {seen[number][:80]} [{number}]."

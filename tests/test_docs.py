@@ -56,10 +56,10 @@ OUTCOMES: dict[str, Callable[[dict[str, Any]], object]] = {
     "agents.md": lambda names: (
         names["state"]["messages"][-1].content.startswith("The tool says: Milvus keeps")
         and names["graph_state"]["messages"][-1].content.startswith("The tool says: Milvus keeps")
-        and names["answer"].startswith("The tool says: Of the passages 1, the first says: Milvus")
+        and names["answer"].startswith("The tool says: They say: Milvus keeps")
         and names["read_answer"].startswith("The tool says: Milvus keeps")
     ),
-    "conversations.md": lambda names: names["result"]["citations"],
+    "conversations.md": lambda names: names["result"]["citations"] and names["cited"] == [1],
     "evaluation.md": lambda names: (
         names["report"].systems[-1].name == "my engine"
         and names["report"].systems[-1].metrics["nDCG@10"].mean > 0.3
@@ -177,6 +177,7 @@ def test_make_targets_that_are_named_exist():
     assert named <= targets
 
 
+@pytest.mark.integration
 def test_make_help_lists_every_target():
     makefile = (ROOT / "Makefile").read_text()
     listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True)

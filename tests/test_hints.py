@@ -141,6 +141,12 @@ def test_model_and_model_name_are_one_setting(component, tmp_path):
     assert component(model="tiny", model_name="tiny").model == "tiny"
 
 
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_an_instruction_in_the_model_cards_form_is_refused(component):
+    with pytest.raises(ValueError, match="pass the sentence alone, 'Given a claim, find it'"):
+        component(model="tiny", instruction="Instruct: Given a claim, find it\nQuery:")
+
+
 @pytest.mark.parametrize("component", [Qwen3Embeddings, Qwen3Reranker, Qwen3CrossEncoder])
 def test_model_name_can_be_assigned_where_model_can(component, tmp_path):
     made = component(model="tiny")
@@ -155,7 +161,7 @@ def test_model_name_can_be_assigned_where_model_can(component, tmp_path):
         ("langchain_qwen3", "Qwen3Rerank", "Qwen3Reranker"),
         ("llama_index_qwen3", "Qwen3Embeddings", "Qwen3Embedding"),
         ("llama_index_qwen3", "Qwen3Reranker", "Qwen3Rerank"),
-        ("llama_index_qwen3", "Qwen3TwoStageRetriever", "two_stage_query_engine"),
+        ("llama_index_qwen3", "create_rag_chain", "two_stage_query_engine"),
     ],
 )
 def test_a_name_of_the_other_package_gets_a_hint(package, name, here):
@@ -217,7 +223,7 @@ def test_a_component_in_the_place_of_another_gets_a_hint(stages, said):
     [
         (
             {"reranker": Qwen3Embedding(model="tiny")},
-            "reranker= takes a Qwen3Rerank; got Qwen3Embedding (it embeds: pass it as embed_model=",
+            "of LlamaIndex; got Qwen3Embedding (it embeds: pass it as embed_model=",
         ),
         (
             {"reranker": Qwen3Reranker(model="tiny")},
@@ -243,17 +249,17 @@ def test_a_component_in_the_place_of_another_gets_a_hint(stages, said):
         ({"filters": "year > 2020"}, "vector_store_kwargs={'string_expr': ...}"),
         ({"text_qa_template": "{context_str} {query_str}"}, "got str (write PromptTemplate(...))"),
         (
-            {"index_or_vector_store": {"uri": "milvus.db"}},
-            "got dict (write MilvusVectorStore(**milvus_kwargs(...)))",
+            {"source": {"uri": "milvus.db"}},
+            "got dict (write open_milvus(embed_model, uri=...))",
         ),
         (
-            {"index_or_vector_store": STORE},
+            {"source": STORE},
             "got InMemoryVectorStore (of LangChain, but this is for LlamaIndex)",
         ),
     ],
 )
 def test_the_query_engine_takes_no_component_in_the_place_of_another(components, said):
-    given = {"index_or_vector_store": SimpleVectorStore(), "llm": MockLLM(), **components}
+    given = {"source": SimpleVectorStore(), "llm": MockLLM(), **components}
     with pytest.raises(TypeError, match=re.escape(said)):
         two_stage_query_engine(**given)
 

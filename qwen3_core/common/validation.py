@@ -7,6 +7,13 @@ MIN_DIMENSIONS = 32
 """Smallest Matryoshka dimension the models were trained for (model cards: "32 to full")."""
 
 
+class QueryError(ValueError):
+    """A query that cannot be asked: it is blank, or no tokenizer can read it.
+
+    The fault is the asker's: a web application answers it with a status of 4xx.
+    """
+
+
 def check_text(text: object, what: str) -> str:
     """Return `text` if it is a string that can be encoded as UTF-8.
 
@@ -33,6 +40,13 @@ def check_text(text: object, what: str) -> str:
     return text
 
 
+def check_iterable(texts: object, what: str) -> None:
+    """Raise TypeError if texts are a single string, which is iterable too, or not iterable."""
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        msg = f"{what} must be a list of strings, got {type(texts).__name__}: {texts!r:.80}"
+        raise TypeError(msg)
+
+
 def check_texts(texts: Iterable[str], what: str) -> list[str]:
     """Return the texts as a list, each checked by `check_text`.
 
@@ -40,9 +54,7 @@ def check_texts(texts: Iterable[str], what: str) -> list[str]:
         TypeError: If `texts` is a single string, not iterable, or holds anything but strings.
         ValueError: If a text holds a lone surrogate.
     """
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        msg = f"{what} must be a list of strings, got {type(texts).__name__}: {texts!r:.80}"
-        raise TypeError(msg)
+    check_iterable(texts, what)
     return [check_text(text, f"{what}[{i}]") for i, text in enumerate(texts)]
 
 
@@ -51,12 +63,15 @@ def check_query(query: object) -> str:
 
     Raises:
         TypeError: If it is not a string.
-        ValueError: If it is blank (it would retrieve at random) or holds a lone surrogate.
+        QueryError: If it is blank (it would retrieve at random) or holds a lone surrogate.
     """
-    text = check_text(query, "query")
+    try:
+        text = check_text(query, "query")
+    except ValueError as error:
+        raise QueryError(str(error)) from None
     if not text.strip():
         msg = f"query is blank ({text!r:.20}): there is nothing to search for"
-        raise ValueError(msg)
+        raise QueryError(msg)
     return text
 
 

@@ -1,31 +1,32 @@
-"""Back-pressure: lets so much text at a time into an engine, first come, first served."""
+"""Back-pressure: callers are admitted, first come, first served, up to a capacity of text."""
 
 import threading
 from collections import deque
 from concurrent.futures import Future
 
 
-class Gate:
-    """Admits callers until what they brought in reaches a capacity; the others wait their turn."""
+class Admission:
+    """Admits callers until their text reaches a capacity; the others wait in a queue."""
 
     def __init__(self, capacity: int) -> None:
-        """Set it up.
+        """Start empty.
 
         Args:
-            capacity: How much may be inside, in the unit of `enter`'s sizes. Something larger than
-                that is let in alone.
+            capacity: The most that may be admitted at a time, in the unit of `request`'s sizes. A
+                larger request is admitted alone.
         """
         self.capacity = capacity
-        self.inside = 0
+        self.admitted = 0
+        """Sum of the sizes that are admitted and not released."""
         self._waiting: deque[tuple[int, Future[None]]] = deque()
         self._closed: BaseException | None = None
         self._lock = threading.Lock()
 
-    def enter(self, size: int) -> "Future[None]":
-        """Ask to be let in; the future is done when it is so.
+    def request(self, size: int) -> "Future[None]":
+        """Request admission; the future completes once admitted.
 
-        Whoever was let in must `leave`. Cancelling the future takes the caller out of the line; if
-        that fails because it was let in just then, it must `leave`.
+        An admitted caller must call `release`. Cancelling the future withdraws the request. If it
+        cannot be cancelled, the caller was admitted and must call `release`.
         """
         future: Future[None] = Future()
         with self._lock:
@@ -33,14 +34,19 @@ class Gate:
         self._admit()
         return future
 
-    def leave(self, size: int) -> None:
+    def withdraw(self, size: int, request: "Future[None]") -> None:
+        """Give up a request, whether it still waits, was admitted or was refused."""
+        if not request.cancel() and request.exception() is None:
+            self.release(size)
+
+    def release(self, size: int) -> None:
         """Make room for others."""
         with self._lock:
-            self.inside -= size
+            self.admitted -= size
         self._admit()
 
     def close(self, error: BaseException) -> None:
-        """Turn away all who wait, now and later, with an error."""
+        """Refuse all who wait, now and later, with an error."""
         with self._lock:
             self._closed = error
         self._admit()
@@ -51,14 +57,14 @@ class Gate:
                 if not self._waiting:
                     return
                 size, future = self._waiting[0]
-                full = self.inside and self.inside + size > self.capacity
+                full = self.admitted and self.admitted + size > self.capacity
                 if full and self._closed is None and not future.cancelled():
                     return
                 self._waiting.popleft()
                 if not future.set_running_or_notify_cancel():
                     continue
                 if self._closed is None:
-                    self.inside += size
+                    self.admitted += size
             # Outside the lock, because callbacks of the future run here.
             if self._closed is None:
                 future.set_result(None)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qwen3_core.common.fork import after_fork_in_child
-from qwen3_core.engine.admission import Gate
+from qwen3_core.engine.admission import Admission
 from qwen3_core.engine.telemetry import Span, start_span
 from qwen3_core.model.packing import Line, Pack, TokenSequence, Work
 
@@ -141,12 +141,12 @@ class Worker:
         self._packs_without_bulk = 0
         self._gave_back = time.monotonic()
         self._closed = False
-        self._gates = {bulk: Gate(QUEUE_CHARACTERS) for bulk in (False, True)}
+        self._admissions = {bulk: Admission(QUEUE_CHARACTERS) for bulk in (False, True)}
         self._thread: threading.Thread | None = None
 
-    def gate(self, *, bulk: bool) -> Gate:
-        """What callers pass, in characters of text, before they tokenise and submit it."""
-        return self._gates[bulk]
+    def admission(self, *, bulk: bool) -> Admission:
+        """Where callers request admission, in characters of text, before they tokenise it."""
+        return self._admissions[bulk]
 
     def submit(
         self,
@@ -229,8 +229,8 @@ class Worker:
             self._changed.notify()
         for request in queued:
             request.settle(self._closed_error())
-        for gate in self._gates.values():
-            gate.close(self._closed_error())
+        for admission in self._admissions.values():
+            admission.close(self._closed_error())
         if wait and self._thread not in (None, threading.current_thread()):
             self._thread.join()
 

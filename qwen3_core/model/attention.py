@@ -1,7 +1,7 @@
-"""Attention over a pack: every segment sees its own prefix and itself, causally, and no more.
+"""Attention over a pack: every segment attends causally to its own prefix and to itself.
 
-Shapes: S keys are the pack's T tokens and, behind them, the prefixes that are known from earlier
-packs. Query heads that share a key head are a group; G is their number.
+Shapes: S keys are the pack's T tokens, followed by the cached keys of prefixes. Query heads that
+share a key head are a group; G is their number.
 """
 
 import logging
@@ -22,51 +22,53 @@ from qwen3_core.tokenizer import Ids
 logger = logging.getLogger(__name__)
 
 BLOCK = 96
-"""Queries of a segment whose scores are computed at a time: few enough for them to stay in a core's
-cache, enough for efficient products. Of 64, 96, 128 and 256 the best on CPUs for most lengths."""
+"""Query rows computed at a time: few enough for the scores to stay in a core's cache, enough for
+efficient products. The best of 64, 96, 128 and 256 on CPUs for most lengths."""
 
 KEYS_STEP = 32
-"""Keys that queries are compared with are a multiple of this, the last of them hidden; the number
-of different shapes is to be small, as `qwen3_core.model.linear.STEP` says."""
-
+"""Key counts are padded to a multiple of this, and the padding is masked, so that oneDNN compiles
+few shapes (see `qwen3_core.model.linear.STEP`)."""
 
 FUSED_FROM = {torch.bfloat16: 64, torch.float32: 4096}
-"""Queries of a segment from which on fused attention is clearly faster on CPUs, bfloat16 where they
-have AMX."""
+"""Segment length from which torch's fused attention is faster on CPUs (bfloat16: only with AMX)."""
 
 FUSED_STEP = 64
-"""What fused attention is given is a multiple of this, for the same reason: texts of all lengths
-make 25 MiB of programs in each thread, with multiples of 32 nearly three times that."""
+"""Fused attention's sequence length is padded to a multiple of this, for the same reason: texts of
+all lengths compile to 25 MiB of kernels per thread, with multiples of 32 to nearly 3 times that."""
 
 
 class Segment(NamedTuple):
-    """Queries that see a prefix and, up to their own places, a run of keys whose last they are."""
+    """Query rows and the keys they may see.
+
+    They see the whole prefix, then the keys up to each query's own position. The queries are the
+    last rows of `keys`.
+    """
 
     queries: slice
     """Rows of the queries."""
     keys: slice
-    """Rows of the keys that end with the queries' own."""
+    """Rows of the segment's own keys; the last of them are the queries'."""
     prefix: tuple[slice, ...] = ()
-    """Rows of the keys before those, piece by piece; none of them empty."""
-    answers: bool = True
-    """Whether a result is read from its last query; not so of what is laid of a prefix."""
+    """Rows of the prefix's keys, piece by piece; none of them empty."""
+    has_result: bool = True
+    """False for prefix tokens: computed, but no result is read."""
 
 
-def segments_of(pack: Pack[Any], known: Mapping[Ids, slice]) -> list[Segment]:
-    """Who sees what in a pack.
+def segments_of(pack: Pack[Any], cached_rows: Mapping[Ids, slice]) -> list[Segment]:
+    """The segments of a pack: which query rows see which keys.
 
     Args:
         pack: The pack.
-        known: Where the keys of what is not laid of the prefixes lie.
+        cached_rows: Rows of the cached keys of each prefix.
     """
 
     def segments() -> Iterator[Segment]:
         for branch in pack.branches:
-            prefix = (known[branch.prefix],) if branch.known else ()
-            laid = branch.prefix_rows
-            if laid.stop > laid.start:
-                yield Segment(laid, laid, prefix, answers=False)
-                prefix = (*prefix, laid)
+            prefix = (cached_rows[branch.prefix],) if branch.cached else ()
+            new = branch.prefix_rows
+            if new.stop > new.start:
+                yield Segment(new, new, prefix, has_result=False)
+                prefix = (*prefix, new)
             for rows in branch.segments:
                 yield Segment(rows, rows, prefix)
 
@@ -74,9 +76,9 @@ def segments_of(pack: Pack[Any], known: Mapping[Ids, slice]) -> list[Segment]:
 
 
 def last_tokens_of(segments: Sequence[Segment]) -> list[Segment]:
-    """Those of a pack that answer, by their last token alone; the queries lie in a row."""
-    answering = [s for s in segments if s.answers]
-    return [s._replace(queries=slice(i, i + 1)) for i, s in enumerate(answering)]
+    """Segments that have a result, reduced to their last query; new query rows 0 ... n-1."""
+    with_result = [s for s in segments if s.has_result]
+    return [s._replace(queries=slice(i, i + 1)) for i, s in enumerate(with_result)]
 
 
 class Attention(Protocol):
@@ -88,13 +90,12 @@ class Attention(Protocol):
         """Write the attention output of all queries.
 
         Args:
-            query: (kv_heads, n, G, head_dim), rotated and scaled by 1 / sqrt(head_dim). Rows
-                behind the segments' belong to none.
+            query: (kv_heads, n, G, head_dim), rotated and scaled by 1 / sqrt(head_dim). Rows after
+                the segments' last are padding.
             keys: (kv_heads, S, head_dim), rotated.
             values: (kv_heads, S, head_dim).
-            out: (n, kv_heads, G, head_dim), of the query's dtype; what belongs to no segment is
-                not written.
-            buffers: Memory to work in.
+            out: (n, kv_heads, G, head_dim), of the query's dtype; padding rows are not written.
+            buffers: Scratch memory.
         """
 
 
@@ -115,36 +116,36 @@ class BlockAttention:
         """See `Attention`."""
         heads, _, group, size = query.shape
         dtype, device = query.dtype, query.device
-        hidden = _hidden(dtype, device)
+        mask = _causal_mask(dtype, device)
         for rows, own, prefix, _ in self._segments:
             count = rows.stop - rows.start
             pieces = (*prefix, own)
-            known = sum(piece.stop - piece.start for piece in pieces)
-            shape = (heads, known + -known % KEYS_STEP, size)
-            seen_keys, seen_values = (
+            total = sum(piece.stop - piece.start for piece in pieces)
+            shape = (heads, total + -total % KEYS_STEP, size)
+            visible_keys, visible_values = (
                 _gathered(x, pieces, buffers.take(name, dtype, *shape))
-                for name, x in (("seen keys", keys), ("seen values", values))
+                for name, x in (("visible keys", keys), ("visible values", values))
             )
-            earlier = known - count
+            earlier = total - count
             for begin in range(0, count, BLOCK):
                 end = min(begin + BLOCK, count)
-                seen = earlier + end
-                seen += -seen % KEYS_STEP
-                asked = _block(query, rows.start + begin, end - begin, buffers)
-                height = asked.shape[1] // group
-                scores = buffers.take("scores", dtype, heads, height * group, seen)
-                torch.bmm(asked, seen_keys[:, :seen].transpose(1, 2), out=scores)
-                ahead = scores.view(heads, height, group, seen)[..., earlier + begin :]
-                ahead += hidden[:height, None, : ahead.shape[-1]]
+                visible = earlier + end
+                visible += -visible % KEYS_STEP
+                block = _block(query, rows.start + begin, end - begin, buffers)
+                height = block.shape[1] // group
+                scores = buffers.take("scores", dtype, heads, height * group, visible)
+                torch.bmm(block, visible_keys[:, :visible].transpose(1, 2), out=scores)
+                own_scores = scores.view(heads, height, group, visible)[..., earlier + begin :]
+                own_scores += mask[:height, None, : own_scores.shape[-1]]
                 torch.softmax(scores, -1, out=scores)
-                found = buffers.take("found", dtype, heads, height * group, size)
-                torch.bmm(scores, seen_values[:, :seen], out=found)
-                answers = found.view(heads, height, group, size)[:, : end - begin]
-                out[rows.start + begin : rows.start + end] = answers.transpose(0, 1)
+                mixed = buffers.take("mixed", dtype, heads, height * group, size)
+                torch.bmm(scores, visible_values[:, :visible], out=mixed)
+                result = mixed.view(heads, height, group, size)[:, : end - begin]
+                out[rows.start + begin : rows.start + end] = result.transpose(0, 1)
 
 
 class FusedAttention:
-    """Long segments in torch's fused attention, one after the other, all others block by block.
+    """Long segments in torch's fused attention, one by one; all others block by block.
 
     On CPUs with AMX it takes two thirds of the blocks' time for 1,000 tokens in bfloat16 and half
     for 8,000; in float32, three quarters from 4,000 tokens on.
@@ -163,39 +164,40 @@ class FusedAttention:
         heads, _, group, size = query.shape
         for rows, own, prefix, _ in self._long:
             pieces = (*prefix, own)
-            known = sum(piece.stop - piece.start for piece in pieces)
-            earlier = known - (rows.stop - rows.start)
-            count = known + -known % FUSED_STEP
-            asked = query[:, rows]
-            if count > asked.shape[1]:
-                # As many queries as keys, since causal order is from the first on: those of the
-                # prefix are arbitrary, and so are those behind; their answers are not used.
-                asked = buffers.take("asked", query.dtype, heads, count, group, size)
-                asked[:, earlier:known] = query[:, rows]
-            seen_keys, seen_values = (
+            total = sum(piece.stop - piece.start for piece in pieces)
+            earlier = total - (rows.stop - rows.start)
+            count = total + -total % FUSED_STEP
+            padded = query[:, rows]
+            if count > padded.shape[1]:
+                # As many queries as keys, since the kernel's causal mask starts at the first key.
+                # The queries of the prefix and of the padding are arbitrary; their results are not
+                # used.
+                padded = buffers.take("queries", query.dtype, heads, count, group, size)
+                padded[:, earlier:total] = query[:, rows]
+            visible_keys, visible_values = (
                 _gathered(x, pieces, buffers.take(name, x.dtype, heads, count, size))
-                for name, x in (("seen keys", keys), ("seen values", values))
+                for name, x in (("visible keys", keys), ("visible values", values))
             )
-            found = F.scaled_dot_product_attention(
-                asked.transpose(1, 2),
-                seen_keys[:, None].expand(-1, group, -1, -1),
-                seen_values[:, None].expand(-1, group, -1, -1),
+            result = F.scaled_dot_product_attention(
+                padded.transpose(1, 2),
+                visible_keys[:, None].expand(-1, group, -1, -1),
+                visible_values[:, None].expand(-1, group, -1, -1),
                 is_causal=True,
                 scale=1.0,
             )
-            out[rows] = found[:, :, earlier:known].permute(2, 0, 1, 3)
+            out[rows] = result[:, :, earlier:total].permute(2, 0, 1, 3)
 
 
 def _fuses(segment: Segment, least: int) -> bool:
-    """Whether a segment is a long text, also beside its prefix, of which every token asks.
+    """Whether the segment is long, in itself and against its prefix, and all tokens are queries.
 
-    In bfloat16 the two ways round differently. So which one a text takes depends on the text and
-    its prefix alone: not on what of the prefix is known, nor on other texts.
+    The two kernels round bfloat16 differently. So the choice depends on the text and its prefix
+    alone: not on how much of the prefix is cached, nor on other texts in the pack.
     """
     count = segment.queries.stop - segment.queries.start
     before = sum(piece.stop - piece.start for piece in segment.prefix)
     own = segment.keys.stop - segment.keys.start
-    return segment.answers and bool(own == count >= max(least, 4 * before))
+    return segment.has_result and bool(own == count >= max(least, 4 * before))
 
 
 def _gathered(x: Tensor, pieces: Sequence[slice], out: Tensor) -> Tensor:
@@ -208,24 +210,24 @@ def _gathered(x: Tensor, pieces: Sequence[slice], out: Tensor) -> Tensor:
 
 
 def _block(query: Tensor, begin: int, count: int, buffers: Buffers) -> Tensor:
-    """Queries from a row on, (heads, rows * G, head_dim), and what comes to make a usual shape.
+    """`count` query rows from `begin` on, padded: (heads, rows * G, head_dim).
 
-    What comes behind the `count` rows is arbitrary; its answers are not used.
+    The padding is arbitrary; its results are not used.
     """
     heads, rows, group, size = query.shape
     height = rounded(count)
     if begin + height <= rows:
         return query[:, begin : begin + height].flatten(1, 2)
-    block = buffers.take("asked", query.dtype, heads, height, group, size)
+    block = buffers.take("queries", query.dtype, heads, height, group, size)
     block[:, :count] = query[:, begin : begin + count]
     return block.flatten(1, 2)
 
 
 @lru_cache
-def _hidden(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Minus infinity for each key that comes after a query of the same block."""
-    ahead = torch.full((BLOCK, BLOCK + KEYS_STEP), -torch.inf, dtype=dtype, device=device)
-    return ahead.triu_(1)
+def _causal_mask(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The causal mask of a block: minus infinity for each key after a query, else 0."""
+    mask = torch.full((BLOCK, BLOCK + KEYS_STEP), -torch.inf, dtype=dtype, device=device)
+    return mask.triu_(1)
 
 
 class VarlenAttention:
@@ -241,7 +243,7 @@ class VarlenAttention:
         def ends(lengths: list[int]) -> Tensor:
             return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
-        self._seen = torch.tensor(list(chain.from_iterable(rows)), device=device)
+        self._visible = torch.tensor(list(chain.from_iterable(rows)), device=device)
         self._ends = ends(queries), ends(list(map(len, rows)))
         self._longest = max(queries), max(map(len, rows))
         self._count = sum(queries)
@@ -255,12 +257,12 @@ class VarlenAttention:
 
         found: Any = varlen_attn(
             query[:, : self._count].transpose(0, 1).flatten(1, 2),
-            keys.transpose(0, 1)[self._seen],
-            values.transpose(0, 1)[self._seen],
+            keys.transpose(0, 1)[self._visible],
+            values.transpose(0, 1)[self._visible],
             *self._ends,
             *self._longest,
             scale=1.0,
-            window_size=(-1, 0),  # causal, the last query beside the last key
+            window_size=(-1, 0),  # causal, the last query aligned with the last key
             enable_gqa=True,
         )
         out = out[: self._count]
@@ -275,7 +277,7 @@ def _range(rows: slice) -> range:
 def _varlen_agrees(
     device: torch.device, dtype: torch.dtype, heads: int, group: int, size: int
 ) -> bool:
-    """Whether the kernel for unequal lengths is there and computes what we mean; tried once."""
+    """Whether torch's varlen_attn exists and agrees with `BlockAttention`; tried once."""
     random = torch.Generator().manual_seed(0)
 
     def tensor(*shape: int) -> Tensor:
@@ -303,7 +305,7 @@ def _varlen_agrees(
             return True
         reason = f"it is wrong by {distance:.2g}"
     logger.warning(
-        "torch %s has no use of its varlen_attn on %s in %s: %s; taking the slower way",
+        "varlen_attn of torch %s is unusable on %s in %s (%s); falling back to block attention",
         torch.__version__,
         device,
         dtype,
@@ -324,7 +326,7 @@ def attention_for(
     """The fastest attention that a device has.
 
     Args:
-        segments: Who sees what; at least one.
+        segments: The pack's segments; at least one.
         device: Where the tensors are.
         dtype: Of the tensors.
         heads: Key heads.

@@ -66,8 +66,10 @@ class Head:
 
 @dataclass(frozen=True)
 class Description:
-    """A checkpoint, as far as it changes answers. Equal ones differ in their weights at most."""
+    """A checkpoint, as far as it changes answers: all but its weights."""
 
+    name: str
+    """The checkpoint, as the user named it."""
     kind: Kind
     base: Source
     """Where config.json and the weights are."""
@@ -220,10 +222,13 @@ class _Reader:
         modules = self._modules()
         settings = self._json(PROMPTS) or {}
         max_length = self._max_length()
+        wanted = {"embedding": "SentenceTransformer", "reranker": "CrossEncoder"}[self.kind]
+        if (model_type := settings.get("model_type", wanted)) != wanted:
+            self._refuse(f"is a {model_type}, by its {PROMPTS}", self._advice)
         if self.kind == "reranker":
             head = self._head(architecture, modules)
             return Description(
-                *(self.kind, self.base, self.adapter, hidden_size, hidden_size),
+                *(self.name, self.kind, self.base, self.adapter, hidden_size, hidden_size),
                 instruction=self._instruction(settings, head, modules),
                 head=head,
                 max_length=max_length,
@@ -233,7 +238,7 @@ class _Reader:
         query, document = self._prompts(settings)
         dense = [step for step in after if isinstance(step, Dense)]
         return Description(
-            *(self.kind, self.base, self.adapter, hidden_size),
+            *(self.name, self.kind, self.base, self.adapter, hidden_size),
             dense[-1].out_features if dense else hidden_size,
             # What comes out is of length 1 anyway.
             after_pooling=after if dense else (),

@@ -34,10 +34,11 @@ KeysValues = tuple[Tensor, Tensor]
 """Keys and values of a prefix in one layer, each (kv_heads, prefix length, head_dim)."""
 
 PREFIX_CACHE_TOKENS = 2048
-"""Tokens of prefixes whose keys and values are kept between calls (112 KiB a token at 0.6B)."""
+"""Size of the prefix cache in tokens (112 KiB of keys and values a token at 0.6B)."""
 
 MIN_SHARED_TOKENS = 16
-"""Tokens that a prefix must share with a kept one to use its keys: fewer are not worth a copy."""
+"""Tokens that a prefix must share with a cached one to use its keys: shorter matches cost more to
+copy than to recompute."""
 
 DEFAULT_PACK_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 8192}
 """Token budget of a pack by device type: large enough to keep the device busy, small enough for
@@ -94,7 +95,7 @@ class Encoder:
 
     @property
     def dtype(self) -> str:
-        """What it computes in, e.g. "bfloat16"."""
+        """The dtype of its products, e.g. "bfloat16" or "int8"."""
         return "int8" if self._int8 else str(self.model.dtype).removeprefix("torch.")
 
     @property
@@ -103,11 +104,11 @@ class Encoder:
         return int(self.model.config.hidden_size)
 
     def forget(self) -> None:
-        """Drop the keys and values of prefixes that are kept between packs, to free memory."""
+        """Empty the prefix cache."""
         self._prefixes.clear()
 
     def free_memory(self) -> None:
-        """Give back what can be done without: kept prefixes, and the allocator's reserve."""
+        """Empty the prefix cache and the scratch memory, and return freed memory to the system."""
         self.forget()
         self._buffers.clear()
         give_back_freed()
@@ -118,17 +119,17 @@ class Encoder:
 
     def next_pack(self, lines: Iterable[Line[W]]) -> Pack[W]:
         """Take work for one forward pass; see `packing.next_pack`."""
-        return next_pack(lines, self._known)
+        return next_pack(lines, self._cached)
 
-    def _known(self, prefix: Ids) -> int:
-        """How many of a prefix's first tokens are those of a prefix whose keys are kept."""
+    def _cached(self, prefix: Ids) -> int:
+        """How many leading tokens of a prefix are in the prefix cache."""
         if prefix in self._prefixes:
             return len(prefix)
         most = max((_equal(prefix, other) for other in self._prefixes), default=0)
         return most if most >= MIN_SHARED_TOKENS else 0
 
-    def _kept(self, prefix: Ids, count: int) -> list[KeysValues]:
-        """The keys and values of a prefix's first tokens, as many as `_known` told."""
+    def _cache_entry(self, prefix: Ids, count: int) -> list[KeysValues]:
+        """Cached keys and values of a prefix's first `count` tokens, a number from `_cached`."""
         if prefix in self._prefixes:
             return self._prefixes[prefix]
         for other, layers in self._prefixes.items():
@@ -148,44 +149,44 @@ class Encoder:
             A row may be NaN or infinite where the model overflows in its dtype.
         """
         branches = [branch for branch in pack.branches if branch.prefix]
-        known = {b.prefix: self._kept(b.prefix, b.known) for b in branches if b.known}
-        states, laid = self._forward(pack, known)
+        cached = {b.prefix: self._cache_entry(b.prefix, b.cached) for b in branches if b.cached}
+        states, new = self._forward(pack, cached)
         if len(pack.ids) > self.pack_tokens:  # one long sequence: do not hold its memory for good
             self._buffers.clear()
         for prefix in (branch.prefix for branch in branches):
-            self._remember(prefix, _joined(known.get(prefix), laid.get(prefix)))
+            self._remember(prefix, _joined(cached.get(prefix), new.get(prefix)))
         result: np.ndarray = states.cpu().numpy()
         return result
 
     def _forward(
-        self, pack: Pack[Any], known: Mapping[Ids, list[KeysValues]]
+        self, pack: Pack[Any], cached: Mapping[Ids, list[KeysValues]]
     ) -> tuple[Tensor, dict[Ids, list[KeysValues]]]:
-        """The pack's states as a tensor, and the keys and values of the prefixes' rows in it."""
+        """The pack's last hidden states, and the new keys and values of its prefixes."""
         model = self.model
         ids = self._rows(pack.ids)
         positions = self._rows(pack.positions)[None]
         last_rows = self._rows(pack.last_rows)
         x = model.embed_tokens(ids).float()
-        # Both halves of a head turn by the same angles: transformers lists them twice.
-        turns = model.rotary_emb(x[None], positions)
-        cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in turns)
+        # Both halves of a head have the same angles: transformers lists them twice.
+        angles = model.rotary_emb(x[None], positions)
+        cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in angles)
 
-        behind: dict[Ids, slice] = {}  # where what is known lies behind the pack's own keys
+        cached_rows: dict[Ids, slice] = {}  # of the cached keys, after the pack's own
         stop = len(ids)
         for branch in pack.branches:
-            if branch.known:
-                behind[branch.prefix] = slice(stop, stop := stop + branch.known)
-        laid = {b.prefix: b.prefix_rows for b in pack.branches if b.known < len(b.prefix)}
-        captured: dict[Ids, list[KeysValues]] = {prefix: [] for prefix in laid}
-        segments = segments_of(pack, behind)
+            if branch.cached:
+                cached_rows[branch.prefix] = slice(stop, stop := stop + branch.cached)
+        new_rows = {b.prefix: b.prefix_rows for b in pack.branches if b.cached < len(b.prefix)}
+        captured: dict[Ids, list[KeysValues]] = {prefix: [] for prefix in new_rows}
+        segments = segments_of(pack, cached_rows)
         attention = self._attention(segments)
         last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
             query, keys, values = layer.project(x, cos, sin, stop)
-            for prefix, rows in laid.items():
+            for prefix, rows in new_rows.items():
                 captured[prefix].append((keys[:, rows].clone(), values[:, rows].clone()))
-            for prefix, rows in behind.items():
-                keys[:, rows], values[:, rows] = known[prefix][index]
+            for prefix, rows in cached_rows.items():
+                keys[:, rows], values[:, rows] = cached[prefix][index]
             if index == last:
                 attention = self._attention(last_tokens_of(segments))
                 query, x = query[:, last_rows], x[last_rows]
@@ -194,9 +195,9 @@ class Encoder:
         return rms_norm(x, norm.weight.float(), norm.variance_epsilon), captured
 
     def _rows(self, numbers: list[int]) -> Tensor:
-        """A number for each row, and zeros for rows that only make the shape a usual one.
+        """One number per row, padded with zeros to a usual shape.
 
-        Those belong to no segment, so nothing of them reaches a result.
+        Padding rows belong to no segment, so they reach no result.
         """
         more = rounded(len(numbers)) - len(numbers)
         return torch.tensor([*numbers, *[0] * more], device=self.device)
@@ -213,7 +214,7 @@ class Encoder:
         )
 
     def _remember(self, prefix: Ids, layers: list[KeysValues]) -> None:
-        """Keep the prefixes used last, up to `PREFIX_CACHE_TOKENS` tokens, and always the last."""
+        """Cache a prefix; evict the least recently used beyond `PREFIX_CACHE_TOKENS` tokens."""
         self._prefixes[prefix] = layers
         self._prefixes.move_to_end(prefix)
         while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > PREFIX_CACHE_TOKENS:
@@ -221,16 +222,16 @@ class Encoder:
 
 
 def _equal(one: Ids, other: Ids) -> int:
-    """How many first tokens two prefixes have in common."""
+    """The number of leading tokens that two prefixes share."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _joined(known: list[KeysValues] | None, laid: list[KeysValues] | None) -> list[KeysValues]:
-    """A prefix's keys and values, layer by layer, of those of its first and of its last tokens."""
-    if not (known and laid):
-        return known or laid or []
+def _joined(cached: list[KeysValues] | None, new: list[KeysValues] | None) -> list[KeysValues]:
+    """A prefix's keys and values, layer by layer, from its cached and its new tokens."""
+    if not (cached and new):
+        return cached or new or []
     return [
         (torch.cat((k1, k2), 1), torch.cat((v1, v2), 1))
-        for (k1, v1), (k2, v2) in zip(known, laid, strict=True)
+        for (k1, v1), (k2, v2) in zip(cached, new, strict=True)
     ]

@@ -101,14 +101,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         msg = f"{str(folder)!r} holds neither {WEIGHTS} nor {INDEX}"
         raise FileNotFoundError(msg)
-    try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        if not names or any(Path(name).name != name for name in names):
-            msg = "its weight_map must name files beside it"
-            raise ValueError(msg)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        msg = f"{index} is damaged ({type(error).__name__}: {error}): download it again"
-        raise OSError(msg) from error
+    names = shard_names(index)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         msg = (
@@ -117,6 +110,23 @@ def weight_files(folder: Path) -> list[Path]:
         )
         raise FileNotFoundError(msg)
     return [folder / name for name in names]
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files that a list of weights names.
+
+    Raises:
+        OSError: If the list is damaged.
+    """
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        if not names or any(Path(name).name != name for name in names):
+            msg = "its weight_map must name files beside it"
+            raise ValueError(msg)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        msg = f"{index} is damaged ({type(error).__name__}: {error}): download it again"
+        raise OSError(msg) from error
+    return names
 
 
 def stored_tensors(files: list[Path]) -> dict[str, Stored]:

@@ -25,6 +25,9 @@ SMALLEST = 1e-30
 ROWS = 1024
 """Rows that the order of the weights is chosen for; it does well for any number."""
 
+BLOCK = 2**20
+"""Weights quantised at a time: small enough for the CPU's caches, and for no memory to speak of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
@@ -65,9 +68,18 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.out_features = linear.out_features
-        weight = linear.weight.detach().float()
-        self._scales = weight.abs().amax(1).div_(LARGEST).clamp_(min=SMALLEST)
-        values = (weight / self._scales[:, None]).round_().to(torch.int8)
+        weight = linear.weight.detach()
+        values = torch.empty(weight.shape, dtype=torch.int8)
+        self._scales = torch.empty(len(weight))
+        step = max(1, BLOCK // weight.shape[1])
+        exact = torch.empty(min(step, len(weight)), weight.shape[1])
+        for begin in range(0, len(weight), step):
+            rows = slice(begin, begin + step)
+            block = exact[: len(weight) - begin].copy_(weight[rows])
+            scales = torch.maximum(block.amax(1), block.amin(1).neg_())
+            scales = scales.div_(LARGEST).clamp_(min=SMALLEST)
+            values[rows] = block.div_(scales[:, None]).round_()
+            self._scales[rows] = scales
         self._weight = torch.ops.onednn.qlinear_prepack(values, [ROWS, values.shape[1]])
         self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
         bias: Tensor | None = linear.bias  # annotated as never None

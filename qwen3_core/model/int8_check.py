@@ -6,8 +6,7 @@ import torch
 
 from qwen3_core.model.encoder import Encoder
 from qwen3_core.model.loading import Checkpoint
-from qwen3_core.model.packing import TokenSequence, Work
-from qwen3_core.prompts import TASKS
+from qwen3_core.model.packing import Work
 
 logger = logging.getLogger(__name__)
 
@@ -17,28 +16,23 @@ shape of Qwen3-0.6B it is 0.002 at most, of the bundled embedding model 0.006. I
 reranker, whose rows hold large masks beside small codes of words, it is 0.4, and the order of its
 passages is lost."""
 
-QUERY = "How is inserted data stored?"
-TEXTS = (
-    "Inserted data is written to a log first, and to object storage once a segment is full.",
-    "The museum opens at 9:30 a.m.; tickets are 12 euros, for children under 14 they are free.",
-    "索引让搜索更快，但是需要更多的内存。",
-    "def mean(values: list[float]) -> float:\n    return sum(values) / len(values)",
-)
-
 
 def int8_encoder(checkpoint: Checkpoint) -> Encoder:
     """An encoder in 8-bit integers.
 
+    Args:
+        checkpoint: Loaded with dtype="int8".
+
     Raises:
         ValueError: If states of a few texts turn by more than `MOST`.
     """
-    name, model = checkpoint.name, checkpoint.model
-    sequences = _sequences(checkpoint)
-    with torch.inference_mode():
-        rows = [torch.tensor([[*s.prefix, *s.ids]]) for s in sequences]
-        exact = torch.stack([model(input_ids=ids).last_hidden_state[0, -1] for ids in rows])
-    encoder = Encoder(model, int8=True)
-    work = Work(sequences)
+    name, probe = checkpoint.name, checkpoint.probe
+    if probe is None:
+        msg = f"{name!r} was not loaded with dtype='int8'"
+        raise ValueError(msg)
+    exact = probe.final()
+    encoder = Encoder(checkpoint.model, int8=True)
+    work = Work(probe.sequences)
     turned = 0.0
     while work.waiting:
         pack = encoder.next_pack([([work], encoder.pack_tokens)])
@@ -48,21 +42,10 @@ def int8_encoder(checkpoint: Checkpoint) -> Encoder:
         turned = max(turned, 1 - cosines.min().item())
     if not turned <= MOST:
         msg = (
-            f"{name!r} loses too much in 8-bit integers: its states of {len(TEXTS)} texts turn by "
+            f"{name!r} loses too much in 8-bit integers: its states of {len(exact)} texts turn by "
             f"up to 1 - cosine = {turned:.2g}, and {MOST} is the most that is let pass; use "
             "dtype='auto'"
         )
         raise ValueError(msg)
     logger.info("%s in 8-bit integers: states turn by 1 - cosine = %.2g at most", name, turned)
     return encoder
-
-
-def _sequences(checkpoint: Checkpoint) -> list[TokenSequence]:
-    """The texts as this kind of model reads them."""
-    tokenizer, length = checkpoint.tokenizer, checkpoint.max_positions
-    if checkpoint.head is None:
-        rows, _ = tokenizer.embedding_documents(TEXTS, length)
-        return [TokenSequence((), ids) for ids in rows]
-    prefix = tokenizer.rerank_prefix(TASKS["web_search"], QUERY)
-    rows, _ = tokenizer.rerank_documents(TEXTS, length - len(prefix))
-    return [TokenSequence(prefix, ids) for ids in rows]

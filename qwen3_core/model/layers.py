@@ -17,10 +17,10 @@ from qwen3_core.model.int8 import Int8Linear, Quantized
 from qwen3_core.model.linear import gated, projected
 
 Rows = Tensor | Quantized
-"""What linear maps read: rows in the model's dtype or, where that is what they are, in integers."""
+"""Input of a linear layer: the model's dtype, or quantised rows."""
 
 BLOCK_ROWS = 1024
-"""Rows computed at a time: as many as a CPU's pack has by default, and enough for any device."""
+"""Rows computed at a time: the default pack of a CPU, and enough for any device."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -> Tensor:
@@ -37,7 +37,7 @@ def _blocks(count: int) -> Iterator[slice]:
 class Layer:
     """One of a Qwen3 model's decoder layers, for T tokens of any sequences.
 
-    x is (T, hidden) float32, what the layers add to; cos and sin are (T, 1, head_dim / 2) float32.
+    x is the residual stream, (T, hidden) float32; cos and sin are (T, 1, head_dim / 2) float32.
     """
 
     def __init__(self, module: Any, dtype: torch.dtype, buffers: Buffers) -> None:
@@ -49,20 +49,20 @@ class Layer:
         self._size = size = attention.head_dim
         self._heads = attention.config.num_key_value_heads
         self._group = attention.num_key_value_groups
-        asking = attention.q_norm.weight.float() * attention.scaling  # which is of the scores
-        asked = attention.k_norm.weight.float()
+        query_norm = attention.q_norm.weight.float() * attention.scaling  # the softmax scale
+        key_norm = attention.k_norm.weight.float()
         self._head_weights = torch.cat(
-            (asking.expand(self._heads * self._group, size), asked.expand(self._heads, size))
+            (query_norm.expand(self._heads * self._group, size), key_norm.expand(self._heads, size))
         )
 
     def project(
         self, x: Tensor, cos: Tensor, sin: Tensor, count: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What attention reads.
+        """Queries, keys and values.
 
         Returns:
             Queries (kv_heads, T, G, head_dim), scaled by 1 / sqrt(head_dim), keys and values, each
-            (kv_heads, count, head_dim), of which rows from T on are not written.
+            (kv_heads, count, head_dim); rows from T on are not written.
         """
         heads, group, size = self._heads, self._group, self._size
         query = self._buffers.take("query", self._dtype, heads, len(x), group, size)
@@ -72,17 +72,17 @@ class Layer:
             normed = self._normed(self._module.input_layernorm, x[rows])
             made = projected(self._attention, normed)
             made = made.view(len(made), -1, size)
-            turned = self._rotated(made[:, :-heads], cos[rows], sin[rows])
-            asking = turned[:, :-heads].view(-1, heads, group, size)
-            query[:, rows].copy_(asking.transpose(0, 1))
-            keys[:, rows].copy_(turned[:, -heads:].transpose(0, 1))
+            rotated = self._rotated(made[:, :-heads], cos[rows], sin[rows])
+            block_queries = rotated[:, :-heads].view(-1, heads, group, size)
+            query[:, rows].copy_(block_queries.transpose(0, 1))
+            keys[:, rows].copy_(rotated[:, -heads:].transpose(0, 1))
             values[rows].copy_(made[:, -heads:])
         return query, keys, values.transpose(0, 1)
 
     def finish(
         self, x: Tensor, query: Tensor, keys: Tensor, values: Tensor, attend: Attention
     ) -> None:
-        """Add the attention's output, and then the feed-forward part's, to x."""
+        """Add the output of attention, then that of the MLP, to the residual stream x."""
         attention, mlp = self._attention, self._module.mlp
         heads, count, group, size = query.shape
         attended = self._buffers.take("attended", self._dtype, count, heads, group, size)
@@ -95,7 +95,7 @@ class Layer:
             block += mlp.down_proj(self._read("inner", inner))
 
     def _read(self, name: str, x: Tensor) -> Rows:
-        """Rows of a floating dtype as linear maps read them."""
+        """Rows of a floating dtype as input of a linear layer."""
         if self._quantized:
             return Quantized.take(self._buffers, name, *x.shape).copy_(x, self._buffers)
         if x.dtype == self._dtype:
@@ -103,7 +103,7 @@ class Layer:
         return self._buffers.take(name, self._dtype, *x.shape).copy_(x)
 
     def _normed(self, norm: Any, x: Tensor) -> Rows:
-        """A norm module's function of a block of x, as linear maps read it."""
+        """A block of x, normalised by a norm module, as input of a linear layer."""
         exact = self._buffers.take("norm", torch.float32, *x.shape)
         rms_norm(x, norm.weight.float(), norm.variance_epsilon, exact)
         return self._read("normed", exact)
@@ -114,8 +114,8 @@ class Layer:
         if x.dtype != torch.float32:
             x = self._buffers.take("heads", torch.float32, *heads.shape).copy_(heads)
         rms_norm(x, self._head_weights, self._attention.q_norm.variance_epsilon, x)
-        turned = self._buffers.take("turned", torch.float32, *x.shape)
-        (a, b), (left, right) = x.chunk(2, -1), turned.chunk(2, -1)
+        rotated = self._buffers.take("rotated", torch.float32, *x.shape)
+        (a, b), (left, right) = x.chunk(2, -1), rotated.chunk(2, -1)
         torch.mul(a, cos, out=left).addcmul_(b, sin, value=-1)
         torch.mul(b, cos, out=right).addcmul_(a, sin)
-        return turned
+        return rotated

@@ -111,14 +111,14 @@ def _join_projections(parent: nn.Module) -> None:
 
 def _pack_children(parent: nn.Module, *, int8: bool) -> bool:
     """Replace the Linear modules directly within a module; whether there were any."""
-    linears = [
-        (name, child)
-        for name, child in parent.named_children()
-        if type(child) is nn.Linear and (int8 or _can_be_packed(child.weight))
-    ]
-    for name, child in linears:
-        setattr(parent, name, Int8Linear(child) if int8 else PackedLinear(child))
-    return bool(linears)
+    found = False
+    for name in [name for name, _ in parent.named_children()]:
+        child = getattr(parent, name)
+        if type(child) is nn.Linear and (int8 or _can_be_packed(child.weight)):
+            setattr(parent, name, Int8Linear(child) if int8 else PackedLinear(child))
+            found = True
+        del child  # so that its weights go before the next ones are packed
+    return found
 
 
 def projected(attention: Any, x: Any) -> Tensor:

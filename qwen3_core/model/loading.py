@@ -2,17 +2,23 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qwen3_core.model.adapters import merge_adapter
-from qwen3_core.model.description import Dense, Description, Head, describe, tokenizer_source
-from qwen3_core.model.source import ADAPTER, PUBLISHED, foreign_weights, what_to_give
+from qwen3_core.model.description import (
+    Dense,
+    Description,
+    Head,
+    describe,
+    tokenizer_source,
+    trained_labels,
+)
+from qwen3_core.model.files import HEAD, INDEX, WEIGHTS, commit_of, shard_names, weight_files
+from qwen3_core.model.source import PUBLISHED, Source, foreign_weights, what_to_give
 from qwen3_core.prompts import END_OF_TEXT
 from qwen3_core.settings import Dtype, Kind, check_settings
 from qwen3_core.tokenizer import Qwen3Tokenizer
@@ -21,7 +27,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen3Model
 
+    from qwen3_core.model.packing import TokenSequence
+    from qwen3_core.model.probe import Probe
+    from qwen3_core.model.weights import Weights
+
 logger = logging.getLogger(__name__)
+
+SCORE = "score.weight"
+"""The matrix of a model that was converted to sequence classification: a row per label."""
 
 Linear = tuple[np.ndarray, np.ndarray | None]
 """Weight, (out_features, in_features) float32, and bias, (out_features,), of a linear map."""
@@ -33,7 +46,7 @@ class Checkpoint:
 
     name: str
     model: "Qwen3Model"
-    """The base model, on its device, in eval mode."""
+    """The base model, on its device, in eval mode, its linear maps packed."""
     head: np.ndarray | None
     """(hidden_size,) float32: a reranker's log-odds are its product with the last hidden state.
     None of an embedding model."""
@@ -47,6 +60,8 @@ class Checkpoint:
     after_pooling: tuple[Linear | None, ...] = ()
     """What an embedding model does with the last hidden state: linear maps, and None where a
     vector is made of length 1."""
+    probe: "Probe | None" = None
+    """Of a model in 8-bit integers, what it was before."""
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -120,7 +135,10 @@ def load(
     device: str = "auto",
     dtype: Dtype = "auto",
 ) -> Checkpoint:
-    """Load a checkpoint with transformers and check that it is what it should be.
+    """Load a checkpoint and check that it is what it should be.
+
+    Weights are read layer by layer, and packed or quantised before the next layer is read. Only an
+    adapter is merged into the whole model first.
 
     Args:
         name: Hub name, local folder, or "tiny" for the bundled pair.
@@ -136,27 +154,36 @@ def load(
             incomplete, too many, of other shapes or not finite, or an argument is out of range.
         ImportError: If it is an adapter and `peft` is not installed.
     """
-    import torch
-    from safetensors import SafetensorError
-
     from qwen3_core.model.buffers import is_out_of_memory
+    from qwen3_core.model.probe import probe_sequences
+    from qwen3_core.model.weights import Weights
 
-    description = describe(str(name), kind, revision)
-    head = description.head
+    known = describe(str(name), kind, revision)
     try:
-        config = _config(str(name), description)
-        tokenizer = _tokenizer(description.path("tokenizer.json"), str(name))
+        config = _config(str(name), known)
+        tokenizer = _tokenizer(known.path("tokenizer.json"), str(name))
         _check_end_of_text(str(name), kind, tokenizer)
+        _check_fit(str(name), config, tokenizer)
         device = resolve_device(device)
-        loaded, report = _read_weights(
-            description, config, resolve_dtype(dtype, device, config.hidden_size)
-        )
+        resolved = resolve_dtype(dtype, device, config.hidden_size)
         after_pooling = tuple(
-            _linear(description, step) if isinstance(step, Dense) else None
-            for step in description.after_pooling
+            _linear(known, step) if isinstance(step, Dense) else None
+            for step in known.after_pooling
         )
-    except (OSError, SafetensorError) as error:
-        if reason := foreign_weights(description.base):
+        weights = Weights(str(name), _weight_files(known.base))
+        if known.adapter is None:
+            model = _skeleton(config, resolved, device)
+            head = _checked_head(model, weights, known.head, config, tokenizer)
+            filled = weights
+        else:
+            model, head = _merged(known, config, weights, tokenizer, resolved, device)
+            filled = None
+        sequences = None
+        if dtype == "int8":
+            sequences = probe_sequences(tokenizer, kind, config.max_position_embeddings)
+        probe = _read(model, filled, resolved, device, sequences)
+    except OSError as error:
+        if reason := foreign_weights(known.base):
             raise OSError(reason) from None
         msg = f"could not load the {kind} model {str(name)!r}: {error}\n{what_to_give(kind)}"
         raise OSError(msg) from error
@@ -169,49 +196,184 @@ def load(
             f"({_in_short(error)}): download it again"
         )
         raise ValueError(msg) from error
-    _check_fit(str(name), config, tokenizer)
-    surplus = sorted(key for key in report["unexpected_keys"] if key != "lm_head.weight")
-    if surplus:
-        msg = (
-            f"the checkpoint {str(name)!r} has {len(surplus)} weights that its config.json knows "
-            f"nothing of (first: {surplus[0]}); without them its answers would be wrong. Download "
-            "it again or use the original checkpoint."
-        )
-        raise ValueError(msg)
-    missing = sorted(report["missing_keys"])
-    if description.adapter is not None:
-        loaded, brought = merge_adapter(loaded, str(name), description.adapter)
-        missing = sorted(set(missing) - brought)
-    if missing:
-        msg = (
-            f"the checkpoint {str(name)!r} lacks {len(missing)} weights (first: {missing[0]}); "
-            "they would be random. Download it again or use the original checkpoint."
-        )
-        raise ValueError(msg)
-    row = None
-    if head is not None:
-        row = _row(loaded, head, tokenizer)
-        loaded = loaded.model
-    weights = dict(loaded.named_parameters())
-    if head is not None:
-        weights[f"{head.matrix}.weight"] = torch.from_numpy(row)
-    for step, linear in zip(description.after_pooling, after_pooling, strict=True):
-        if isinstance(step, Dense) and linear is not None:
-            weights[f"{step.path}/linear"] = torch.from_numpy(
-                np.concatenate([part.ravel() for part in linear if part is not None])
-            )
-    for key, weight in weights.items():
-        if not torch.isfinite(weight).all():
-            msg = f"weight {key} of {str(name)!r} holds NaN or infinity: download the model again"
-            raise ValueError(msg)
-    loaded = loaded.to(device).eval().requires_grad_(False)
-    logger.info("loaded %s on %s in %s", name, device, loaded.dtype)
+    logger.info("loaded %s on %s in %s", name, device, dtype if probe else resolved)
     return Checkpoint(
-        *(str(name), loaded, row, tokenizer, config.max_position_embeddings),
-        description.folder,
-        description,
+        *(str(name), model, head, tokenizer, config.max_position_embeddings, known.folder, known),
         after_pooling=after_pooling,
+        probe=probe,
     )
+
+
+def _skeleton(config: Any, dtype: "torch.dtype", device: str, matrix: str | None = None) -> Any:
+    """A model whose parameters have shapes and no memory.
+
+    Args:
+        config: The checkpoint's.
+        dtype: Of its parameters.
+        device: Where it will run.
+        matrix: None for a Qwen3Model; "lm_head" or "score" for one with this head around it.
+    """
+    import torch
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+    )
+
+    classes: dict[str | None, Any] = {
+        None: AutoModel,
+        "lm_head": AutoModelForCausalLM,
+        "score": AutoModelForSequenceClassification,
+    }
+    with torch.device("meta"):
+        model = classes[matrix].from_config(
+            config,
+            dtype=dtype,
+            # We have our own. A checkpoint could name compiled code on the hub instead.
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+        )
+    inner = model if matrix is None else model.model
+    # Its frequencies are in no file.
+    inner.rotary_emb = type(inner.rotary_emb)(config=inner.config).to(device)
+    return model.eval().requires_grad_(False)
+
+
+def _checked_head(
+    model: Any, weights: "Weights", head: Head | None, config: Any, tokenizer: Qwen3Tokenizer
+) -> np.ndarray | None:
+    """A reranker's head, (hidden_size,) float32, once the files are known to hold what is needed.
+
+    Raises:
+        ValueError: If they do not, or hold more.
+    """
+    keys = {key for key, _ in model.named_parameters()}
+    if head is None:
+        weights.check(keys, spare=[HEAD])
+        return None
+    key = _head_key(config, weights) if head.matrix == "lm_head" else SCORE
+    weights.check(keys | {key}, spare=[HEAD])
+    rows = weights.rows(key, _ids(head, tokenizer)).numpy()
+    difference: np.ndarray = rows[0] - rows[1] if len(rows) == 2 else rows[0]
+    return difference
+
+
+def _ids(head: Head, tokenizer: Qwen3Tokenizer) -> list[int]:
+    return [tokenizer.word_id(row) if isinstance(row, str) else row for row in head.rows]
+
+
+def _head_key(config: Any, weights: "Weights") -> str:
+    """The matrix that the rows of a language-model head are of."""
+    tied = bool(config.tie_word_embeddings) and HEAD not in weights
+    return "embed_tokens.weight" if tied else HEAD
+
+
+def _merged(
+    known: Description,
+    config: Any,
+    weights: "Weights",
+    tokenizer: Qwen3Tokenizer,
+    dtype: "torch.dtype",
+    device: str,
+) -> tuple[Any, np.ndarray | None]:
+    """The whole model with its adapter merged, and its head: (hidden_size,) float32.
+
+    Raises:
+        ValueError: If the base's weights or the adapter do not fit.
+    """
+    import torch
+
+    head, adapter = known.head, known.adapter
+    if adapter is None:  # asked for by no caller
+        msg = "there is no adapter"
+        raise AssertionError(msg)
+    whole = _skeleton(config, dtype, device, None if head is None else head.matrix)
+    inner = whole if head is None else whole.model
+    keys = {key for key, _ in inner.named_parameters()}
+    brought = False
+    if head is not None and head.matrix == "score":
+        brought = SCORE not in weights
+        if brought and trained_labels(adapter) is None:
+            msg = (
+                f"the adapter {known.name!r} brings no {SCORE}, and its base has none: its scores "
+                "would be random. Save it with modules_to_save=['score']"
+            )
+            raise ValueError(msg)
+        wanted = set() if brought else {SCORE}
+    else:
+        wanted = set() if head is None else {_head_key(config, weights)}
+    weights.check(keys | wanted, spare=[HEAD])
+    weights.fill(inner, "", dtype, device)
+    if head is not None and head.matrix == "lm_head":
+        if HEAD in wanted:
+            weights.fill(whole.lm_head, "lm_head.", dtype, device)
+        else:
+            whole.lm_head.weight = inner.embed_tokens.weight
+    elif head is not None and not brought:
+        weights.fill(whole.score, "score.", dtype, device)
+    elif head is not None:
+        empty = torch.zeros(whole.score.weight.shape, dtype=dtype, device=device)
+        whole.score.weight = torch.nn.Parameter(empty, requires_grad=False)
+    whole = merge_adapter(whole, known.name, adapter)
+    for parameter in whole.parameters():  # what an adapter saves whole may be of another dtype
+        parameter.data = parameter.data.to(dtype)
+        if not torch.isfinite(parameter).all():
+            msg = f"the adapter {known.name!r} makes weights NaN or infinite: train it again"
+            raise ValueError(msg)
+    whole.eval().requires_grad_(False)
+    if head is None:
+        return whole, None
+    matrix = whole.score if head.matrix == "score" else whole.lm_head
+    rows = [matrix.weight[i].float().numpy(force=True) for i in _ids(head, tokenizer)]
+    return whole.model, rows[0] - rows[1] if len(rows) == 2 else rows[0]
+
+
+def _read(
+    model: Any,
+    weights: "Weights | None",
+    dtype: "torch.dtype",
+    device: str,
+    sequences: "list[TokenSequence] | None",
+) -> "Probe | None":
+    """Read a model's weights, layer by layer, each brought into its final form before the next.
+
+    Args:
+        model: What `_skeleton` made.
+        weights: The checkpoint's; None if the model has them already.
+        dtype: To convert them to.
+        device: To put them on.
+        sequences: What to compute exactly on the way, before a layer becomes integers; None leaves
+            the layers in their dtype.
+
+    Returns:
+        What was computed exactly.
+    """
+    from qwen3_core.model.linear import pack
+    from qwen3_core.model.probe import Probe
+
+    if weights is not None:
+        weights.fill(model.embed_tokens, "embed_tokens.", dtype, device)
+        weights.fill(model.norm, "norm.", dtype, device)
+    probe = None if sequences is None else Probe(model, sequences)
+    for index, layer in enumerate(model.layers):
+        if weights is not None:
+            weights.fill(layer, f"layers.{index}.", dtype, device)
+        if probe is not None:
+            probe.run(layer)
+        pack(layer, int8=probe is not None)
+    return probe
+
+
+def _weight_files(base: Source) -> list[Path]:
+    """The files of a checkpoint's weights, downloaded if need be."""
+    commit = commit_of(base.folder)  # of config.json: the branch may have moved since
+    if base.local or commit is None or replace(base, revision=commit).fetch(WEIGHTS):
+        return weight_files(base.folder)
+    if index := base.path(INDEX):
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(base.place, revision=commit, allow_patterns=shard_names(index))
+    return weight_files(base.folder)
 
 
 def vector_length(name: str | Path, *, revision: str | None = None) -> int:
@@ -232,64 +394,6 @@ def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None)
     except OSError as error:
         msg = f"could not load the tokenizer of {str(name)!r}: {error}\n{what_to_give(kind)}"
         raise OSError(msg) from error
-
-
-def _read_weights(
-    description: Description, config: Any, dtype: "torch.dtype"
-) -> tuple[Any, dict[str, Any]]:
-    """The model with its head, before an adapter is merged, and the weights that do not fit."""
-    from transformers import Qwen3ForCausalLM, Qwen3ForSequenceClassification, Qwen3Model
-
-    base = description.base
-    classes: dict[str | None, Any] = {
-        None: Qwen3Model,
-        "lm_head": Qwen3ForCausalLM,
-        "score": Qwen3ForSequenceClassification,
-    }
-    head = description.head
-    beside = base.path(ADAPTER) is not None
-    with _quiet(bars=base.local):
-        loaded, report = classes[None if head is None else head.matrix].from_pretrained(
-            # Where an adapter lies beside the weights, transformers would put it into the model by
-            # itself, without merging it.
-            None if beside else base.place,
-            state_dict=_tensors(description) if beside else None,
-            revision=base.revision or "main",
-            config=config,
-            dtype=dtype,
-            # We have our own. A checkpoint could name compiled code on the hub instead.
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    return loaded, report
-
-
-def _tensors(description: Description) -> "dict[str, torch.Tensor]":
-    """The base weights of a checkpoint whose adapter lies beside them."""
-    from safetensors.torch import load_file
-
-    base = description.base
-    index = base.json("model.safetensors.index.json")
-    names = ["model.safetensors"] if index is None else sorted(set(index["weight_map"].values()))
-    tensors: dict[str, torch.Tensor] = {}
-    for name in names:
-        path = base.fetch(name)
-        if path is None:
-            msg = f"{name} is not there"
-            raise FileNotFoundError(msg)
-        tensors |= load_file(path)
-    return tensors
-
-
-def _row(loaded: Any, head: Head, tokenizer: Qwen3Tokenizer) -> np.ndarray:
-    """(hidden_size,) float32, whose product with the last hidden state is the log-odds."""
-    matrix = loaded.score if head.matrix == "score" else loaded.get_output_embeddings()
-    ids = [tokenizer.word_id(row) if isinstance(row, str) else row for row in head.rows]
-    rows = [matrix.weight[i].float() for i in ids]
-    row: np.ndarray = (rows[0] - rows[1] if len(rows) == 2 else rows[0]).numpy(force=True)
-    return row
 
 
 def _linear(description: Description, dense: Dense) -> Linear:
@@ -325,31 +429,11 @@ def _linear(description: Description, dense: Dense) -> Linear:
             "two models, download it again"
         )
         raise ValueError(msg)
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        msg = f"{path} holds NaN or infinity: download the model again"
+        raise ValueError(msg)
     arrays = {name: tensor.float().numpy(force=True) for name, tensor in tensors.items()}
     return arrays["linear.weight"], arrays.get("linear.bias")
-
-
-@contextmanager
-def _quiet(*, bars: bool) -> Iterator[None]:
-    """Without transformers' report on weights, which we make errors of, and without its bar.
-
-    Args:
-        bars: Whether to hide the progress bar too; downloads keep theirs.
-    """
-    import transformers
-
-    library: Any = transformers.utils.logging  # its functions carry no annotations
-    level = library.get_verbosity()
-    hush = bars and library.is_progress_bar_enabled()
-    library.set_verbosity(library.CRITICAL)
-    if hush:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        library.set_verbosity(level)
-        if hush:
-            library.enable_progress_bar()
 
 
 def _tokenizer(path: Path | None, name: str) -> Qwen3Tokenizer:

@@ -1,9 +1,8 @@
-"""Lays ragged token sequences behind one another into few packs, without padding.
+"""Concatenates ragged token sequences into few packs, without padding.
 
-Sequences that begin with the same prefix (an instruction, a query) form one branch of a pack: the
-prefix is laid once, its segments follow. Of a prefix whose first tokens are known from earlier
-packs, the rest is laid. A pack may hold several branches, so that unrelated work shares a forward
-pass.
+Sequences with the same prefix (an instruction, a query) form one branch of a pack: the prefix comes
+once, its segments follow. Tokens of a prefix that are cached from earlier packs are left out. A
+pack may hold several branches, so that unrelated work shares a forward pass.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +14,7 @@ from qwen3_core.tokenizer import Ids
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """One sequence to encode: `prefix + ids`. The answer sits at its last token."""
+    """One sequence to encode: `prefix + ids`. The result is read at its last token."""
 
     prefix: Ids
     """Token ids shared with other sequences; may be empty."""
@@ -71,11 +70,11 @@ class Branch:
     """One prefix and its segments; slices are rows of the pack."""
 
     prefix: Ids
-    """The prefix's token ids, also those that have no rows in this pack."""
-    known: int
-    """How many of the prefix's first tokens have none, as their keys and values are at hand."""
+    """The prefix's token ids, the cached ones included."""
+    cached: int
+    """Leading prefix tokens that are already cached, so not computed in this pack."""
     prefix_rows: slice
-    """Where the rest of the prefix lies; may be empty."""
+    """Rows of the other prefix tokens; may be empty."""
     segments: tuple[slice, ...]
 
 
@@ -90,7 +89,7 @@ class Pack(Generic[W]):
     positions: list[int]
     branches: tuple[Branch, ...]
     members: tuple[tuple[W, int], ...]
-    """For each segment, over all branches, whose it is and its index there."""
+    """For each segment, over all branches: its work, and its index there."""
 
     @property
     def last_rows(self) -> list[int]:
@@ -98,29 +97,29 @@ class Pack(Generic[W]):
         return [s.stop - 1 for branch in self.branches for s in branch.segments]
 
 
-Known: TypeAlias = Callable[[Ids], int]
-"""How many of a prefix's first tokens have keys and values at hand."""
+CachedTokens: TypeAlias = Callable[[Ids], int]
+"""The number of leading tokens of a prefix whose keys and values are cached."""
 
 Line: TypeAlias = tuple[Iterable[W], int]
-"""Works to take sequences from, and how many tokens a pack may hold when it is done with them."""
+"""A queue of work, and the pack's token limit after drawing from it."""
 
 
-def nothing_known(prefix: Ids) -> int:
-    """A `Known` without any prefix."""
+def nothing_cached(prefix: Ids) -> int:
+    """`CachedTokens` of an empty cache."""
     del prefix
     return 0
 
 
-def next_pack(lines: Iterable[Line[W]], known: Known = nothing_known) -> Pack[W]:
-    """Take sequences, from the first works of the first line first, into one pack.
+def next_pack(lines: Iterable[Line[W]], cached: CachedTokens = nothing_cached) -> Pack[W]:
+    """Take sequences into one pack, from the first work of the first line on.
 
-    Sequences with an equal prefix become one branch, whosever they are. A sequence longer than the
-    line's tokens gets a pack of its own; it is never cut.
+    Sequences with an equal prefix become one branch, also those of different callers. A sequence
+    longer than the line's limit gets a pack of its own; it is never cut.
 
     Args:
-        lines: Where to take from and up to how many tokens, at least 1, not falling from line to
-            line. What is taken is not offered again.
-        known: How much of each prefix need not be laid.
+        lines: Queues with their token limits. A limit is at least 1 and not below the one before.
+            Sequences that are taken are not offered again.
+        cached: How many leading tokens of each prefix are cached.
 
     Returns:
         The pack; it is empty if nothing was waiting.
@@ -133,23 +132,23 @@ def next_pack(lines: Iterable[Line[W]], known: Known = nothing_known) -> Pack[W]
                 sequence = work.sequences[work.peek()]
                 cost = len(sequence.ids)
                 if sequence.prefix not in groups:
-                    cost += len(sequence.prefix) - known(sequence.prefix)
+                    cost += len(sequence.prefix) - cached(sequence.prefix)
                 if used and used + cost > limit:
                     break
                 groups.setdefault(sequence.prefix, []).append((work, work.take()))
                 used += cost
             if used >= limit:
                 break
-    return _lay(groups, known)
+    return _concatenate(groups, cached)
 
 
-def _lay(groups: dict[Ids, list[tuple[W, int]]], known: Known) -> Pack[W]:
-    """Lay what is not known of the prefixes, and behind each its segments."""
+def _concatenate(groups: dict[Ids, list[tuple[W, int]]], cached: CachedTokens) -> Pack[W]:
+    """Each prefix without its cached tokens, followed by its segments."""
     ids: list[int] = []
     positions: list[int] = []
     branches = []
     for prefix, members in groups.items():
-        start, skipped = len(ids), known(prefix)
+        start, skipped = len(ids), cached(prefix)
         ids += prefix[skipped:]
         positions += range(skipped, len(prefix))
         prefix_rows = slice(start, len(ids))

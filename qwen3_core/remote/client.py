@@ -6,6 +6,7 @@ Retries, `Retry-After`, connection pools and the key's header are the official O
 import asyncio
 import json
 import logging
+import os
 import threading
 import time
 import weakref
@@ -46,11 +47,19 @@ REPEATED = 12
 
 
 @dataclass
+class _Trouble:
+    """What went wrong in the last attempt at a request; empty if it was answered well."""
+
+    words: str = ""
+
+
+@dataclass
 class _Connection:
     """What belongs to one event loop."""
 
     openai: "AsyncOpenAI"
     slots: asyncio.Semaphore
+    trouble: "_Trouble"
     first_use: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the server is looked at, so that calls that begin together do so once."""
 
@@ -89,9 +98,18 @@ class Client:
         return self._api_key is not None
 
     @property
+    def trouble(self) -> str:
+        """What went wrong with this server's last answer in this event loop; "" for nothing."""
+        return self._connection().trouble.words
+
+    @property
     def first_use(self) -> asyncio.Lock:
         """Of this server in this event loop."""
         return self._connection().first_use
+
+    def prepare(self) -> None:
+        """Import the HTTP client and set it up for this event loop, before time is counted."""
+        self._connection()
 
     async def post(self, path: str, body: dict[str, Any], texts: Sequence[str]) -> Any:
         """The JSON that the server answers to a JSON body.
@@ -139,10 +157,9 @@ class Client:
             )
             raise ServerError(msg) from None
         except APIConnectionError as error:
-            cause = error.__cause__ or error
             msg = (
                 f"{what}: no connection in {self._server.retries + 1} attempts "
-                f"({type(cause).__name__}: {cause}); is the server up, and base_url right?"
+                f"({_reason(error.__cause__ or error)}); is the server up, and base_url right?"
             )
             raise ServerError(msg) from None
         except APIStatusError as error:
@@ -211,6 +228,20 @@ class Client:
         except ImportError as error:
             msg = f"base_url needs the openai package: {how_to_install('server')}"
             raise ImportError(msg) from error
+        trouble = _Trouble()
+
+        class Http(DefaultAsyncHttpxClient):
+            """Remembers what went wrong, which the OpenAI client keeps while it tries again."""
+
+            async def send(self, *args: Any, **kwargs: Any) -> httpx.Response:
+                try:
+                    response = await super().send(*args, **kwargs)
+                except httpx.TransportError as error:
+                    trouble.words = _reason(error)
+                    raise
+                trouble.words = f"it answered {response.status_code}" if response.is_error else ""
+                return response
+
         openai = AsyncOpenAI(
             api_key=self._api_key or NO_KEY,
             base_url=self.base_url,
@@ -219,7 +250,7 @@ class Client:
             timeout=httpx.Timeout(self._server.read_timeout, connect=self._server.connect_timeout),
             max_retries=self._server.retries,
             # OpenAI's own choice would try to close itself when the event loop is gone.
-            http_client=DefaultAsyncHttpxClient(
+            http_client=Http(
                 event_hooks={
                     "request": [_Retries(self._server.retries).tell],
                     "response": [_final_if_missing],
@@ -227,7 +258,18 @@ class Client:
             ),
         )
         openai._custom_headers = {}  # noqa: SLF001 - those of OPENAI_CUSTOM_HEADERS, for OpenAI alone
-        return _Connection(openai, asyncio.Semaphore(self._server.concurrency))
+        return _Connection(openai, asyncio.Semaphore(self._server.concurrency), trouble)
+
+
+def _reason(error: BaseException) -> str:
+    """An error of the connection, with the system's own words for it where it has some."""
+    words = f"{type(error).__name__}: {error}"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
+            return f"{words}: {os.strerror(cause.errno).lower()}"
+        cause = cause.__cause__ or cause.__context__
+    return words
 
 
 class _Retries:

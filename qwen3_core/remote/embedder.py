@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from qwen3_core.base import BaseEmbedder
+from qwen3_core.base import BaseEmbedder, Call, normalised
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.common.validation import check_dimensions
-from qwen3_core.embedder import check_instruction, texts_cut, unit
-from qwen3_core.engine.engine import windows
 from qwen3_core.fingerprint import Fingerprint
+from qwen3_core.inputs import check_instruction, in_thread_if_long, texts_cut, windows
 from qwen3_core.prompts import (
     DEFAULT_TASK,
     END_OF_TEXT,
@@ -24,8 +23,8 @@ from qwen3_core.prompts import (
 )
 from qwen3_core.remote import loops
 from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_embedding
-from qwen3_core.remote.component import Call, Facts, Remote, in_thread_if_long
 from qwen3_core.remote.errors import ServerError
+from qwen3_core.remote.model import Facts, RemoteModel
 from qwen3_core.remote.replies import in_order, numbers, tokens_read
 from qwen3_core.remote.server import Dialect, Limits, Server
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH
@@ -35,7 +34,7 @@ Batch = tuple[int, list[str]]
 """Position of the first text, and the texts as they are sent."""
 
 
-class RemoteEmbedder(Remote, BaseEmbedder[Call]):
+class RemoteEmbedder(RemoteModel, BaseEmbedder):
     """A Qwen3 embedding model on a server, asked as `Embedder` asks the one in this process.
 
     The instruction is put before queries here, and texts are cut and counted here. Texts travel as
@@ -130,14 +129,14 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
         check_embedding(self._cut(vectors), tokens, expected)
         return replace(facts, dimensions=vectors.shape[1])
 
-    def _documents(self, texts: list[str], show_progress: bool) -> Call:
-        return self._embed(texts, None, "documents", show_progress)
+    def _documents(self, texts: list[str], show_progress: bool, first: int = 0) -> Call[np.ndarray]:
+        return self._embed(texts, None, "documents", show_progress, first)
 
-    def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> Call:
+    def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> Call[np.ndarray]:
         return self._embed(texts, resolve_instruction(task), "queries", show_progress)
 
     async def _embed(
-        self, texts: list[str], task: str | None, what: str, show_progress: bool
+        self, texts: list[str], task: str | None, what: str, show_progress: bool, first: int = 0
     ) -> np.ndarray:
         if not texts:  # nothing is asked for it, so the vectors' length may be unknown (0)
             return np.empty((0, self._dimensions or 0), dtype=np.float32)
@@ -152,7 +151,7 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
                 if progress is not None:
                     progress(len(sent))
 
-            await self._share_out(self._batches(facts, texts, task, what), ask)
+            await self._share_out(self._batches(facts, texts, task, what, first), ask)
         widths = {vectors.shape[1] for vectors in found.values()}
         if len(widths) > 1:
             msg = f"{self.base_url} returned vectors of different lengths: {sorted(widths)}"
@@ -160,7 +159,7 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
         return np.concatenate([found[begin] for begin in sorted(found)])
 
     async def _batches(
-        self, facts: Facts, texts: list[str], task: str | None, what: str
+        self, facts: Facts, texts: list[str], task: str | None, what: str, first: int
     ) -> AsyncIterator[Batch]:
         """The texts as they are sent, in batches within the server's limits."""
         tokenizer, max_length = await self._load_tokenizer(), self._reads(facts)
@@ -169,7 +168,8 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
             size = sum(map(len, texts[window]))
             prepared, cut = await in_thread_if_long(size, prepare)
             if cut:
-                self._warn_cut(texts_cut([window.start + i for i in cut], what, max_length))
+                begin = first + window.start
+                self._warn_cut(texts_cut([begin + i for i in cut], what, max_length))
             for part in self._requests(facts, [count for _, count in prepared]):
                 yield window.start + part.start, [text for text, _ in prepared[part]]
 
@@ -227,7 +227,7 @@ class RemoteEmbedder(Remote, BaseEmbedder[Call]):
         """The vectors with as many dimensions as are wanted, of length 1."""
         # What llama.cpp answers from a reranker is memory that nobody wrote to.
         hint = "is base_url the address of the embedding model's server, and not of the reranker's?"
-        return unit(vectors[:, : self._dimensions], self.base_url, hint)
+        return normalised(vectors[:, : self._dimensions], self.base_url, hint)
 
 
 def _vectors(reply: Any, count: int) -> np.ndarray:

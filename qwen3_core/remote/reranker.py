@@ -11,7 +11,7 @@ import numpy as np
 
 from qwen3_core.base import BaseReranker
 from qwen3_core.common.progress import progress_bar
-from qwen3_core.engine.engine import windows
+from qwen3_core.inputs import by_query, documents_cut, fit_query, in_thread_if_long, windows
 from qwen3_core.prompts import (
     DEFAULT_TASK,
     RERANK_SUFFIX,
@@ -21,11 +21,10 @@ from qwen3_core.prompts import (
     resolve_instruction,
 )
 from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_rerank
-from qwen3_core.remote.component import Call, Facts, Remote, in_thread_if_long
 from qwen3_core.remote.errors import ServerError, ServerWarning
+from qwen3_core.remote.model import Facts, RemoteModel
 from qwen3_core.remote.replies import in_order, numbers, tokens_read
 from qwen3_core.remote.server import Dialect, Limits, Server
-from qwen3_core.reranker import by_query, documents_cut, fit_query
 from qwen3_core.settings import DEFAULT_MAX_LENGTH, DEFAULT_RERANKER_MODEL
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
@@ -43,7 +42,7 @@ class _Batch:
     """Positions of the documents among all pairs."""
 
 
-class RemoteReranker(Remote, BaseReranker[Call]):
+class RemoteReranker(RemoteModel, BaseReranker):
     """A Qwen3 reranking model on a server, asked as `Reranker` asks the one in this process.
 
     Documents are cut here, so that the server never cuts the end of the prompt. Control tokens that

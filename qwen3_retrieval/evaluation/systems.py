@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from qwen3_core.base import normalised
 from qwen3_core.common.validation import check_dimensions
-from qwen3_core.embedder import unit
 from qwen3_core.prompts import DEFAULT_TASK
 from qwen3_retrieval.evaluation.lexical import Lexical, top
 from qwen3_retrieval.evaluation.models import Models
@@ -225,4 +225,4 @@ def _slice(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:
     """The first dimensions, normalised again, as `Embedder(dimensions=...)` gives them."""
     if dimensions is None or dimensions >= vectors.shape[1]:
         return vectors
-    return unit(vectors[:, :dimensions], "the model")
+    return normalised(vectors[:, :dimensions], "the model")

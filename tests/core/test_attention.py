@@ -90,7 +90,12 @@ def test_a_segment_sees_its_prefix_and_itself():
     pack = next_pack([([Work([TokenSequence(*s) for s in sequences])], 100)], count)
     rows = list(range(40))
     seen = [
-        (rows[s.queries], [i for piece in s.prefix for i in rows[piece]], rows[s.keys], s.answers)
+        (
+            rows[s.queries],
+            [i for piece in s.prefix for i in rows[piece]],
+            rows[s.keys],
+            s.has_result,
+        )
         for s in segments_of(pack, known)
     ]
     assert seen == [
@@ -178,7 +183,7 @@ def test_long_segments_are_fused(monkeypatch, queries, keys, prefix, fuses):
     assert all(count % 64 == 0 for count in calls), "few shapes"
     assert out[5:].isfinite().all()
     calls.clear()
-    laid = segment._replace(answers=False)
+    laid = segment._replace(has_result=False)
     FusedAttention([laid], 256)(query, seen, seen, out, Buffers(CPU))
     assert not calls, "of a prefix more or less may be known"
 

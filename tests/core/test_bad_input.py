@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from qwen3_core import Embedder, Reranker
+from qwen3_core import Embedder, QueryError, Reranker
+from qwen3_core.base import normalised
 from qwen3_core.common.validation import check_dimensions, check_threshold, check_top_n
-from qwen3_core.embedder import unit
 from qwen3_core.milvus.index import choose_index, search_params
 from qwen3_core.ranking import rank
 from qwen3_core.settings import check_settings
@@ -58,16 +58,16 @@ def test_query_that_is_no_string(reranker, value):
 
 @pytest.mark.parametrize("value", ["", "  \n\t"])
 def test_blank_query(embedder, reranker, value):
-    with pytest.raises(ValueError, match="query is blank"):
+    with pytest.raises(QueryError, match="query is blank"):
         embedder.embed_queries([value])
-    with pytest.raises(ValueError, match="query is blank"):
+    with pytest.raises(QueryError, match="query is blank"):
         reranker.rerank(["document"], value)
 
 
 def test_lone_surrogate(embedder, reranker):
     with pytest.raises(ValueError, match=r"documents\[0\] holds a lone surrogate, .* position 7"):
         embedder.embed_documents([SURROGATE])
-    with pytest.raises(ValueError, match=r"query holds a lone surrogate"):
+    with pytest.raises(QueryError, match=r"query holds a lone surrogate"):
         reranker.rerank(["document"], SURROGATE)
 
 
@@ -231,7 +231,7 @@ def test_extreme_log_odds_do_not_overflow():
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
 def test_a_vector_without_a_direction_is_an_error(bad):
     vectors = np.array([[3.0, 4.0], [bad, 0.0]], dtype=np.float32)
-    np.testing.assert_allclose(unit(vectors[:1], "the model"), [[0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(normalised(vectors[:1], "the model"), [[0.6, 0.8]], rtol=1e-6)
     message = f"the model returned a vector of length {bad} for text 1: why?"
     with pytest.raises(FloatingPointError, match=re.escape(message)):
-        unit(vectors, "the model", "why?")
+        normalised(vectors, "the model", "why?")

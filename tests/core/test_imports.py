@@ -14,6 +14,7 @@ PACKAGES = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("package", PACKAGES)
 def test_import_loads_no_heavy_library(package):
     # Every public name is touched, so that lazily imported ones count as well.
@@ -65,6 +66,7 @@ RemoteEmbedder("tiny", base_url="http://127.0.0.1:9").embed_queries(["any"])""",
         ),
     ],
 )
+@pytest.mark.integration
 def test_a_missing_package_is_named_with_the_command_that_installs_it(module, code, message, extra):
     blocked = f"import sys; sys.modules[{module!r}] = None\n{code}"
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)

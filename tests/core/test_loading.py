@@ -2,14 +2,22 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Qwen3Config, Qwen3Model
 
 from qwen3_core import Embedder, Reranker
+from qwen3_core.model.buffers import give_back_freed
 from qwen3_core.model.loading import load, resolve_device, resolve_dtype, vector_length
+from qwen3_core.model.probe import Probe, probe_sequences
 from tests.conftest import TINY
+from tests.core.test_int8 import needs_int8
+from tests.core.test_linear import megabytes
 
 
 @pytest.fixture
@@ -160,6 +168,107 @@ def test_float16_is_refused_for_the_largest_models():
 def test_dtype_is_what_was_asked_for():
     assert Embedder("tiny", dtype="float32").engine.encoder.model.dtype is torch.float32
     assert Embedder("tiny", dtype="bfloat16").engine.encoder.model.dtype is torch.bfloat16
+
+
+def test_weights_in_integers_are_refused(reranker):
+    def change(weights, name):
+        weights[name] = weights[name].to(torch.int8)
+
+    edit_weight(reranker, "layers.1.mlp.up_proj.weight", change)
+    with pytest.raises(ValueError, match=r"layers.1.mlp.up_proj.weight of .* is stored as I8"):
+        load(reranker, "reranker")
+
+
+def test_weights_under_two_names_are_refused(reranker):
+    def change(weights, name):
+        weights[name.removeprefix("model.")] = weights[name].clone()
+
+    edit_weight(reranker, "layers.1.mlp.up_proj.weight", change)
+    with pytest.raises(ValueError, match=r"holds layers.1.mlp.up_proj.weight twice"):
+        load(reranker, "reranker")
+
+
+def test_weights_that_a_dtype_does_not_hold_are_refused(reranker):
+    def change(weights, name):
+        weights[name][0, 0] = 1e30
+
+    edit_weight(reranker, "layers.1.mlp.up_proj.weight", change)
+    with pytest.raises(ValueError, match=r"layers.1.mlp.up_proj.weight of .* NaN or infinity"):
+        load(reranker, "reranker", dtype="float16")
+
+
+def test_a_head_of_its_own_counts_in_a_model_that_says_it_has_none(random_checkpoints, tmp_path):
+    """As in transformers, which ties the two only where the file does not have the head."""
+    folder = shutil.copytree(random_checkpoints["untied"], tmp_path / "tied")
+    expected = load(folder, "reranker").head
+    edit(folder, tie_word_embeddings=True)
+    np.testing.assert_array_equal(load(folder, "reranker").head, expected)
+
+
+def test_several_files_on_the_hub(random_checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    commit, repo = "c0ffee" * 6 + "c0ff", tmp_path / "models--acme--Reranker"
+    folder = shutil.copytree(random_checkpoints["untied"], repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    found = load("acme/Reranker", "reranker")
+    assert found.folder == folder
+    np.testing.assert_array_equal(found.head, load(folder, "reranker").head)
+    next(folder.glob("*-of-*.safetensors")).unlink()
+    with pytest.raises(OSError, match="could not load the reranker model 'acme/Reranker'"):
+        load("acme/Reranker", "reranker")
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """An embedding model of 12 layers and 80 MiB, in two files."""
+    folder = tmp_path_factory.mktemp("wide")
+    config = Qwen3Config(
+        vocab_size=20_000,
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=12,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=64,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    model = Qwen3Model(config).bfloat16()
+    model.save_pretrained(folder, max_shard_size="50MB")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TINY / "embedding" / file, folder)
+    return folder, sum(p.nbytes for p in model.parameters()) / 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is held")
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("int8", marks=needs_int8)])
+def test_loading_takes_the_models_own_memory(wide, dtype):
+    folder, size = wide
+    load(TINY / "embedding", "embedding", dtype=dtype)  # what the first one loads
+    give_back_freed()
+    before = megabytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    held = load(folder, "embedding", dtype=dtype)
+    table, layer = 20_000 * 512 * 2 / 2**20, 6.0
+    final = size if dtype == "bfloat16" else table + (size - table) / 2
+    assert megabytes("VmHWM") - before < 1.1 * final + 2 * layer
+    assert megabytes("VmRSS") - before < 1.1 * final + layer
+    assert held.model is not None
+
+
+def test_a_probe_is_the_models_own_forward_pass(random_checkpoints):
+    folder = random_checkpoints["embedding"]
+    tokenizer = load(folder, "embedding").tokenizer
+    model = Qwen3Model.from_pretrained(folder, dtype=torch.float32).eval()
+    sequences = probe_sequences(tokenizer, "embedding", 1024)
+    probe = Probe(model, sequences)
+    for layer in model.layers:
+        probe.run(layer)
+    with torch.inference_mode():
+        exact = [model(torch.tensor([s.ids])).last_hidden_state[0, -1] for s in sequences]
+    torch.testing.assert_close(probe.final(), torch.stack(exact), rtol=0, atol=1e-5)
 
 
 def test_head_is_the_difference_of_two_rows(random_checkpoints):

@@ -96,6 +96,7 @@ def test_other_errors_are_not_taken_for_it(folder, short):
     assert len(sizes) == 1
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 def test_memory_that_is_really_short():
     """A process that may allocate little more than it has embeds many long texts all the same."""

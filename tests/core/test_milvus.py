@@ -241,6 +241,7 @@ def test_other_kind_of_ids(uri, collection):
         check_collection(uri, collection, dimensions=64, auto_id=True)
 
 
+@pytest.mark.integration
 def test_a_file_that_another_process_has_open(uri):
     code = (
         "import sys; from pymilvus import MilvusClient; "

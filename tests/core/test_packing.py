@@ -37,8 +37,8 @@ def unpack(packs: list[Pack[Work]], known=MappingProxyType({})) -> dict[tuple[Wo
         cells = list(zip(pack.positions, pack.ids, strict=True))
         members = iter(pack.members)
         for branch in pack.branches:
-            assert branch.known == min(known.get(branch.prefix, 0), len(branch.prefix))
-            before = list(enumerate(branch.prefix))[: branch.known]
+            assert branch.cached == min(known.get(branch.prefix, 0), len(branch.prefix))
+            before = list(enumerate(branch.prefix))[: branch.cached]
             before += cells[branch.prefix_rows]
             for rows in branch.segments:
                 member = next(members)

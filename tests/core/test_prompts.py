@@ -38,6 +38,38 @@ def test_blank_instruction_is_refused(blank):
         resolve_instruction(blank)
 
 
+@pytest.mark.parametrize(
+    "framed",
+    [
+        "Instruct: {}\nQuery:",
+        "Instruct: {}\nQuery: ",
+        "Instruct: {}\nQuery:{{query}}",
+        "Instruct: {}",
+        " instruct : {}",
+        "{}\nQuery:",
+        "<Instruct>: {}",
+        "<Instruct>: {}\n<Query>: {{query}}",
+        "Instruct\uff1a{}\nQuery\uff1a",
+    ],
+)
+def test_an_instruction_with_its_frame_is_refused_with_the_sentence(framed):
+    with pytest.raises(ValueError, match=r'instruction holds the frame .*"Query:"') as refused:
+        resolve_instruction(framed.format(TASK))
+    assert str(refused.value).endswith(f"pass the sentence alone, {TASK!r}")
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Given a query: find the page that answers it",
+        "Instruct the reader: find what applies",
+        "Given a search query, find instructions",
+    ],
+)
+def test_a_sentence_with_the_frames_words_is_kept(sentence):
+    assert resolve_instruction(sentence) == sentence
+
+
 def test_instruction_of_another_type_is_refused():
     with pytest.raises(TypeError, match="must be a string or None, got int"):
         resolve_instruction(3)  # type: ignore[arg-type]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from qwen3_core import Reranker
-from qwen3_core.engine import engine
-from qwen3_core.reranker import documents_cut, fit_query
+from qwen3_core.engine import local
+from qwen3_core.inputs import documents_cut, fit_query
 from qwen3_core.tokenizer import Qwen3Tokenizer, TruncationWarning
 from tests.conftest import TINY
 from tests.reference import TASK, ReferenceReranker
@@ -37,7 +37,7 @@ def test_scores_belong_to_their_pairs(reranker, monkeypatch):
     assert np.ptp(expected) > 0.1, "the reference tells the pairs apart"
     np.testing.assert_allclose(reranker.score_pairs(pairs), expected, atol=1e-4)
     monkeypatch.setattr(
-        engine, "windows", lambda texts: (slice(i, min(i + 2, 7)) for i in range(0, 7, 2))
+        local, "windows", lambda texts: (slice(i, min(i + 2, 7)) for i in range(0, 7, 2))
     )
     np.testing.assert_allclose(reranker.score_pairs(pairs), expected, atol=1e-4)
 
@@ -51,13 +51,13 @@ def test_no_pairs_load_no_model():
 def test_scoring_is_never_overtaken(reranker, monkeypatch):
     worker = reranker.engine.worker
     seen: list[bool] = []
-    gate = worker.gate
+    admission = worker.admission
 
     def counted(*, bulk):
         seen.append(bulk)
-        return gate(bulk=bulk)
+        return admission(bulk=bulk)
 
-    monkeypatch.setattr(worker, "gate", counted)
+    monkeypatch.setattr(worker, "admission", counted)
     reranker.score(["a document"], QUERY)
     assert seen == [False], "it is not bulk work, which waits for others"
 
@@ -71,7 +71,7 @@ def test_a_query_is_prepared_once_a_call(reranker, monkeypatch):
         return prefix(self, instruction, query)
 
     monkeypatch.setattr(Qwen3Tokenizer, "rerank_prefix", counted)
-    monkeypatch.setattr(engine, "windows", lambda texts: (slice(i, i + 1) for i in range(4)))
+    monkeypatch.setattr(local, "windows", lambda texts: (slice(i, i + 1) for i in range(4)))
     reranker.score_pairs([(f"query {i % 2}", "a document") for i in range(4)])
     assert seen == ["query 0", "query 1"]
 
@@ -103,7 +103,7 @@ def test_what_is_said_of_cut_documents():
 
 
 def test_documents_of_later_windows_may_be_cut_too(monkeypatch):
-    monkeypatch.setattr(engine, "windows", lambda texts: (slice(i, i + 1) for i in range(3)))
+    monkeypatch.setattr(local, "windows", lambda texts: (slice(i, i + 1) for i in range(3)))
     with pytest.warns(TruncationWarning) as caught:
         tiny(max_length=256).score(["short", "words " * 400, "words " * 500], QUERY)
     (warning,) = caught

@@ -202,7 +202,7 @@ def slow_load(embedder, monkeypatch):
         component.close()  # as if it was made before the model was loaded
         return component
 
-    monkeypatch.setattr("qwen3_core.engine.engine.open_engine", open_late)
+    monkeypatch.setattr("qwen3_core.engine.local.open_engine", open_late)
     # What times a call in a thread, and every event loop.
     monkeypatch.setattr(time, "monotonic", lambda: real() + late)
     return make
@@ -225,7 +225,7 @@ async def test_a_load_that_runs_out_of_its_own_time_says_so(slow_load, monkeypat
         raise TimeoutError("the hub does not answer")
 
     component = slow_load()
-    monkeypatch.setattr("qwen3_core.engine.engine.open_engine", hang)
+    monkeypatch.setattr("qwen3_core.engine.local.open_engine", hang)
     with pytest.raises(TimeoutError, match="the hub does not answer"):
         component.embed_queries(["first"])
     with pytest.raises(TimeoutError, match="the hub does not answer"):
@@ -265,10 +265,93 @@ async def test_a_coroutine_cancelled_while_it_tokenises(embedder, monkeypatch, c
     with pytest.raises(asyncio.CancelledError):
         await call
     go_on.set()
-    gate = embedder.engine.worker.gate(bulk=True)
-    await asyncio.to_thread(wait_until, lambda: queued(embedder) == 0 and gate.inside == 0)
+    admission = embedder.engine.worker.admission(bulk=True)
+    await asyncio.to_thread(wait_until, lambda: admission.admitted == 0)
+    assert queued(embedder) == 0
     gc.collect()
     assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def leave_and_close(call, ready, *, patience: float | None) -> None:
+    """Start a coroutine in a loop of its own, give up, and close the loop at once.
+
+    `asyncio.run` would wait for the threads that the loop has started.
+    """
+
+    async def leave() -> None:
+        task = asyncio.ensure_future(call)
+        if patience is None:
+            await asyncio.to_thread(ready)
+            task.cancel()
+        with pytest.raises(TimeoutError if patience else asyncio.CancelledError):
+            await task
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    loop.close()
+
+
+@pytest.mark.parametrize("patience", [None, 0.2], ids=["cancelled", "timeout"])
+def test_queued_work_of_a_caller_that_left_with_its_loop_is_dropped(
+    embedder, gate, patience, caplog
+):
+    settings = embedder_settings(embedder)
+    holder = in_thread(embedder.embed_queries, ["holds the worker"])
+    gate.wait_for_pack()
+    caller = Embedder(**settings, timeout=patience)
+    call = caller.aembed_documents(["text " * 500])
+    leave_and_close(call, lambda: wait_until(lambda: queued(embedder) == 2), patience=patience)
+    gate.open()
+    holder.result(30)
+    embedder.embed_queries(["after"])
+    assert gate.packs == [1, 1]
+    assert embedder.engine.worker.admission(bulk=True).admitted == 0
+    gc.collect()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("patience", [None, 0.2], ids=["cancelled", "timeout"])
+def test_nothing_is_queued_for_a_caller_that_left_while_its_text_was_tokenised(
+    embedder, gate, patience, monkeypatch, caplog
+):
+    started, go_on, done = threading.Event(), threading.Event(), threading.Event()
+    tokenizer = embedder.engine.tokenizer
+    encode = tokenizer.embedding_documents
+
+    def slow(*args):
+        started.set()
+        assert go_on.wait(30)
+        try:
+            return encode(*args)
+        finally:
+            done.set()
+
+    monkeypatch.setattr(tokenizer, "embedding_documents", slow)
+    caller = Embedder(**embedder_settings(embedder), timeout=patience)
+    call = caller.aembed_documents(["text " * 500])
+    leave_and_close(call, lambda: started.wait(30), patience=patience)
+    go_on.set()
+    if started.is_set():  # else its time was up before a thread took it
+        assert done.wait(30)
+    gate.open()
+    embedder.embed_queries(["after"])
+    assert gate.packs == [1]
+    assert embedder.engine.worker.admission(bulk=True).admitted == 0
+    gc.collect()
+    assert caplog.records == []
+
+
+def test_a_loop_that_closes_over_a_call_in_progress_is_no_error(embedder, gate, caplog):
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(embedder.aembed_queries(["never awaited to its end"]))
+    loop.run_until_complete(asyncio.sleep(0))
+    gate.wait_for_pack()
+    loop.close()
+    gate.open()
+    assert embedder.embed_queries(["after"]).shape == (1, 256)
+    assert caplog.records == []
+    # asyncio's complaint of a loop closed too early is right.
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 async def test_the_event_loop_is_never_blocked(embedder):
@@ -313,7 +396,7 @@ async def test_async_twins_give_the_same_answers(embedder):
 
 def test_documents_stream_through_in_windows(embedder, monkeypatch):
     expected = embedder.embed_documents(DOCUMENTS)
-    monkeypatch.setattr("qwen3_core.engine.engine.WINDOW_CHARACTERS", 400)
+    monkeypatch.setattr("qwen3_core.inputs.WINDOW_CHARACTERS", 400)
     most = 0
     submit = embedder.engine.worker.submit
 
@@ -329,7 +412,7 @@ def test_documents_stream_through_in_windows(embedder, monkeypatch):
 
 
 def test_callers_wait_before_they_tokenise_when_the_queue_is_full(embedder, gate):
-    admission = embedder.engine.worker.gate(bulk=True)
+    admission = embedder.engine.worker.admission(bulk=True)
     admission.capacity = 3 * len(DOCUMENTS[0])
     calls = [in_thread(embedder.embed_documents, [text]) for text in DOCUMENTS[:9]]
     gate.wait_for_pack()
@@ -341,11 +424,11 @@ def test_callers_wait_before_they_tokenise_when_the_queue_is_full(embedder, gate
     gate.open()
     assert query.result(30).shape == (1, 256)
     assert all(call.result(30).shape == (1, 256) for call in calls)
-    assert admission.inside == 0
+    assert admission.admitted == 0
 
 
 async def test_whoever_gives_up_in_line_leaves_no_trace(embedder, gate):
-    admission = embedder.engine.worker.gate(bulk=True)
+    admission = embedder.engine.worker.admission(bulk=True)
     admission.capacity = 1
     holder = asyncio.ensure_future(embedder.aembed_documents(["holds the gate"]))
     await asyncio.to_thread(gate.wait_for_pack)
@@ -357,7 +440,7 @@ async def test_whoever_gives_up_in_line_leaves_no_trace(embedder, gate):
         await cancelled
     gate.open()
     await asyncio.wait_for(asyncio.gather(holder, last), 30)
-    assert admission.inside == 0
+    assert admission.admitted == 0
 
 
 def test_a_failure_while_tokenising_leaves_the_gate(embedder, monkeypatch):
@@ -367,7 +450,7 @@ def test_a_failure_while_tokenising_leaves_the_gate(embedder, monkeypatch):
     monkeypatch.setattr(embedder.engine.tokenizer, "embedding_documents", broken)
     with pytest.raises(RuntimeError, match="no ids"):
         embedder.embed_documents(["text"])
-    assert embedder.engine.worker.gate(bulk=True).inside == 0
+    assert embedder.engine.worker.admission(bulk=True).admitted == 0
 
 
 def test_closing_the_worker_fails_what_waits(embedder, gate):
@@ -376,9 +459,9 @@ def test_closing_the_worker_fails_what_waits(embedder, gate):
     waiting = in_thread(embedder.embed_queries, ["waiting"])
     wait_until(lambda: queued(embedder) == 2)
     worker = embedder.engine.worker
-    worker.gate(bulk=True).capacity = 0
+    worker.admission(bulk=True).capacity = 0
     in_line = [in_thread(embedder.embed_documents, ["in line"]) for _ in range(2)]
-    wait_until(lambda: len(worker.gate(bulk=True)._waiting) == 1)
+    wait_until(lambda: len(worker.admission(bulk=True)._waiting) == 1)
     closing = in_thread(worker.close)
     for future in in_line:
         with pytest.raises(EngineClosedError):
@@ -474,6 +557,7 @@ def embed_in_child(embedder: Embedder) -> list[float]:
     return vector
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_processes_compute_the_same(embedder, method):
@@ -485,6 +569,7 @@ def test_child_processes_compute_the_same(embedder, method):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_forked_amid_work_does_not_hang(embedder, gate):
@@ -520,6 +605,7 @@ def run_script(code: str, timeout: float = 120, **env: str) -> subprocess.Comple
     )
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_does_not_wait_for_openmp_threads_it_has_not():
     done = run_script(
@@ -550,6 +636,7 @@ def test_a_forked_child_does_not_wait_for_openmp_threads_it_has_not():
     assert done.stdout == "ended 0\n"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("first", ["concurrent.futures.thread", "qwen3_core.engine.engine"])
 def test_exit_with_queued_work_does_not_wait_for_it(first):
     done = run_script(
@@ -572,6 +659,7 @@ def test_exit_with_queued_work_does_not_wait_for_it(first):
     assert done.stdout == "leaving True\n"
 
 
+@pytest.mark.integration
 def test_keyboard_interrupt_leaves_a_usable_engine():
     done = run_script(
         """
@@ -595,6 +683,7 @@ def test_keyboard_interrupt_leaves_a_usable_engine():
     assert done.stdout.split() == ["interrupted", "True", "0"]
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 def test_sigterm_under_load_ends_the_process_at_once():
     code = """

@@ -33,10 +33,12 @@ Qwen3Reranker().compress_documents([], "any")""",
     ],
     ids=["the package", "all names, and components with nothing to do"],
 )
+@pytest.mark.integration
 def test_loads_no_model_library(code):
     assert loaded_after(code) == []
 
 
+@pytest.mark.integration
 def test_the_check_itself_sees_a_loaded_library():
     assert loaded_after("import pymilvus") == ["pymilvus"]
 

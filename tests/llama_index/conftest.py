@@ -69,7 +69,7 @@ def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args, **kwargs):
         raise AssertionError("a model was asked for")
 
-    monkeypatch.setattr("qwen3_core.engine.engine.open_engine", refuse)
+    monkeypatch.setattr("qwen3_core.engine.local.open_engine", refuse)
 
 
 @pytest.fixture

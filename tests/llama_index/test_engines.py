@@ -149,6 +149,16 @@ def test_ingestion_pipeline_caches_by_all_settings(embedded):
     assert run(dimensions=64) == len(TEXTS)
     assert run(dimensions=64) == 0
     assert run(max_length=128) == len(TEXTS)
+    same = {"timeout": 100.0, "num_workers": 2, "instruction": "fact_check", "embed_batch_size": 3}
+    for name, value in same.items():
+        assert run(**{name: value}) == 0
+
+
+def test_what_changes_no_document_is_no_part_of_the_cache_key_but_still_of_the_settings():
+    model = Qwen3Embedding(model="tiny", instruction="fact_check", timeout=9.0, embed_batch_size=3)
+    again = Qwen3Embedding.from_dict(model.to_dict())
+    assert (again.instruction, again.timeout, again.embed_batch_size) == ("fact_check", 9.0, 3)
+    assert Qwen3Embedding.from_json(model.to_json()).instruction == "fact_check"
 
 
 async def test_ingestion_pipeline_async(embed_model):
@@ -156,6 +166,7 @@ async def test_ingestion_pipeline_async(embed_model):
     assert [node.embedding for node in nodes] == embed_model.get_text_embedding_batch(TEXTS)
 
 
+@pytest.mark.integration
 def test_ingestion_pipeline_with_two_processes(embed_model):
     pipeline = IngestionPipeline(transformations=[Qwen3Embedding(model="tiny")])
     nodes = pipeline.run(documents=documents(), num_workers=2)

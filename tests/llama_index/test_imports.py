@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import pytest
+
 import llama_index_qwen3
 import qwen3_core
 
 
+@pytest.mark.integration
 def test_importing_and_constructing_load_neither_model_libraries_nor_the_other_framework():
     code = (
         "import sys\n"

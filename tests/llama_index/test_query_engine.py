@@ -6,16 +6,26 @@ from typing import Any
 
 import pytest
 from llama_index.core import Settings, VectorStoreIndex
+from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.prompts import PromptTemplate
-from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.query_engine import (
+    RetrieverQueryEngine,
+    RouterQueryEngine,
+    SubQuestionQueryEngine,
+)
+from llama_index.core.question_gen import LLMQuestionGenerator
+from llama_index.core.question_gen.types import SubQuestion
 from llama_index.core.schema import MetadataMode, QueryBundle, TextNode
+from llama_index.core.selectors import LLMSingleSelector
+from llama_index.core.tools import QueryEngineTool
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+from pydantic import BaseModel
 
 from llama_index_qwen3 import CitedPassages, Qwen3Embedding, Qwen3Rerank, two_stage_query_engine
-from qwen3_core.rag import ANSWER_INSTRUCTIONS
+from qwen3_core.rag import ANSWER_INSTRUCTIONS, PLAIN_INSTRUCTIONS
 from tests.llama_index.conftest import TEXTS, open_store, scored, text_nodes
-from tests.openai_server import passages
+from tests.openai_server import passages, prompt_text
 
 QUERY = "How is data stored in Milvus?"
 
@@ -62,7 +72,7 @@ def test_a_vector_store_alone_means_the_model_of_settings_if_there_is_one(
 ):
     monkeypatch.setattr(Settings, "_embed_model", embed_model)
     engine: Any = two_stage_query_engine(index.vector_store, MockLLM(), reranker=reranker)
-    assert engine.retriever._embed_model is embed_model
+    assert engine.retriever.first_stage._embed_model is embed_model
 
 
 @pytest.mark.parametrize(
@@ -70,8 +80,8 @@ def test_a_vector_store_alone_means_the_model_of_settings_if_there_is_one(
     [
         ({"topk": 5}, r"unknown argument 'topk': did you mean top_k\?"),
         ({"k": 5}, r"unknown argument 'k': did you mean top_k\?"),
-        ({"response_mode": "no_text"}, "no argument 'response_mode'"),
-        ({"similarity_top_k": 5}, r"'similarity_top_k': did you mean top_k\?"),
+        ({"response_mode": "no_text"}, "unknown argument 'response_mode': known are alpha"),
+        ({"similarity_top_k": 5, "top_k": 5}, "two names of one argument"),
         ({"node_postprocessors": []}, r"'node_postprocessors': did you mean reranker\?"),
     ],
 )
@@ -87,8 +97,8 @@ def test_a_reranker_in_the_llms_place_is_refused(index, reranker):
 
 def test_a_vector_store_alone_means_the_default_models(index, no_loading):
     engine: Any = two_stage_query_engine(index.vector_store, MockLLM())
-    assert engine.retriever._embed_model.model_name == Qwen3Embedding().model_name
-    assert engine._node_postprocessors[0].model == Qwen3Rerank().model
+    assert engine.retriever.first_stage._embed_model.model_name == Qwen3Embedding().model_name
+    assert engine.retriever.reranker.model == Qwen3Rerank().model
 
 
 def test_filters_choose_what_is_searched(index, reranker):
@@ -231,6 +241,195 @@ def test_a_prompt_without_its_variables_is_refused(index):
         engine.update_prompts({"response_synthesizer:text_qa_template": PromptTemplate("Hello")})
 
 
+class Stored(BaseModel):
+    text: str
+    citations: list[int] = []
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("how", ["llm", "output_cls", "synthesizer", "of the LLM's functions"])
+async def test_a_structured_answer_is_an_object_with_citations(
+    fresh_index, llm, server, reranker, asynchronous, how
+):
+    value = '{"text": "In segments [2].", "citations": [1, 9]}'
+    function = {"name": "Stored", "arguments": value}
+    called = {"index": 0, "id": "call-0", "type": "function", "function": function}
+    server.reply = lambda request: (
+        {"role": "assistant", "content": "", "tool_calls": [called]}
+        if request.get("tools")
+        else value
+    )
+    llm.is_function_calling_model = how == "of the LLM's functions"
+    if how == "output_cls":
+        engine: Any = two_stage_query_engine(fresh_index, llm, reranker=reranker, output_cls=Stored)
+    elif how == "synthesizer":
+        engine = fresh_index.as_query_engine(
+            llm=llm, response_synthesizer=CitedPassages(llm, output_cls=Stored)
+        )
+    else:
+        structured = llm.as_structured_llm(Stored)
+        engine = two_stage_query_engine(fresh_index, structured, reranker=reranker)
+    response = await engine.aquery(QUERY) if asynchronous else engine.query(QUERY)
+    assert response.response == Stored(text="In segments [2].", citations=[1, 9])
+    assert response.metadata["citations"] == [2, 1]
+    assert "<passage number=" in server.prompt
+
+
+def test_a_structured_answer_that_is_to_stream_is_refused(index, llm, reranker):
+    with pytest.raises(ValueError, match="structured answer cannot be streamed"):
+        two_stage_query_engine(index, llm, output_cls=Stored, streaming=True)
+    with pytest.raises(ValueError, match="structured answer cannot be streamed"):
+        CitedPassages(llm.as_structured_llm(Stored), streaming=True)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_thinking_is_part_of_the_answer_and_cites_nothing(index, llm, server, reranker, streaming):
+    server.reply = lambda _: "<think>\n[2] is about cats.\n</think>\n\nIn storage 【1，3】."
+    engine = two_stage_query_engine(index, llm, reranker=reranker, streaming=streaming)
+    response: Any = engine.query(QUERY)
+    assert str(response) == server.reply({})
+    assert response.metadata["citations"] == [1, 3]
+
+
+def test_in_an_engine_of_llama_index_the_synthesizer_itself_says_whether_it_streams(
+    index, llm, server, reranker
+):
+    engine = index.as_query_engine(
+        llm=llm,
+        similarity_top_k=6,
+        node_postprocessors=[reranker],
+        response_synthesizer=CitedPassages(llm, streaming=True),
+    )
+    server.gate.clear()
+    response: Any = engine.query(QUERY)
+    tokens = iter(response.response_gen)
+    assert next(token for token in tokens if token)
+    assert response.metadata["citations"] == []
+    server.gate.set()
+    assert "".join(tokens)
+    assert response.metadata["citations"] == [1]
+
+
+# An answer that others read on
+
+
+def of_engine(text: str) -> Any:
+    """An LLM that cites wherever there are numbers to cite."""
+
+    def reply(request: dict[str, Any]) -> str:
+        return f"{text} [1]" if passages(request) else text
+
+    return reply
+
+
+def test_without_citations_there_are_no_numbers(index, llm, server, reranker):
+    engine = two_stage_query_engine(index, llm, reranker=reranker, citations=False)
+    response: Any = engine.query(QUERY)
+    system, user = server.requests[-1]["messages"]
+    assert system["content"] == PLAIN_INSTRUCTIONS
+    assert user["content"].startswith("<passages>\n<passage>\n")
+    assert passages(server.requests[-1]) == {}
+    assert str(response) == f"They say: number: 0\n\n{TEXTS[0]}"[:90]
+    assert "citations" not in response.metadata
+    assert len(response.source_nodes) == 3
+
+
+def test_without_citations_an_empty_search_is_the_same(index, llm):
+    strict = Qwen3Rerank(model="tiny", score_threshold=1.0)
+    engine = two_stage_query_engine(index, llm, reranker=strict, citations=False)
+    response: Any = engine.query(QUERY)
+    assert str(response) == "Empty Response"
+    assert "citations" not in response.metadata
+
+
+@pytest.mark.parametrize("citations", [False, True])
+def test_a_router_hands_on_the_engines_answer(index, llm, server, reranker, citations):
+    engine = two_stage_query_engine(index, llm, reranker=reranker, citations=citations)
+    router = RouterQueryEngine(
+        LLMSingleSelector.from_defaults(llm),
+        [QueryEngineTool.from_defaults(engine, name=name, description="d") for name in "ab"],
+        llm=llm,
+    )
+    answer = of_engine("In segments.")
+    server.reply = lambda request: (
+        '[{"choice": 1, "reason": "r"}]'
+        if "choices are given" in prompt_text(request)
+        else answer(request)
+    )
+    response: Any = router.query(QUERY)
+    assert str(response) == ("In segments. [1]" if citations else "In segments.")
+    assert len(response.source_nodes) == 3
+
+
+def test_of_sub_questions_the_last_answer_cites_the_answers_before_it(index, llm, server, reranker):
+    inner = two_stage_query_engine(index, llm, reranker=reranker, citations=False)
+    tool = QueryEngineTool.from_defaults(inner, name="docs", description="d")
+    questions = [SubQuestion(sub_question=text, tool_name="docs") for text in (QUERY, TEXTS[1])]
+
+    class Generator(LLMQuestionGenerator):
+        def generate(self, tools, query):
+            return questions
+
+    engine = SubQuestionQueryEngine.from_defaults(
+        [tool],
+        llm=llm,
+        question_gen=Generator.from_defaults(llm),
+        response_synthesizer=CitedPassages(llm),
+        use_async=False,
+        verbose=False,
+    )
+    server.reply = lambda request: (
+        "Both [1][2], and not [3]." if passages(request) else "In segments."
+    )
+    response: Any = engine.query(QUERY)
+    assert [request["messages"][0]["content"] for request in server.requests] == [
+        PLAIN_INSTRUCTIONS,
+        PLAIN_INSTRUCTIONS,
+        ANSWER_INSTRUCTIONS,
+    ]
+    assert "Response: In segments." in passages(server.requests[-1])[1]
+    assert response.metadata["citations"] == [1, 2]  # and no node that the LLM did not see
+    assert len(response.source_nodes) == 2 + 6
+    assert "Sub question: " in response.source_nodes[1].node.get_content()
+
+
+# What LlamaIndex's settings say
+
+
+@pytest.fixture
+def counter(monkeypatch):
+    """A token counter, set for all that LlamaIndex does from now on."""
+    counter = TokenCountingHandler(tokenizer=str.split)
+    monkeypatch.setattr(Settings, "_callback_manager", CallbackManager([counter]))
+    return counter
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_llm_made_before_the_callback_manager_is_counted(
+    fresh_index, llm, reranker, counter, asynchronous
+):
+    theirs = fresh_index.as_query_engine(llm=llm.model_copy(), similarity_top_k=3)
+    theirs.query(QUERY)
+    assert counter.total_llm_token_count > 0
+    engine = two_stage_query_engine(fresh_index, llm.model_copy(), reranker=reranker)
+    by_hand = fresh_index.as_query_engine(
+        llm=MockLLM(),
+        similarity_top_k=3,
+        response_synthesizer=CitedPassages(llm.model_copy()),
+    )
+    for ours in (engine, by_hand):
+        counter.reset_counts()
+        await ours.aquery(QUERY) if asynchronous else ours.query(QUERY)
+        assert counter.total_llm_token_count > 0
+
+
+def test_an_llm_with_a_callback_manager_of_its_own_keeps_it(index, llm, reranker):
+    counter = TokenCountingHandler(tokenizer=str.split)
+    own = llm.model_copy(update={"callback_manager": CallbackManager([counter])})
+    two_stage_query_engine(index, own, reranker=reranker).query(QUERY)
+    assert counter.total_llm_token_count > 0
+
+
 # Passages that misbehave
 
 
@@ -319,7 +518,9 @@ def test_arguments_that_make_no_sense_are_refused(index, options, message):
 
 @pytest.mark.parametrize("thing", [None, "http://localhost:19530", 7, text_nodes()])
 def test_what_is_neither_index_nor_store_is_refused(thing):
-    with pytest.raises(TypeError, match="takes a VectorStoreIndex or a vector store of"):
+    with pytest.raises(
+        TypeError, match="takes a VectorStoreIndex, a vector store or a retriever of"
+    ):
         two_stage_query_engine(thing, MockLLM())
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from qwen3_core.model.loading import load_tokenizer
-from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server, component
+from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server
+from qwen3_core.remote import model as remote_model
 from tests.remote.fake_server import FakeServer, embedder, reranker
 
 QUERY = "How is data stored in Milvus?"
@@ -33,7 +34,7 @@ def loaded() -> None:
 @pytest.fixture(autouse=True)
 def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers are not known from a test before (ports come again), and pauses are short."""
-    component._known.clear()
+    remote_model._known.clear()
     for name in ("QWEN3_API_KEY", "DASHSCOPE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)

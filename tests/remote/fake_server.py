@@ -321,20 +321,8 @@ def states(model: Embedder | Reranker, rows: Sequence[Sequence[int]]) -> np.ndar
             break
         shared += (ids[0],)
 
-    def job():
-        texts = [""] * len(rows)
-        hidden = yield from model._encode(
-            texts,
-            lambda window: [
-                TokenSequence(shared, tuple(row[len(shared) :])) for row in rows[window]
-            ],
-            bulk=False,
-            progress=None,
-        )
-        return hidden
-
-    result: np.ndarray = model._run(job())
-    return result
+    sequences = [TokenSequence(shared, tuple(row[len(shared) :])) for row in rows]
+    return model.engine.worker.submit(sequences).result()
 
 
 def shuffled(entries: list[Any]) -> list[Any]:

@@ -442,9 +442,28 @@ def test_a_long_refusal_is_cut(server):
 def test_a_server_that_is_down(purpose):
     with FakeServer() as server:
         component = remote(purpose, server, options(retries=1))
-    said = r"no connection in 2 attempts \(ConnectError: .*is the server up, and base_url right\?"
+    said = (
+        r"no connection in 2 attempts \(ConnectError: .*: connection refused\); "
+        r"is the server up, and base_url right\?"
+    )
     with pytest.raises(ServerError, match=said):
         ask(component)
+
+
+@both
+@anyhow
+async def test_a_timeout_names_what_went_wrong_until_then(purpose, func):
+    with FakeServer() as server:
+        down = remote(purpose, server, options(retries=9), timeout=1.0)
+    await down._load_tokenizer()
+    with pytest.raises(TimeoutError, match=r"timeout=1\.0 seconds \(.*: connection refused\)"):
+        await call(func, down)
+    with FakeServer() as server:
+        server.fail(*[status(503, {})] * 50)
+        busy = remote(purpose, server, options(retries=9), timeout=1.0)
+        await busy._load_tokenizer()
+        with pytest.raises(TimeoutError, match=r"timeout=1\.0 seconds \(it answered 503\)"):
+            await call(func, busy)
 
 
 # Time
@@ -686,6 +705,7 @@ def in_child(component: Any, answers: Any) -> None:
     answers.put((sync, asyncio.run(aask(component, TEXTS[:2])).tolist()))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("purpose", "method"),
     [("embedding", "fork"), ("reranker", "fork"), ("embedding", "spawn")],  # spawning takes seconds

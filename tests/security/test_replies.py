@@ -3,7 +3,7 @@
 import pytest
 
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server, ServerError
-from qwen3_core.remote.component import _max_length
+from qwen3_core.remote.model import _max_length
 from tests.remote.fake_server import FakeServer, mangled, status
 from tests.security.corpus import QUERY
 

@@ -4,14 +4,13 @@ import asyncio
 import os
 import weakref
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from qwen3_core.base import Base
+from qwen3_core.base import Call, TextModel
 from qwen3_core.common.validation import is_count
-from qwen3_core.engine.engine import INLINE_CHARACTERS
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.remote import loops
 from qwen3_core.remote.client import Client
@@ -41,8 +40,6 @@ from qwen3_core.tokenizer import Qwen3Tokenizer
 T = TypeVar("T")
 B = TypeVar("B")
 
-Call = Coroutine[Any, Any, Any]
-
 KEY_VARIABLES: Final = ("QWEN3_API_KEY", "DASHSCOPE_API_KEY")
 """Where the key comes from if none is given; the second one for Alibaba Cloud alone."""
 
@@ -71,7 +68,7 @@ _tokenizers: "weakref.WeakValueDictionary[object, Qwen3Tokenizer]" = weakref.Wea
 """Shared by all components that name the same one, for as long as one of them lives."""
 
 
-class Remote(Base[Call]):
+class RemoteModel(TextModel):
     """A model on a server: settings, checked at once, and a first look at the server when needed.
 
     It pickles as its settings, without the key; a copy has the key.
@@ -145,22 +142,23 @@ class Remote(Base[Call]):
         """Forget what is known of the server, so that the next call looks at it again."""
         _known.pop(self._identity, None)
 
-    def _run(self, job: Call) -> Any:
-        return loops.run(self._limited(job))
+    def _run(self, call: Call[T]) -> T:
+        return loops.run(self._arun(call))
 
-    async def _arun(self, job: Call, size: int) -> Any:
-        del size
-        return await self._limited(job)
-
-    async def _limited(self, job: Call) -> Any:
+    async def _arun(self, call: Call[T]) -> T:
         try:
+            self._client.prepare()
             async with asyncio.timeout(self._timeout):
-                return await job
+                return await call
         except TimeoutError:
-            msg = f"{self.base_url} gave no result within timeout={self._timeout} seconds"
+            trouble = self._client.trouble
+            msg = (
+                f"{self.base_url} gave no result within timeout={self._timeout} seconds"
+                f"{f' ({trouble})' if trouble else ''}"
+            )
             raise TimeoutError(msg) from None
         finally:
-            job.close()  # in case it was never awaited
+            call.close()  # in case it was never awaited
 
     @property
     def _served_model(self) -> str:
@@ -243,6 +241,9 @@ class Remote(Base[Call]):
         if begin < len(counts):
             yield slice(begin, len(counts))
 
+    def _tokenizer_alone(self) -> Qwen3Tokenizer:
+        return loops.run(self._load_tokenizer())
+
     async def _load_tokenizer(self) -> Qwen3Tokenizer:
         if self._tokenizer is None:
             self._tokenizer = await asyncio.to_thread(self._find_tokenizer)
@@ -304,8 +305,3 @@ def _max_length(model: dict[str, Any]) -> int | None:
     meta = model.get("meta")  # llama.cpp's; it refuses inputs that fill their whole context
     context = meta.get("n_ctx") if isinstance(meta, dict) else None
     return context - 1 if is_count(context, 2) else None
-
-
-async def in_thread_if_long(size: int, function: Callable[[], T]) -> T:
-    """Call a function that tokenises `size` characters without holding up the event loop."""
-    return function() if size <= INLINE_CHARACTERS else await asyncio.to_thread(function)

@@ -1,0 +1,72 @@
+"""The exact final states of a few texts, computed layer by layer while a model is loaded.
+
+So a model in 8-bit integers can be compared with what it was (`qwen3_core.model.int8_check`), and
+the two are never in memory together.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qwen3_core.model.packing import TokenSequence
+from qwen3_core.prompts import TASKS
+from qwen3_core.settings import Kind
+from qwen3_core.tokenizer import Qwen3Tokenizer
+
+QUERY = "How is inserted data stored?"
+TEXTS = (
+    "Inserted data is written to a log first, and to object storage once a segment is full.",
+    "The museum opens at 9:30 a.m.; tickets are 12 euros, for children under 14 they are free.",
+    "索引让搜索更快，但是需要更多的内存。",
+    "def mean(values: list[float]) -> float:\n    return sum(values) / len(values)",
+)
+
+
+def probe_sequences(
+    tokenizer: Qwen3Tokenizer, kind: Kind, max_positions: int
+) -> list[TokenSequence]:
+    """`TEXTS` as this kind of model reads them."""
+    if kind == "embedding":
+        rows, _ = tokenizer.embedding_documents(TEXTS, max_positions)
+        return [TokenSequence((), ids) for ids in rows]
+    prefix = tokenizer.rerank_prefix(TASKS["web_search"], QUERY)
+    rows, _ = tokenizer.rerank_documents(TEXTS, max_positions - len(prefix))
+    return [TokenSequence(prefix, ids) for ids in rows]
+
+
+class Probe:
+    """Hidden states of a few sequences on their way through a model's exact layers."""
+
+    def __init__(self, model: Any, sequences: list[TokenSequence]) -> None:
+        """Embed the sequences.
+
+        Args:
+            model: A Qwen3Model of transformers; its layers may have no weights yet.
+            sequences: The sequences, on the CPU.
+        """
+        self.sequences = sequences
+        self._norm = model.norm
+        rows = [[*sequence.prefix, *sequence.ids] for sequence in sequences]
+        self._lengths = [len(row) for row in rows]
+        longest = max(self._lengths)
+        # What stands behind a text reaches none of its states: attention is causal.
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        self._places = torch.arange(longest)[None]
+        with torch.inference_mode():
+            self._states: Tensor = model.embed_tokens(ids)
+            self._turns = model.rotary_emb(self._states, self._places)
+
+    def run(self, layer: Any) -> None:
+        """Go on through the next layer, a decoder layer of transformers with its exact weights."""
+        with torch.inference_mode():
+            self._states = layer(  # causal, since there is no mask
+                self._states, position_ids=self._places, position_embeddings=self._turns
+            )
+
+    def final(self) -> Tensor:
+        """The states of the last tokens behind the last layer and the norm: (n, hidden_size)."""
+        with torch.inference_mode():
+            last = [states[n - 1] for states, n in zip(self._states, self._lengths, strict=True)]
+            states: Tensor = self._norm(torch.stack(last))
+            return states
