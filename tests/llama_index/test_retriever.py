@@ -215,6 +215,16 @@ def test_a_stock_store_of_milvus_is_told_all_or_refused(stock, embed_model, rera
         )
 
 
+@pytest.mark.parametrize(
+    "narrowing",
+    [{}, {"filters": None}, {"filters": MetadataFilters(filters=[])}, {"string_expr": " "}],
+)
+def test_a_filter_that_is_missing_is_refused(memory, reranker, narrowing):
+    engine = two_stage_query_engine(memory, MockLLM(), reranker=reranker)
+    with pytest.raises(ValueError, match="would narrow nothing"):
+        engine.with_filters(**narrowing)
+
+
 def test_either_filters_stay_together(memory, index, reranker):
     either = MetadataFilters(
         filters=[MetadataFilter(key="number", value=n) for n in (1, 2)],
@@ -346,7 +356,9 @@ def test_a_chat_over_the_engine_cites(memory, reranker, llm, server):
 def test_callbacks_see_both_stages(embed_model, reranker):
     debug = LlamaDebugHandler(print_trace_on_end=False)
     index = VectorStoreIndex(
-        text_nodes(), embed_model=embed_model, callback_manager=CallbackManager([debug])
+        text_nodes(),
+        embed_model=embed_model.model_copy(),  # LlamaIndex gives it the callback manager
+        callback_manager=CallbackManager([debug]),
     )
     before = reranker.callback_manager
     Qwen3TwoStageRetriever(index, reranker=reranker).retrieve(QUERY)
