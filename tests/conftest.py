@@ -68,7 +68,8 @@ INTEGRATION = {
     *("demo", "examples", "llama_cpp", "load", "milvus", "ray", "reliability", "vllm"),
     *("test_command.py", "test_kill.py", "test_notebooks.py", "test_page.py", "test_tiny.py"),
 }
-"""Folders and files whose tests all have the marker `integration`: they start processes, or measure\nwhole corpora."""
+"""Folders and files whose tests all have the marker `integration`: they start processes, or they
+measure whole corpora."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
