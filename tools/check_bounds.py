@@ -5,8 +5,8 @@
 
 Each end gets an environment of its own in a temporary folder, made by uv from pyproject.toml:
 `--resolution lowest-direct` is the oldest release of each dependency that we name, with the newest
-of what those need. It holds the base dependencies, the extra `server` and what runs the tests, but no
-framework.
+of what those need. It holds the base dependencies, the extra `server` and what runs the tests, and
+no framework.
 TORCH_SPEC names the PyTorch for both, by default the tested one: older ones have a build without
 CUDA only on PyTorch's own index.
 """
