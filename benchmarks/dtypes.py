@@ -23,7 +23,7 @@ from _questions import QUESTIONS  # noqa: E402
 from benchmarks.checkpoints import random_pair  # noqa: E402
 from qwen3_core import Embedder, Reranker  # noqa: E402
 from qwen3_core.settings import TINY, Dtype  # noqa: E402
-from qwen3_retrieval.ingest.chunks import split_at_headings  # noqa: E402
+from qwen3_retrieval.documents.cutting import split_at_headings  # noqa: E402
 
 
 def main() -> None:

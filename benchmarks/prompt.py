@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from qwen3_core import Embedder
 from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
 from qwen3_core.settings import TINY
-from qwen3_retrieval.ingest.chunks import split_at_headings, title_of
+from qwen3_retrieval.documents.cutting import split_at_headings, title_of
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"

@@ -14,8 +14,22 @@ from typing import Any
 from _shared import MILVUS_DOCS, Settings, UserError, kept_folder
 from tqdm import tqdm
 
-from qwen3_retrieval.ingest.chunks import Chunk, ChunkMaker, source_key, split_at_headings, title_of
-from qwen3_retrieval.ingest.collection import Holdings, delete_chunks, read_holdings
+from qwen3_retrieval.documents.corpus import SourceFile
+from qwen3_retrieval.documents.cutting import (
+    Cutter,
+    FrameworkSplitters,
+    LoadTokenizer,
+    Piece,
+    split_at_headings,
+    title_of,
+    tokenizer_of,
+)
+from qwen3_retrieval.documents.reading import read_sections
+from qwen3_retrieval.documents.text import UnreadableError
+from qwen3_retrieval.ingest.chunks import Chunk, make_chunk, place_key
+from qwen3_retrieval.ingest.collection import delete_rows, read_holdings
+
+Splitters = Callable[[LoadTokenizer], FrameworkSplitters]
 
 MILVUS_DOCS_URL = (
     "https://github.com/milvus-io/milvus-docs/releases/download/"
@@ -25,25 +39,31 @@ MILVUS_FAQ_PASSAGES = 72
 """Passages that the tutorial gets from the FAQ of this release."""
 
 
-def load_passages(settings: Settings, markdown_splitter: Callable[[str], list[str]]) -> list[Chunk]:
+def load_passages(settings: Settings, splitters: Splitters) -> list[Chunk]:
     """Read the corpus and cut it into passages, each with text in it and none of them twice.
 
     Args:
         settings: The command line.
-        markdown_splitter: The framework's own splitter, for `--splitter framework`. The other cuts
-            at every "# ", one passage per heading of any level. It also cuts at comments in code
-            blocks, which the frameworks' splitters do not.
+        splitters: Gives the framework's own splitters, for `--splitter framework`. "headers" cuts
+            at every "# ", one passage per heading of any level, and also at comments in code
+            blocks, which the others do not.
     """
-    split = split_at_headings if settings.splitter == "headers" else markdown_splitter
-    passages: list[Chunk] = []
-    for source, text in _read(settings.corpus):
-        maker = ChunkMaker(_place(settings.corpus), source, settings.splitter)
-        for piece in dict.fromkeys(split(text)):
-            passages += maker.make([piece], {"title": title_of(piece)})
+    tokenizer = tokenizer_of(settings.model, settings.embedding_url)
+    framework = splitters(tokenizer) if settings.splitter == "framework" else None
+    cutter = Cutter(tokenizer, settings.splitter, framework=framework)
+    passages: dict[bytes, Chunk] = {}
+    for file in _files(settings.corpus):
+        for piece in _pieces(file, cutter):
+            chunk = make_chunk(_place(settings.corpus), piece, 1)
+            title = piece.headings[-1] if piece.headings else title_of(piece.text)
+            place = {"source": file.source, "title": title}
+            places = passages.setdefault(chunk.digest, chunk).places
+            if place not in places:
+                places.append(place)
     if not passages:
         message = f"there is no text in the Markdown files of {settings.corpus}"
         raise UserError(message)
-    return passages
+    return list(passages.values())
 
 
 def collection_name(settings: Settings, framework: str) -> str:
@@ -60,7 +80,7 @@ class IndexPlan:
 
     missing: list[Chunk]
     """To be embedded and added."""
-    stale: Holdings
+    stale: set[bytes]
     """To be deleted: passages that are no longer in the corpus."""
 
 
@@ -77,33 +97,40 @@ def plan_index(
         settings: The command line.
     """
     corpus = _place(settings.corpus)
-    stale = read_holdings(client, collection, id_field, corpus, repair=True)
-    missing = []
-    for passage in passages:
-        held = stale.get(source_key(passage.metadata["source"]), set())
-        digest = bytes.fromhex(passage.digest)
-        if digest in held:
-            held.remove(digest)
-        else:
-            missing.append(passage)
-    return IndexPlan(missing, {key: digests for key, digests in stale.items() if digests})
+    held = read_holdings(client, collection, id_field, corpus, repair=True)
+    entries = set().union(*held.files.values())
+    missing = [
+        passage
+        for passage in passages
+        if held.rows.get(passage.digest) != len(passage.places)
+        or not entries.issuperset(passage.digest + place_key(place) for place in passage.places)
+    ]
+    return IndexPlan(missing, held.rows.keys() - {passage.digest for passage in passages})
 
 
 def delete_stale(client: Any, collection: str, plan: IndexPlan, settings: Settings) -> None:
     """Delete what the plan says."""
-    for key, digests in plan.stale.items():
-        delete_chunks(client, collection, _place(settings.corpus), key, digests)
+    delete_rows(client, collection, _place(settings.corpus), plan.stale)
 
 
-def _read(corpus: str) -> Iterator[tuple[str, str]]:
-    """Name and text of each Markdown file, by name."""
+def _pieces(file: SourceFile, cutter: Cutter) -> Iterator[Piece]:
+    def refuse(reason: str, detail: str) -> None:
+        raise UnreadableError(reason, detail)
+
+    try:
+        for section in read_sections(file, hashlib.sha256(), refuse):
+            yield from cutter.cut(section)
+    except UnreadableError as error:
+        message = f"{file.path} cannot be read: {error}"
+        raise UserError(message) from error
+
+
+def _files(corpus: str) -> Iterator[SourceFile]:
+    """Each Markdown file, by name."""
     folder, paths = _find(corpus)
     for path in paths:
-        try:
-            yield path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            message = f"{path} is not UTF-8 text ({error.reason} at byte {error.start})"
-            raise UserError(message) from error
+        source = path.relative_to(folder).as_posix()
+        yield SourceFile(path, source, "markdown", path.stat().st_size)
 
 
 def _find(corpus: str) -> tuple[Path, list[Path]]:

@@ -86,7 +86,7 @@ def show_indexing(
     else:
         what = f"nothing to embed: the index holds all {_count(passages, 'passage')} already"
     if plan.stale:
-        what += f"; deleted {sum(map(len, plan.stale.values()))} that left the corpus"
+        what += f"; deleted {len(plan.stale)} that left the corpus"
     fact(framework, what)
 
 

@@ -19,6 +19,7 @@ from qwen3_core.settings import (
     Dtype,
     matching_reranker,
 )
+from qwen3_retrieval.documents.cutting import Splitter
 
 HERE = Path(__file__).resolve().parent
 KEPT = HERE.parent / ".demo"
@@ -43,7 +44,7 @@ class Settings:
     top_k: int
     top_n: int
     dimensions: int | None
-    splitter: str
+    splitter: Splitter
     model: str
     reranker: str
     dtype: Dtype
@@ -86,10 +87,10 @@ def read_settings(description: str | None) -> Settings:
     )
     add(
         "--splitter",
-        choices=("headers", "framework"),
-        default="headers",
-        help='"headers": cut at every "# ", as in the tutorial (default); "framework": '
-        "LangChain's or LlamaIndex's own Markdown splitter",
+        choices=get_args(Splitter),
+        default="structure",
+        help='"structure" (default): as the ingest cuts; "headers": at every "# ", as in the '
+        'tutorial; "framework": by LangChain\'s or LlamaIndex\'s own splitters; "none": not at all',
     )
     add(
         "--model",

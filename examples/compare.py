@@ -20,13 +20,14 @@ from _output import (
 )
 from _shared import QUESTION, Settings, run
 from langchain_milvus import Milvus
-from langchain_rag import open_store, split_markdown, to_hit
+from langchain_rag import open_store, to_hit
 
 from langchain_qwen3 import Qwen3Reranker
+from qwen3_retrieval.ingest._langchain import splitters
 
 
 def main(settings: Settings) -> None:
-    passages = load_passages(settings, split_markdown)
+    passages = load_passages(settings, splitters)
     show_settings(settings, passages)
     store = open_store(settings, passages)
 

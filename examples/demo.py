@@ -34,13 +34,17 @@ def main(settings: Settings) -> None:
     with busy("loading LangChain"):
         import compare
         import langchain_rag
-    passages = load_passages(settings, langchain_rag.split_markdown)
+
+        from qwen3_retrieval.ingest import _langchain
+    passages = load_passages(settings, _langchain.splitters)
     show_settings(settings, passages)
     with busy("embedding"):
         store = langchain_rag.open_store(settings, passages)
     with busy("loading LlamaIndex"):
         import llama_index_rag
-    passages = load_passages(settings, llama_index_rag.split_markdown)
+
+        from qwen3_retrieval.ingest import _llama_index
+    passages = load_passages(settings, _llama_index.splitters)
     with busy("embedding"):
         index = llama_index_rag.open_index(settings, passages)
 

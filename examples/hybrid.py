@@ -13,17 +13,18 @@ from _corpus import load_passages
 from _output import Hit, say, show_next_steps, show_question, show_ranking, show_settings
 from _shared import QUESTION, Settings, run
 from langchain_milvus import Milvus
-from langchain_rag import open_store, split_markdown, to_hit
+from langchain_rag import open_store, to_hit
 from llama_index.core import QueryBundle, VectorStoreIndex
 from llama_index.core.llms import MockLLM
 from llama_index_rag import open_index, to_hits
 
 from langchain_qwen3 import Qwen3Reranker, Qwen3TwoStageRetriever
 from llama_index_qwen3 import Qwen3Rerank, two_stage_query_engine
+from qwen3_retrieval.ingest._langchain import splitters
 
 
 def main(settings: Settings) -> None:
-    passages = load_passages(settings, split_markdown)
+    passages = load_passages(settings, splitters)
     show_settings(settings, passages)
     store = open_store(settings, passages, hybrid=True)
     index = open_index(settings, passages, hybrid=True)

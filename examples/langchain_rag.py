@@ -21,7 +21,6 @@ from _output import (
 from _shared import QUESTION, Settings, run
 from langchain_core.documents import Document
 from langchain_milvus import Milvus
-from langchain_text_splitters import MarkdownHeaderTextSplitter
 
 from langchain_qwen3 import (
     Qwen3Embeddings,
@@ -30,11 +29,12 @@ from langchain_qwen3 import (
     create_rag_chain,
     milvus_kwargs,
 )
+from qwen3_retrieval.ingest._langchain import splitters
 from qwen3_retrieval.ingest.chunks import Chunk
 
 
 def main(settings: Settings) -> None:
-    passages = load_passages(settings, split_markdown)
+    passages = load_passages(settings, splitters)
     show_settings(settings, passages)
     store = open_store(settings, passages)
     question = settings.question or QUESTION
@@ -106,13 +106,6 @@ def answer(settings: Settings, store: Milvus, question: str) -> list[Hit]:
     cited = [citation["number"] for citation in result["citations"]]
     show_answer("LangChain", result["answer"], hits, cited)
     return hits
-
-
-def split_markdown(text: str) -> list[str]:
-    """Cut by LangChain's own splitter, for `--splitter framework`."""
-    levels = [("#" * level, f"h{level}") for level in range(1, 7)]
-    splitter = MarkdownHeaderTextSplitter(levels, strip_headers=False)
-    return [document.page_content for document in splitter.split_text(text)]
 
 
 def to_hit(document: Document, score: float) -> Hit:

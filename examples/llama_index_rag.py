@@ -21,18 +21,18 @@ from _output import (
     show_unanswered,
 )
 from _shared import QUESTION, Settings, run
-from llama_index.core import Document, QueryBundle, VectorStoreIndex
+from llama_index.core import QueryBundle, VectorStoreIndex
 from llama_index.core.llms import LLM, MockLLM
-from llama_index.core.node_parser import MarkdownNodeParser
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, milvus_kwargs, two_stage_query_engine
+from qwen3_retrieval.ingest._llama_index import splitters
 from qwen3_retrieval.ingest.chunks import Chunk
 
 
 def main(settings: Settings) -> None:
-    passages = load_passages(settings, split_markdown)
+    passages = load_passages(settings, splitters)
     show_settings(settings, passages)
     index = open_index(settings, passages)
     question = settings.question or QUESTION
@@ -141,12 +141,6 @@ def open_llm(settings: Settings) -> LLM:
     from llama_index.llms.openai import OpenAI
 
     return OpenAI(model=settings.llm)
-
-
-def split_markdown(text: str) -> list[str]:
-    """Cut by LlamaIndex's own parser, for `--splitter framework`."""
-    nodes = MarkdownNodeParser().get_nodes_from_documents([Document(text=text)])
-    return [node.get_content() for node in nodes]
 
 
 def to_hits(nodes: list[NodeWithScore]) -> list[Hit]:

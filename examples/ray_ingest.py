@@ -11,6 +11,7 @@ On a cluster, --corpus and --out are on storage that all machines see.
 """
 
 import argparse
+import hashlib
 import logging
 import os
 import sys
@@ -23,7 +24,10 @@ from _shared import BUNDLED_CORPUS
 
 from qwen3_core.batch import Qwen3EmbedBatch
 from qwen3_core.settings import TINY
-from qwen3_retrieval.ingest.chunks import split_at_headings, split_to_fit, title_of
+from qwen3_retrieval.documents.corpus import SourceFile
+from qwen3_retrieval.documents.cutting import CUTTING, Cutter, title_of, tokenizer_of
+from qwen3_retrieval.documents.reading import read_sections
+from qwen3_retrieval.documents.text import UnreadableError
 
 OBJECT_STORE = 256 << 20
 """Bytes of shared memory for local Ray; what passes through it is texts, vectors stay in shards."""
@@ -143,18 +147,19 @@ def read_and_split(
 ) -> dict[str, Any]:
     """A group of files as one row: its shard's name, and lists of its passages."""
     passages, errors, content = {}, [], []
+    cutter = Cutter(tokenizer_of(settings["model"], settings.get("base_url")))
     for source in group["sources"]:
-        data = (Path(group["folder"]) / source).read_bytes()
-        content += [source.encode(), data]
+        hasher = hashlib.sha256()
+        file = SourceFile(Path(group["folder"]) / source, source, "markdown", 0)
         try:
-            pieces = split_at_headings(data.decode())
-        except UnicodeDecodeError as error:
-            errors.append(f"{source} is not UTF-8 text ({error.reason} at byte {error.start})")
-            continue
-        fitting = (part for piece in pieces for part in split_to_fit(piece))
-        passages.update({digest(source, part): (part, source) for part in fitting})
+            for section in read_sections(file, hasher, lambda *_: None):
+                for piece in cutter.cut(section):
+                    passages[digest(source, piece.text)] = (piece.text, source)
+        except UnreadableError as error:
+            errors.append(f"{source}: {error}")
+        content += [source.encode(), hasher.digest()]
     return {
-        "shard": digest(framework, repr(sorted(settings.items())), *content) + ".parquet",
+        "shard": digest(framework, CUTTING, repr(sorted(settings.items())), *content) + ".parquet",
         "ids": list(passages),
         "texts": [text for text, _ in passages.values()],
         "sources": [source for _, source in passages.values()],

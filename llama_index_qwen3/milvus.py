@@ -4,11 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index.core import VectorStoreIndex
+
 from llama_index_qwen3.embedding import Qwen3Embedding
 from qwen3_core.common.extras import how_to_install
 from qwen3_core.common.hints import misplaced, suggests, takes
 from qwen3_core.fingerprint import Fingerprint
-from qwen3_core.milvus.collection import CONSISTENCY, TEXT_INDEX
+from qwen3_core.milvus.collection import (
+    CONSISTENCY,
+    FINGERPRINT_KEY,
+    TEXT_INDEX,
+    check_vectors,
+)
 from qwen3_core.milvus.index import IndexType, Metric
 from qwen3_core.milvus.plan import Plan, Planned, make_plan
 
@@ -114,6 +121,7 @@ def milvus_kwargs(
         text_search_field=TEXT_FIELD if hybrid else None,
         analyzer=analyzer,
         replace=overwrite,
+        embeddings=embed_model,
     )
     # The store wants these flat: it nests what is not a name of its own under "params" itself.
     index = {key: value for key, value in plan.index.items() if key != "params"}
@@ -158,6 +166,39 @@ def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3MilvusVectorStore":
         pymilvus.exceptions.MilvusException: If Milvus fails.
     """
     return _make_store_ours()(**milvus_kwargs(*args, **kwargs))
+
+
+def check_index(index: VectorStoreIndex) -> None:
+    """Check that an index over a Milvus store has the model of the store's vectors.
+
+    Its model is loaded, unless it is the one that the store was opened with.
+
+    Args:
+        index: Over any store; one that is not Milvus's, or does not say what its vectors were made
+            with, is left alone.
+
+    Raises:
+        ValueError: If the collection holds vectors of another model or other settings.
+    """
+    store: Any = index.vector_store
+    model = index._embed_model  # noqa: SLF001 - it has no public name
+    is_milvus = any(kind.__name__ == "MilvusVectorStore" for kind in type(store).__mro__)
+    if not is_milvus or not isinstance(model, Qwen3Embedding):
+        return
+    plan = getattr(store, "plan", None)
+    name, client = store.collection_name, store.client
+    if (plan is not None and plan.embeddings is model) or not client.has_collection(name):
+        return
+    description = client.describe_collection(name)
+    if FINGERPRINT_KEY in (description.get("properties") or {}):
+        fingerprint = model.fingerprint
+        check_vectors(
+            name,
+            description,
+            dimensions=fingerprint.dimensions,
+            vector_field=store.embedding_field,
+            fingerprint=fingerprint,
+        )
 
 
 def _make_store_ours() -> type["Qwen3MilvusVectorStore"]:

@@ -20,6 +20,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from llama_index_qwen3.embedding import Qwen3Embedding
+from llama_index_qwen3.milvus import check_index
 from llama_index_qwen3.rerank import Qwen3Rerank
 from qwen3_core.common.hints import misplaced, suggestion
 from qwen3_core.common.validation import check_query, check_top_n, got, is_count
@@ -167,6 +168,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         self._filters = filters
         self._search = search
         self._told: set[str] = set()
+        self._is_checked = False
         if isinstance(source, BaseRetriever):
             names = [*search, *(["filters"] if filters else [])]
             _refuse_for_retriever(source, embed_model, names)
@@ -241,6 +243,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         check_query(query_bundle.query_str)
+        self._check_model()
         with leaving.search():
             found = self._first_stage.retrieve(query_bundle)[: self._top_k]
         self._tell_if_nothing(found)
@@ -249,11 +252,18 @@ class Qwen3TwoStageRetriever(BaseRetriever):
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         check_query(query_bundle.query_str)
+        self._check_model()
         with leaving.search():
             found = (await self._first_stage.aretrieve(query_bundle))[: self._top_k]
         self._tell_if_nothing(found)
         best = await self._reranker.apostprocess_nodes(found, query_bundle=query_bundle)
         return best[: self._top_n]
+
+    def _check_model(self) -> None:
+        """Compare the index's model with what a Milvus collection was made with, at first use."""
+        if self._index is not None and not self._is_checked:
+            check_index(self._index)
+            self._is_checked = True
 
     def _search_of(
         self, index: VectorStoreIndex, filters: MetadataFilters | None, search: Search
@@ -436,7 +446,7 @@ def _as_index(source: object, embed_model: BaseEmbedding | None) -> VectorStoreI
         return VectorStoreIndex.from_vector_store(
             source, embed_model=embed_model or default or Qwen3Embedding()
         )
-    store = "write MilvusVectorStore(**milvus_kwargs(...))"
+    store = "write open_milvus(embed_model, uri=...)"
     kinds = (VectorStoreIndex, BasePydanticVectorStore, BaseRetriever)
     wanted = "a VectorStoreIndex, a vector store or a retriever of LlamaIndex"
     raise TypeError(misplaced("source", source, kinds, wanted, {str: store, dict: store}))

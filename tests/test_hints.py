@@ -250,7 +250,7 @@ def test_a_component_in_the_place_of_another_gets_a_hint(stages, said):
         ({"text_qa_template": "{context_str} {query_str}"}, "got str (write PromptTemplate(...))"),
         (
             {"source": {"uri": "milvus.db"}},
-            "got dict (write MilvusVectorStore(**milvus_kwargs(...)))",
+            "got dict (write open_milvus(embed_model, uri=...))",
         ),
         (
             {"source": STORE},

@@ -21,7 +21,9 @@ import compare  # noqa: E402
 from _corpus import load_passages  # noqa: E402
 from _output import Hit  # noqa: E402
 from _questions import QUESTIONS  # noqa: E402
-from langchain_rag import open_store, split_markdown  # noqa: E402
+from langchain_rag import open_store  # noqa: E402
+
+from qwen3_retrieval.ingest._langchain import splitters  # noqa: E402
 
 WIDTH, COLUMN, ROW, TOP = 980, 400, 30, 92
 """Pixels: the picture, one column of passages, one row, the head above the first row."""
@@ -90,7 +92,7 @@ def main() -> None:
 
     def write(settings: _shared.Settings) -> None:
         question = settings.question or _shared.QUESTION
-        store = open_store(settings, load_passages(settings, split_markdown))
+        store = open_store(settings, load_passages(settings, splitters))
         dense, reranked = compare.search(settings, store, question)
         command = f"python examples/compare.py --top-n {len(dense)} --model {settings.model}"
         command += f" --reranker {settings.reranker} --dtype {settings.dtype} --question ..."

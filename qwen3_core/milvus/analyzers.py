@@ -28,10 +28,10 @@ LITE: Final[dict[str, dict[str, Any]]] = {
 """Analyzers by name for Milvus Lite 3.2, which has two, and lowers the case in both."""
 
 _UNSPACED: Final = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\U00020000-\U0003ffff]"
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-"""A character of a script without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han."""
+"""A character of Thai, Lao, Burmese, Khmer, kana, Han or Hangul, whose words no space ends."""
 
 
 def analyzer_params(analyzer: str | Mapping[str, Any] | None, *, lite: bool) -> Any:
@@ -132,7 +132,7 @@ def warn_of_unspaced(texts: Iterable[str], collection_name: str, *, lite: bool) 
     better = "'jieba'" if lite else "'chinese', or 'icu' for several languages"
     logger.warning(
         "full-text search in collection %r splits texts at spaces, so it finds no words within "
-        "Chinese, Japanese or Thai text (the vectors do): make the collection anew with "
+        "Chinese, Japanese, Korean or Thai text (the vectors do): make the collection anew with "
         "analyzer=%s",
         collection_name,
         better,

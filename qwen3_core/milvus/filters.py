@@ -171,7 +171,8 @@ def compare(
                 f"string_expr='not (exists {name})', which finds the rows without the key"
             )
             raise ValueError(msg)
-        expression = f'(not (exists {name})) or {name} == "" or json_contains_all({name}, [])'
+        empty_list = f"(json_contains_all({name}, []) and array_length({name}) == 0)"
+        expression = f'(not (exists {name})) or {name} == "" or {empty_list}'
         return f"(not ({expression}))" if negate else f"({expression})"
     if value is None:
         msg = f"the filter on {key!r} compares with None: for rows without the key use IS_EMPTY"

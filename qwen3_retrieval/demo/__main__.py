@@ -46,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from qwen3_retrieval.demo.page import Setup, build, serve
     from qwen3_retrieval.demo.passages import read_folder
     from qwen3_retrieval.demo.search import Searcher
+    from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
 
     paths = options.corpus or [BUNDLED]
     urls = options.base_url or [None]
+    cutter = Cutter(tokenizer_of(options.model, urls[0]))
     reranker = options.reranker or matching_reranker(options.model)
     try:
         searcher = Searcher(
@@ -57,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         corpora = {}
         for path in paths:
-            passages = read_folder(path)
+            reading = read_folder(path, cutter)
+            for note in reading.notes:
+                print(f"demo: left out: {note}", file=sys.stderr)  # noqa: T201
+            passages = reading.passages
             print(f"embedding {len(passages):,} passages of {path}", flush=True)  # noqa: T201
             name = "Bundled FAQ" if path == BUNDLED else path.resolve().name
             corpora[name if name not in corpora else str(path)] = searcher.index(passages)
@@ -66,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     setup = Setup(
         searcher,
+        cutter,
         corpora,
         f"Models: {options.model} and {reranker}"
         + (", bundled toys that show the mechanism." if options.model == TINY else "."),

@@ -16,10 +16,11 @@ from qwen3_core.prompts import DEFAULT_TASK, TASKS
 from qwen3_retrieval.demo import answer, render
 from qwen3_retrieval.demo.passages import MAX_FILE_MB, MAX_FILES, read_uploads
 from qwen3_retrieval.demo.search import Corpus, Searcher
+from qwen3_retrieval.documents.corpus import KINDS
+from qwen3_retrieval.documents.cutting import Cutter
 
 UPLOADS: Final = "My files"
 MAX_QUESTION: Final = 1_000
-KINDS: Final = [".md", ".markdown", ".txt", ".pdf"]
 
 FAILURES: Final = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
 """What a search or an upload raises with words for a person: bad input, files and addresses, a
@@ -31,6 +32,8 @@ class Setup:
     """What the page is started with."""
 
     searcher: Searcher
+    cutter: Cutter
+    """Cuts uploaded files."""
     corpora: dict[str, Corpus]
     """By the name that the page shows."""
     models: str
@@ -81,10 +84,12 @@ def build(setup: Setup) -> gr.Blocks:
         if not files:
             return None, gr.update(choices=names, value=next(iter(names), None)), ""
         try:
-            corpus = setup.searcher.index(read_uploads([Path(file) for file in files]))
+            reading = read_uploads([Path(file) for file in files], setup.cutter)
+            corpus = setup.searcher.index(reading.passages)
         except FAILURES as error:
             return None, gr.update(choices=names), render.notice(str(error), error=True)
-        done = render.notice(f"{len(corpus.passages):,} passages embedded: ask about them.")
+        left = f" Left out: {'; '.join(reading.notes)}." if reading.notes else ""
+        done = render.notice(f"{len(corpus.passages):,} passages embedded: ask about them.{left}")
         return corpus, gr.update(choices=[*names, UPLOADS], value=UPLOADS), done
 
     # Uploads are deleted an hour after they came.
@@ -124,9 +129,9 @@ def build(setup: Setup) -> gr.Blocks:
                 k = gr.Slider(1, 30, 10, step=1, label="k: candidates of dense search")
                 top_n = gr.Slider(1, 10, 3, step=1, label="top_n: passages for the LLM")
             files = gr.File(
-                label=f"Markdown, text or PDF: at most {MAX_FILES} files of {MAX_FILE_MB} MB",
+                label=f"Documents, text or code: at most {MAX_FILES} files of {MAX_FILE_MB} MB",
                 file_count="multiple",
-                file_types=KINDS,
+                file_types=list(KINDS),
                 height=120,
             )
         state = gr.HTML(elem_id="q3-state")

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qwen3_retrieval.ingest.chunks import split_at_headings, split_to_fit, title_of
-from qwen3_retrieval.ingest.corpus import KINDS, SourceFile, find_corpus
-from qwen3_retrieval.ingest.reading import UnreadableError, read_sections
-
-PASSAGE_BYTES: Final = 2_000
-"""Bytes of UTF-8 in one passage at most: about 500 tokens of English."""
+from qwen3_retrieval.documents.corpus import KINDS, SourceFile, find_corpus, why_skipped
+from qwen3_retrieval.documents.cutting import Cutter, title_of
+from qwen3_retrieval.documents.reading import read_sections
+from qwen3_retrieval.documents.text import Note, UnreadableError
 
 MAX_FILES: Final = 10
 """Files of one upload."""
@@ -28,23 +26,34 @@ class Passage:
     """A piece of a file."""
 
     title: str
-    """Its first line with words in it."""
+    """Its headings, or its first line with words in it."""
     source: str
-    """File name, with the page of a PDF."""
+    """File name, with the page, slide or sheet."""
     text: str
 
 
-def read_folder(path: Path) -> list[Passage]:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read."""
+
+    passages: list[Passage]
+    notes: list[str]
+    """What was left out, each with the reason."""
+
+
+def read_folder(path: Path, cutter: Cutter) -> Reading:
     """The passages of a folder, or of one file.
 
     Raises:
         FileNotFoundError: If there is no such folder or file.
         ValueError: If it cannot be read, holds no text or too much of it.
     """
-    return _read(find_corpus(path).files)
+    corpus = find_corpus(path)
+    skipped = [f"{each}: {why_skipped(each.suffix)}" for each in corpus.skipped]
+    return _read(corpus.files, cutter, [*corpus.unreadable, *skipped])
 
 
-def read_uploads(paths: Sequence[Path]) -> list[Passage]:
+def read_uploads(paths: Sequence[Path], cutter: Cutter) -> Reading:
     """The passages of uploaded files.
 
     Raises:
@@ -53,25 +62,25 @@ def read_uploads(paths: Sequence[Path]) -> list[Passage]:
     if len(paths) > MAX_FILES:
         msg = f"{len(paths)} files are too many: choose at most {MAX_FILES}"
         raise ValueError(msg)
-    files = []
+    files: list[SourceFile] = []
     for path in paths:
         kind, size = KINDS.get(path.suffix.lower()), path.stat().st_size
         if kind is None:
-            msg = f"{path.name} is of no kind that can be read ({', '.join(KINDS)})"
+            msg = f"{path.name} cannot be read: {why_skipped(path.suffix)}"
             raise ValueError(msg)
         if size > MAX_FILE_MB * 1_000_000:
             msg = f"{path.name} is too large: at most {MAX_FILE_MB} MB can be read"
             raise ValueError(msg)
         files.append(SourceFile(path, path.name, kind, size))
-    return _read(files)
+    return _read(files, cutter, [])
 
 
-def _read(files: Sequence[SourceFile]) -> list[Passage]:
-    passages: dict[Passage, None] = {}  # none of them twice
+def _read(files: Sequence[SourceFile], cutter: Cutter, notes: list[str]) -> Reading:
+    passages: dict[str, Passage] = {}  # equal texts once
     for file in files:
         try:
-            for passage in _passages(file):
-                passages[passage] = None
+            for passage in _passages(file, cutter, notes):
+                passages.setdefault(passage.text, passage)
                 if len(passages) > MAX_PASSAGES:
                     msg = f"this is more than {MAX_PASSAGES:,} passages: choose fewer files"
                     raise ValueError(msg)
@@ -81,16 +90,16 @@ def _read(files: Sequence[SourceFile]) -> list[Passage]:
     if not passages:
         msg = "there is no text in " + ", ".join(file.source for file in files)
         raise ValueError(msg)
-    return list(passages)
+    return Reading(list(passages.values()), notes)
 
 
-def _passages(file: SourceFile) -> Iterator[Passage]:
-    def refuse(problem: str) -> None:
-        raise UnreadableError(problem)
+def _passages(file: SourceFile, cutter: Cutter, notes: list[str]) -> Iterator[Passage]:
+    def refuse(reason: str, detail: str) -> None:
+        raise UnreadableError(reason, detail)
 
-    for section in read_sections(file, hashlib.sha256(), "text", refuse):
-        page = section.metadata.get("page")
-        source = file.source if page is None else f"{file.source}, page {page}"
-        for part in split_at_headings(section.text) if section.markdown else [section.text]:
-            for text in split_to_fit(part, PASSAGE_BYTES):
-                yield Passage(title_of(text), source, text.strip())
+    remark: Note = lambda reason, detail: notes.append(f"{file.source}: {reason} ({detail})")  # noqa: E731
+    for section in read_sections(file, hashlib.sha256(), refuse, remark=remark):
+        for piece in cutter.cut(section):
+            place = [f"{name} {value}" for name, value in piece.place.items() if name != "title"]
+            title = piece.place.get("title") or title_of(piece.text)
+            yield Passage(title, ", ".join([file.source, *place]), piece.text)

@@ -4,7 +4,8 @@
     python -m qwen3_retrieval.evaluation questions.csv --corpus docs --model tiny
     python -m qwen3_retrieval.evaluation docs --ask "Where is the data kept?"
 
-DATASET is a folder of Markdown (its headings become questions), a folder in BEIR's layout
+DATASET is a folder of documents, cut as the ingest cuts them (its headings become questions), a
+folder in BEIR's layout
 (corpus.jsonl, queries.jsonl, qrels/*.tsv), or a .csv, .tsv or .jsonl of questions, each with the
 passage or the source file that answers it. A table is printed and a page written. It can be stopped
 at any moment: the same command goes on where it was.
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from qwen3_core.settings import Dtype
 from qwen3_retrieval.command import in_one_line, is_expected, make_parser
+from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Cutter, tokenizer_of
 from qwen3_retrieval.evaluation.extra import check_installed
 from qwen3_retrieval.evaluation.load import MAX_QUESTIONS, load_dataset, load_passages
 from qwen3_retrieval.evaluation.settings import Pair, Settings
@@ -67,7 +69,12 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> None:
 
     if options.llm:
         dataset = make_questions(
-            options.dataset, options.llm, options.questions, settings.cache, settings.progress
+            *(options.dataset, options.llm, options.questions, settings.cache, settings.progress),
+            cutter=Cutter(
+                tokenizer_of(settings.pair.model, settings.pair.base_url),
+                *("structure", options.chunk_size, options.chunk_overlap),
+            ),
+            leave_out=_ours(options),
         )
     else:
         dataset = load_dataset(
@@ -75,6 +82,8 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> None:
             corpus=options.corpus,
             split=options.split,
             max_questions=options.questions or None,
+            leave_out=_ours(options),
+            **_cutting(options, settings),
         )
     report = evaluate(dataset, settings)
     if options.json and str(options.json) == "-":
@@ -94,8 +103,23 @@ def _ask(options: argparse.Namespace, settings: Settings) -> None:
     from qwen3_retrieval.evaluation.question import ask_question
     from qwen3_retrieval.evaluation.terminal import show_question
 
-    view = ask_question(options.ask, load_passages(options.dataset), settings)
+    passages = load_passages(options.dataset, **_cutting(options, settings))
+    view = ask_question(options.ask, passages, settings)
     show_question(view, Console())
+
+
+def _cutting(options: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    return {
+        "model": settings.pair.model,
+        "base_url": settings.pair.base_url,
+        "chunk_size": options.chunk_size,
+        "chunk_overlap": options.chunk_overlap,
+    }
+
+
+def _ours(options: argparse.Namespace) -> list[Path]:
+    """What the command writes, which may lie in the folder that it reads."""
+    return [path for path in (options.html, options.json) if path is not None]
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -141,6 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     data = parser.add_argument_group("data")
     add(data, "--corpus", "folder that the passages or files of a table are in", type=Path,
         metavar="PATH")  # fmt: skip
+    add(data, "--chunk-size", "tokens of a folder's passages at most, as of the ingest", type=int,
+        metavar="N", default=CHUNK_SIZE)  # fmt: skip
+    add(data, "--chunk-overlap", "tokens at most that a passage repeats of the one before it",
+        type=int, metavar="N", default=CHUNK_OVERLAP)  # fmt: skip
     add(data, "--split", 'which qrels of a BEIR dataset; default: "test", or the only one')
     add(data, "--questions", "ask so many at most; 0: all", type=_count_or_zero, metavar="N",
         default=MAX_QUESTIONS)  # fmt: skip

@@ -1,160 +1,157 @@
-"""A folder of Markdown: its sections as passages, and questions made from their headings."""
+"""A folder of documents: the passages that an ingest stores, and questions from their headings."""
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from qwen3_retrieval.documents.corpus import SourceFile, find_corpus, why_skipped
+from qwen3_retrieval.documents.cutting import Cutter, Piece
+from qwen3_retrieval.documents.reading import read_sections
+from qwen3_retrieval.documents.text import Note, UnreadableError
 from qwen3_retrieval.evaluation.dataset import Dataset, DatasetError, Passage, Question
-from qwen3_retrieval.ingest.chunks import split_to_fit
-from qwen3_retrieval.ingest.corpus import find_corpus
-from qwen3_retrieval.ingest.reading import UnreadableError, read_sections
-
-MAX_PIECE: Final = 2000
-"""Bytes of one passage, about 500 tokens of English; a longer section becomes several."""
 
 MIN_ANSWER: Final = 80
 """Characters that a section has at least for its heading to become a question."""
 
-_HEADING = re.compile(r"(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_FRONT_MATTER = re.compile(r"\A---\n.*?\n(---|\.\.\.)\n", re.DOTALL)
 
+@dataclass
+class Part:
+    """What stands between a heading and the next one of any level."""
 
-@dataclass(frozen=True)
-class Section:
-    """The text between a heading and the next one of any level."""
-
+    id: str
     source: str
     headings: tuple[str, ...]
-    """From the page's title to its own; empty before the first one."""
-    text: str
-    """Without its heading, so that finding it by the heading is no comparison of strings."""
+    """From the outermost to its own; empty before the first one."""
+    length: int = 0
+    """Characters below its headings."""
+    units: set[str] = field(default_factory=set)
+    """Of its passages; another part's where the same text stands there."""
 
     @property
-    def id(self) -> str:
-        """Follows from place and text."""
-        parts = "\0".join((self.source, *self.headings, self.text))
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+    def answers(self) -> set[str]:
+        """The units that hold its text: itself, unless all of it stands elsewhere too."""
+        return {self.id} if self.id in self.units else self.units
 
 
-def read_folder(path: Path) -> tuple[list[Section], list[Passage], list[str]]:
-    """Sections of all Markdown and text files, their passages, and what was left out.
+@dataclass
+class Folder:
+    """What is read of a folder."""
+
+    parts: list[Part]
+    passages: list[Passage]
+    """As an ingest stores them: equal texts once."""
+    bodies: list[str]
+    """The passages without the headings that they begin with."""
+    notes: list[str]
+    """What was left out, each with the reason."""
+
+
+def read_folder(path: Path, cutter: Cutter, leave_out: Sequence[Path] = ()) -> Folder:
+    """The passages of all files of a folder.
+
+    Args:
+        path: Folder or file.
+        cutter: How files are cut.
+        leave_out: Files that are no part of it, such as the questions themselves.
 
     Raises:
         OSError: If there is no such folder or file.
         ValueError: If there is nothing to read in it.
     """
     corpus = find_corpus(path)
-    files = [file for file in corpus.files if file.kind in ("markdown", "text")]
-    if not files:
-        msg = f"there is no Markdown or text file in {str(path)!r}"
-        raise DatasetError(msg)
-    notes = list(corpus.unreadable)
-    sections: dict[str, Section] = {}
-    for file in files:
+    folder = Folder([], [], [], list(corpus.unreadable))
+    folder.notes += [f"{each}: {why_skipped(each.suffix)}" for each in corpus.skipped]
+    stored: dict[str, Passage] = {}
+    away = {each.resolve() for each in leave_out}
+    for file in corpus.files:
+        if file.path.resolve() in away:
+            continue
         try:
-            for whole in read_sections(file, hashlib.sha256(), "text", notes.append):
-                for section in _sections(whole.text, file.source, whole.markdown):
-                    sections.setdefault(section.id, section)
+            for part, piece in _pieces(file, cutter, folder):
+                passage = stored.get(piece.text)
+                if passage is None:
+                    title = piece.headings[-1] if piece.headings else piece.place.get("title", "")
+                    key = _digest(piece.text)
+                    passage = Passage(key, piece.text, part.id, file.source, title)
+                    stored[piece.text] = passage
+                    folder.passages.append(passage)
+                    folder.bodies.append(piece.text[piece.body :].strip())
+                part.units.add(passage.unit)
+                part.length += len(piece.text) - piece.body
         except UnreadableError as error:
-            notes.append(f"{file.source}: {error}")
-    passages = []
-    for key, section in sections.items():
-        title = section.headings[-1] if section.headings else ""
-        for number, piece in enumerate(split_to_fit(section.text, MAX_PIECE)):
-            name = f"{key}-{number}"
-            passages.append(Passage(name, piece.strip(), key, section.source, title))
-    return list(sections.values()), passages, notes
+            folder.notes.append(f"{file.source}: {error}")
+    return folder
 
 
-def read_markdown(path: Path) -> Dataset:
+def _pieces(file: SourceFile, cutter: Cutter, folder: Folder) -> Iterator[tuple[Part, Piece]]:
+    report: Note = lambda reason, detail: folder.notes.append(  # noqa: E731
+        f"{file.source}: {reason} ({detail})"
+    )
+    for number, section in enumerate(read_sections(file, hashlib.sha256(), report)):
+        part = None
+        for piece in cutter.cut(section):
+            key = _digest(file.source, str(number), str(piece.part))
+            if part is None or part.id != key:
+                part = Part(key, file.source, piece.headings)
+                folder.parts.append(part)
+            yield part, piece
+
+
+def read_headings(path: Path, cutter: Cutter, leave_out: Sequence[Path] = ()) -> Dataset:
     """Passages of a folder, and a question from each heading with an answer under it.
+
+    The passages lack their headings, so that finding them by the heading is no comparison of
+    strings.
 
     Raises:
         OSError: If there is no such folder or file.
         DatasetError: If there is nothing to read, or no heading with a text under it.
     """
-    sections, passages, notes = read_folder(path)
-    questions = list(heading_questions(sections))
+    folder = read_folder(path, cutter, leave_out)
+    questions = list(heading_questions(folder.parts))
     if not questions:
         msg = (
             f"no heading in {str(path)!r} has {MIN_ANSWER} characters of text under it, so no "
             "question can be made from it: bring a CSV of questions, or --llm to make some"
         )
         raise DatasetError(msg)
-    return Dataset(
-        path.resolve().name, "markdown", passages, questions, synthetic="headings", notes=notes
-    )
+    pairs = zip(folder.passages, folder.bodies, strict=True)
+    passages = [replace(passage, text=body) for passage, body in pairs]
+    name, notes = path.resolve().name, folder.notes
+    return Dataset(name, "markdown", passages, questions, synthetic="headings", notes=notes)
 
 
-def heading_questions(sections: list[Section]) -> Iterator[Question]:
-    """A question for each section whose heading, with those above it if need be, is its own.
+def heading_questions(parts: list[Part]) -> Iterator[Question]:
+    """A question for each part whose heading, with those above it if need be, is its own.
 
     "Overview" stands in every file: such a heading gets the ones above it until it is unique.
     """
-    named = [s for s in sections if s.headings]
-    depth = max((len(s.headings) for s in named), default=0)
+    named = [part for part in parts if part.headings]
+    depth = max((len(part.headings) for part in named), default=0)
     for length in range(1, depth + 1):
-        counts = Counter(_wording(s, length) for s in named)
-        unique: list[Section] = []
-        rest: list[Section] = []
-        for section in named:
-            wording = _wording(section, length)
+        counts = Counter(_wording(part, length) for part in named)
+        unique: list[Part] = []
+        rest: list[Part] = []
+        for part in named:
+            wording = _wording(part, length)
             # A single word says too little, where there is more to say.
             clear = counts[wording] == 1 and (
-                " " in wording or not wording.isascii() or length >= len(section.headings)
+                " " in wording or not wording.isascii() or length >= len(part.headings)
             )
-            (unique if clear else rest).append(section)
-        for section in unique:
-            if len(section.text) >= MIN_ANSWER:
-                yield Question(section.id, _wording(section, length), {section.id: 1})
+            (unique if clear else rest).append(part)
+        for part in unique:
+            if part.length >= MIN_ANSWER:
+                yield Question(part.id, _wording(part, length), dict.fromkeys(part.answers, 1))
         named = rest
 
 
-def _wording(section: Section, length: int) -> str:
+def _wording(part: Part, length: int) -> str:
     """Its heading, behind those above it: "Install Milvus: Prerequisites"."""
-    own = section.headings[-length:]
-    return ": ".join(dict.fromkeys(own))
+    return ": ".join(dict.fromkeys(part.headings[-length:]))
 
 
-def _sections(text: str, source: str, markdown: bool) -> Iterator[Section]:
-    if not markdown:
-        if text.strip():
-            yield Section(source, (), text.strip())
-        return
-    headings: list[tuple[int, str]] = []
-    lines: list[str] = []
-    fence = ""
-    for line in _FRONT_MATTER.sub("", text).split("\n"):
-        mark = _FENCE.match(line)
-        if mark and not fence:
-            fence = mark[1]
-        elif mark and mark[1].startswith(fence) and line.strip() == mark[1]:
-            fence = ""
-        found = None if fence else _HEADING.match(line)
-        if found is None:
-            lines.append(line)
-            continue
-        yield from _section(source, headings, lines)
-        level = len(found[1])
-        headings = [h for h in headings if h[0] < level]
-        headings.append((level, _plain(found[2])))
-        lines = []
-    yield from _section(source, headings, lines)
-
-
-def _section(source: str, headings: list[tuple[int, str]], lines: list[str]) -> Iterator[Section]:
-    text = "\n".join(lines).strip()
-    if text:
-        yield Section(source, tuple(name for _, name in headings if name), text)
-
-
-def _plain(heading: str) -> str:
-    """A heading's words, without anchors, links, and marks of code and emphasis."""
-    heading = re.sub(r"\{#[^}]*\}\s*$|<[^>]+>", "", heading)
-    heading = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading)
-    return re.sub(r"[`*]+", "", heading).strip()
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,14 +1,14 @@
 """Lines, JSON objects and table rows of a file; every error names file and line."""
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from qwen3_retrieval.documents.encoding import decode
+from qwen3_retrieval.documents.records import parse_json
+from qwen3_retrieval.documents.text import UnreadableError
 from qwen3_retrieval.evaluation.dataset import DatasetError
-
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def fail(path: Path, line: int, reason: str) -> NoReturn:
@@ -22,21 +22,16 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
     Raises:
         OSError: If the file cannot be read.
-        DatasetError: If a line is not UTF-8; says so too where earlier ones were.
+        DatasetError: If a line is not UTF-8.
     """
     with path.open("rb") as file:
-        seen = False  # lines that only UTF-8 explains
         for number, data in enumerate(file, 1):
-            if number == 1 and data.startswith(UTF16):
-                fail(path, 1, "it is UTF-16: save it as UTF-8")
+            if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+                fail(path, number, "it is UTF-16: save it as UTF-8")
             try:
-                text = data.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                mixed = "; lines before it are, so encodings are mixed" if seen else ""
-                byte = data[error.start]
-                fail(path, number, f"not UTF-8 (byte 0x{byte:02x} at {error.start}){mixed}")
-            seen = seen or not text.isascii()
-            yield number, text
+                yield number, decode(data)
+            except UnreadableError as error:
+                fail(path, number, str(error))
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -50,11 +45,9 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not text.strip():
             continue
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            fail(path, number, f"not JSON ({error.msg} at character {error.pos})")
-        except RecursionError:
-            fail(path, number, "nested too deeply")
+            value = parse_json(text)
+        except ValueError as error:
+            fail(path, number, str(error))
         if not isinstance(value, dict):
             fail(path, number, f"a JSON {type(value).__name__}, not an object")
         yield number, value

@@ -1,13 +1,16 @@
-"""A dataset from whatever the user has: BEIR, a table of questions, or just Markdown."""
+"""A dataset from whatever the user has: BEIR, a table of questions, or just documents."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
+from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Cutter, tokenizer_of
 from qwen3_retrieval.evaluation.beir import is_beir, read_beir
 from qwen3_retrieval.evaluation.dataset import Dataset, Passage
-from qwen3_retrieval.evaluation.folder import read_folder, read_markdown
+from qwen3_retrieval.evaluation.folder import read_folder, read_headings
 from qwen3_retrieval.evaluation.tables import SUFFIXES, read_questions
 
 MAX_QUESTIONS: Final = 300
@@ -21,15 +24,26 @@ def load_dataset(
     corpus: str | Path | None = None,
     split: str | None = None,
     max_questions: int | None = MAX_QUESTIONS,
+    model: str = DEFAULT_EMBEDDING_MODEL,
+    base_url: str | None = None,
+    chunk_size: int = CHUNK_SIZE,
+    chunk_overlap: int = CHUNK_OVERLAP,
+    leave_out: Sequence[Path] = (),
 ) -> Dataset:
     """Read a dataset; its kind follows from what is there.
 
     Args:
         path: A folder in BEIR's layout; a .csv, .tsv or .jsonl of questions, each with a passage or
-            a source file; or a folder or file of Markdown and text: headings become questions.
+            a source file; or a folder or file of documents, as the ingest reads them: headings
+            become questions.
         corpus: Folder that a table's passages or files are in.
         split: Which qrels of a BEIR dataset; by default "test", or the only one.
         max_questions: Ask so many at most, drawn at random but always the same; None asks all.
+        model: Embedding model, whose tokens a folder's passages are measured in.
+        base_url: Server that runs the model; `model` may then be an alias.
+        chunk_size: Tokens of a folder's passages at most, as the ingest stores them.
+        chunk_overlap: Tokens at most that a passage repeats of the one before it.
+        leave_out: Files that are no part of a folder.
 
     Raises:
         OSError: If a file or folder is not there or cannot be read.
@@ -37,24 +51,33 @@ def load_dataset(
     """
     path = Path(path).expanduser()
     folder = None if corpus is None else Path(corpus).expanduser()
+    cutter = Cutter(tokenizer_of(model, base_url), "structure", chunk_size, chunk_overlap)
     if path.is_dir() and is_beir(path):
         dataset = read_beir(path, split)
     elif path.suffix.lower() in SUFFIXES and path.is_file():
-        dataset = read_questions(path, folder)
+        dataset = read_questions(path, cutter, folder, leave_out)
     else:
-        dataset = read_markdown(path)
+        dataset = read_headings(path, cutter, leave_out)
     return sample_questions(dataset, max_questions)
 
 
-def load_passages(path: str | Path) -> list[Passage]:
+def load_passages(
+    path: str | Path,
+    *,
+    model: str = DEFAULT_EMBEDDING_MODEL,
+    base_url: str | None = None,
+    chunk_size: int = CHUNK_SIZE,
+    chunk_overlap: int = CHUNK_OVERLAP,
+) -> list[Passage]:
     """The passages of a dataset, or of a folder whose headings need not make questions.
 
-    Errors as in `load_dataset`.
+    Arguments and errors as in `load_dataset`.
     """
     path = Path(path).expanduser()
     if (path.is_dir() and is_beir(path)) or (path.suffix.lower() in SUFFIXES and path.is_file()):
-        return load_dataset(path, max_questions=None).passages
-    return read_folder(path)[1]
+        return load_dataset(path, max_questions=None, model=model, base_url=base_url).passages
+    cutter = Cutter(tokenizer_of(model, base_url), "structure", chunk_size, chunk_overlap)
+    return read_folder(path, cutter).passages
 
 
 def sample_questions(dataset: Dataset, count: int | None) -> Dataset:

@@ -1,12 +1,14 @@
 """Questions that an LLM makes from passages, where nobody has asked any yet."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from qwen3_core.common.extras import how_to_install
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.rag import fence
+from qwen3_retrieval.documents.cutting import Cutter
 from qwen3_retrieval.evaluation.cache import Cache, Keys
 from qwen3_retrieval.evaluation.dataset import Dataset, DatasetError, Question
 from qwen3_retrieval.evaluation.folder import MIN_ANSWER, read_folder
@@ -29,15 +31,20 @@ def make_questions(
     count: int = MAX_QUESTIONS,
     cache: Path | None = None,
     progress: bool = False,
+    *,
+    cutter: Cutter,
+    leave_out: Sequence[Path] = (),
 ) -> Dataset:
     """Passages of a folder, and questions that an LLM makes from some of them.
 
     Args:
-        path: Folder of Markdown and text. What is drawn from it is sent to the LLM.
+        path: Folder of documents. What is drawn from it is sent to the LLM.
         model: Name of the model; the client reads `OPENAI_API_KEY` and `OPENAI_BASE_URL`.
         count: Passages that are drawn, always the same; 0: all.
         cache: File that keeps the questions.
         progress: A progress bar on stderr.
+        cutter: How the files are cut.
+        leave_out: Files that are no part of the folder.
 
     Raises:
         ImportError: If the openai package is missing.
@@ -50,7 +57,8 @@ def make_questions(
     except ModuleNotFoundError as error:
         msg = f"questions by an LLM need openai: {how_to_install('server')}"
         raise ImportError(msg) from error
-    _, passages, notes = read_folder(path)
+    folder = read_folder(path, cutter, leave_out)
+    passages, notes = folder.passages, folder.notes
     able = [passage for passage in passages if len(passage.text) >= MIN_ANSWER]
     if count and len(able) > count:
         able = random.Random(0).sample(able, count)

@@ -1,11 +1,12 @@
 """A CSV or JSON lines file of questions, each with the passage or the file that answers it."""
 
 import hashlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from qwen3_retrieval.documents.cutting import Cutter
 from qwen3_retrieval.evaluation.dataset import (
     Dataset,
     DatasetError,
@@ -13,7 +14,7 @@ from qwen3_retrieval.evaluation.dataset import (
     Question,
     check_missing,
 )
-from qwen3_retrieval.evaluation.folder import read_folder
+from qwen3_retrieval.evaluation.folder import Folder, read_folder
 from qwen3_retrieval.evaluation.lines import fail, read_objects, read_table, text_of
 
 SUFFIXES: Final = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
@@ -26,7 +27,9 @@ NAMES: Final = {
 """Columns, and what they may be called; the first that is there counts."""
 
 
-def read_questions(path: Path, corpus: Path | None = None) -> Dataset:
+def read_questions(
+    path: Path, cutter: Cutter, corpus: Path | None = None, leave_out: Sequence[Path] = ()
+) -> Dataset:
     """Read questions and the passages or files that answer them.
 
     With a passage column alone the corpus is the passages of the file; with `corpus` each must be
@@ -35,7 +38,9 @@ def read_questions(path: Path, corpus: Path | None = None) -> Dataset:
 
     Args:
         path: .csv, .tsv or .jsonl.
-        corpus: Folder of Markdown and text; for a source column by default the file's own.
+        cutter: How the folder's files are cut.
+        corpus: Folder of documents; for a source column by default the file's own.
+        leave_out: Files that are no part of the folder, beside the table itself.
 
     Raises:
         OSError: If a file cannot be read.
@@ -50,13 +55,15 @@ def read_questions(path: Path, corpus: Path | None = None) -> Dataset:
     question, passage, source = (_column(what, names) for what in NAMES)
     if question is None:
         fail(path, line, _no_column("question", names))
+    away = (path, *leave_out)
     if source is not None and (passage is None or corpus is not None):
-        return _by_source(path, rows, question, source, corpus or path.resolve().parent)
+        folder = read_folder(corpus or path.resolve().parent, cutter, away)
+        return _by_source(path, rows, question, source, folder)
     if passage is None:
         fail(path, line, _no_column("passage or source", names))
     if corpus is None:
         return _by_passage(path, rows, question, passage)
-    return _by_passage_in(path, rows, question, passage, corpus)
+    return _by_passage_in(path, rows, question, passage, read_folder(corpus, cutter, away))
 
 
 def _no_column(what: str, names: Iterable[str]) -> str:
@@ -92,29 +99,33 @@ def _by_passage(path: Path, rows: list[Row], question: str, passage: str) -> Dat
 
 
 def _by_passage_in(
-    path: Path, rows: list[Row], question: str, passage: str, corpus: Path
+    path: Path, rows: list[Row], question: str, passage: str, folder: Folder
 ) -> Dataset:
-    _, passages, notes = read_folder(corpus)
-    texts = [(_squeeze(p.text), p.unit) for p in passages]
+    notes = folder.notes
+    texts = [(_squeeze(p.text), p.unit) for p in folder.passages]
     judged, missing = [], []
     for line, record in rows:
         asked = text_of(record, question, path, line)
         wanted = _squeeze(text_of(record, passage, path, line))
         units = [unit for text, unit in texts if wanted in text or (text in wanted and text)]
         if not units:
-            missing.append(f"line {line}: no passage of {corpus} holds {wanted[:60]!r}")
+            missing.append(f"line {line}: no passage of the corpus holds {wanted[:60]!r}")
         judged += [(asked, unit) for unit in units]
     notes += check_missing(missing, len(rows), path)
-    return Dataset(path.name, "table", passages, _questions(judged), notes=notes)
+    return Dataset(path.name, "table", folder.passages, _questions(judged), notes=notes)
 
 
-def _by_source(path: Path, rows: list[Row], question: str, source: str, corpus: Path) -> Dataset:
-    _, passages, notes = read_folder(corpus)
-    passages = [replace(p, unit=p.source) for p in passages]
+def _by_source(path: Path, rows: list[Row], question: str, source: str, folder: Folder) -> Dataset:
+    notes = folder.notes
+    owner = {p.unit: p.source for p in folder.passages}
+    passages = [replace(p, unit=p.source) for p in folder.passages]
+    files: dict[str, set[str]] = {}  # the units of each: itself, unless it is a copy
+    for part in folder.parts:
+        files.setdefault(part.source, set()).update(owner[unit] for unit in part.units)
     by_name: dict[str, list[str]] = {}
-    for file in dict.fromkeys(p.source for p in passages):
+    for file, units in files.items():
+        files[file] = {file} if file in units else units
         by_name.setdefault(file.rpartition("/")[2], []).append(file)
-    files = {p.source for p in passages}
     judged, missing = [], []
     for line, record in rows:
         asked = text_of(record, question, path, line)
@@ -124,7 +135,7 @@ def _by_source(path: Path, rows: list[Row], question: str, source: str, corpus: 
             fail(path, line, f"{name!r} may be {' or '.join(found)}: give the path")
         if not found:
             missing.append(f"line {line}: file {name!r}")
-        judged += [(asked, file) for file in found]
+        judged += [(asked, unit) for file in found for unit in files[file]]
     notes += check_missing(missing, len(rows), path)
     return Dataset(path.name, "table", passages, _questions(judged), notes=notes)
 

@@ -4,7 +4,7 @@
 
 It can be stopped at any moment: the same command goes on where it was.
 Exit code: 0 all is there; 1 it could not go on, or nothing could be read; 2 the command is wrong;
-3 done, but some files or lines were left out; 130 interrupted.
+3 done, but a file or a part of one was left out that may hold text; 130 interrupted.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from qwen3_core.settings import Dtype
 from qwen3_retrieval.command import in_one_line, is_expected, make_parser, with_options
+from qwen3_retrieval.documents.corpus import SHOWN_KINDS
+from qwen3_retrieval.documents.cutting import Splitter
 from qwen3_retrieval.ingest.framework import FRAMEWORKS
 from qwen3_retrieval.ingest.run import Ingest, Summary
 from qwen3_retrieval.ingest.settings import Settings
@@ -35,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The lock that it has by default is for several processes, and starts one to watch over it.
     tqdm.set_lock(threading.RLock())
     try:
-        settings = Settings(**{each.name: getattr(options, each.name) for each in fields(Settings)})
+        given = {each.name: getattr(options, each.name) for each in fields(Settings)}
+        settings = Settings(**given | {"exclude": tuple(options.exclude)})
     except ValueError as error:
         parser.error(with_options(str(error), OPTIONS))
     if options.delete_missing and Path(options.corpus).is_file():
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _stop(with_options(in_one_line(error), OPTIONS), ingest)
         return 1
     _show(summary, settings)
-    if not summary.failures:
+    if not summary.incomplete:
         return 0
     return 3 if summary.chunks else 1
 
@@ -73,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add(
         "--corpus",
-        "folder, read with its subfolders, or a file: .md .markdown .txt .html .htm .pdf .jsonl",
+        f"folder, read with its subfolders, or a file: {SHOWN_KINDS}",
         type=Path,
         required=True,
         default=None,
@@ -89,8 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--collection", "Milvus collection, made if need be")
     add(
         "--framework",
-        "whose splitters cut, and whose vector store can open the collection; default: the first "
-        "that is installed",
+        "whose vector store can open the collection; default: the first that is installed",
         choices=tuple(FRAMEWORKS),
     )
     add("--model", 'embedding model: hub name, folder, or "tiny"')
@@ -100,13 +102,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--dimensions", "length of the vectors, 32 to the model's", type=int, metavar="N")
     add(
         "--splitter",
-        "framework: at headings, then to --chunk-size; headers: Markdown and HTML at every '# '; "
-        "none: a file, page or record is one chunk",
-        choices=("framework", "headers", "none"),
+        "structure: at headings, then blocks, table rows, sentences, words, to --chunk-size, the "
+        "same for both frameworks; headers: Markdown at every '# '; framework: LangChain's or "
+        "LlamaIndex's own splitters; none: a file, page or record is one chunk",
+        choices=get_args(Splitter),
     )
     add("--chunk-size", "tokens of a chunk at most", type=int, metavar="N")
-    add("--chunk-overlap", "tokens that neighbours share at most", type=int, metavar="N")
-    add("--text-field", "field of a JSON line that holds the text", metavar="NAME")
+    add("--chunk-overlap", "tokens at most that a chunk repeats of the one before it, in whole "
+        "sentences or lines", type=int, metavar="N")  # fmt: skip
+    add("--text-field", "field of a JSON record that holds the text", metavar="NAME")
+    add("--encoding", "of text files that are not Unicode, such as cp1252 or gb18030; default: "
+        "they are reported", metavar="NAME")  # fmt: skip
+    parser.add_argument(
+        "--exclude", help="files to leave alone, such as '*.log' or 'drafts/*'; can be repeated",
+        action="append", default=[], metavar="PATTERN",
+    )  # fmt: skip
     add("--batch-size", "chunks embedded and committed at once", type=int, metavar="N")
     add("--journal", "file for notes on finished files; default: beside a Milvus Lite database, "
         "else in the current folder", type=Path, metavar="PATH")  # fmt: skip
@@ -150,30 +160,36 @@ def _stop(reason: str, ingest: Ingest | None) -> None:
 
 
 def _show(summary: Summary, settings: Settings) -> None:
-    """The summary, on stdout."""
+    """The summary, on stdout; what was left out is named on stderr already."""
     would = settings.dry_run
     read = summary.files - summary.unchanged
-    do, undo = ("to write", "to delete") if would else ("written", "deleted")
-    missing = ""
+    do, undo, redo = ("to write", "to delete", "to update") if would else (
+        "written", "deleted", "updated")  # fmt: skip
+    missing = updated = repeated = ""
     if summary.missing:
         what = "removed" if settings.delete_missing else "kept, see --delete-missing"
         missing = f", {summary.missing} gone ({what})"
-    others = f"; {summary.ignored} of other kinds" if summary.ignored else ""
-    failures = len(summary.failures)
+    if summary.updated:
+        updated = f", {summary.updated} {redo}"
+    if summary.repeated:
+        repeated = f"; {summary.repeated} stand in several places"
+    changes = f"{summary.written} {do}, {summary.deleted} {undo}{updated}{repeated}"
     lines = [
         *(["dry run: nothing was embedded or changed"] if would else []),
-        f"files     {summary.files}: {read} read, {summary.unchanged} unchanged{missing}{others}",
-        f"chunks    {summary.chunks}: {summary.written} {do}, {summary.deleted} {undo}",
+        f"files     {summary.files}: {read} read, {summary.unchanged} unchanged{missing}",
+        f"chunks    {summary.chunks}: {changes}",
         f"tokens    {summary.tokens}",
         f"seconds   {summary.seconds:.1f}",
-        f"failures  {failures}",
-        *(f"  {failure}" for failure in summary.failures[:SHOWN_FAILURES]),
-        *([f"  and {failures - SHOWN_FAILURES} more"] if failures > SHOWN_FAILURES else []),
     ]
+    named = {"failures": summary.failures, "skipped": summary.skipped, "remarks": summary.remarks}
+    for name, found in named.items():
+        if found or name == "failures":
+            lines.append(f"{name:<10}{len(found)}")
+        counts = summary.counts.get(name, {})
+        lines += [
+            f"  {counts[reason]} {reason}" for reason in sorted(counts, key=lambda r: -counts[r])
+        ]
     print("\n".join(lines))  # noqa: T201
-
-
-SHOWN_FAILURES = 20
 
 
 if __name__ == "__main__":

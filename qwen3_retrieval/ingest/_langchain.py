@@ -1,26 +1,30 @@
-"""LangChain's part in the ingest: its splitters, and rows in `langchain_milvus.Milvus`."""
+"""LangChain's part in the ingest: rows in `langchain_milvus.Milvus`, and its splitters."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from langchain_core.documents import Document
 from langchain_milvus import Milvus
-from langchain_text_splitters import MarkdownHeaderTextSplitter, RecursiveCharacterTextSplitter
 
 from langchain_qwen3.embeddings import Qwen3Embeddings
 from langchain_qwen3.milvus import milvus_kwargs
+from qwen3_retrieval.documents.cutting import (
+    CHUNK_OVERLAP,
+    CHUNK_SIZE,
+    FrameworkSplitters,
+    LoadTokenizer,
+)
 from qwen3_retrieval.ingest.chunks import Chunk
-from qwen3_retrieval.ingest.framework import Encode
 from qwen3_retrieval.ingest.settings import Settings
 
 
 class IngestFramework:
-    """Splits with LangChain's splitters, writes what `Milvus(**milvus_kwargs(...))` opens."""
+    """Writes what `Milvus(**milvus_kwargs(...))` opens."""
 
     id_field: ClassVar[str] = "pk"
-    splitter_packages: ClassVar[tuple[str, ...]] = ("langchain-text-splitters",)
+    splitter_package: ClassVar[str] = "langchain-text-splitters"
 
-    def __init__(self, settings: Settings, encode: Encode) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Make the components; nothing is loaded or opened yet."""
         self._settings = settings
         self._embeddings = Qwen3Embeddings(
@@ -30,25 +34,12 @@ class IngestFramework:
             device=settings.device,
             dtype=settings.dtype,
         )
-        self._headings = MarkdownHeaderTextSplitter(
-            [("#" * level, f"h{level}") for level in range(1, 7)], strip_headers=False
-        )
-        self._sizes = RecursiveCharacterTextSplitter(
-            chunk_size=settings.chunk_size,
-            chunk_overlap=settings.chunk_overlap,
-            length_function=lambda text: len(encode(text)),
-        )
         self._store: Milvus | None = None
         self._exists = False
 
-    def split_at_headings(self, text: str) -> list[tuple[str, list[str]]]:
-        """A Markdown text in parts, each with its headings: the outermost first, its own last."""
-        parts = self._headings.split_text(text)
-        return [(part.page_content, list(part.metadata.values())) for part in parts]
-
-    def split_to_size(self, text: str) -> list[str]:
-        """A text in pieces of at most `chunk_size` tokens where it can be cut so."""
-        return self._sizes.split_text(text)
+    def splitters(self, tokenizer: LoadTokenizer) -> FrameworkSplitters:
+        """See the function."""
+        return splitters(tokenizer, self._settings.chunk_size, self._settings.chunk_overlap)
 
     def check(self) -> None:
         """Raise ValueError if the collection exists but does not fit; creates nothing."""
@@ -59,7 +50,7 @@ class IngestFramework:
         if self._store is None:  # the collection is created with the first rows
             self._store = Milvus(**self._kwargs())
             self._exists = self._store.client.has_collection(self._settings.collection)
-        documents = [Document(chunk.text, metadata=dict(chunk.metadata)) for chunk in chunks]
+        documents = [Document(chunk.text, metadata=chunk.metadata) for chunk in chunks]
         ids = [chunk.id for chunk in chunks]
         if self._exists:
             self._store.upsert(ids=ids, documents=documents)
@@ -74,3 +65,38 @@ class IngestFramework:
             token=self._settings.token,
             collection_name=self._settings.collection,
         )
+
+
+def splitters(
+    tokenizer: LoadTokenizer, chunk_size: int = CHUNK_SIZE, chunk_overlap: int = CHUNK_OVERLAP
+) -> FrameworkSplitters:
+    """MarkdownHeaderTextSplitter and RecursiveCharacterTextSplitter.
+
+    Raises:
+        ImportError: If langchain-text-splitters is not installed.
+    """
+    try:
+        from langchain_text_splitters import (
+            MarkdownHeaderTextSplitter,
+            RecursiveCharacterTextSplitter,
+        )
+    except ModuleNotFoundError as error:
+        msg = (
+            "LangChain's splitters are in a package of their own: run `pip install "
+            "langchain-text-splitters`"
+        )
+        raise ImportError(msg) from error
+    headings = MarkdownHeaderTextSplitter(
+        [("#" * level, f"h{level}") for level in range(1, 7)], strip_headers=False
+    )
+    sizes = RecursiveCharacterTextSplitter(
+        chunk_size=chunk_size,
+        chunk_overlap=chunk_overlap,
+        length_function=lambda text: len(tokenizer().encode(text)),
+    )
+
+    def at_headings(text: str) -> list[tuple[str, list[str]]]:
+        parts = headings.split_text(text)
+        return [(part.page_content, list(part.metadata.values())) for part in parts]
+
+    return FrameworkSplitters(at_headings, sizes.split_text)

@@ -1,26 +1,31 @@
-"""LlamaIndex's part in `qwen3_retrieval.ingest`: its splitters, and rows in `MilvusVectorStore`."""
+"""LlamaIndex's part in the ingest: rows in `MilvusVectorStore`, and its splitters."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from llama_index.core.node_parser import MarkdownNodeParser, SentenceSplitter
-from llama_index.core.schema import Document, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import BaseNode, Document, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.milvus import milvus_kwargs
-from qwen3_retrieval.ingest.chunks import Chunk, heading_of
-from qwen3_retrieval.ingest.framework import Encode
+from qwen3_retrieval.documents.cutting import (
+    CHUNK_OVERLAP,
+    CHUNK_SIZE,
+    FrameworkSplitters,
+    LoadTokenizer,
+)
+from qwen3_retrieval.ingest.chunks import Chunk
 from qwen3_retrieval.ingest.settings import Settings
 
 
 class IngestFramework:
-    """Splits with LlamaIndex's parsers, writes what `VectorStoreIndex.from_vector_store` reads."""
+    """Writes what `VectorStoreIndex.from_vector_store` reads."""
 
     id_field: ClassVar[str] = "id"
-    splitter_packages: ClassVar[tuple[str, ...]] = ("llama-index-core",)
+    splitter_package: ClassVar[str] = "llama-index-core"
 
-    def __init__(self, settings: Settings, encode: Encode) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Make the components; nothing is loaded or opened yet."""
         self._settings = settings
         self._embed_model = Qwen3Embedding(
@@ -30,23 +35,11 @@ class IngestFramework:
             device=settings.device,
             dtype=settings.dtype,
         )
-        self._headings = MarkdownNodeParser(header_path_separator="\n")  # in no heading
-        self._sizes = SentenceSplitter(
-            chunk_size=settings.chunk_size,
-            chunk_overlap=settings.chunk_overlap,
-            tokenizer=lambda text: list(encode(text)),
-        )
         self._store: MilvusVectorStore | None = None
 
-    def split_at_headings(self, text: str) -> list[tuple[str, list[str]]]:
-        """A Markdown text in parts, each with its headings: the outermost first, its own last."""
-        nodes = self._headings.get_nodes_from_documents([Document(text=text)])
-        parts = [(node.get_content(), node.metadata["header_path"].split("\n")) for node in nodes]
-        return [(part, [*above, heading_of(part)]) for part, above in parts]
-
-    def split_to_size(self, text: str) -> list[str]:
-        """A text in pieces of at most `chunk_size` tokens where it can be cut so."""
-        return self._sizes.split_text(text)
+    def splitters(self, tokenizer: LoadTokenizer) -> FrameworkSplitters:
+        """See the function."""
+        return splitters(tokenizer, self._settings.chunk_size, self._settings.chunk_overlap)
 
     def check(self) -> None:
         """Raise ValueError if the collection exists but does not fit; creates nothing."""
@@ -71,12 +64,40 @@ class IngestFramework:
 
 def _node(chunk: Chunk) -> TextNode:
     # The models read the text alone: the metadata is for filters and citations.
-    hidden = list(chunk.metadata)
+    metadata = chunk.metadata
+    hidden = list(metadata)
     return TextNode(
         id_=chunk.id,
         text=chunk.text,
-        metadata=dict(chunk.metadata),
+        metadata=metadata,
         excluded_embed_metadata_keys=hidden,
         excluded_llm_metadata_keys=hidden,
         relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk.document_id)},
     )
+
+
+def _heading(node: BaseNode) -> str:
+    """The heading that a part of a Markdown text begins with, or ""."""
+    first = node.get_content().lstrip().partition("\n")[0]
+    return first.strip(" \t#") if first.startswith("#") else ""
+
+
+def splitters(
+    tokenizer: LoadTokenizer, chunk_size: int = CHUNK_SIZE, chunk_overlap: int = CHUNK_OVERLAP
+) -> FrameworkSplitters:
+    """MarkdownNodeParser and SentenceSplitter."""
+    headings = MarkdownNodeParser(header_path_separator="\n")  # in no heading
+    sizes = SentenceSplitter(
+        chunk_size=chunk_size,
+        chunk_overlap=chunk_overlap,
+        tokenizer=lambda text: list(tokenizer().encode(text)),
+    )
+
+    def at_headings(text: str) -> list[tuple[str, list[str]]]:
+        nodes = headings.get_nodes_from_documents([Document(text=text)])
+        return [
+            (node.get_content(), [*node.metadata["header_path"].split("\n"), _heading(node)])
+            for node in nodes
+        ]
+
+    return FrameworkSplitters(at_headings, sizes.split_text)

@@ -1,117 +1,116 @@
-"""Chunks of text and the ids that follow from what they say and where they come from."""
+"""Chunks: rows to be, whose ids follow from what they say, with all places where they say it."""
 
 import hashlib
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from qwen3_core.milvus.collection import MAX_TEXT_BYTES
+from qwen3_retrieval.documents.cutting import Piece
+from qwen3_retrieval.documents.text import PLACE, RESERVED
+
+MAX_PLACES: Final = 16
+"""Places of one row: Milvus keeps at most 65,536 bytes beside the text. A text that stands in more
+has several rows."""
+
+Place = dict[str, Any]
+"""A `source`, the path of a file, and where in the file: keys of `PLACE`."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Chunk:
     """A row to be."""
 
-    id: str
-    """`Ids.prefix` and the digest of its content."""
-    document_id: str
-    """The same for all chunks of one file."""
+    corpus: str
+    digest: bytes
+    """16 bytes that follow from text, fields and number."""
     text: str
-    metadata: dict[str, Any]
+    fields: dict[str, Any]
+    """What a record says beside its text. Texts with different fields are different rows."""
+    places: list[Place] = field(default_factory=list)
+    """All places of the text, up to `MAX_PLACES`."""
 
     @property
-    def digest(self) -> str:
-        """What its id ends in."""
-        return self.id.rpartition("-")[2]
+    def id(self) -> str:
+        """The corpus and the digest."""
+        return chunk_id(self.corpus, self.digest)
+
+    @property
+    def sources(self) -> list[str]:
+        """The files that it stands in, by name."""
+        return sorted({place["source"] for place in self.places})
+
+    @property
+    def document_id(self) -> str:
+        """One for each file. A text of several files has another, and outlives one's deletion."""
+        return f"{corpus_prefix(self.corpus)}{source_key(chr(0).join(self.sources))}"
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is stored beside the text: the first place, and all sources."""
+        places = sorted(self.places, key=_described)
+        more = {"places": places} if len(places) > 1 or self.fields.keys() & set(PLACE) else {}
+        own = {"corpus": self.corpus, "sources": self.sources}
+        return {**self.fields, **places[0], **own, **more}
+
+
+def chunk_of_row(corpus: str, digest: bytes, row: Mapping[str, Any]) -> Chunk:
+    """The chunk that a row was made of."""
+    places = places_of_row(row)
+    fields = {
+        key: value
+        for key, value in row.items()
+        if key not in RESERVED and key not in places[0] and key[:1] not in ("_", "$")
+    }
+    return Chunk(corpus, digest, row["text"], fields, places)
+
+
+def places_of_row(row: Mapping[str, Any]) -> list[Place]:
+    """The places that a row speaks of."""
+    if "places" in row:
+        return [dict(place) for place in row["places"]]
+    return [{key: row[key] for key in ("source", *PLACE) if key in row}]
+
+
+PLACE_FIELDS: Final = ("source", "places", *PLACE)
+"""What `places_of_row` reads."""
+
+
+def make_chunk(corpus: str, piece: Piece, number: int) -> Chunk:
+    """The row of a passage, without its places.
+
+    Args:
+        corpus: Name of the corpus.
+        piece: The passage.
+        number: 1, or more where the rows before are full.
+    """
+    content = _digest(_described(piece.metadata), piece.text, str(number))
+    return Chunk(corpus, content[:16], piece.text, piece.metadata)
 
 
 def corpus_prefix(name: str) -> str:
     """What the ids of all chunks of a corpus begin with: hexadecimal digits and a hyphen."""
-    return f"{_digest(name, length=12)}-"
+    return f"{_digest(name).hex()[:12]}-"
+
+
+def chunk_id(corpus: str, digest: bytes) -> str:
+    """The primary key of a row."""
+    return f"{corpus_prefix(corpus)}{digest.hex()}"
 
 
 def source_key(source: str) -> str:
-    """The part of an id that names the file: 16 hexadecimal digits."""
-    return _digest(source, length=16)
+    """A short name for a file: 16 hexadecimal digits."""
+    return _digest(source).hex()[:16]
 
 
-class ChunkMaker:
-    """Makes the chunks of one file."""
-
-    def __init__(self, corpus: str, source: str, splitter: str) -> None:
-        """Start with a file.
-
-        Args:
-            corpus: Name of the corpus.
-            source: Path of the file in it.
-            splitter: Describes how it is cut; another splitter gives other ids.
-
-        Raises:
-            ValueError: If the file's name is no text.
-        """
-        try:
-            source.encode()
-        except UnicodeEncodeError as error:
-            msg = "its name is not UTF-8"
-            raise ValueError(msg) from error
-        self._document_id = f"{corpus_prefix(corpus)}{source_key(source)}"
-        self._place = {"corpus": corpus, "source": source}
-        self._splitter = splitter
-        self._seen: Counter[str] = Counter()
-
-    def make(self, pieces: Iterable[str], metadata: dict[str, Any]) -> Iterator[Chunk]:
-        """The chunks of pieces that have this metadata, without the blank ones.
-
-        Equal ones are told apart by their number, so that each becomes a row.
-        """
-        metadata = {**metadata, **self._place}
-        described = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
-        for piece in pieces:
-            for text in split_to_fit(piece):
-                content = _digest(self._splitter, described, text, length=64)
-                self._seen[content] += 1
-                digest = _digest(content, str(self._seen[content]), length=32)
-                yield Chunk(f"{self._document_id}-{digest}", self._document_id, text, metadata)
+def place_key(place: Place) -> bytes:
+    """A short name for a place: 8 bytes."""
+    return _digest(_described(place))[:8]
 
 
-def split_to_fit(text: str, limit: int = MAX_TEXT_BYTES) -> Iterator[str]:
-    """The text in parts of at most `limit` bytes of UTF-8, none of them blank.
-
-    It is cut at white space where there is some in the last half of a part.
-    """
-    data = text.encode()
-    while len(data) > limit:
-        part = data[:limit].decode(errors="ignore")  # what is cut through goes to the next
-        spaces = list(re.finditer(r"\s", part[len(part) // 2 :]))
-        if spaces:
-            part = part[: len(part) // 2 + spaces[-1].end()]
-        if part.strip():
-            yield part
-        data = data[len(part.encode()) :]
-    rest = data.decode()
-    if rest.strip():
-        yield rest
+def _described(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def split_at_headings(text: str) -> list[str]:
-    """Cut at every "# ", to the letter as in the Milvus tutorial."""
-    return text.split("# ")
-
-
-def heading_of(text: str) -> str:
-    """The heading that a part of a Markdown text begins with, or ""."""
-    found = re.match(r"\s*#{1,6}[ \t]+(.+)", text)
-    return found[1].strip(" \t#") if found else ""
-
-
-def title_of(text: str) -> str:
-    """The first line with words in it, without the marks of a heading or a list."""
-    lines = (line.strip(" \t#*-") for line in text.splitlines())
-    return next((line for line in lines if line), "(no words)")
-
-
-def _digest(*parts: str, length: int) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:length]
+def _digest(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(parts).encode()).digest()

@@ -1,22 +1,45 @@
 """What a collection holds of a corpus."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from qwen3_retrieval.ingest.chunks import corpus_prefix
+from qwen3_retrieval.ingest.chunks import (
+    PLACE_FIELDS,
+    chunk_id,
+    corpus_prefix,
+    place_key,
+    places_of_row,
+    source_key,
+)
 
 BATCH: Final = 1000
 """Ids that one request asks for or deletes."""
 
-Holdings = dict[str, set[bytes]]
-"""Digests of the chunks that a collection holds, by the key of their file; about 100 bytes each."""
+
+@dataclass
+class Holdings:
+    """The rows of a corpus; about 200 bytes for each."""
+
+    files: dict[str, set[bytes]] = field(default_factory=dict)
+    """By the key of a file its entries: the digest of a row and the key of a place in the file."""
+    rows: dict[bytes, int] = field(default_factory=dict)
+    """How many places each row has, by its digest."""
+
+    def add(self, digest: bytes, row: Mapping[str, Any]) -> None:
+        """Note a row."""
+        places = places_of_row(row)
+        self.rows[digest] = len(places)
+        for place in places:
+            entries = self.files.setdefault(source_key(place["source"]), set())
+            entries.add(digest + place_key(place))
 
 
 def read_holdings(
     client: Any, collection: str, id_field: str, corpus: str, *, repair: bool
 ) -> Holdings:
-    """The ids of all rows of a corpus, without those that are there twice.
+    """The rows of a corpus, without those that are there twice.
 
     Milvus Lite 3.2 shows rows twice if it was killed within a flush, after it wrote them to a
     segment and before it removed them from its log: it replays them with the same sequence number,
@@ -29,53 +52,73 @@ def read_holdings(
         id_field: Name of its primary key.
         corpus: Name of the corpus.
         repair: Delete rows that are there twice.
+
+    Raises:
+        ValueError: If an older version of this package made the rows.
     """
     if not client.has_collection(collection):
-        return {}
+        return Holdings()
     client.load_collection(collection)  # a run that was killed early may not have come to that
     while True:
-        held, doubled = _read(client, collection, id_field, corpus)
-        if not doubled or not repair:
+        held = Holdings()
+        doubled: set[bytes] = set()
+        for digest, row in _rows(client, collection, id_field, corpus):
+            if digest in held.rows:
+                doubled.add(digest)
+            held.add(digest, row)
+        if not doubled:
             return held
-        for key, digests in doubled.items():
-            delete_chunks(client, collection, corpus, key, digests)
+        if not repair:
+            for digest in doubled:
+                del held.rows[digest]
+            for entries in held.files.values():
+                entries -= {entry for entry in entries if entry[:16] in doubled}
+            return held
+        delete_rows(client, collection, corpus, doubled)
 
 
-def _read(client: Any, collection: str, id_field: str, corpus: str) -> tuple[Holdings, Holdings]:
-    """What is there once, and what is there more than once."""
-    held: Holdings = {}
-    doubled: Holdings = {}
+def _rows(
+    client: Any, collection: str, id_field: str, corpus: str
+) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    prefix = corpus_prefix(corpus)
     pages = client.query_iterator(
         collection,
         batch_size=BATCH,
-        filter=f'{id_field} like "{corpus_prefix(corpus)}%"',
-        output_fields=[id_field],
+        filter=f'{id_field} like "{prefix}%"',
+        output_fields=[id_field, *PLACE_FIELDS],
         consistency_level="Strong",
     )
     while page := pages.next():
         for row in page:
-            _, key, hexadecimal = row[id_field].split("-")
-            digest = bytes.fromhex(hexadecimal)
-            chunks = held.setdefault(key, set())
-            if digest in chunks:
-                doubled.setdefault(key, set()).add(digest)
-            chunks.add(digest)
+            try:
+                digest = bytes.fromhex(row[id_field].removeprefix(prefix))
+            except ValueError as error:
+                msg = (
+                    f"an older version filled the collection {collection!r}, with a row for each "
+                    "place of a text: drop it, or choose another collection"
+                )
+                raise ValueError(msg) from error
+            yield digest, row
     pages.close()
-    for key, digests in doubled.items():
-        held[key] -= digests
-    return held, doubled
 
 
-def delete_chunks(
-    client: Any, collection: str, corpus: str, key: str, digests: Iterable[bytes]
-) -> None:
-    """Delete chunks of one file."""
-    prefix = f"{corpus_prefix(corpus)}{key}-"
-    ids = [f"{prefix}{digest.hex()}" for digest in sorted(digests)]
+def read_rows(
+    client: Any, collection: str, corpus: str, digests: Sequence[bytes]
+) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """All that is stored of these rows, vectors included."""
+    names = {chunk_id(corpus, digest): digest for digest in digests}
+    for row in client.get(collection, ids=list(names), output_fields=["*"]):
+        key = next(value for value in row.values() if value in names)
+        yield names[key], row
+
+
+def delete_rows(client: Any, collection: str, corpus: str, digests: Iterable[bytes]) -> None:
+    """Delete rows."""
+    ids = [chunk_id(corpus, digest) for digest in sorted(digests)]
     for start in range(0, len(ids), BATCH):
         client.delete(collection, ids=ids[start : start + BATCH])
 
 
-def fingerprint(digests: set[bytes]) -> str:
-    """A short name for a set of chunks."""
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:32]
+def fingerprint(entries: set[bytes]) -> str:
+    """A short name for the entries of a file."""
+    return hashlib.sha256(b"".join(sorted(entries))).hexdigest()[:32]

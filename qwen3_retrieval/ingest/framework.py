@@ -1,18 +1,14 @@
-"""What an ingest asks of a framework: its splitters, and rows in its own vector store."""
+"""What an ingest asks of a framework: rows in its own vector store, and its splitters."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from qwen3_core.common.extras import how_to_install
-from qwen3_core.tokenizer import Ids
-from qwen3_retrieval.ingest.chunks import Chunk, split_at_headings
-from qwen3_retrieval.ingest.reading import Section
-from qwen3_retrieval.ingest.settings import Settings, Splitter
-
-Encode = Callable[[str], Ids]
-"""Token ids of a text."""
+from qwen3_retrieval.documents.cutting import FrameworkSplitters, LoadTokenizer
+from qwen3_retrieval.ingest.chunks import Chunk
+from qwen3_retrieval.ingest.settings import Settings
 
 
 class Framework(Protocol):
@@ -20,16 +16,13 @@ class Framework(Protocol):
 
     id_field: ClassVar[str]
     """Name of the primary key in the collections that its vector store creates."""
-    splitter_packages: ClassVar[tuple[str, ...]]
-    """Distributions whose release decides where a text is cut."""
+    splitter_package: ClassVar[str]
+    """Distribution whose release decides where its splitters cut."""
 
-    def __init__(self, settings: Settings, encode: Encode) -> None: ...
+    def __init__(self, settings: Settings) -> None: ...
 
-    def split_at_headings(self, text: str) -> list[tuple[str, list[str]]]:
-        """A Markdown text in parts, each with its headings: the outermost first, its own last."""
-
-    def split_to_size(self, text: str) -> list[str]:
-        """A text in pieces of at most `chunk_size` tokens where it can be cut so."""
+    def splitters(self, tokenizer: LoadTokenizer) -> FrameworkSplitters:
+        """Its own splitters; ImportError if they are not installed."""
 
     def check(self) -> None:
         """Raise ValueError if the collection exists but does not fit; creates nothing."""
@@ -45,11 +38,11 @@ FRAMEWORKS: Final = {
     "langchain": ("langchain_milvus", "qwen3_retrieval.ingest._langchain"),
     "llama-index": ("llama_index.vector_stores.milvus", "qwen3_retrieval.ingest._llama_index"),
 }
-"""The framework's Milvus store, which shows that it is there to be used (text splitters bring
+"""The framework's Milvus store, which shows that it is there to be used (other packages bring
 langchain-core to LlamaIndex's users too), and where our part is."""
 
 
-def load_framework(name: str | None, settings: Settings, encode: Encode) -> Framework:
+def load_framework(name: str | None, settings: Settings) -> Framework:
     """The framework of this name, or the first that is installed.
 
     Raises:
@@ -62,7 +55,7 @@ def load_framework(name: str | None, settings: Settings, encode: Encode) -> Fram
         extra = how_to_install(f"{name},ingest")
         msg = f"--framework {name} needs {error.name}, which is not installed: {extra}"
         raise ImportError(msg) from error
-    framework: Framework = module.IngestFramework(settings, encode)
+    framework: Framework = module.IngestFramework(settings)
     return framework
 
 
@@ -80,51 +73,6 @@ def first_installed() -> str:
         '"qwen3-retrieval[langchain,ingest]"` or "qwen3-retrieval[llama-index,ingest]"'
     )
     raise ImportError(msg)
-
-
-MAX_TITLE: Final = 200
-"""Characters that are kept of a title."""
-
-TITLES: Final = "titles are heading paths"
-"""Names what `split` makes of headings; another name lets the next run read all files again."""
-
-
-def split(
-    framework: Framework, section: Section, splitter: Splitter
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The pieces of a section, each with its metadata: its headings are its title."""
-    for piece, headings in _pieces(framework, section, splitter):
-        metadata = dict(section.metadata)
-        if title := heading_path(headings):
-            metadata["title"] = title
-        if isinstance(metadata.get("title"), str):
-            metadata["title"] = metadata["title"][:MAX_TITLE]
-        yield piece, metadata
-
-
-def heading_path(headings: Sequence[str]) -> str:
-    """A place as a citation tells it, "Install > Docker"; where it is long, less of its begin."""
-    named = [name for heading in headings if (name := heading.strip(" \t#"))]
-    while len(named) > 1 and len(" > ".join(named)) > MAX_TITLE:
-        del named[0]
-    return " > ".join(named)
-
-
-def _pieces(
-    framework: Framework, section: Section, splitter: Splitter
-) -> Iterator[tuple[str, list[str]]]:
-    if splitter == "none":
-        yield section.text, []
-    elif not section.markdown:
-        for piece in framework.split_to_size(section.text):
-            yield piece, []
-    elif splitter == "headers":
-        for part in split_at_headings(section.text):
-            yield part, [part.strip().partition("\n")[0]]
-    else:
-        for part, headings in framework.split_at_headings(section.text):
-            for piece in framework.split_to_size(part):
-                yield piece, headings
 
 
 def _installed(package: str) -> bool:

@@ -4,10 +4,10 @@ import contextlib
 import hashlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,30 @@ from tqdm import tqdm
 
 from qwen3_core.common.validation import check_dimensions
 from qwen3_core.milvus.collection import check_uri, connect
-from qwen3_core.model.loading import load_tokenizer, vector_length
-from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY
+from qwen3_core.model.loading import vector_length
 from qwen3_core.tokenizer import Qwen3Tokenizer
-from qwen3_retrieval.ingest.chunks import Chunk, ChunkMaker, source_key
+from qwen3_retrieval.documents.corpus import MEDIA, Corpus, SourceFile, find_corpus, why_skipped
+from qwen3_retrieval.documents.cutting import CUTTING, Cutter, Piece, tokenizer_of
+from qwen3_retrieval.documents.reading import READERS, read_sections
+from qwen3_retrieval.documents.text import UnreadableError
+from qwen3_retrieval.ingest.chunks import (
+    MAX_PLACES,
+    Chunk,
+    Place,
+    chunk_of_row,
+    make_chunk,
+    place_key,
+    source_key,
+)
 from qwen3_retrieval.ingest.collection import (
     Holdings,
-    delete_chunks,
+    delete_rows,
     fingerprint,
     read_holdings,
+    read_rows,
 )
-from qwen3_retrieval.ingest.corpus import Corpus, SourceFile, find_corpus
-from qwen3_retrieval.ingest.framework import TITLES, Encode, Framework, load_framework, split
+from qwen3_retrieval.ingest.framework import Framework, load_framework
 from qwen3_retrieval.ingest.journal import Journal, Note, default_path
-from qwen3_retrieval.ingest.reading import UnreadableError, read_sections
 from qwen3_retrieval.ingest.settings import Settings
 
 
@@ -38,15 +48,17 @@ class Summary:
     """What a run did; with `dry_run` what it would have done."""
 
     files: int = 0
-    """Files of the corpus that are of a kind that can be read."""
+    """Files of the corpus that are of a kind that is read."""
     unchanged: int = 0
-    """Files whose notes and rows say that nothing is to be done; they were not split."""
-    ignored: int = 0
-    """Files of other kinds."""
+    """Files whose notes and rows say that nothing is to be done; they were not cut."""
     chunks: int = 0
-    """Chunks that the files that could be read consist of, those of unchanged files included."""
+    """Different chunks of the files that could be read, those of unchanged files included."""
+    repeated: int = 0
+    """Chunks among them that stand in several places."""
     written: int = 0
-    """Chunks embedded and written."""
+    """New chunks, embedded and written."""
+    updated: int = 0
+    """Chunks written again, because they stand in more or fewer places than before."""
     deleted: int = 0
     """Chunks deleted: replaced ones, and with `delete_missing` those of files that are gone."""
     missing: int = 0
@@ -55,7 +67,15 @@ class Summary:
     """Tokens of the chunks written."""
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
-    """Files and lines left out, each with the reason."""
+    """Files, lines and records left out, each with the reason."""
+    skipped: list[str] = field(default_factory=list)
+    """Files of kinds that are not read, each with the reason."""
+    remarks: list[str] = field(default_factory=list)
+    """Scanned pages and attachments without a text, each with the reason."""
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """For "failures", "skipped" and "remarks": reason and kind of file -> how many."""
+    incomplete: bool = False
+    """Whether a file was left out of which a text could be expected, or a part of one."""
 
 
 @dataclass
@@ -65,15 +85,26 @@ class _Progress:
     file: SourceFile
     key: str
     held: set[bytes]
-    """Digests of the chunks that the collection holds of it."""
+    """What the collection holds of it: entries as in `Holdings.files`."""
     wanted: set[bytes] = field(default_factory=set)
-    """Digests of its chunks."""
+    """Its entries."""
     waiting: int = 0
     """Chunks that wait for their batch."""
+    late: bool = False
+    """Whether it has a part in the updates at the end."""
     digest: str | None = None
     """Of its bytes; known once it is read to its end."""
     whole: bool = True
     """Whether no part of it was left out."""
+
+
+@dataclass
+class _Update:
+    """How the places of a row change; all of them at the end of the run."""
+
+    added: list[Place] = field(default_factory=list)
+    removed: set[bytes] = field(default_factory=set)
+    """Keys of places."""
 
 
 class Ingest:
@@ -90,23 +121,36 @@ class Ingest:
         self.settings = settings
         self.summary = Summary()
         self._uri = check_uri(settings.uri)
-        self._corpus: Corpus = find_corpus(settings.corpus, settings.name)
+        self._corpus: Corpus = find_corpus(settings.corpus, settings.name, settings.exclude)
         if settings.base_url is None:  # given the length, the framework loads no model to learn it
             full = vector_length(settings.model)
             dimensions = check_dimensions(settings.dimensions, full) or full
             self.settings = settings = replace(settings, dimensions=dimensions)
-        self._encode = _encoder(settings)
-        self._framework: Framework = load_framework(framework, settings, self._encode)
-        shape = f"{settings.splitter}:{settings.chunk_size}:{settings.chunk_overlap}"
-        self._splitter = f"{self._framework.id_field}:{shape}:{settings.text_field}"
-        releases = [f"{name} {version(name)}" for name in self._framework.splitter_packages]
-        self._cut_by = f"{self._splitter}:{TITLES}:{','.join(releases)}"
+        self._framework: Framework = load_framework(framework, settings)
+        own = settings.splitter == "framework"
+        self._load_tokenizer = tokenizer_of(settings.model, settings.base_url)
+        self._cutter = Cutter(
+            self._tokenizer,
+            *(settings.splitter, settings.chunk_size, settings.chunk_overlap),
+            self._framework.splitters(self._tokenizer) if own else None,
+        )
+        package = self._framework.splitter_package
+        self._cut_by = ":".join(
+            (
+                *(READERS, CUTTING, settings.splitter, str(settings.chunk_size)),
+                *(str(settings.chunk_overlap), settings.text_field, str(settings.encoding)),
+                *([f"{package} {version(package)}"] if own else []),
+            )
+        )
         self._journal = Journal(
             settings.journal or default_path(settings.uri, settings.collection), self._corpus.name
         )
         self._client: Any = None
-        self._held: Holdings = {}
-        self._batch: list[tuple[_Progress, Chunk]] = []
+        self._held = Holdings()
+        self._batch: dict[bytes, tuple[Chunk, list[_Progress]]] = {}
+        self._updates: dict[bytes, _Update] = {}
+        self._late: list[_Progress] = []
+        self._wanted: dict[bytes, int] = {}  # places of each chunk in this run
 
     def run(self) -> Summary:
         """Bring the collection up to date.
@@ -119,7 +163,6 @@ class Ingest:
         """
         begin = time.perf_counter()
         self.summary.files = len(self._corpus.files)
-        self.summary.ignored = self._corpus.ignored
         self._connect()
         try:
             with self._bar() as bar:
@@ -178,19 +221,25 @@ class Ingest:
 
     def _run(self, bar: "tqdm[Any]") -> None:
         for failure in self._corpus.unreadable:
-            self._fail(failure, bar)
+            self._tell("failures", failure, "a folder that cannot be listed", "", bar)
+        for path in self._corpus.skipped:
+            self.summary.incomplete |= path.suffix.lower() not in MEDIA
+            self._tell("skipped", _text(path.as_posix()), why_skipped(path.suffix), "", bar)
         notes = self._journal.read() if self.settings.resume else {}
         for file in self._corpus.files:
-            held = self._held.get(_key(file), set())
+            held = self._held.files.get(_key(file), set())
             if self._is_unchanged(file, held, notes.get(file.source)):
                 self.summary.unchanged += 1
-                self.summary.chunks += len(held)
+                self._want(held)
                 bar.total = (bar.total or 0) - file.size  # rate and time left are of the rest
                 bar.refresh()
             else:
-                self._read(file, held, bar)
+                self._read(file, set(held), bar)
         self._commit(bar)
         self._clear_missing()
+        self._update()
+        self.summary.chunks = len(self._wanted)
+        self.summary.repeated = sum(places > 1 for places in self._wanted.values())
 
     def _is_unchanged(self, file: SourceFile, held: set[bytes], note: Note | None) -> bool:
         if note is None or note.splitter != self._cut_by or note.chunks != fingerprint(held):
@@ -201,100 +250,223 @@ class Ingest:
         except OSError:
             return False  # reading it will say why
 
+    def _want(self, entries: set[bytes]) -> None:
+        for entry in entries:
+            self._wanted[entry[:16]] = self._wanted.get(entry[:16], 0) + 1
+
     def _read(self, file: SourceFile, held: set[bytes], bar: "tqdm[Any]") -> None:
         progress = _Progress(file, _key(file), held)
         left = file.size
         try:
-            for chunk, size in self._chunks(progress, bar):
-                if chunk is None:
+            for piece, size in self._pieces(progress, bar):
+                if piece is None:
                     bar.update(min(size, left))
                     left -= min(size, left)
                     continue
-                digest = bytes.fromhex(chunk.digest)
-                progress.wanted.add(digest)
-                self.summary.chunks += 1
-                if digest in held and self.settings.resume:
-                    continue
-                progress.waiting += 1
-                self._batch.append((progress, chunk))
+                self._place(piece, progress)
                 if len(self._batch) >= self.settings.batch_size:
                     self._commit(bar)
         except UnreadableError as error:
-            self._fail(f"{_shown(file)}: {error}", bar)
+            self._fail(file, error.reason, error.detail, bar)
             bar.update(left)
+            self._want(progress.wanted | held)
             return  # what the collection holds of it stays
         bar.update(left)
         if not progress.wanted and progress.whole:
             progress.whole = False
-            self._fail(f"{_shown(file)}: there is no text in it", bar)
+            self._fail(file, "no text, or headings alone", "", bar)
+        self._want(progress.wanted)
         if not progress.waiting:
             self._finish(progress)
 
-    def _chunks(
+    def _pieces(
         self, progress: _Progress, bar: "tqdm[Any]"
-    ) -> Iterator[tuple[Chunk, int] | tuple[None, int]]:
-        """The chunks of a file, and after those of each section None and the section's bytes."""
+    ) -> Iterator[tuple[Piece, int] | tuple[None, int]]:
+        """The passages of a file, and after those of each section None and the section's bytes."""
         file, hasher = progress.file, hashlib.sha256()
 
-        def report(reason: str) -> None:
+        def report(reason: str, detail: str) -> None:
             progress.whole = False
-            self._fail(f"{_shown(file)}: {reason}", bar)
+            self._fail(file, reason, detail, bar)
 
-        try:
-            maker = ChunkMaker(self._corpus.name, file.source, self._splitter)
-        except ValueError as error:
-            raise UnreadableError(str(error)) from error
-        for section in read_sections(file, hasher, self.settings.text_field, report):
-            for piece, metadata in split(self._framework, section, self.settings.splitter):
-                for chunk in maker.make([piece], metadata):
-                    yield chunk, 0
+        def remark(reason: str, detail: str) -> None:
+            self._tell("remarks", _shown(file), reason, detail, bar, file.path.suffix)
+
+        if _shown(file) != file.source:
+            reason = "its name is not UTF-8"
+            raise UnreadableError(reason)
+        sections = read_sections(
+            *(file, hasher, report),
+            text_field=self.settings.text_field,
+            encoding=self.settings.encoding,
+            remark=remark,
+        )
+        for section in sections:
+            for piece in self._cutter.cut(section):
+                yield piece, 0
             yield None, section.size
         progress.digest = hasher.hexdigest()
 
+    def _place(self, piece: Piece, progress: _Progress) -> None:
+        """Let a passage be a row, or a place of a row."""
+        place = {"source": progress.file.source, **piece.place}
+        key = place_key(place)
+        rows, resume = self._held.rows, self.settings.resume
+        number = 1
+        while True:
+            chunk = make_chunk(self._corpus.name, piece, number)
+            entry = chunk.digest + key
+            is_there = entry in progress.held or entry in progress.wanted
+            if is_there or rows.get(chunk.digest, 0) < MAX_PLACES:
+                break
+            number += 1
+        if entry in progress.wanted:
+            return
+        progress.wanted.add(entry)
+        if entry in progress.held:
+            if not resume:
+                self._updates.setdefault(chunk.digest, _Update())
+                progress.late = True
+            return
+        rows[chunk.digest] = rows.get(chunk.digest, 0) + 1
+        if chunk.digest in self._batch:
+            there, waiting = self._batch[chunk.digest]
+            there.places.append(place)
+        elif rows[chunk.digest] > 1:
+            update = self._updates.setdefault(chunk.digest, _Update())
+            update.added.append(place)
+            progress.late = True
+            return
+        else:
+            chunk.places.append(place)
+            waiting = []
+            self._batch[chunk.digest] = (chunk, waiting)
+        waiting.append(progress)
+        progress.waiting += 1
+
     def _commit(self, bar: "tqdm[Any]") -> None:
         """Write the batch, then finish the files that it completes."""
-        batch, self._batch = self._batch, []
+        batch, self._batch = self._batch, {}
         if not batch:
             return
+        chunks = [chunk for chunk, _ in batch.values()]
+        self._write(chunks)
+        self.summary.written += len(chunks)
+        for _, waiting in batch.values():
+            for progress in waiting:
+                progress.waiting -= 1
+                if progress.waiting == 0 and progress.digest is not None:
+                    self._finish(progress)
+        self._count(bar)
+
+    def _write(self, chunks: list[Chunk]) -> None:
         if not self.settings.dry_run:
-            self._framework.write([chunk for _, chunk in batch])
-        self.summary.written += len(batch)
-        self.summary.tokens += sum(len(self._encode(chunk.text)) for _, chunk in batch)
-        for progress, _ in batch:
-            progress.waiting -= 1
-            if progress.waiting == 0 and progress.digest is not None:
-                self._finish(progress)
+            self._framework.write(chunks)
+        encode = self._tokenizer().encode
+        self.summary.tokens += sum(len(encode(chunk.text)) for chunk in chunks)
+
+    def _count(self, bar: "tqdm[Any]") -> None:
         bar.set_postfix(
             chunks=self.summary.written, failures=len(self.summary.failures), refresh=False
         )
 
     def _finish(self, progress: _Progress) -> None:
-        """All its chunks are in the collection: remove what it no longer says, and note it."""
-        self._delete(progress.key, progress.held - progress.wanted)
+        """All its new rows are in the collection: give up what it no longer says, and note it."""
+        progress.late |= self._release(progress.held - progress.wanted)
+        if progress.late:
+            self._late.append(progress)
+        else:
+            self._note(progress)
+
+    def _note(self, progress: _Progress) -> None:
         if progress.whole and progress.digest is not None and not self.settings.dry_run:
             note = Note(progress.digest, self._cut_by, fingerprint(progress.wanted))
             self._journal.note(progress.file.source, note)
+
+    def _release(self, entries: set[bytes]) -> bool:
+        """Delete the rows that have no other places; whether others wait for their update."""
+        rows = self._held.rows
+        late, empty = False, []
+        for entry in entries:
+            digest, key = entry[:16], entry[16:]
+            rows[digest] -= 1
+            if rows[digest]:
+                self._updates.setdefault(digest, _Update()).removed.add(key)
+                late = True
+            else:
+                del rows[digest]
+                self._updates.pop(digest, None)
+                empty.append(digest)
+        if empty and not self.settings.dry_run:
+            delete_rows(self._client, self.settings.collection, self._corpus.name, empty)
+        self.summary.deleted += len(empty)
+        return late
 
     def _clear_missing(self) -> None:
         """Files that the collection holds and the folder does not."""
         if not self._corpus.whole:
             return
         present = {_key(file) for file in self._corpus.files}
-        missing = [key for key in self._held if key not in present]
+        missing = [key for key in self._held.files if key not in present]
         self.summary.missing = len(missing)
         if self.settings.delete_missing:
             for key in missing:
-                self._delete(key, self._held[key])
+                self._release(self._held.files[key])
 
-    def _delete(self, key: str, digests: set[bytes]) -> None:
-        if digests and not self.settings.dry_run:
-            settings = self.settings
-            delete_chunks(self._client, settings.collection, self._corpus.name, key, digests)
-        self.summary.deleted += len(digests)
+    def _update(self) -> None:
+        """Write the rows whose places have changed, then note the files that waited for it."""
+        settings, digests = self.settings, list(self._updates)
+        self.summary.updated = len(digests)
+        if not settings.dry_run:
+            for start in range(0, len(digests), settings.batch_size):
+                some = digests[start : start + settings.batch_size]
+                place = (self._client, settings.collection, self._corpus.name)
+                chunks, replaced = [], []
+                for digest, row in read_rows(*place, some):
+                    chunk = chunk_of_row(self._corpus.name, digest, row)
+                    before = chunk.metadata.keys()
+                    update = self._updates[digest]
+                    kept = [p for p in chunk.places if place_key(p) not in update.removed]
+                    chunk.places = [*kept, *update.added]
+                    chunks.append(chunk)
+                    if before - chunk.metadata.keys():
+                        replaced.append(digest)
+                # Milvus Lite's upsert keeps dynamic fields that the new row lacks.
+                delete_rows(*place, replaced)
+                self._write(chunks)
+        for progress in self._late:
+            self._note(progress)
 
-    def _fail(self, failure: str, bar: "tqdm[Any]") -> None:
-        self.summary.failures.append(failure)
-        bar.write(f"left out: {failure}", file=sys.stderr)
+    def _fail(self, file: SourceFile, reason: str, detail: str, bar: "tqdm[Any]") -> None:
+        self._tell("failures", _shown(file), reason, detail, bar, file.path.suffix)
+
+    def _tell(
+        self,
+        what: str,
+        place: str,
+        reason: str,
+        detail: str,
+        bar: "tqdm[Any]",
+        suffix: str = "",
+    ) -> None:
+        """Name what is left out, once, and count it."""
+        text = f"{place}: {reason} ({detail})" if detail else f"{place}: {reason}"
+        getattr(self.summary, what).append(text)
+        self.summary.incomplete |= what == "failures"
+        counts = Counter(self.summary.counts.get(what, {}))
+        counts[f"{reason} ({suffix})" if suffix else reason] += 1
+        self.summary.counts[what] = dict(counts)
+        word = {"failures": "left out", "skipped": "skipped", "remarks": "note"}[what]
+        bar.write(f"{word}: {text}", file=sys.stderr)
+
+    def _tokenizer(self) -> Qwen3Tokenizer:
+        try:
+            return self._load_tokenizer()
+        except OSError as error:
+            if not self.settings.dry_run:
+                raise
+            msg = f"--dry-run needs no weights, but the tokenizer, to cut: {error}"
+            raise OSError(msg) from error
 
 
 def _key(file: SourceFile) -> str:
@@ -303,27 +475,8 @@ def _key(file: SourceFile) -> str:
 
 def _shown(file: SourceFile) -> str:
     """The file's name as text that can be printed and hashed."""
-    return file.source.encode("utf-8", "backslashreplace").decode()
+    return _text(file.source)
 
 
-def _encoder(settings: Settings) -> Encode:
-    """The model's tokenizer, loaded at its first use.
-
-    All published sizes share one, and so do models under an alias.
-    """
-    name = settings.model
-    if settings.base_url is not None:
-        own = name == TINY or "/" in name or Path(name).is_dir()
-        name = name if own else DEFAULT_EMBEDDING_MODEL
-
-    @cache
-    def tokenizer() -> Qwen3Tokenizer:
-        try:
-            return load_tokenizer(name, "embedding")
-        except OSError as error:
-            if not settings.dry_run:
-                raise
-            msg = f"--dry-run needs no weights, but the tokenizer, to cut: {error}"
-            raise OSError(msg) from error
-
-    return lambda text: tokenizer().encode(text)
+def _text(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -1,12 +1,11 @@
 """What one ingest is asked to do."""
 
+import codecs
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
-
-Splitter = Literal["framework", "headers", "none"]
+from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Splitter, check_sizes
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,12 @@ class Settings:
     device: str = "auto"
     dtype: Dtype = "auto"
     dimensions: int | None = None
-    splitter: Splitter = "framework"
-    chunk_size: int = 512
-    chunk_overlap: int = 64
+    splitter: Splitter = "structure"
+    chunk_size: int = CHUNK_SIZE
+    chunk_overlap: int = CHUNK_OVERLAP
     text_field: str = "text"
+    encoding: str | None = None
+    exclude: tuple[str, ...] = ()
     batch_size: int = 128
     journal: Path | None = None
     resume: bool = True
@@ -39,15 +40,15 @@ class Settings:
         """Check what can be checked here.
 
         Raises:
-            ValueError: If a number is out of range.
+            ValueError: If a number is out of range, or there is no such encoding.
         """
-        for name, value in (("chunk_size", self.chunk_size), ("batch_size", self.batch_size)):
-            if value < 1:
-                msg = f"{name} must be at least 1, got {value}"
-                raise ValueError(msg)
-        if not 0 <= self.chunk_overlap < self.chunk_size:
-            msg = (
-                f"chunk_overlap must be from 0 to chunk_size - 1 = {self.chunk_size - 1}, "
-                f"got {self.chunk_overlap}"
-            )
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                msg = f"encoding {self.encoding!r} is unknown: give one like 'cp1252' or 'gb18030'"
+                raise ValueError(msg) from error
+        if self.batch_size < 1:
+            msg = f"batch_size must be at least 1, got {self.batch_size}"
             raise ValueError(msg)
+        check_sizes(self.chunk_size, self.chunk_overlap)

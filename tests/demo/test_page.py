@@ -15,11 +15,13 @@ from qwen3_retrieval.demo.page import Setup, build, serve
 from qwen3_retrieval.demo.passages import MAX_FILES, Passage, read_folder, read_uploads
 from qwen3_retrieval.demo.render import answered
 from qwen3_retrieval.demo.search import Searcher
+from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
 from tests.conftest import free_port
-from tests.ingest.test_reading import pdf
+from tests.documents.mixed import pdf
 from tests.openai_server import OpenAIServer
 from tests.remote.fake_server import FakeServer, status
 
+CUTTER = Cutter(tokenizer_of("tiny"))
 HOSTILE = """# Tea <script>window.hacked = 1</script>
 
 <img src=x onerror="window.hacked = 2"> ${window.hacked = 3} {{window.hacked}} Green tea is steeped
@@ -30,8 +32,8 @@ at 80 degrees for two minutes. </pre></details><b id="forged">x</b>
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     searcher = Searcher(Embedder("tiny"), Reranker("tiny"))
-    corpora = {"Bundled FAQ": searcher.index(read_folder(BUNDLED))}
-    page = build(Setup(searcher, corpora, "Models: tiny and tiny.", EXAMPLES, "stand-in"))
+    corpora = {"Bundled FAQ": searcher.index(read_folder(BUNDLED, CUTTER).passages)}
+    page = build(Setup(searcher, CUTTER, corpora, "Models: tiny and tiny.", EXAMPLES, "stand-in"))
     yield serve(page, "127.0.0.1", free_port(), block=False)
     page.close()
 
@@ -246,20 +248,20 @@ def test_uploads_have_limits(tmp_path, monkeypatch):
     path = tmp_path / "a.md"
     path.write_text("# One\n\nTwo")
     with pytest.raises(ValueError, match="too many"):
-        read_uploads([path] * (MAX_FILES + 1))
-    with pytest.raises(ValueError, match=r"a\.exe is of no kind"):
-        read_uploads([path.rename(tmp_path / "a.exe")])
+        read_uploads([path] * (MAX_FILES + 1), CUTTER)
+    with pytest.raises(ValueError, match=r"a\.exe cannot be read: the ending \.exe is of no kind"):
+        read_uploads([path.rename(tmp_path / "a.exe")], CUTTER)
     large = tmp_path / "b.txt"
     large.write_bytes(b"x" * 5_000_001)
     with pytest.raises(ValueError, match=r"b\.txt is too large: at most 5 MB"):
-        read_uploads([large])
+        read_uploads([large], CUTTER)
     monkeypatch.setattr("qwen3_retrieval.demo.passages.MAX_PASSAGES", 100)
     large.write_text(" ".join(map(str, range(50_000))))
     with pytest.raises(ValueError, match="more than 100 passages"):
-        read_uploads([large])
+        read_uploads([large], CUTTER)
     large.write_bytes(b" ")
     with pytest.raises(ValueError, match=r"no text in b\.txt"):
-        read_uploads([large])
+        read_uploads([large], CUTTER)
 
 
 def test_without_gradio_the_extra_is_named(tmp_path: Path):

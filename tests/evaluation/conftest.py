@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder
+from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
 from qwen3_retrieval.evaluation import Pair, Report, Settings, evaluate, load_dataset
 from tests.conftest import ROOT
 
@@ -14,6 +15,7 @@ for package in ("bm25s", "matplotlib", "pytrec_eval", "rich", "scipy"):
     pytest.importorskip(package, reason="the extra 'evaluation' is not installed")
 
 CORPUS = ROOT / "examples" / "corpus"
+CUTTER = Cutter(tokenizer_of("tiny"))
 SETTINGS = Settings(
     pair=Pair(model="tiny", dtype="float32"),
     k=6,
@@ -34,7 +36,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def report(cache: Path) -> Report:
     """A run over a folder of Markdown."""
-    dataset = load_dataset(CORPUS, max_questions=16)
+    dataset = load_dataset(CORPUS, max_questions=16, model="tiny")
     return evaluate(dataset, replace(SETTINGS, cache=cache))
 
 

@@ -15,7 +15,7 @@ from qwen3_retrieval.evaluation.load import load_passages
 from qwen3_retrieval.evaluation.synthetic import make_questions
 from qwen3_retrieval.evaluation.terminal import show
 from tests.conftest import ROOT
-from tests.evaluation.conftest import CORPUS, write
+from tests.evaluation.conftest import CORPUS, CUTTER, write
 from tests.openai_server import OpenAIServer, passages
 
 
@@ -149,17 +149,17 @@ def test_an_llm_makes_questions(tmp_path, monkeypatch):
     with OpenAIServer(lambda request: f" What does passage {next(number)} say? ") as server:
         monkeypatch.setenv("OPENAI_API_KEY", "any")
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        dataset = make_questions(CORPUS, "some-llm", 3, tmp_path / "cache")
+        dataset = make_questions(CORPUS, "some-llm", 3, tmp_path / "cache", cutter=CUTTER)
         assert dataset.synthetic == "LLM some-llm"
         assert [q.text for q in dataset.questions] == [
             f"What does passage {i} say?" for i in range(3)
         ]
-        texts = {p.unit: p.text for p in load_passages(CORPUS)}
+        texts = {p.unit: p.text for p in load_passages(CORPUS, model="tiny")}
         for request, question in zip(server.requests, dataset.questions, strict=True):
             (unit,) = question.relevant
             # Short sections are one passage, so that its text is the unit's.
             assert list(passages(request).values()) == [texts[unit].strip()]
-        again = make_questions(CORPUS, "some-llm", 3, tmp_path / "cache")
+        again = make_questions(CORPUS, "some-llm", 3, tmp_path / "cache", cutter=CUTTER)
         assert again == dataset
         assert len(server.requests) == 3  # kept
 
@@ -168,7 +168,7 @@ def test_an_llm_that_answers_nonsense_is_told_of(tmp_path, monkeypatch):
     with OpenAIServer(lambda request: "The same question?") as server:
         monkeypatch.setenv("OPENAI_API_KEY", "any")
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        dataset = make_questions(CORPUS, "parrot", 4, tmp_path / "cache")
+        dataset = make_questions(CORPUS, "parrot", 4, tmp_path / "cache", cutter=CUTTER)
     assert len(dataset.questions) == 1
     assert "3 of 4 answers of parrot were no question, or came twice" in dataset.notes
 

@@ -1,16 +1,22 @@
 """Every kind of dataset, and what is said of bad ones: the file, the line and the reason."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from qwen3_retrieval.evaluation import Dataset, Passage, Question, load_dataset, load_passages
+from qwen3_retrieval.documents.corpus import find_corpus
+from qwen3_retrieval.documents.reading import read_sections
+from qwen3_retrieval.evaluation import Dataset, Passage, Question, load
 from qwen3_retrieval.evaluation.dataset import DatasetError
-from qwen3_retrieval.evaluation.folder import MAX_PIECE
-from tests.evaluation.conftest import CORPUS, write
+from tests.evaluation.conftest import CORPUS, CUTTER, write
+
+load_dataset = partial(load.load_dataset, model="tiny")
+load_passages = partial(load.load_passages, model="tiny")
 
 LONG = "Objects are written to the disk of the node and then to the object storage behind it. "
 
@@ -28,7 +34,7 @@ def beir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
-    """Two Markdown files and a text file."""
+    """Two Markdown files, a text file and a page."""
     folder = tmp_path / "docs"
     install = (
         f"---\nid: 1\n---\n# Install\n\n## Prerequisites\n{LONG}\n\n"
@@ -41,7 +47,8 @@ def docs(tmp_path: Path) -> Path:
     write(folder / "install.md", install)
     write(folder / "sub" / "store.md", store)
     write(folder / "notes.txt", "Nothing in here is a question.\n")
-    write(folder / "page.html", "<p>not read</p>")
+    write(folder / "page.html", "<p>This is read.</p>")
+    write(folder / "photo.png", "")
     return folder
 
 
@@ -90,10 +97,10 @@ BAD: dict[str, list[tuple[str | bytes, str]]] = {
         ('{"_id": "a", "text": 3}\n', "line 1: 'text' is a int, not a string"),
         ('{"_id": "a", "text": "x"}\n\n{"_id"\n', "line 3: not JSON"),
         ("[1]\n", "line 1: a JSON list, not an object"),
-        (b'{"_id": "a", "text": "caf\xe9"}\n', r"line 1: not UTF-8 \(byte 0xe9 at 25\)"),
+        (b'{"_id": "a", "text": "caf\xe9"}\n', r"line 1: not UTF-8 text \(byte 0xe9 at 25"),
         (
             '{"_id": "a", "text": "café"}\n'.encode() + b'{"_id": "b", "text": "caf\xe9"}\n',
-            r"line 2: not UTF-8 .*lines before it are, so encodings are mixed",
+            r"line 2: not UTF-8 text \(byte 0xe9 at 25",
         ),
         ('{"_id": "a", "text": "x"}\n'.encode("utf-16"), "line 1: it is UTF-16"),
         ('{"_id": "a", "text": "\\ud800"}\n', "line 1: 'text' spells a lone surrogate"),
@@ -138,10 +145,30 @@ def test_markdown(docs):
     (kept,) = asked["Where is data kept?"]
     pieces = [p for p in found.passages if p.unit == kept]
     assert len(pieces) > 1
-    assert all(len(p.text) <= MAX_PIECE and p.source == "sub/store.md" for p in pieces)
+    assert all(p.source == "sub/store.md" for p in pieces)
     (start,) = asked["Start the server"]
     assert "# no heading" in units[start].text
-    assert not any("not read" in p.text or "id: 1" in p.text for p in found.passages)
+    assert not any("id: 1" in p.text for p in found.passages)
+    assert "This is read." in [p.text for p in found.passages]
+    assert found.notes == ["photo.png: pictures and the like"]
+
+
+def test_passages_are_those_that_an_ingest_stores(docs):
+    stored = []
+    for file in find_corpus(docs).files:
+        for section in read_sections(file, hashlib.sha256(), lambda *_: None):
+            stored += [piece.text for piece in CUTTER.cut(section)]
+    assert len(stored) > 6
+    assert [p.text for p in load_passages(docs)] == stored
+
+
+def test_equal_texts_are_one_passage_that_answers_for_all(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.md", f"# Where is {name} kept?\n\n{LONG}\n")
+    write(tmp_path / "c.md", f"# Where is a kept?\n\n{LONG}\n")  # a copy of the first
+    found = load_dataset(table(tmp_path / "q.csv", ("question", "source"), [("Where?", "c.md")]))
+    assert [p.source for p in found.passages] == ["a.md", "b.md"]
+    assert dict(found.questions[0].relevant) == {"a.md": 1}
 
 
 def test_one_markdown_file(docs):
@@ -157,9 +184,8 @@ def test_markdown_without_a_question(tmp_path):
 
 def test_a_bad_file_is_left_out_and_noted(docs):
     write(docs / "latin.md", b"# Caf\xe9\n")
-    assert load_dataset(docs).notes == [
-        "latin.md: not UTF-8 text (invalid continuation byte at byte 5)"
-    ]
+    (latin,) = (note for note in load_dataset(docs).notes if "latin" in note)
+    assert latin.startswith("latin.md: not UTF-8 text (byte 0xe9 at 5")
 
 
 def test_questions_are_drawn_always_the_same():
@@ -202,9 +228,9 @@ def test_table_of_sources(tmp_path, docs):
     path = table(tmp_path / "q.csv", ("question", "source"), rows)
     found = load_dataset(path, corpus=docs)
     assert [dict(q.relevant) for q in found.questions] == [{"install.md": 1}, {"sub/store.md": 1}]
-    assert found.units == 3
+    assert found.units == 4
     beside = table(docs / "q.csv", ("question", "source"), rows)
-    assert load_dataset(beside).units == 3  # the folder that it is in
+    assert load_dataset(beside).units == 4  # the folder that it is in
 
 
 def test_two_files_of_one_name(tmp_path, docs):

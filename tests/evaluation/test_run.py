@@ -77,7 +77,7 @@ def test_systems_side_by_side(report):
 
 def test_metrics_are_those_of_the_components(report):
     """The dense system once more, by the embedder alone."""
-    dataset = load_dataset(CORPUS, max_questions=16)
+    dataset = load_dataset(CORPUS, max_questions=16, model="tiny")
     embedder = Embedder("tiny", dtype="float32")
     documents = embedder.embed_documents([p.text for p in dataset.passages])
     scores = embedder.embed_queries([q.text for q in dataset.questions]) @ documents.T
@@ -129,7 +129,7 @@ def test_frontier_is_what_nothing_beats():
 
 
 def test_views_show_what_moved(report):
-    dataset = load_dataset(CORPUS, max_questions=16)
+    dataset = load_dataset(CORPUS, max_questions=16, model="tiny")
     assert report.compared == ("dense", "dense + rerank")
     changes = [view.after - view.before for view in report.views]
     assert changes == sorted(changes)
@@ -171,7 +171,7 @@ def test_second_pair_stands_beside_the_first(cache, long_pair):
     """The same weights under another name: the same numbers, and no difference between them."""
     second = Pair(str(long_pair["embedding"]), reranker=str(long_pair["reranker"]), dtype="float32")
     found = evaluate(
-        load_dataset(CORPUS, max_questions=4),
+        load_dataset(CORPUS, max_questions=4, model="tiny"),
         replace(SETTINGS, k=2, second=second, cache=cache, sweep=False, latency_questions=1),
     )
     assert found.sweep is None
@@ -268,7 +268,7 @@ def test_what_is_no_retriever():
 
 
 def test_ask_shows_both_orders(cache):
-    passages = load_passages(CORPUS)
+    passages = load_passages(CORPUS, model="tiny")
     view = ask_question("How is data stored?", passages, replace(SETTINGS, cache=cache))
     assert (view.before, view.after) == (None, None)
     assert {m.before for m in view.moves} == set(range(1, 7))
@@ -297,7 +297,7 @@ def test_a_run_that_was_killed_goes_on(cache, tmp_path, embedded):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     kept = entries(path)
-    dataset = load_dataset(CORPUS, max_questions=5)
+    dataset = load_dataset(CORPUS, max_questions=5, model="tiny")
     found = evaluate(dataset, replace(SETTINGS, cache=path, sweep=False))
     passages = {passage.text for passage in dataset.passages}
     assert passages.isdisjoint(embedded)  # they were there already

@@ -22,7 +22,7 @@ TASK = TASKS["question_answering"]
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    return [p.text for p in load_dataset(CORPUS).passages][:24]
+    return [p.text for p in load_dataset(CORPUS, model="tiny").passages][:24]
 
 
 QUESTIONS = ["How are vectors compared?", "What does a reranker read?"]

@@ -12,6 +12,7 @@ pytest.importorskip("pymilvus", reason="Milvus is not installed")
 from pymilvus import MilvusClient
 
 from qwen3_retrieval.ingest.__main__ import LOUD, main
+from qwen3_retrieval.ingest.framework import FRAMEWORKS
 
 ID_FIELDS = {"langchain": "pk", "llama-index": "id"}
 VECTOR_FIELDS = {"langchain": "vector", "llama-index": "embedding"}
@@ -25,7 +26,7 @@ def framework(request: pytest.FixtureRequest) -> str:
     """Each framework in turn."""
     name: str = request.param
     pytest.importorskip(
-        {"langchain": "langchain_text_splitters", "llama-index": "llama_index.core"}[name],
+        FRAMEWORKS[name][0],
         reason=f"the extra {name!r} is not installed",
     )
     return name
@@ -33,7 +34,7 @@ def framework(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Markdown, text and JSON lines: seven chunks in three files."""
+    """Markdown, text and JSON lines: six chunks in three files, one of them in two records."""
     folder = tmp_path / "handbook"
     write(folder / "office" / "keys.md", "# Keys\n\nThe spare keys hang in the archive.\n\n"
           "# Opening hours\n\nThe office opens at eight.\n")  # fmt: skip

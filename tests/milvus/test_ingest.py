@@ -70,7 +70,7 @@ def test_killed_in_the_middle_and_brought_up_to_date(
     edit_corpus(folder, dice)  # some files change, some go, some are new
     write(folder / "bad.txt", b"\xff")
     assert main(command) == 3
-    assert "bad.txt: not UTF-8 text" in capsys.readouterr().out
+    assert "bad.txt: not UTF-8 text" in capsys.readouterr().err
     (folder / "bad.txt").unlink()
     assert main(command) == 0
     assert " 0 read, " in capsys.readouterr().out

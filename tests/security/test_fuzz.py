@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -43,10 +42,17 @@ from qwen3_core.remote import model as remote_model
 from qwen3_core.remote.client import Client
 from qwen3_core.remote.server import check_base_url, check_key
 from qwen3_core.tokenizer import Qwen3Tokenizer
-from qwen3_retrieval.ingest.chunks import heading_of, split_at_headings, split_to_fit
-from qwen3_retrieval.ingest.corpus import KINDS, SourceFile
+from qwen3_retrieval.documents.corpus import KINDS, SourceFile
+from qwen3_retrieval.documents.cutting import (
+    Cutter,
+    split_at_headings,
+    split_to_fit,
+    tokenizer_of,
+)
+from qwen3_retrieval.documents.html import html_section
+from qwen3_retrieval.documents.reading import read_sections
+from qwen3_retrieval.documents.text import UnreadableError
 from qwen3_retrieval.ingest.journal import Journal
-from qwen3_retrieval.ingest.reading import UnreadableError, _html_text, read_sections
 from tests.conftest import TINY
 from tests.remote.fake_server import embedder, reranker
 from tests.security.corpus import QUERY, attacks
@@ -151,6 +157,7 @@ def plan_packs(callers, limits, known):
 
 # Files
 
+CUTTER = Cutter(tokenizer_of("tiny"), chunk_size=16, chunk_overlap=4)
 TAGS = ["p", "h1", "h2", "pre", "td", "tr", "ul", "li", "br", "b"]
 ODD = ["<!-- x -->", "<![CDATA[y]]>", "<script>z</script>", "&#xD800;", "&lt;", "<title>t", "\n"]
 HTML = st.lists(
@@ -171,16 +178,15 @@ def read_files(data, suffix):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"file{suffix}")
         path.write_bytes(data)
-        bad: list[str] = []
         file = SourceFile(path, path.name, KINDS[suffix], len(data))
         try:
-            sections = list(read_sections(file, hashlib.sha256(), "text", bad.append))
+            sections = list(read_sections(file, hashlib.sha256(), lambda *_: None))
         except UnreadableError:
             return
     for section in sections:
         section.text.encode()
         json.dumps(section.metadata, allow_nan=False, ensure_ascii=False).encode()
-        heading_of(section.text)
+        assert all(len(CUTTER.tokenizer().encode(p.text)) > 0 for p in CUTTER.cut(section))
         assert "# ".join(split_at_headings(section.text)) == section.text
         for part in split_to_fit(section.text, 16):
             assert len(part.encode()) <= 16
@@ -384,9 +390,8 @@ def test_for_long(prop):
 @pytest.mark.timeout(30)
 def test_a_deeply_nested_page_takes_time_in_proportion():
     # 3,000 headings within one another, 15 kB, took 12 s.
-    soup = BeautifulSoup(b"<h1>x" * 3_000 + b"<p>" * 100 + b"y<br>" * 1_000, "html.parser")
     start = time.monotonic()
-    text = _html_text(soup)
+    text = html_section("<h1>x" * 3_000 + "<p>" * 100 + "y<br>" * 1_000, 0).text
     assert time.monotonic() - start < 5
     assert text.count("x") == 3_000
 

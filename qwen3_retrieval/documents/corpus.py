@@ -1,0 +1,173 @@
+"""The files of a corpus."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final, Literal
+
+Kind = Literal[
+    "markdown",
+    "text",
+    "code",
+    "html",
+    "pdf",
+    "docx",
+    "xlsx",
+    "pptx",
+    "epub",
+    "mail",
+    "table",
+    "json",
+    "jsonl",
+]
+
+KINDS: Final[dict[str, Kind]] = {
+    **dict.fromkeys((".md", ".markdown"), "markdown"),
+    **dict.fromkeys((".txt", ".rst", ".text", ".adoc", ".org", ".tex", ".log"), "text"),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    ".pdf": "pdf",
+    ".docx": "docx",
+    ".xlsx": "xlsx",
+    ".pptx": "pptx",
+    ".epub": "epub",
+    ".eml": "mail",
+    **dict.fromkeys((".csv", ".tsv"), "table"),
+    ".json": "json",
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+    **dict.fromkeys(
+        (
+            *(".py", ".js", ".ts", ".jsx", ".tsx", ".java", ".kt", ".scala", ".c", ".h", ".cc"),
+            *(".cpp", ".hpp", ".cs", ".go", ".rs", ".rb", ".php", ".swift", ".sh", ".sql", ".r"),
+            *(".lua", ".pl", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".xml"),
+        ),
+        "code",
+    ),
+}
+"""What the files are, by their suffix in lower case."""
+
+SHOWN_KINDS: Final = (
+    ".md .html .pdf .docx .xlsx .pptx .epub .eml .csv .json .jsonl .txt .rst, source code"
+)
+"""The kinds in a few words."""
+
+MEDIA: Final = frozenset(
+    (
+        *(".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".ico", ".bmp", ".tif", ".tiff"),
+        *(".mp3", ".wav", ".ogg", ".flac", ".mp4", ".webm", ".mov", ".avi", ".mkv", ".css"),
+        *(".woff", ".woff2", ".ttf", ".otf", ".eot", ".map"),
+    )
+)
+"""Pictures, sound and their like: nobody expects a text of them."""
+
+OTHER_FORMATS: Final = {
+    ".doc": "an old Word file: save it as .docx",
+    ".xls": "an old Excel file: save it as .xlsx",
+    ".ppt": "an old PowerPoint file: save it as .pptx",
+    **dict.fromkeys((".odt", ".rtf", ".pages"), "a format that is not read: save it as .docx"),
+    **dict.fromkeys((".ods", ".numbers"), "a format that is not read: save it as .xlsx"),
+    **dict.fromkeys((".odp", ".key"), "a format that is not read: save it as .pptx"),
+    **dict.fromkeys((".zip", ".gz", ".tar", ".7z"), "an archive: unpack it"),
+    ".msg": "an Outlook message: save it as .eml",
+    ".mbox": "a mailbox: save its messages as .eml",
+}
+"""What can be done about files whose text is not read."""
+
+
+def why_skipped(suffix: str) -> str:
+    """Why files with this ending are not read."""
+    suffix = suffix.lower()
+    if suffix in MEDIA:
+        return "pictures and the like"
+    ending = f"the ending {suffix}" if suffix else "no ending"
+    return OTHER_FORMATS.get(suffix, f"{ending} is of no kind that is read")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file to be read."""
+
+    path: Path
+    source: str
+    """Its path relative to the corpus, with "/"; with lone surrogates where it is not UTF-8."""
+    kind: Kind
+    size: int
+    """Bytes, when it was found."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A folder of files, or one file of it."""
+
+    name: str
+    files: list[SourceFile]
+    skipped: list[Path]
+    """Files of other kinds, relative to the folder."""
+    whole: bool
+    """Whether it is a folder, all of it listed: a file that is not here does not exist."""
+    unreadable: list[str] = field(default_factory=list)
+    """Folders that could not be listed, each with the reason."""
+
+
+def find_corpus(path: Path, name: str | None = None, exclude: Sequence[str] = ()) -> Corpus:
+    """The readable kinds of files under a folder, by name; or one file of a folder.
+
+    Files and folders whose name begins with a dot are left out.
+
+    Args:
+        path: Folder or file.
+        name: What the corpus is called in the collection; by default the folder's name.
+        exclude: Patterns of files that are no part of it, such as "*.log" or "drafts/*"; "*" also
+            stands for "/".
+
+    Raises:
+        FileNotFoundError: If there is no such folder or file.
+        ValueError: If there is nothing to read in it.
+    """
+    path = path.expanduser().resolve()
+    known = f"({SHOWN_KINDS})"
+    if path.is_file():
+        if path.suffix.lower() not in KINDS:
+            msg = f"{str(path)!r} is of no kind that can be read {known}"
+            raise ValueError(msg)
+        return Corpus(name or path.parent.name, [_source_file(path, path.parent)], [], whole=False)
+    if not path.is_dir():
+        msg = f"there is no folder or file {str(path)!r}"
+        raise FileNotFoundError(msg)
+    unreadable: list[str] = []
+    files: list[SourceFile] = []
+    skipped: list[Path] = []
+    for file in sorted(_walk(path, unreadable)):
+        place = file.relative_to(path)
+        if any(fnmatchcase(place.as_posix(), pattern) for pattern in exclude):
+            continue
+        if file.suffix.lower() in KINDS:
+            files.append(_source_file(file, path))
+        else:
+            skipped.append(place)
+    if not files:
+        msg = f"there is no file to read {known} in {str(path)!r}"
+        raise ValueError(msg)
+    files.sort(key=lambda file: file.source)
+    return Corpus(name or path.name, files, skipped, not unreadable, unreadable)
+
+
+def _walk(folder: Path, unreadable: list[str]) -> Iterator[Path]:
+    def report(error: OSError) -> None:
+        place = os.path.relpath(error.filename, folder)
+        unreadable.append(f"{place}: {error.strerror or error}")
+
+    # Path.rglob passes over folders that it may not list.
+    for place, folders, names in os.walk(folder, onerror=report):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(place, name)
+            if not name.startswith(".") and path.is_file():
+                yield path
+
+
+def _source_file(path: Path, folder: Path) -> SourceFile:
+    return SourceFile(
+        path, path.relative_to(folder).as_posix(), KINDS[path.suffix.lower()], path.stat().st_size
+    )

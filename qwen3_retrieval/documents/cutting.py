@@ -1,0 +1,371 @@
+"""Passages from sections: cut at headings, then blocks, rows and lines, sentences, words.
+
+A passage is a slice of its section's text to the letter, without the blank lines at its ends; one
+that begins within a table has the table's header before it.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import regex
+
+from qwen3_core.milvus.collection import MAX_TEXT_BYTES
+from qwen3_core.model.loading import load_tokenizer
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY
+from qwen3_core.tokenizer import Qwen3Tokenizer
+from qwen3_retrieval.documents.text import Block, Section
+
+CHUNK_SIZE: Final = 512
+"""Tokens of a passage at most."""
+
+CHUNK_OVERLAP: Final = 64
+"""Tokens at most that a passage repeats of the one before it, in whole sentences or lines."""
+
+MAX_TITLE: Final = 200
+"""Characters that are kept of a title."""
+
+CUTTING: Final = "cutting 1"
+"""Names how texts are cut; another name lets the next run of an ingest read all files again."""
+
+Splitter = Literal["structure", "headers", "framework", "none"]
+
+SplitText = Callable[[str], list[str]]
+
+LoadTokenizer = Callable[[], Qwen3Tokenizer]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A passage."""
+
+    text: str
+    place: dict[str, Any]
+    """Where in its file it stands: keys of `PLACE`; the title is the path of its headings."""
+    metadata: dict[str, Any]
+    """Fields that its file gives it."""
+    body: int = 0
+    """Where in `text` its headings end."""
+    headings: tuple[str, ...] = ()
+    """Those that it stands below, the outermost first."""
+    part: int = 0
+    """The number in its section of what stands below one heading; pieces of it share it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameworkSplitters:
+    """The splitters of LangChain or LlamaIndex."""
+
+    at_headings: Callable[[str], list[tuple[str, list[str]]]]
+    """A Markdown text in parts, each with its headings: the outermost first, its own last."""
+    to_size: SplitText
+    """A text in pieces."""
+
+
+_Part = tuple[int, Sequence[str], Iterable[tuple[str, int]]]
+"""A number, headings, and texts with the length of the headings that they begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cutter:
+    """How sections are cut."""
+
+    tokenizer: LoadTokenizer
+    """Gives the embedding model's tokenizer; asked when there is something to cut."""
+    splitter: Splitter = "structure"
+    chunk_size: int = CHUNK_SIZE
+    chunk_overlap: int = CHUNK_OVERLAP
+    framework: FrameworkSplitters | None = None
+    """For the splitter "framework"."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        check_sizes(self.chunk_size, self.chunk_overlap)
+
+    def cut(self, section: Section) -> Iterator[Piece]:
+        """The passages of a section, in order, none of them blank or headings alone."""
+        own = section.place.get("title", "")
+        for number, headings, texts in self._parts(section):
+            title = heading_path(headings) or str(own)
+            place = {key: value for key, value in section.place.items() if key != "title"}
+            if title:
+                place["title"] = title[:MAX_TITLE]
+            for text, body in texts:
+                for part in split_to_fit(text):
+                    end = min(body, len(part))
+                    named = tuple(filter(None, headings))
+                    yield Piece(part, place, section.metadata, end, named, number)
+                    body = 0
+
+    def _parts(self, section: Section) -> Iterator[_Part]:
+        text = section.text
+        if all(block.level for block in section.blocks) or not text.strip():
+            return
+        if self.splitter == "none":
+            yield 0, [], [(text, 0)]
+        elif self.splitter == "headers" and section.markdown:
+            for number, part in enumerate(split_at_headings(section.matter + text)):
+                yield number, [part.strip().partition("\n")[0].strip(" \t#")], [(part, 0)]
+        elif self.splitter == "framework":
+            assert self.framework is not None
+            parts = self.framework.at_headings(text) if section.markdown else [(text, [])]
+            for number, (part, headings) in enumerate(parts):
+                yield number, headings, ((piece, 0) for piece in self.framework.to_size(part))
+        else:
+            for number, group in enumerate(_groups(section)):
+                texts = self._by_structure(text, group)
+                if self.splitter == "headers":
+                    texts = iter([(text[group.start : group.end], group.body - group.start)])
+                yield number, group.headings, texts
+
+    def _by_structure(self, text: str, group: "_Group") -> Iterator[tuple[str, int]]:
+        spans = _Spans(text, group, self.tokenizer(), self.chunk_size, self.chunk_overlap)
+        for start, piece in spans:
+            yield piece, max(0, group.body - start)
+
+
+def check_sizes(chunk_size: int, chunk_overlap: int) -> None:
+    """Check how large passages are to be.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    if chunk_size < 1:
+        msg = f"chunk_size must be at least 1, got {chunk_size}"
+        raise ValueError(msg)
+    if not 0 <= chunk_overlap < chunk_size:
+        msg = (
+            f"chunk_overlap must be from 0 to chunk_size - 1 = {chunk_size - 1}, "
+            f"got {chunk_overlap}"
+        )
+        raise ValueError(msg)
+
+
+def tokenizer_of(model: str, base_url: str | None = None) -> LoadTokenizer:
+    """Loads a model's tokenizer at its first use. All published sizes share one.
+
+    Args:
+        model: Hub name, folder, or "tiny"; with `base_url` it may be an alias of the server's.
+        base_url: Address of the server that runs the model.
+    """
+    own = base_url is None or model == TINY or "/" in model or Path(model).is_dir()
+    name = model if own else DEFAULT_EMBEDDING_MODEL
+    return cache(lambda: load_tokenizer(name, "embedding"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Headings and what stands below them, up to the next heading."""
+
+    blocks: list[Block]
+    end: int
+    headings: list[str]
+    body: int
+    """Where its headings end."""
+
+    @property
+    def start(self) -> int:
+        return self.blocks[0].start
+
+
+def _groups(section: Section) -> Iterator[_Group]:
+    """The parts of a section between headings.
+
+    A heading with nothing below it goes to the next part, at the end of the text to the last one.
+    """
+    ends = [block.start for block in section.blocks[1:]] + [len(section.text)]
+    path: list[tuple[int, str]] = []
+    found: list[_Group] = []
+    bare: list[Block] = []
+    blocks: list[Block] = []  # of the part that is open
+    for block, end in zip(section.blocks, ends, strict=True):
+        blank = not section.text[block.start : end].strip()
+        if block.level:
+            if len(blocks) > len(bare):
+                blocks, bare = [], []
+            path = [each for each in path if each[0] < block.level] + [(block.level, block.heading)]
+            bare.append(block)
+            blocks.append(block)
+        elif len(blocks) == len(bare) and not blank:
+            blocks.append(block)
+            headings = [heading for _, heading in path]
+            found.append(_Group(blocks, end, headings, block.start))
+        else:
+            if not blank or blocks:
+                blocks.append(block)
+            if found and found[-1].blocks is blocks:
+                found[-1] = _Group(blocks, end, found[-1].headings, found[-1].body)
+    if found and found[-1].blocks is not blocks:
+        last = found[-1]
+        found[-1] = _Group([*last.blocks, *blocks], len(section.text), last.headings, last.body)
+    yield from found
+
+
+_SENTENCE: Final = regex.compile(
+    r"\p{SB=ST}+[\p{SB=CL}\p{SB=EX}]*\s*|\p{SB=AT}+\p{SB=CL}*\s+|\n[ \t]*\n\s*"
+)
+"""What ends a sentence, in any script (Unicode's Sentence_Break), and the white space behind it."""
+_WORD: Final = regex.compile(r"[^\S\u00a0\u202f\u2007]+|[，、；：,;]+[\p{SB=CL}]*")
+"""What ends a word: white space, except where it must not break; a mark within a sentence."""
+_GRAPHEME: Final = regex.compile(r"\X")
+_BLANK_LINES: Final = re.compile(r"(?:[ \t]*\n)*")
+
+
+class _Spans:
+    """Cuts a group into pieces; iterating gives the start and the text of each."""
+
+    def __init__(
+        self, text: str, group: _Group, tokenizer: Qwen3Tokenizer, size: int, overlap: int
+    ) -> None:
+        self._text = text
+        self._group = group
+        self._tokenizer = tokenizer
+        self._size = size
+        self._overlap = overlap
+        # A heading and what follows it are not cut apart.
+        self._blocks = [
+            block.start
+            for before, block in pairwise(group.blocks)
+            if not before.level and not block.level
+        ]
+        self._lines = sorted(cut for block in group.blocks for cut in block.cuts)
+        self._starts = [block.start for block in group.blocks]
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        done = start = self._group.start
+        while done < self._group.end:
+            head = self._head(start)
+            end = self._end(start, head)
+            if end <= done:  # the overlap leaves no room for anything new
+                start, head = done, self._head(done)
+                end = self._end(start, head)
+            start += self._blank(start, end)
+            piece = self._text[start:end].rstrip(" \t\n")
+            if piece.strip():
+                yield start, head + piece
+            done = end
+            start = self._overlapping(start, end)
+
+    def _blank(self, start: int, end: int) -> int:
+        """The length of the blank lines that a span begins with."""
+        found = _BLANK_LINES.match(self._text, start, end)
+        return found.end() - start if found else 0
+
+    def _head(self, start: int) -> str:
+        """The header of the table in which a piece begins, if it begins behind the header."""
+        block = self._group.blocks[bisect_right(self._starts, start) - 1]
+        if block.head is None or start < block.head[1]:
+            return ""
+        head = self._text[slice(*block.head)].rstrip("\n") + "\n"
+        return head if 2 * self._tokens(head) <= self._size else ""
+
+    def _tokens(self, text: str) -> int:
+        return len(self._tokenizer.encode(text))
+
+    def _end(self, start: int, head: str) -> int:
+        """Where a piece that begins at `start` ends."""
+        stop = self._group.end
+        limit = self._limit(start, self._size - self._tokens(head) if head else self._size)
+        while limit < stop or head:
+            end = stop if limit >= stop else self._best_cut(start, limit)
+            # The parts together may be other tokens than each alone.
+            piece = self._text[start:end].rstrip(" \t\n")
+            if self._tokens(head + piece) <= self._size or limit <= start + 1:
+                return end
+            limit = end - 1
+        return stop
+
+    def _limit(self, start: int, size: int) -> int:
+        """How far a piece of so many tokens reaches."""
+        width = 8 * size
+        while True:
+            window = self._text[start : min(start + width, self._group.end)]
+            part = self._tokenizer.cut_text(window.rstrip(" \t\n"), size)
+            if len(part) < len(window.rstrip(" \t\n")):
+                return max(start + 1, start + len(part))
+            if start + width >= self._group.end:
+                return self._group.end
+            width *= 2
+
+    def _best_cut(self, start: int, limit: int) -> int:
+        """The last good place up to `limit`: one that leaves a piece of some size, if there is."""
+        low = start + (limit - start) // 4
+        for places in (self._blocks, self._lines):
+            at = bisect_right(places, limit) - 1
+            if at >= 0 and places[at] > low:
+                return places[at]
+        for pattern in (_SENTENCE, _WORD):
+            ends = _ends(pattern, self._text, start, limit)
+            if ends and ends[-1] > low:
+                return ends[-1]
+        ends = _ends(_GRAPHEME, self._text, start, min(limit + 64, self._group.end))
+        fitting = [end for end in ends if end <= limit]
+        return fitting[-1] if fitting else ends[0]
+
+    def _overlapping(self, start: int, end: int) -> int:
+        """Where the next piece begins: earlier than `end` by what it repeats."""
+        block = self._group.blocks[bisect_right(self._starts, min(end, self._group.end - 1)) - 1]
+        if not self._overlap or end >= self._group.end or block.head is not None:
+            return end
+        low = max(start, self._starts[bisect_right(self._starts, start) - 1]) + 1
+        text = self._text
+        places = {place for place in (*self._blocks, *self._lines) if low <= place < end}
+        places |= {place for place in _ends(_SENTENCE, text, start, end) if place < end}
+        best = end
+        for place in sorted(places, reverse=True):
+            if self._tokens(text[place:end].rstrip(" \t\n")) > self._overlap:
+                break
+            best = place
+        return best
+
+
+def _ends(pattern: regex.Pattern[str], text: str, start: int, end: int) -> list[int]:
+    """Where the matches within a part of a text end."""
+    return [found.end() for found in pattern.finditer(text, start, end)]
+
+
+def heading_path(headings: Sequence[str]) -> str:
+    """A place as a citation tells it, "Install > Docker"; where it is long, less of its begin."""
+    named = [name for heading in headings if (name := heading.strip())]
+    while len(named) > 1 and len(" > ".join(named)) > MAX_TITLE:
+        del named[0]
+    return " > ".join(named)
+
+
+def split_to_fit(text: str, limit: int = MAX_TEXT_BYTES) -> Iterator[str]:
+    """The text in parts of at most `limit` bytes of UTF-8, none of them blank.
+
+    It is cut at white space where there is some in the last half of a part.
+    """
+    data = text.encode()
+    while len(data) > limit:
+        part = data[:limit].decode(errors="ignore")  # what is cut through goes to the next
+        spaces = list(re.finditer(r"\s", part[len(part) // 2 :]))
+        if spaces:
+            part = part[: len(part) // 2 + spaces[-1].end()]
+        if part.strip():
+            yield part
+        data = data[len(part.encode()) :]
+    rest = data.decode()
+    if rest.strip():
+        yield rest
+
+
+def split_at_headings(text: str) -> list[str]:
+    """Cut at every "# ", to the letter as in the Milvus tutorial."""
+    return text.split("# ")
+
+
+def title_of(text: str) -> str:
+    """The first line with words in it, without the marks of a heading or a list."""
+    lines = (line.strip(" \t#*-") for line in text.splitlines())
+    return next((line for line in lines if line), "(no words)")

@@ -1,0 +1,311 @@
+"""The text of a web page as a browser shows it: blocks apart, inline elements together."""
+
+import codecs
+import re
+from typing import Any, Final
+
+from qwen3_retrieval.documents.encoding import decode
+from qwen3_retrieval.documents.text import Block, Section, UnreadableError, clean, need
+
+# Source: the HTML standard, "Rendering", sections "Hidden elements", "Flow content", "Tables" and
+# "Form controls".
+_PARAGRAPHS: Final = frozenset(
+    (
+        *("p", "pre", "listing", "xmp", "blockquote", "ul", "ol", "dl", "dir", "menu", "figure"),
+        *("fieldset", "table", "hr", "h1", "h2", "h3", "h4", "h5", "h6"),
+    )
+)
+"""Blocks with an empty line before and behind."""
+_LINES: Final = frozenset(
+    (
+        *("address", "article", "aside", "body", "center", "dd", "details", "dialog", "div", "dt"),
+        *("figcaption", "footer", "form", "header", "hgroup", "html", "legend", "li", "main"),
+        *("nav", "optgroup", "option", "search", "section", "summary", "caption", "tr", "thead"),
+        *("tbody", "tfoot", "textarea", "select"),
+    )
+)
+"""Blocks that begin and end a line."""
+_BOXES: Final = frozenset(("button", "meter", "progress", "input", "object", "text"))
+"""What stands in a line as a box of its own; <text> is in pictures."""
+_HIDDEN: Final = frozenset(
+    (
+        *("script", "style", "template", "noscript", "title", "head", "datalist", "noembed"),
+        *("noframes", "iframe", "video", "audio", "canvas", "annotation", "annotation-xml"),
+        *("desc", "metadata", "defs", "area", "base", "link", "meta", "param"),
+    )
+)
+_VERBATIM: Final = frozenset(("pre", "listing", "xmp", "textarea"))
+_HEADINGS: Final = frozenset(f"h{level}" for level in range(1, 7))
+_DECLARED: Final = re.compile(
+    rb"""<meta[^>]*?charset\s*=\s*["']?\s*([\w.:-]+)|^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)""",
+    re.IGNORECASE,
+)
+_BLANKS: Final = re.compile("[ \t\n\r\f]+")  # CSS's: a no-break space is none
+_NOT_SHOWN: Final = re.compile(r"(?:^|;)\s*display\s*:\s*none", re.IGNORECASE)
+_AS_IT_STANDS: Final = re.compile(
+    r"(?:^|;)\s*white-space\s*:\s*(?:pre|break-spaces)", re.IGNORECASE
+)
+
+
+def read_html(data: bytes, encoding: str | None = None) -> Section:
+    """A page, with its title.
+
+    Raises:
+        UnreadableError: If its characters cannot be told.
+    """
+    if declared := _DECLARED.search(data[:4096]):
+        word = (declared[1] or declared[2]).decode()
+        try:
+            name = codecs.lookup(word).name
+        except LookupError as error:
+            reason = "its character set is unknown"
+            raise UnreadableError(reason, f"it says {word!r}") from error
+        # Browsers take Latin-1 and ASCII for what Windows has made of them.
+        encoding = "cp1252" if name in ("iso8859-1", "ascii") else name
+    return html_section(decode(data, encoding), len(data))
+
+
+def html_section(markup: str, size: int, *, verbatim: bool = False, heads: bool = False) -> Section:
+    """The text of markup.
+
+    Args:
+        markup: HTML or XHTML.
+        size: Bytes of the file that were read for it.
+        verbatim: Keep all white space, as in <pre>.
+        heads: A table's first row is its header even where no cell says so.
+    """
+    lexbor = need("selectolax.lexbor", "selectolax", "HTML")
+    root = lexbor.LexborHTMLParser(clean(markup)).root
+    page = _Page(heads=heads)
+    title = ""
+    if root is not None:
+        _show(root, page, verbatim=verbatim)
+        found = root.css_first("head > title")
+        title = " ".join(found.text().split()) if found is not None else ""
+    text, blocks = page.close()
+    return Section(text, size, blocks, {"title": title} if title else {})
+
+
+class _Page:
+    """Takes words and breaks, and gives the text and its blocks."""
+
+    def __init__(self, *, heads: bool) -> None:
+        self._heads = heads
+        self._parts: list[str] = []
+        self._length = 0
+        self._breaks = 0
+        self._space = False
+        self._tabs = 0
+        self._cell = False  # whether a cell is open in which nothing stands yet
+        self._blocks: list[Block] = []
+        self._cuts: list[int] = []  # of the last block
+        self._head: tuple[int, int] | None = None
+        self._fresh = True  # whether the next words begin a block
+        self._tables = 0
+        self._rows: list[tuple[int, bool]] = []  # of the outermost table: start, whether a header
+        self._level = 0  # of the heading that is open
+        self._opened = (0, 0)  # how many blocks and parts there were before it
+        self._row: bool | None = None  # a row that begins: whether it is a header
+        self._first_cell = self._row_empty = True
+
+    def words(self, text: str) -> None:
+        """Text whose white space is one space."""
+        text = _BLANKS.sub(" ", text)
+        if text.startswith(" "):
+            self._space = True
+        if text.strip(" "):
+            self._put(text.strip(" "))
+            self._space = text.endswith(" ")
+
+    def verbatim(self, text: str) -> None:
+        """Text as it stands."""
+        if not text:
+            return
+        begin = self._put(text)
+        if not self._tables and not self._level:
+            self._cuts += [begin + found.end() for found in re.finditer("\n", text[:-1])]
+
+    def space(self) -> None:
+        """What follows is at a distance."""
+        self._space = True
+
+    def line(self) -> None:
+        """What follows stands on the next line."""
+        if not self._cell:
+            self._breaks = max(1, self._breaks)
+
+    def paragraph(self) -> None:
+        """What follows is another block."""
+        if self._cell:
+            return
+        self._breaks = 2
+        if not self._tables:
+            self._fresh = True
+
+    def line_break(self) -> None:
+        """A <br>."""
+        if not self._cell:
+            self._breaks = min(2, self._breaks + 1)
+
+    def heading(self, level: int) -> None:
+        """A heading begins, or with 0 the one that is open ends."""
+        if self._tables:
+            return
+        if level:
+            self._opened = (len(self._blocks), len(self._parts))
+        elif len(self._blocks) > self._opened[0]:  # it has words
+            start = self._blocks[-1].start
+            words = "".join(self._parts[self._opened[1] :])
+            self._close_block()
+            self._blocks[-1] = Block(start, self._level, " ".join(words.split()))
+        self._level = level
+
+    def table(self, *, begins: bool) -> None:
+        """A table begins or ends."""
+        if begins:
+            self.paragraph()
+            self._tables += 1
+            return
+        self._tables -= 1
+        self._cell = False
+        if not self._tables:
+            self._tabs = 0
+            self._finish_rows()
+            self.paragraph()
+
+    def row(self, *, header: bool) -> None:
+        """A table's row begins."""
+        self._cell, self._tabs = False, 0
+        self.line()
+        self._first_cell = self._row_empty = True
+        if self._tables == 1:
+            self._row = header
+
+    def cell(self) -> None:
+        """A cell of a row begins."""
+        if not self._first_cell:
+            self._tabs += 1
+            self._space = False
+            if not self._row_empty:
+                self._breaks = 0
+        self._first_cell = False
+        self._cell = True
+
+    def close(self) -> tuple[str, tuple[Block, ...]]:
+        """What was written."""
+        self._close_block()
+        return clean("".join(self._parts)), tuple(self._blocks) or (Block(0),)
+
+    def _put(self, text: str) -> int:
+        """Write; returns where the text begins."""
+        if self._length and self._breaks:
+            self._add("\n" * self._breaks)
+        elif self._length and self._space and not self._tabs:
+            self._add(" ")
+        begins = self._length
+        if self._row is not None and self._tables:
+            self._rows.append((begins, self._row))
+            self._row = None
+        if self._fresh:
+            self._close_block()
+            self._blocks.append(Block(begins if self._blocks else 0))
+            self._fresh = False
+        elif self._breaks and not self._tables:
+            self._cuts.append(begins)
+        if self._tabs:
+            self._add("\t" * self._tabs)
+        self._breaks, self._tabs = 0, 0
+        self._space = self._cell = self._row_empty = False
+        start = self._length
+        self._add(text)
+        return start
+
+    def _add(self, text: str) -> None:
+        self._parts.append(text)
+        self._length += len(text)
+
+    def _finish_rows(self) -> None:
+        rows, self._rows = self._rows, []
+        if not rows or self._fresh:
+            return
+        starts = [start for start, _ in rows]
+        count = 0  # of header rows
+        while count < len(rows) and rows[count][1]:
+            count += 1
+        if not count and self._heads:
+            count = 1
+        if 0 < count < len(rows):
+            self._head = (starts[0], starts[count])
+        self._cuts += starts[max(1, count) :]
+
+    def _close_block(self) -> None:
+        if self._blocks and (self._cuts or self._head):
+            start = self._blocks[-1].start
+            cuts = tuple(sorted({cut for cut in self._cuts if cut > start}))
+            self._blocks[-1] = Block(start, cuts=cuts, head=self._head)
+        self._cuts, self._head = [], None
+
+
+def _show(root: Any, page: _Page, *, verbatim: bool) -> None:
+    """One pass without recursion: a page may hold a hundred thousand tags within one another."""
+    stack = [(root, root.child, verbatim)]
+    while stack:
+        parent, node, as_it_stands = stack.pop()
+        if node is None:
+            _end(parent.tag, page)
+            continue
+        stack.append((parent, node.next, as_it_stands))
+        if node.is_text_node:
+            (page.verbatim if as_it_stands else page.words)(node.text_content)
+        elif node.is_element_node and _is_shown(node):
+            style = node.attributes.get("style") or ""
+            inner = as_it_stands or node.tag in _VERBATIM or bool(_AS_IT_STANDS.search(style))
+            _begin(node, page)
+            stack.append((node, node.child, inner))
+
+
+def _is_shown(node: Any) -> bool:
+    attributes = node.attributes
+    if node.tag in _HIDDEN or _NOT_SHOWN.search(attributes.get("style") or ""):
+        return False
+    # What "until-found" hides is found by a browser's search.
+    return bool(attributes.get("hidden", "until-found") == "until-found")
+
+
+def _begin(node: Any, page: _Page) -> None:
+    name, attributes = node.tag, node.attributes
+    if name == "br":
+        page.line_break()
+    elif name == "table":
+        page.table(begins=True)
+    elif name == "tr":
+        page.row(header=node.parent.tag == "thead" or not node.css_matches(":has(> td)"))
+    elif name in ("td", "th"):
+        page.cell()
+    elif name in _PARAGRAPHS:
+        page.paragraph()
+        if name in _HEADINGS:
+            page.heading(int(name[1]))
+    elif name in _LINES:
+        page.line()
+    elif name in _BOXES:
+        page.space()
+    if name == "optgroup" and attributes.get("label"):
+        page.words(attributes["label"])
+        page.line()
+    if name == "input" and attributes.get("type") in ("submit", "button", "reset"):
+        page.words(attributes.get("value") or "")
+        page.space()
+
+
+def _end(name: str, page: _Page) -> None:
+    if name == "table":
+        page.table(begins=False)
+    elif name in _PARAGRAPHS:
+        if name in _HEADINGS:
+            page.heading(0)
+        page.paragraph()
+    elif name in _LINES:
+        page.line()
+    elif name in _BOXES:
+        page.space()

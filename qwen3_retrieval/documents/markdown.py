@@ -1,0 +1,109 @@
+"""The blocks of a Markdown text (CommonMark and GitHub's tables), and its front matter."""
+
+import datetime as dt
+import re
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+from qwen3_retrieval.documents.text import Block, need, usable_metadata
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+_FRONT_MATTER: Final = re.compile(
+    r"\A(---|\+\+\+)[ \t]*\n(.*?)^(\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE
+)
+_ANCHOR: Final = re.compile(r"\s*\{#[^}]*\}\s*$")
+
+
+def markdown_blocks(text: str) -> tuple[Block, ...]:
+    """The blocks of a text whose line ends are newlines.
+
+    Raises:
+        UnreadableError: If markdown-it-py is not installed.
+    """
+    parser = need("markdown_it", "markdown-it-py", "Markdown").MarkdownIt("commonmark")
+    tokens: list[Token] = parser.enable("table").parse(text)
+    lines = [0]
+    for line in text.split("\n"):
+        lines.append(lines[-1] + len(line) + 1)
+    tops = [i for i, t in enumerate(tokens) if t.level == 0 and t.map and t.nesting >= 0]
+    blocks: list[Block] = []
+    for this, behind in pairwise([*tops, len(tokens)]):
+        token, inner = tokens[this], tokens[this + 1 : behind]
+        assert token.map is not None
+        first, last = token.map
+        begin = lines[first] if blocks else 0
+        if token.type == "heading_open":
+            blocks.append(Block(begin, int(token.tag[1]), _words(inner[0])))
+            continue
+        if token.type in ("fence", "code_block", "html_block"):
+            starts = set(range(first + 1, last))
+        else:
+            starts = {t.map[0] for t in inner if t.map and t.nesting >= 0 and t.type != "inline"}
+            starts.discard(first)
+        head = None
+        if token.type == "table_open":
+            starts -= {first + 1}  # a table without rows is header and delimiters
+            head = (lines[first], lines[first + 2])
+        blocks.append(Block(begin, cuts=tuple(sorted(lines[s] for s in starts)), head=head))
+    return tuple(blocks) or (Block(0),)
+
+
+def _words(inline: "Token") -> str:
+    """A heading's words, without marks, links and anchors."""
+    parts = []
+    for token in inline.children or ():
+        if token.type in ("softbreak", "hardbreak"):
+            parts.append(" ")
+        elif token.type == "html_inline":
+            continue
+        else:
+            parts.append(token.content)
+    return _ANCHOR.sub("", " ".join("".join(parts).split(" "))).strip()
+
+
+def front_matter(text: str) -> tuple[dict[str, Any], str]:
+    """The fields of a text's YAML or TOML front matter, and the rest of the text.
+
+    What looks like front matter and cannot be parsed stays in the text.
+    """
+    found = _FRONT_MATTER.match(text)
+    if found is None:
+        return {}, text
+    fields = _toml(found[2]) if found[1] == "+++" else _yaml(found[2])
+    if not isinstance(fields, dict):
+        return {}, text
+    try:
+        return usable_metadata((str(k), _value(v)) for k, v in fields.items()), text[found.end() :]
+    except (TypeError, ValueError):
+        return {}, text
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+
+
+def _toml(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return None
+
+
+def _value(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {str(k): _value(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_value(each) for each in value]
+    return value

@@ -1,0 +1,167 @@
+"""Word, Excel and PowerPoint files."""
+
+import datetime as dt
+import io
+import zipfile
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from qwen3_retrieval.documents.html import html_section
+from qwen3_retrieval.documents.text import Block, Section, UnreadableError, need, plain_blocks
+
+MAX_UNPACKED: Final = 1 << 30
+"""Bytes that a packed file may unpack to: a small file can be made to fill any memory."""
+
+_TITLES: Final = "p[style-name='Title'] => h1:fresh"
+
+
+def read_docx(data: bytes) -> Section:
+    """Paragraphs, lists, tables, text boxes, footnotes; not headers, footers and comments.
+
+    Raises:
+        UnreadableError: If it cannot be read.
+    """
+    kind = "Word file"
+    mammoth = need("mammoth", "mammoth", "Word files")
+    check_packed(data, kind)
+    no_picture = mammoth.images.img_element(lambda _: {"src": ""})
+    try:
+        found = mammoth.convert_to_html(
+            io.BytesIO(data),
+            style_map=_TITLES,
+            convert_image=no_picture,
+            ignore_empty_paragraphs=True,
+        )
+    except Exception as error:  # a broken file can raise anything
+        raise broken(kind, error) from error
+    return html_section(found.value, len(data), verbatim=True, heads=True)
+
+
+def read_xlsx(data: bytes) -> Iterator[Section]:
+    """Sheet by sheet, a line per row, with tabs between the cells.
+
+    Raises:
+        UnreadableError: If it cannot be read.
+    """
+    kind = "Excel file"
+    openpyxl = need("openpyxl", "openpyxl", "Excel files")
+    check_packed(data, kind)
+    try:
+        # A formula that nobody has computed has no value: it is shown itself.
+        books = [
+            openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=computed)
+            for computed in (True, False)
+        ]
+        sheets = [(name, *(_rows(book[name]) for book in books)) for name in books[0].sheetnames
+                  if hasattr(books[0][name], "iter_rows")]  # fmt: skip
+    except Exception as error:
+        raise broken(kind, error) from error
+    for name, values, formulas in sheets:
+        rows = []
+        for row, raw in zip(values, formulas, strict=True):
+            cells = [_cell(v if v is not None else f) for v, f in zip(row, raw, strict=True)]
+            if any(cells):
+                rows.append("\t".join(cells).rstrip("\t"))
+        text, block = table_of(rows)
+        yield Section(text, len(data) // len(sheets), (block,), {"sheet": name})
+
+
+def _rows(sheet: Any) -> list[list[tuple[Any, str] | None]]:
+    sheet.reset_dimensions()  # what the file says of its size may be wrong
+    return [[_known(cell) for cell in row] for row in sheet.iter_rows()]
+
+
+def _known(cell: Any) -> tuple[Any, str] | None:
+    return None if cell.value is None else (cell.value, cell.number_format or "")
+
+
+def _cell(known: tuple[Any, str] | None) -> str:
+    """A cell's value as a line has room for it."""
+    if known is None:
+        return ""
+    value, form = known
+    if isinstance(value, dt.datetime):
+        plain = value.time() == dt.time() and "h" not in form.lower()
+        return value.date().isoformat() if plain else value.isoformat(sep=" ")
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.15g}"  # Excel's own digits
+    return str(value)
+
+
+def read_pptx(data: bytes) -> Iterator[Section]:
+    """Slide by slide: its texts, tables and notes.
+
+    Raises:
+        UnreadableError: If it cannot be read.
+    """
+    kind = "PowerPoint file"
+    pptx = need("pptx", "python-pptx", "PowerPoint files")
+    check_packed(data, kind)
+    try:
+        slides = [_slide(each) for each in pptx.Presentation(io.BytesIO(data)).slides]
+    except Exception as error:
+        raise broken(kind, error) from error
+    for number, (title, text) in enumerate(slides, 1):
+        place = {"slide": number} | ({"title": title} if title else {})
+        yield Section(text, len(data) // len(slides), plain_blocks(text, by_lines=True), place)
+
+
+def _slide(slide: Any) -> tuple[str, str]:
+    parts = list(_shapes(slide.shapes))
+    if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
+        parts.append(_lines(slide.notes_slide.notes_text_frame.text))
+    heading = slide.shapes.title
+    title = " ".join(_lines(heading.text_frame.text).split()) if heading is not None else ""
+    return title, "\n\n".join(part for part in parts if part.strip())
+
+
+def _shapes(shapes: Iterable[Any]) -> Iterator[str]:
+    for shape in shapes:
+        if hasattr(shape, "shapes"):  # a group
+            yield from _shapes(shape.shapes)
+        elif getattr(shape, "has_table", False):
+            rows = ([_lines(cell.text) for cell in row.cells] for row in shape.table.rows)
+            yield "\n".join("\t".join(row) for row in rows)
+        elif shape.has_text_frame:
+            yield _lines(shape.text_frame.text)
+
+
+def _lines(text: str) -> str:
+    return text.replace("\v", "\n")  # a break within a paragraph
+
+
+def table_of(rows: list[str]) -> tuple[str, Block]:
+    """Rows as one text, and its block: the first row is the header."""
+    starts = [0]
+    for row in rows:
+        starts.append(starts[-1] + len(row) + 1)
+    head = (0, starts[1]) if len(rows) > 1 else None
+    return "\n".join(rows), Block(0, cuts=tuple(starts[1:-1]), head=head)
+
+
+def check_packed(data: bytes, kind: str) -> None:
+    """Check that a file is a ZIP archive, and how much it unpacks to.
+
+    Raises:
+        UnreadableError: If it is none, is encrypted, or unpacks to too much.
+    """
+    if data.startswith(b"\xd0\xcf\x11\xe0"):  # what encrypted and old files are in
+        reason = f"not a readable {kind}"
+        raise UnreadableError(reason, "encrypted, or of a format before 2007: save it anew")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            size = sum(each.file_size for each in file.infolist())
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        raise broken(kind, error) from error
+    if size > MAX_UNPACKED:
+        reason = f"a {kind} that unpacks to too much"
+        raise UnreadableError(reason, f"{size} bytes, at most {MAX_UNPACKED} are read")
+
+
+def broken(kind: str, error: Exception) -> UnreadableError:
+    """What to say of a file that its library cannot read."""
+    return UnreadableError(f"not a readable {kind}", f"{type(error).__name__}: {error}")

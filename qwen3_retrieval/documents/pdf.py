@@ -1,0 +1,71 @@
+"""The pages of a PDF."""
+
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any, Final
+
+from qwen3_retrieval.documents.text import (
+    Note,
+    Section,
+    UnreadableError,
+    clean,
+    need,
+    plain_blocks,
+)
+
+_NO_TITLE: Final = re.compile(
+    r"\(?(untitled|anonymous|unspecified|unknown|no title|title|document|presentation)\)?[\s\d-]*"
+    r"|(microsoft (word|powerpoint|excel) - )?"
+    r"\S+\.(docx?|pptx?|xlsx?|odt|tex|dvi|indd|html?|txt|pdf)",
+    re.IGNORECASE,
+)
+"""What programs write where nobody gave a title."""
+
+
+_ONE_AT_A_TIME: Final = threading.Lock()
+"""PDFium is for one thread."""
+
+_PASSWORD: Final = 4  # FPDF_ERR_PASSWORD
+
+
+def read_pdf(data: bytes, note: Note) -> Iterator[Section]:
+    """Page by page.
+
+    Raises:
+        UnreadableError: If it cannot be read, needs a password, or is a scan.
+    """
+    pdfium = need("pypdfium2", "pypdfium2", "PDF")
+    try:
+        with _ONE_AT_A_TIME, pdfium.PdfDocument(data) as document:
+            title = " ".join(clean(document.get_metadata_value("Title")).split())
+            pages = [_read_page(document, i, pdfium.raw) for i in range(len(document))]
+    except pdfium.PdfiumError as error:
+        if error.err_code == _PASSWORD:
+            reason = "an encrypted PDF: it needs a password"
+            raise UnreadableError(reason) from error
+        reason = "not a readable PDF"
+        raise UnreadableError(reason, str(error)) from error
+    if not any(text.strip() for text, _ in pages):
+        reason = "a PDF without text: it is a scan, to be run through OCR first"
+        if not any(pictures for _, pictures in pages):
+            reason = "a PDF without text"
+        raise UnreadableError(reason, f"{len(pages)} pages")
+    named = {} if not title or _NO_TITLE.fullmatch(title) else {"title": title}
+    for number, (text, pictures) in enumerate(pages, 1):
+        if pictures and not text.strip():
+            note("a page without text: it is a scan", f"page {number}")
+        size = len(data) // len(pages)
+        yield Section(text, size, plain_blocks(text), {**named, "page": number})
+
+
+def _read_page(document: Any, index: int, raw: Any) -> tuple[str, bool]:
+    """A page's text, and whether it has pictures, which may be some of text."""
+    page = document[index]
+    try:
+        text = clean(page.get_textpage().get_text_range())
+        pictures = next(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]), None) is not None
+    finally:
+        page.close()
+    # Where a line ends in a hyphen, PDFium writes U+FFFE.
+    return re.sub("\r\n?", "\n", text).replace("\ufffe", "-"), pictures

@@ -1,0 +1,153 @@
+"""JSON records, other JSON, and tables of values."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from qwen3_retrieval.documents.encoding import decode
+from qwen3_retrieval.documents.text import Block, Note, Section, UnreadableError, usable_metadata
+
+
+def record(line: str, text_field: str, size: int) -> Section:
+    """The section of a JSON object.
+
+    Raises:
+        ValueError: If it is none, has no text, or has what a row cannot hold.
+    """
+    return _section(parse_json(line), text_field, size)
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value, whose numbers fit into 64 bits.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_int64)
+    except json.JSONDecodeError as error:
+        msg = f"not JSON ({error.msg} at character {error.pos})"
+        raise ValueError(msg) from error
+    except RecursionError as error:
+        msg = "nested too deeply"
+        raise ValueError(msg) from error
+
+
+def _section(value: Any, text_field: str, size: int) -> Section:
+    if not isinstance(value, dict):
+        msg = f"a JSON {type(value).__name__}, not an object"
+        raise ValueError(msg)
+    text = value.get(text_field)
+    if not isinstance(text, str):
+        msg = f"no string in the field {text_field!r} (--text-field names another)"
+        raise ValueError(msg)
+    if not text.strip():
+        msg = f"the field {text_field!r} is blank"
+        raise ValueError(msg)
+    if "\0" in text:
+        msg = "it holds NUL characters"
+        raise ValueError(msg)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        msg = "it spells a lone surrogate, which is no character"
+        raise ValueError(msg) from error
+    metadata = usable_metadata((k, v) for k, v in value.items() if k != text_field)
+    return Section(text, size, metadata=metadata)
+
+
+def read_json(data: bytes, encoding: str | None, text_field: str, note: Note) -> Iterator[Section]:
+    """A list of objects with texts as records; any other document as it stands.
+
+    Raises:
+        UnreadableError: If it is not JSON.
+    """
+    text = decode(data, encoding)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        reason = "not JSON"
+        raise UnreadableError(reason, f"{error.msg} at line {error.lineno}") from error
+    except RecursionError as error:
+        reason = "JSON that is nested too deeply"
+        raise UnreadableError(reason) from error
+    if isinstance(value, list) and any(_has_text(each, text_field) for each in value):
+        try:
+            records = parse_json(text)
+        except ValueError as error:
+            reason = "JSON with a number out of range"
+            raise UnreadableError(reason, str(error)) from error
+        for number, each in enumerate(records, 1):
+            try:
+                yield _section(each, text_field, len(data) // len(records))
+            except ValueError as error:
+                note("a bad record", f"record {number}: {error}")
+        return
+    # Escapes that spell letters would be found by nobody.
+    text = _STRING.sub(_spelled_out, text)
+    if "\0" in text or re.search("[\ud800-\udfff]", text):
+        reason = "JSON that spells NUL or a lone surrogate, which is no character"
+        raise UnreadableError(reason)
+    cuts = tuple(found.end() for found in re.finditer(r"\n(?=.)", text, re.DOTALL))
+    yield Section(text, len(data), (Block(0, cuts=cuts),))
+
+
+def _has_text(value: Any, text_field: str) -> bool:
+    return isinstance(value, dict) and isinstance(value.get(text_field), str)
+
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def _spelled_out(found: re.Match[str]) -> str:
+    if "\\u" not in found[0]:
+        return found[0]
+    return json.dumps(json.loads(found[0], strict=False), ensure_ascii=False)
+
+
+def read_table(data: bytes, encoding: str | None) -> Section:
+    """Lines as they stand, to be cut between records; the first is the header.
+
+    Raises:
+        UnreadableError: If it is no table.
+    """
+    text = decode(data, encoding)
+    try:
+        dialect: Any = csv.Sniffer().sniff(text[:65_536], ",;\t|")
+        delimiter = dialect.delimiter
+    except csv.Error:
+        delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+    lines = re.findall(r"[^\n]*\n|[^\n]+\Z", text)
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        ends = [starts[reader.line_num] for row in reader if any(map(str.strip, row))]
+    except csv.Error as error:
+        reason = "not a table"
+        raise UnreadableError(reason, f"line {reader.line_num}: {error}") from error
+    head = (0, ends[0]) if len(ends) > 1 else None
+    return Section(text, len(data), (Block(0, cuts=tuple(ends[:-1]), head=head),))
+
+
+def _no_number(name: str) -> float:
+    msg = f"{name} is no JSON number"
+    raise ValueError(msg)
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(float(digits)):
+        msg = f"the number {digits[:24]} is out of range"
+        raise ValueError(msg)
+    return float(digits)
+
+
+def _int64(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        msg = f"the number {digits[:24]} does not fit into 64 bits"
+        raise ValueError(msg)
+    return int(digits)
