@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from langchain_qwen3.rag import Citation, RagAnswer, create_rag_chain
     from langchain_qwen3.reranker import Qwen3CrossEncoder, Qwen3Reranker, RankedDocument
     from langchain_qwen3.retriever import Qwen3TwoStageRetriever
-    from qwen3_core import Server
+    from qwen3_core import Server, TruncationWarning
     from qwen3_core.ranking import Ranked
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Ranked",
     "RankedDocument",
     "Server",
+    "TruncationWarning",
     "__version__",
     "create_rag_chain",
     "milvus_kwargs",
@@ -53,6 +54,7 @@ _HOMES = {
     "Ranked": "reranker",
     "RankedDocument": "reranker",
     "Server": "_settings",
+    "TruncationWarning": "_settings",
     "create_rag_chain": "rag",
     "milvus_kwargs": "milvus",
     "open_milvus": "milvus",

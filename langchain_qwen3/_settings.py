@@ -12,6 +12,7 @@ from qwen3_core.common.hints import by_name, one_model, suggest
 from qwen3_core.common.validation import check_query
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
+from qwen3_core.tokenizer import TruncationWarning as TruncationWarning
 
 T = TypeVar("T")
 
@@ -103,7 +104,8 @@ class CheckpointSettings(BaseModel):
 
     instruction: str | None = None
     """What queries ask for: a sentence, or a task name of `qwen3_core.prompts.TASKS`.
-    None: "Given a web search query, retrieve relevant passages that answer the query"."""
+    None: the checkpoint's own prompt if it has one, else "Given a web search query, retrieve
+    relevant passages that answer the query"."""
 
     revision: str | None = None
     """Branch, tag or commit on the Hugging Face Hub."""

@@ -8,14 +8,14 @@ from pydantic import PrivateAttr, model_validator
 
 from langchain_qwen3._settings import CheckpointSettings, check_question
 from qwen3_core.common.docstrings import fields_documented
-from qwen3_core.components import make_embedder, settings_of
+from qwen3_core.components import EmbedderMethods, make_embedder, settings_of
 from qwen3_core.embedder import Embedder
 from qwen3_core.remote import RemoteEmbedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 
 
 @fields_documented
-class Qwen3Embeddings(CheckpointSettings, Embeddings):
+class Qwen3Embeddings(CheckpointSettings, EmbedderMethods, Embeddings):
     """Qwen3-Embedding as LangChain embeddings.
 
     Queries go behind an instruction, documents do not. Vectors have length 1, so that inner product

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, ClassVar, Literal, Self, overload
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -11,10 +11,10 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import PrivateAttr, model_validator
 
-from langchain_qwen3._settings import UNSET, CheckpointSettings, Threshold, TopN, override
+from langchain_qwen3._settings import UNSET, CheckpointSettings, Threshold, TopN, Unset, override
 from qwen3_core.common.docstrings import fields_documented
 from qwen3_core.common.validation import check_order, check_threshold, check_top_n
-from qwen3_core.components import make_reranker, settings_of
+from qwen3_core.components import RerankerMethods, make_reranker, settings_of
 from qwen3_core.ranking import Ranked, sigmoid
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
@@ -31,7 +31,30 @@ class RankedDocument(Ranked):
     """As it was given."""
 
 
-class _RerankerSettings(CheckpointSettings):
+class ScoredMetadata(dict[str, Any]):
+    """Metadata with scores. These do not count when two documents with scores are compared.
+
+    A document that is found for two questions has two scores. `MultiQueryRetriever` and others
+    return it once, because they go by equality.
+    """
+
+    SCORES: ClassVar = ("relevance_score", "relevance_log_odds", "retrieval_score")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ScoredMetadata):
+            return super().__eq__(other)
+        return self._bare() == other._bare()
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None
+
+    def _bare(self) -> dict[str, Any]:
+        return {name: value for name, value in self.items() if name not in self.SCORES}
+
+
+class _RerankerSettings(CheckpointSettings, RerankerMethods):
     """What the compressor and the cross encoder share."""
 
     model: str | Path = DEFAULT_RERANKER_MODEL
@@ -82,6 +105,9 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
     score_threshold: float | None = None
     """Then drop documents whose score is below it, from 0 to 1. What a good value is depends on
     model and task: look at the scores of your own data first. None: keep all."""
+
+    score_metadata: bool = True
+    """Whether `compress_documents` writes the scores into the documents' metadata."""
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
@@ -200,6 +226,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         top_n: TopN = UNSET,
         instruction: str | None = None,
         score_threshold: Threshold = UNSET,
+        score_metadata: bool | Unset = UNSET,
     ) -> list[Document]:
         """Documents by relevance to the query, best first; equal ones keep their order.
 
@@ -210,10 +237,12 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
             top_n: In place of the reranker's own; None keeps all.
             instruction: In place of the reranker's own.
             score_threshold: In place of the reranker's own; None keeps all.
+            score_metadata: In place of the reranker's own.
 
         Returns:
-            Copies (same id and class) with two more entries in their metadata: `relevance_score`, a
-            probability from 0 to 1, and `relevance_log_odds`, its log-odds, which tell documents
+            Copies (same id and class). With `score_metadata` they have two more entries in their
+            metadata: `relevance_score`, a probability from 0 to 1, and `relevance_log_odds`, its
+            log-odds, which tell documents
             apart where the probability is so near 0 or 1 that it no longer does.
 
         Raises:
@@ -222,7 +251,8 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
             OSError: If the model cannot be found or read.
         """
         options = self._options(top_n, instruction, score_threshold)
-        step, summary = self._step(documents, query, options)
+        written = override(score_metadata, self.score_metadata)
+        step, summary = self._step(documents, query, options, written)
         return step.invoke(summary, RunnableConfig(callbacks=callbacks))
 
     async def acompress_documents(
@@ -234,10 +264,12 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         top_n: TopN = UNSET,
         instruction: str | None = None,
         score_threshold: Threshold = UNSET,
+        score_metadata: bool | Unset = UNSET,
     ) -> list[Document]:
         """Like `compress_documents`, without blocking the event loop."""
         options = self._options(top_n, instruction, score_threshold)
-        step, summary = self._step(documents, query, options)
+        written = override(score_metadata, self.score_metadata)
+        step, summary = self._step(documents, query, options, written)
         return await step.ainvoke(summary, RunnableConfig(callbacks=callbacks))
 
     def _options(
@@ -251,7 +283,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         }
 
     def _step(
-        self, documents: Sequence[Document], query: str, options: dict[str, Any]
+        self, documents: Sequence[Document], query: str, options: dict[str, Any], written: bool
     ) -> tuple[RunnableLambda[dict[str, Any], list[Document]], dict[str, Any]]:
         """The rerank step as a Runnable, which makes it a run, and what to show as its input.
 
@@ -272,13 +304,13 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
             ranking = self._reranker.rerank(
                 texts, query, **options, show_progress=self.show_progress
             )
-            return [_scored(candidates[ranked.index], ranked) for ranked in ranking]
+            return [_scored(candidates[ranked.index], ranked, written) for ranked in ranking]
 
         async def astep(_: dict[str, Any]) -> list[Document]:
             ranking = await self._reranker.arerank(
                 texts, query, **options, show_progress=self.show_progress
             )
-            return [_scored(candidates[ranked.index], ranked) for ranked in ranking]
+            return [_scored(candidates[ranked.index], ranked, written) for ranked in ranking]
 
         shown = options["instruction"] or self._reranker.instruction
         summary = {"query": query, "documents": len(texts), **options, "instruction": shown}
@@ -338,6 +370,8 @@ def _with_documents(ranking: list[Ranked], documents: list[str | Document]) -> l
     return [RankedDocument(r.index, r.score, r.log_odds, documents[r.index]) for r in ranking]
 
 
-def _scored(document: Document, ranked: Ranked) -> Document:
+def _scored(document: Document, ranked: Ranked, written: bool) -> Document:
+    if not written:
+        return document.model_copy(update={"metadata": dict(document.metadata)})
     scores = {"relevance_score": ranked.score, "relevance_log_odds": ranked.log_odds}
-    return document.model_copy(update={"metadata": {**document.metadata, **scores}})
+    return document.model_copy(update={"metadata": ScoredMetadata(document.metadata | scores)})

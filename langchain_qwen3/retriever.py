@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k
 from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
-from langchain_qwen3.reranker import Qwen3Reranker
+from langchain_qwen3.reranker import Qwen3Reranker, ScoredMetadata
 from qwen3_core.common.docstrings import fields_documented
 from qwen3_core.common.hints import by_name, misplaced, suggest, suggestion
 from qwen3_core.common.validation import (
@@ -59,7 +59,12 @@ class Qwen3TwoStageRetriever(BaseRetriever):
 
     The documents come with `relevance_score` and `relevance_log_odds` in their metadata (see
     `Qwen3Reranker`) and, from a vector store that tells it, its own score as `retrieval_score`: the
-    cosine similarity with `milvus_kwargs`, whatever the store computes otherwise.
+    cosine similarity with `milvus_kwargs`, whatever the store computes otherwise. With Chroma and
+    FAISS it is a distance, so lower is better. With `score_metadata=False` they come as they are in
+    the store. Scores do not count when results are compared, so that retrievers around this one,
+    such as `MultiQueryRetriever`, return a document once.
+
+    A document that the first stage returns twice is reranked and returned once.
 
     Example:
         ```python
@@ -114,6 +119,10 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     """Arguments for the first stage, such as `{"expr": "year > 2020"}` (Milvus) or
     `{"filter": ...}` (other stores)."""
 
+    score_metadata: bool = True
+    """Whether scores are written into the documents' metadata. False is for code around this one
+    that compares documents by their serialised form."""
+
     _spoke_of_nothing: bool = PrivateAttr(default=False)
 
     @model_validator(mode="after")
@@ -123,6 +132,10 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         if (self.vectorstore is None) == (self.retriever is None):
             given = "neither was" if self.vectorstore is None else "both were"
             msg = f"the first stage is either vectorstore= or retriever=, but {given} given"
+            raise ValueError(msg)
+        if not self.score_metadata and not isinstance(self.reranker, Qwen3Reranker):
+            kind = type(self.reranker).__name__
+            msg = f"score_metadata=False needs a Qwen3Reranker: a {kind} decides for itself"
             raise ValueError(msg)
         try:
             self._merged(self.search_kwargs)
@@ -191,7 +204,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
         config = patch_config(_config, callbacks=run_manager.get_child())
         with leaving.search():
-            candidates = first_stage.invoke(query, config, **arguments)[:k]
+            candidates = _unique(first_stage.invoke(query, config, **arguments))[:k]
         self._tell_if_nothing(candidates, arguments)
         kept = self.reranker.compress_documents(
             candidates, query, callbacks=run_manager.get_child(), **options
@@ -214,7 +227,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
         config = patch_config(_config, callbacks=run_manager.get_child())
         with leaving.search():
-            candidates = (await first_stage.ainvoke(query, config, **arguments))[:k]
+            candidates = _unique(await first_stage.ainvoke(query, config, **arguments))[:k]
         self._tell_if_nothing(candidates, arguments)
         kept = await self.reranker.acompress_documents(
             candidates, query, callbacks=run_manager.get_child(), **options
@@ -240,6 +253,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             options["score_threshold"] = check_threshold(score_threshold)
         if isinstance(self.reranker, Qwen3Reranker):
             options["top_n"] = top_n
+            if not self.score_metadata:
+                options["score_metadata"] = False
         elif options:
             msg = (
                 f"a {type(self.reranker).__name__} takes no {' or '.join(options)} per call; only "
@@ -255,7 +270,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         arguments = self._merged(search_kwargs)
         if self.vectorstore is not None:
             arguments["k"] = k or max(DEFAULT_K, top_n or 0)
-            return _ScoredVectorStoreRetriever(vectorstore=self.vectorstore), arguments
+            kind = _ScoredVectorStoreRetriever if self.score_metadata else VectorStoreRetriever
+            return kind(vectorstore=self.vectorstore), arguments
         if self.retriever is None:  # the validator sees to it
             msg = "no first stage"
             raise RuntimeError(msg)
@@ -301,6 +317,18 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         elif store is self.retriever:
             narrowed_by.append("its own filter or threshold")
         logger.warning(nothing_found(store, narrowed_by))
+
+
+def _unique(documents: list[Document]) -> list[Document]:
+    """The documents, each once: a merger returns again what several of its members find."""
+    seen: dict[str, list[Document]] = {}
+    found = []
+    for document in documents:
+        alike = seen.setdefault(document.page_content, [])
+        if document not in alike:
+            alike.append(document)
+            found.append(document)
+    return found
 
 
 def _check_stages(given: Mapping[str, Any]) -> None:
@@ -358,5 +386,5 @@ class _ScoredVectorStoreRetriever(VectorStoreRetriever):
 
 
 def _with_score(document: Document, score: float) -> Document:
-    metadata = {**document.metadata, "retrieval_score": float(score)}
+    metadata = ScoredMetadata(document.metadata | {"retrieval_score": float(score)})
     return document.model_copy(update={"metadata": metadata})

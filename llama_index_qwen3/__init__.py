@@ -5,7 +5,7 @@ Importing this package loads neither torch nor transformers; the first use of a 
 
 from typing import Any
 
-from qwen3_core import Server, __version__
+from qwen3_core import Server, TruncationWarning, __version__
 from qwen3_core.common.extras import how_to_install
 from qwen3_core.common.hints import check_class
 
@@ -31,6 +31,7 @@ __all__ = [
     "Qwen3Rerank",
     "Qwen3TwoStageRetriever",
     "Server",
+    "TruncationWarning",
     "TwoStageQueryEngine",
     "__version__",
     "milvus_kwargs",

@@ -9,7 +9,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, fie
 from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.common.docstrings import fields_documented
 from qwen3_core.common.validation import check_query, check_texts
-from qwen3_core.components import make_embedder, settings_of
+from qwen3_core.components import EmbedderMethods, make_embedder, settings_of
 from qwen3_core.embedder import Embedder
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.remote import RemoteEmbedder
@@ -36,7 +36,7 @@ class _Serialised(dict[str, Any]):
 
 
 @fields_documented
-class Qwen3Embedding(CheckpointSettings, BaseEmbedding):
+class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
     """Embeds queries behind an instruction and documents without, as the models were trained.
 
     Vectors are lists of floats of length 1, so inner product and cosine are equal. The model is

@@ -168,9 +168,10 @@ class CitedPassages(BaseSynthesizer):
 
     def _variables(self, query_str: str, text_chunks: Sequence[str]) -> dict[str, Any]:
         prompt = self._prompt.partial_format(query_str=query_str)
-        return {"context_str": self._fence(prompt, text_chunks), "query_str": query_str}
+        fenced = self._fence(prompt, text_chunks, query_str)
+        return {"context_str": fenced, "query_str": query_str}
 
-    def _fence(self, prompt: BasePromptTemplate, texts: Sequence[str]) -> str:
+    def _fence(self, prompt: BasePromptTemplate, texts: Sequence[str], question: str) -> str:
         """The fenced passages, cut only if they do not fit into the context window together."""
         fenced = fence(texts, numbered=self._citations)
         window = self._llm.metadata.context_window
@@ -180,10 +181,13 @@ class CitedPassages(BaseSynthesizer):
                 return fenced
             share = split(prompt, num_chunks=len(texts), padding=_TAG_TOKENS, llm=self._llm)
         except ValueError as error:
-            msg = (
-                f"{len(texts)} passages do not fit into the LLM's context_window of {window} "
-                "tokens: lower top_n, or set the LLM's context_window to what it really has"
-            )
+            window_of = f"not fit into the LLM's context_window of {window} tokens"
+            real = "or set the LLM's context_window to what it really has"
+            if len(question) > len(fenced):
+                size = f"{len(question):,} characters"
+                msg = f"the question of {size} does {window_of}: shorten it, {real}"
+            else:
+                msg = f"{len(texts)} passages do {window_of}: lower top_n, {real}"
             raise ValueError(msg) from error
         logger.warning(
             "%d passages are more than the LLM's context_window of %d tokens: each is cut to %d",

@@ -15,7 +15,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index_qwen3._settings import CheckpointSettings
 from qwen3_core.common.docstrings import fields_documented
 from qwen3_core.common.validation import check_query, check_threshold, check_top_n
-from qwen3_core.components import make_reranker, settings_of
+from qwen3_core.components import RerankerMethods, make_reranker, settings_of
 from qwen3_core.ranking import Ranked
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
@@ -28,7 +28,7 @@ _dispatcher = get_dispatcher(__name__)
 
 
 @fields_documented
-class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
+class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
     """Orders retrieved nodes by the probability that they meet the query, best first.
 
     It returns new `NodeWithScore` objects whose score is that probability, from 0 to 1; what was
@@ -61,13 +61,14 @@ class Qwen3Rerank(CheckpointSettings, BaseNodePostprocessor):
     """Then drop nodes whose score is below it, 0 to 1; None drops none."""
     instruction: str | None = None
     """What makes a node relevant: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by
-    default the official web search sentence."""
+    default the checkpoint's own if it has one, else the official web search sentence."""
     metadata_mode: MetadataMode = MetadataMode.EMBED
     """What the model reads of a node: by default what was embedded, which is the metadata not in
     `excluded_embed_metadata_keys`, then the text. `MetadataMode.NONE` is the text alone."""
     keep_retrieval_score: bool = False
     """Keep the first stage's score in the node's metadata as "retrieval_score", excluded from what
-    LLMs and embedding models read. The node is then a copy; else it is the very object."""
+    LLMs and embedding models read. The node is then a copy, and fusion retrievers take it for
+    another node when another question finds it; else it is the very object."""
     max_length: int | None = Field(default=None, frozen=True)
     """Tokens of one prompt (frame, instruction, query, node); default 8192, or what the model
     has."""

@@ -209,10 +209,16 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             string_expr: An expression of Milvus, for a Milvus store.
 
         Raises:
-            TypeError: If the filters are none, or the first stage is a retriever.
-            ValueError: If the store would ignore `string_expr`.
+            TypeError: If an argument is of another type, or the first stage is a retriever.
+            ValueError: If nothing would be narrowed, or the store would ignore `string_expr`.
         """
         check_components(filters=filters)
+        if string_expr is not None and not isinstance(string_expr, str):
+            msg = f"string_expr must be a string, got {type(string_expr).__name__}"
+            raise TypeError(msg)
+        if not (filters and filters.filters) and not (string_expr and string_expr.strip()):
+            msg = "with_filters would narrow nothing: give filters= or string_expr= that hold some"
+            raise ValueError(msg)
         if self._index is None:
             kind = type(self._first_stage).__name__
             msg = f"the first stage is a {kind}: set filters on it, or on its members"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ServerError,
     )
     from qwen3_core.reranker import Reranker
+    from qwen3_core.tokenizer import TruncationWarning
 
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Server",
     "ServerError",
     "Stats",
+    "TruncationWarning",
     "__version__",
 ]
 
@@ -52,6 +54,7 @@ _HOMES = {
     "Server": "remote",
     "ServerError": "remote",
     "Stats": "engine.worker",
+    "TruncationWarning": "tokenizer",
 }
 
 

@@ -6,28 +6,34 @@ The model runs in this process (`qwen3_core.embedder`, `qwen3_core.reranker`) or
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from qwen3_core.common.validation import (
+    check_iterable,
     check_order,
     check_query,
     check_text,
     check_texts,
     check_threshold,
     check_top_n,
+    is_count,
 )
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.ranking import Ranked, rank
-from qwen3_core.tokenizer import TruncationWarning
+from qwen3_core.tokenizer import Qwen3Tokenizer, TruncationWarning
 
 T = TypeVar("T")
 
 Call = Coroutine[Any, Any, T]
 """A call that is ready to run: `_run` runs it for a thread, `_arun` in an event loop."""
+
+
+WARM_UP = "warm up"
+"""What `warm_up` asks."""
 
 
 class TextModel(ABC):
@@ -58,6 +64,39 @@ class TextModel(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def warm_up(self) -> None:
+        """Answer one short text, so that no caller waits for the model to load.
+
+        A model in this process is loaded, and computes once. A server is looked at and checked.
+        Errors as in a first call.
+        """
+        self._run(self._trial())
+
+    async def awarm_up(self) -> None:
+        """Like `warm_up`, without blocking the event loop."""
+        await self._arun(self._trial())
+
+    @abstractmethod
+    def _trial(self) -> Call[np.ndarray]:
+        """A call with one short text."""
+
+    def count_tokens(self, texts: Iterable[str]) -> list[int]:
+        """The tokens of each text alone, whole: neither prompt nor end-of-text token counts.
+
+        It needs the tokenizer, and loads no weights.
+
+        Raises:
+            TypeError: If a text is not a string.
+            ValueError: If a text holds a lone surrogate.
+            OSError: If the tokenizer cannot be found or read.
+        """
+        checked = check_texts(texts, "texts")
+        return [len(ids) for ids in self._tokenizer_alone().encode_many(checked)]
+
+    @abstractmethod
+    def _tokenizer_alone(self) -> Qwen3Tokenizer:
+        """The model's tokenizer; loads no weights."""
 
     @abstractmethod
     def _run(self, call: Call[T]) -> T:
@@ -95,7 +134,11 @@ class BaseEmbedder(TextModel):
         """
 
     @abstractmethod
-    def _documents(self, texts: list[str], show_progress: bool) -> Call[np.ndarray]: ...
+    def _documents(self, texts: list[str], show_progress: bool, first: int = 0) -> Call[np.ndarray]:
+        """Embed documents; `first` is the position of the first one, for a warning."""
+
+    def _trial(self) -> Call[np.ndarray]:
+        return self._queries([WARM_UP], self._given, False)
 
     @abstractmethod
     def _queries(
@@ -125,6 +168,40 @@ class BaseEmbedder(TextModel):
         """Like `embed_documents`, without blocking the event loop."""
         documents = check_texts(texts, "documents")
         return await self._arun(self._documents(documents, show_progress))
+
+    def embed_stream(self, texts: Iterable[str], *, batch_size: int = 1024) -> Iterator[np.ndarray]:
+        """Vectors of documents that do not fit in memory, batch by batch in their order.
+
+        The texts are taken as they are needed, and each batch is computed when it is asked for.
+
+        Args:
+            texts: The documents, from a generator for example.
+            batch_size: Texts of a batch; the last one may have fewer.
+
+        Yields:
+            (batch_size, dimensions) float32, each row of length 1.
+
+        Raises:
+            TypeError: If `texts` is a string or not iterable; when it is reached, for a text that
+                is not a string.
+            ValueError: If `batch_size` is not a positive integer; when it is reached, for a text
+                that holds a lone surrogate.
+            TimeoutError: If a batch takes longer than `timeout`.
+        """
+        batches = _batches(texts, batch_size)
+        return (self._run(self._documents(batch, False, first)) for first, batch in batches)
+
+    def aembed_stream(
+        self, texts: Iterable[str], *, batch_size: int = 1024
+    ) -> AsyncIterator[np.ndarray]:
+        """Like `embed_stream`, without blocking the event loop, for `async for`."""
+        batches = _batches(texts, batch_size)
+
+        async def embed() -> AsyncIterator[np.ndarray]:
+            for first, batch in batches:
+                yield await self._arun(self._documents(batch, False, first))
+
+        return embed()
 
     def embed_queries(
         self,
@@ -178,6 +255,9 @@ class BaseReranker(TextModel):
     def _score(
         self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool
     ) -> Call[np.ndarray]: ...
+
+    def _trial(self) -> Call[np.ndarray]:
+        return self._score([(WARM_UP, WARM_UP)], self._given, False)
 
     def rerank(
         self,
@@ -276,6 +356,26 @@ class BaseReranker(TextModel):
             (check_query(query), check_text(document, f"pairs[{i}][1]"))
             for i, (query, document) in enumerate(pairs)
         ]
+
+
+def _batches(texts: Iterable[str], size: int) -> Iterator[tuple[int, list[str]]]:
+    """Texts in lists of `size`, each with the position of its first text; arguments are checked."""
+    if not is_count(size):
+        msg = f"batch_size must be a positive integer, got {size!r}"
+        raise ValueError(msg)
+    check_iterable(texts, "texts")
+
+    def batches() -> Iterator[tuple[int, list[str]]]:
+        batch: list[str] = []
+        for i, text in enumerate(texts):
+            batch.append(check_text(text, f"texts[{i}]"))
+            if len(batch) == size:
+                yield i + 1 - size, batch
+                batch = []
+        if batch:
+            yield i + 1 - len(batch), batch
+
+    return batches()
 
 
 def _pairs(documents: Iterable[str], query: str) -> list[tuple[str, str]]:

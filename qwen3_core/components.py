@@ -1,7 +1,10 @@
-"""An embedder or a reranker from its settings, in this process or on a server."""
+"""An embedder or a reranker from its settings, here or on a server, and what components pass on."""
 
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
+
+import numpy as np
 
 from qwen3_core.embedder import Embedder
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server
@@ -73,3 +76,80 @@ def _divide(settings: Settings) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         )
         raise ValueError(msg)
     return None, remote | every
+
+
+class EmbedderMethods:
+    """What both frameworks' embedding components pass on to their embedder."""
+
+    @property
+    def embedder(self) -> Embedder | RemoteEmbedder:
+        """The embedder behind the component."""
+        raise NotImplementedError
+
+    def warm_up(self) -> None:
+        """Load the model, or check the server, so that no caller waits; errors as in a call."""
+        self.embedder.warm_up()
+
+    async def awarm_up(self) -> None:
+        """Like `warm_up`, without blocking the event loop."""
+        await self.embedder.awarm_up()
+
+    def count_tokens(self, texts: Iterable[str]) -> list[int]:
+        """The tokens of each text alone, whole: neither prompt nor end-of-text token counts.
+
+        It needs the tokenizer, and loads no weights.
+
+        Raises:
+            TypeError: If a text is not a string.
+            ValueError: If a text holds a lone surrogate.
+            OSError: If the tokenizer cannot be found or read.
+        """
+        return self.embedder.count_tokens(texts)
+
+    def embed_stream(self, texts: Iterable[str], *, batch_size: int = 1024) -> Iterator[np.ndarray]:
+        """Vectors of documents that do not fit in memory, batch by batch in their order.
+
+        The texts are taken as they are needed, and each batch is computed when it is asked for.
+
+        Args:
+            texts: The documents, from a generator for example.
+            batch_size: Texts of a batch; the last one may have fewer.
+
+        Returns:
+            An iterator over (batch_size, dimensions) float32, each row of length 1.
+
+        Raises:
+            TypeError: If `texts` is a string or not iterable; when it is reached, for a text that
+                is not a string.
+            ValueError: If `batch_size` is not a positive integer; when it is reached, for a text
+                that holds a lone surrogate.
+            TimeoutError: If a batch takes longer than `timeout`.
+        """
+        return self.embedder.embed_stream(texts, batch_size=batch_size)
+
+    def aembed_stream(
+        self, texts: Iterable[str], *, batch_size: int = 1024
+    ) -> AsyncIterator[np.ndarray]:
+        """Like `embed_stream`, without blocking the event loop, for `async for`."""
+        return self.embedder.aembed_stream(texts, batch_size=batch_size)
+
+
+class RerankerMethods:
+    """What both frameworks' reranking components pass on to their reranker."""
+
+    @property
+    def reranker(self) -> Reranker | RemoteReranker:
+        """The reranker behind the component."""
+        raise NotImplementedError
+
+    def warm_up(self) -> None:
+        """Load the model, or check the server, so that no caller waits; errors as in a call."""
+        self.reranker.warm_up()
+
+    async def awarm_up(self) -> None:
+        """Like `warm_up`, without blocking the event loop."""
+        await self.reranker.awarm_up()
+
+    def count_tokens(self, texts: Iterable[str]) -> list[int]:
+        """The tokens of each text alone, without the frame; as `Embedder.count_tokens`."""
+        return self.reranker.count_tokens(texts)

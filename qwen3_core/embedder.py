@@ -150,10 +150,10 @@ class Embedder(LocalModel, BaseEmbedder):
             self._checked = engine.folder
         return engine
 
-    async def _documents(self, texts: list[str], show_progress: bool) -> np.ndarray:
+    async def _documents(self, texts: list[str], show_progress: bool, first: int = 0) -> np.ndarray:
         def sequences_of(window: slice) -> list[TokenSequence]:
             prompt = self.engine.description.document_prompt
-            return self._prompted(texts, window, prompt, "documents")
+            return self._prompted(texts, window, prompt, "documents", first)
 
         return await self._embed(texts, sequences_of, bulk=True, show_progress=show_progress)
 
@@ -174,7 +174,7 @@ class Embedder(LocalModel, BaseEmbedder):
         return await self._embed(texts, sequences_of, bulk=False, show_progress=show_progress)
 
     def _prompted(
-        self, texts: list[str], window: slice, prompt: str, what: str
+        self, texts: list[str], window: slice, prompt: str, what: str, first: int = 0
     ) -> list[TokenSequence]:
         """A window of texts behind a prompt of the checkpoint's own, or behind none."""
         prefix, rest = self.engine.tokenizer.split_prompt(prompt)
@@ -183,7 +183,7 @@ class Embedder(LocalModel, BaseEmbedder):
         room = self.max_length - len(prefix)
         rows, cut = self.engine.tokenizer.embedding_documents(behind, room)
         if cut:
-            begin = window.start
+            begin = first + window.start
             self._warn_cut(texts_cut([begin + i for i in cut], what, self.max_length))
         return [TokenSequence(prefix, row) for row in rows]
 

@@ -161,7 +161,7 @@ def test_model_name_can_be_assigned_where_model_can(component, tmp_path):
         ("langchain_qwen3", "Qwen3Rerank", "Qwen3Reranker"),
         ("llama_index_qwen3", "Qwen3Embeddings", "Qwen3Embedding"),
         ("llama_index_qwen3", "Qwen3Reranker", "Qwen3Rerank"),
-        ("llama_index_qwen3", "Qwen3TwoStageRetriever", "two_stage_query_engine"),
+        ("llama_index_qwen3", "create_rag_chain", "two_stage_query_engine"),
     ],
 )
 def test_a_name_of_the_other_package_gets_a_hint(package, name, here):

@@ -103,7 +103,6 @@ CLASSES: Final = {
         "Qwen3Embeddings": "Qwen3Embedding",
         "Qwen3Reranker": "Qwen3Rerank",
         "Qwen3CrossEncoder": "Qwen3Rerank",
-        "Qwen3TwoStageRetriever": "two_stage_query_engine",
         "create_rag_chain": "two_stage_query_engine",
     },
 }

@@ -40,6 +40,13 @@ def check_text(text: object, what: str) -> str:
     return text
 
 
+def check_iterable(texts: object, what: str) -> None:
+    """Raise TypeError if texts are a single string, which is iterable too, or not iterable."""
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        msg = f"{what} must be a list of strings, got {type(texts).__name__}: {texts!r:.80}"
+        raise TypeError(msg)
+
+
 def check_texts(texts: Iterable[str], what: str) -> list[str]:
     """Return the texts as a list, each checked by `check_text`.
 
@@ -47,9 +54,7 @@ def check_texts(texts: Iterable[str], what: str) -> list[str]:
         TypeError: If `texts` is a single string, not iterable, or holds anything but strings.
         ValueError: If a text holds a lone surrogate.
     """
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        msg = f"{what} must be a list of strings, got {type(texts).__name__}: {texts!r:.80}"
-        raise TypeError(msg)
+    check_iterable(texts, what)
     return [check_text(text, f"{what}[{i}]") for i, text in enumerate(texts)]
 
 

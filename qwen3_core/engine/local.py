@@ -59,6 +59,8 @@ class LocalModel(TextModel):
         }
         # Held from now on, so that replacing a component by its like does not load the model again.
         self._engine = held_engine(**self._source)
+        self._tokenizer: Qwen3Tokenizer | None = None
+        """Loaded without the model, to count tokens."""
 
     @property
     def engine(self) -> Engine:
@@ -114,10 +116,19 @@ class LocalModel(TextModel):
         self._engine = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_engine": None}
+        return self.__dict__ | {"_engine": None, "_tokenizer": None}
 
-    def _find_tokenizer(self) -> Qwen3Tokenizer:
-        return self.engine.tokenizer
+    def _tokenizer_alone(self) -> Qwen3Tokenizer:
+        if self._engine is not None:
+            return self._engine.tokenizer
+        if self._tokenizer is None:
+            from qwen3_core.model.loading import load_tokenizer
+
+            source = self._source
+            self._tokenizer = load_tokenizer(
+                source["model"], source["kind"], revision=source["revision"]
+            )
+        return self._tokenizer
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         return run_here(call)

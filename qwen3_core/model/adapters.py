@@ -8,12 +8,15 @@ from qwen3_core.model.source import ADAPTER, Source, foreign_weights
 
 WEIGHTS = "adapter_model.safetensors"
 
+_ERRORS = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What peft and torch raise where an adapter does not fit."""
+
 _HEAD = "base_model.model.lm_head."
 _INNER = "base_model.model.model."
 """What the names of weights begin with in an adapter of a model that has a head."""
 
 
-def merge_adapter(loaded: Any, name: str, adapter: Source) -> tuple[Any, set[str]]:
+def merge_adapter(loaded: Any, name: str, adapter: Source) -> Any:
     """Merge an adapter into a model, as peft's `merge_and_unload` does.
 
     Args:
@@ -22,7 +25,7 @@ def merge_adapter(loaded: Any, name: str, adapter: Source) -> tuple[Any, set[str
         adapter: Where its files are.
 
     Returns:
-        The merged model, and the names of weights that the adapter brought whole.
+        The merged model.
 
     Raises:
         ImportError: If peft is not installed.
@@ -68,34 +71,35 @@ def merge_adapter(loaded: Any, name: str, adapter: Source) -> tuple[Any, set[str
         raise ValueError(msg)
     classifies = config.task_type == "SEQ_CLS" and root is loaded
     wrap = peft.PeftModelForSequenceClassification if classifies else peft.PeftModel
+    surplus: list[str] = []
+    missing: list[str] = []
     try:
         wrapped = wrap(root, config)
         result: Any = peft.set_peft_model_state_dict(wrapped, weights)
-        surplus = result.unexpected_keys
+        surplus = sorted(result.unexpected_keys)
         expected = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-        wrong = sorted({*surplus, *(set(expected) - set(weights))})
-        if wrong:
-            what = "has weights for parts that it lacks" if surplus else "lacks weights"
-            msg = (
-                f"the adapter {name!r} is not for this base, or damaged: it {what} (first: "
-                f"{wrong[0]}); give the base that it was trained on"
-            )
-            raise ValueError(msg)
-        merged = wrapped.merge_and_unload(safe_merge=True)
-    except (RuntimeError, AttributeError, NotImplementedError, KeyError, TypeError) as error:
+        missing = sorted(set(expected) - set(weights))
+        merged = None if surplus or missing else wrapped.merge_and_unload(safe_merge=True)
+    except _ERRORS as error:
         short = f"{type(error).__name__}: {' '.join(str(error).split())}"
         msg = (
             f"the adapter {name!r} ({config.peft_type.value}) cannot be merged into this base "
             f"({short:.300}): give the base that it was trained on, or merge it with peft yourself"
         )
         raise ValueError(msg) from error
-    brought = {"score.weight"} if any(key.endswith("score.weight") for key in weights) else set()
+    if merged is None:
+        what = "has weights for parts that the base lacks" if surplus else "lacks weights"
+        msg = (
+            f"the adapter {name!r} is not for this base, or damaged: it {what} (first: "
+            f"{[*surplus, *missing][0]}); give the base that it was trained on"
+        )
+        raise ValueError(msg)
     if root is loaded:
-        return merged, brought
+        return merged
     if with_head:
         loaded.model = merged
-        return loaded, brought
-    return merged.model, brought
+        return loaded
+    return merged.model
 
 
 def _as_inner(model: Any) -> Any:

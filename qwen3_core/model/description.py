@@ -222,6 +222,9 @@ class _Reader:
         modules = self._modules()
         settings = self._json(PROMPTS) or {}
         max_length = self._max_length()
+        wanted = {"embedding": "SentenceTransformer", "reranker": "CrossEncoder"}[self.kind]
+        if (model_type := settings.get("model_type", wanted)) != wanted:
+            self._refuse(f"is a {model_type}, by its {PROMPTS}", self._advice)
         if self.kind == "reranker":
             head = self._head(architecture, modules)
             return Description(

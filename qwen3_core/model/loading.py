@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwen3_core.model.adapters import merge_adapter
-from qwen3_core.model.description import Dense, Description, Head, describe, tokenizer_source
+from qwen3_core.model.description import (
+    Dense,
+    Description,
+    Head,
+    describe,
+    tokenizer_source,
+    trained_labels,
+)
 from qwen3_core.model.files import HEAD, INDEX, WEIGHTS, commit_of, shard_names, weight_files
 from qwen3_core.model.source import PUBLISHED, Source, foreign_weights, what_to_give
 from qwen3_core.prompts import END_OF_TEXT
@@ -286,6 +293,12 @@ def _merged(
     brought = False
     if head is not None and head.matrix == "score":
         brought = SCORE not in weights
+        if brought and trained_labels(adapter) is None:
+            msg = (
+                f"the adapter {known.name!r} brings no {SCORE}, and its base has none: its scores "
+                "would be random. Save it with modules_to_save=['score']"
+            )
+            raise ValueError(msg)
         wanted = set() if brought else {SCORE}
     else:
         wanted = set() if head is None else {_head_key(config, weights)}
@@ -301,13 +314,7 @@ def _merged(
     elif head is not None:
         empty = torch.zeros(whole.score.weight.shape, dtype=dtype, device=device)
         whole.score.weight = torch.nn.Parameter(empty, requires_grad=False)
-    whole, trained = merge_adapter(whole, known.name, adapter)
-    if brought and not trained:
-        msg = (
-            f"the adapter {known.name!r} brings no {SCORE}, and its base has none: its scores "
-            "would be random. Save it with modules_to_save=['score']"
-        )
-        raise ValueError(msg)
+    whole = merge_adapter(whole, known.name, adapter)
     for parameter in whole.parameters():  # what an adapter saves whole may be of another dtype
         parameter.data = parameter.data.to(dtype)
         if not torch.isfinite(parameter).all():

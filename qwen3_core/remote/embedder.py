@@ -129,14 +129,14 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
         check_embedding(self._cut(vectors), tokens, expected)
         return replace(facts, dimensions=vectors.shape[1])
 
-    def _documents(self, texts: list[str], show_progress: bool) -> Call[np.ndarray]:
-        return self._embed(texts, None, "documents", show_progress)
+    def _documents(self, texts: list[str], show_progress: bool, first: int = 0) -> Call[np.ndarray]:
+        return self._embed(texts, None, "documents", show_progress, first)
 
     def _queries(self, texts: list[str], task: str | None, show_progress: bool) -> Call[np.ndarray]:
         return self._embed(texts, resolve_instruction(task), "queries", show_progress)
 
     async def _embed(
-        self, texts: list[str], task: str | None, what: str, show_progress: bool
+        self, texts: list[str], task: str | None, what: str, show_progress: bool, first: int = 0
     ) -> np.ndarray:
         if not texts:  # nothing is asked for it, so the vectors' length may be unknown (0)
             return np.empty((0, self._dimensions or 0), dtype=np.float32)
@@ -151,7 +151,7 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
                 if progress is not None:
                     progress(len(sent))
 
-            await self._share_out(self._batches(facts, texts, task, what), ask)
+            await self._share_out(self._batches(facts, texts, task, what, first), ask)
         widths = {vectors.shape[1] for vectors in found.values()}
         if len(widths) > 1:
             msg = f"{self.base_url} returned vectors of different lengths: {sorted(widths)}"
@@ -159,7 +159,7 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
         return np.concatenate([found[begin] for begin in sorted(found)])
 
     async def _batches(
-        self, facts: Facts, texts: list[str], task: str | None, what: str
+        self, facts: Facts, texts: list[str], task: str | None, what: str, first: int
     ) -> AsyncIterator[Batch]:
         """The texts as they are sent, in batches within the server's limits."""
         tokenizer, max_length = await self._load_tokenizer(), self._reads(facts)
@@ -168,7 +168,8 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
             size = sum(map(len, texts[window]))
             prepared, cut = await in_thread_if_long(size, prepare)
             if cut:
-                self._warn_cut(texts_cut([window.start + i for i in cut], what, max_length))
+                begin = first + window.start
+                self._warn_cut(texts_cut([begin + i for i in cut], what, max_length))
             for part in self._requests(facts, [count for _, count in prepared]):
                 yield window.start + part.start, [text for text, _ in prepared[part]]
 

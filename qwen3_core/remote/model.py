@@ -241,6 +241,9 @@ class RemoteModel(TextModel):
         if begin < len(counts):
             yield slice(begin, len(counts))
 
+    def _tokenizer_alone(self) -> Qwen3Tokenizer:
+        return loops.run(self._load_tokenizer())
+
     async def _load_tokenizer(self) -> Qwen3Tokenizer:
         if self._tokenizer is None:
             self._tokenizer = await asyncio.to_thread(self._find_tokenizer)

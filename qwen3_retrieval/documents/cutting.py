@@ -5,7 +5,7 @@ that begins within a table has the table's header before it.
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -108,13 +108,13 @@ class Cutter:
 
     def _parts(self, section: Section) -> Iterator[_Part]:
         text = section.text
-        if all(block.level for block in section.blocks) or not text.strip():
-            return
-        if self.splitter == "none":
-            yield 0, [], [(text, 0)]
-        elif self.splitter == "headers" and section.markdown:
+        if self.splitter == "headers" and section.markdown:
             for number, part in enumerate(split_at_headings(section.matter + text)):
                 yield number, [part.strip().partition("\n")[0].strip(" \t#")], [(part, 0)]
+        elif all(block.level for block in section.blocks) or not text.strip():
+            return
+        elif self.splitter == "none":
+            yield 0, [], [(text, 0)]
         elif self.splitter == "framework":
             assert self.framework is not None
             parts = self.framework.at_headings(text) if section.markdown else [(text, [])]
@@ -277,9 +277,11 @@ class _Spans:
         limit = self._limit(start, self._size - self._tokens(head) if head else self._size)
         while limit < stop or head:
             end = stop if limit >= stop else self._best_cut(start, limit)
+            if end > limit or limit <= start + 1:
+                return end  # one character, as a reader sees them, that takes more tokens
             # The parts together may be other tokens than each alone.
             piece = self._text[start:end].rstrip(" \t\n")
-            if self._tokens(head + piece) <= self._size or limit <= start + 1:
+            if self._tokens(head + piece) <= self._size:
                 return end
             limit = end - 1
         return stop
@@ -318,7 +320,9 @@ class _Spans:
             return end
         low = max(start, self._starts[bisect_right(self._starts, start) - 1]) + 1
         text = self._text
-        places = {place for place in (*self._blocks, *self._lines) if low <= place < end}
+        places: set[int] = set()
+        for known in (self._blocks, self._lines):
+            places.update(known[bisect_left(known, low) : bisect_left(known, end)])
         places |= {place for place in _ends(_SENTENCE, text, start, end) if place < end}
         best = end
         for place in sorted(places, reverse=True):

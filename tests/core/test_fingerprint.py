@@ -187,7 +187,7 @@ def test_weights_that_change_before_they_are_loaded_are_not_used(cache):
         embedder.embed_documents(["a text"])
 
 
-def test_without_weights_the_commit_tells():
+def test_without_weights_the_commit_tells(cache):
     known = replace(HUB, commit=COMMIT)
     assert known.differences(replace(known, weights="0" * 32, revision=COMMIT)) == {}
     assert list(known.differences(replace(known, commit=OTHER_COMMIT))) == ["commit"]

@@ -232,6 +232,12 @@ def test_what_has_no_sentences_is_cut_at_words_and_then_at_characters():
     assert not any(piece.text[0] in "\u200d\u0301\u093f\u094d" for piece in pieces)
 
 
+def test_a_character_of_more_tokens_than_allowed_is_a_piece():
+    family = "👩\u200d👩\u200d👧\u200d👦"
+    pieces = cut(Section(f"{family}{family}x", 0), 1)
+    assert [piece.text for piece in pieces] == [family, family, "x"]
+
+
 def test_an_overlap_repeats_whole_sentences():
     text = " ".join(f"This is sentence number {i}." for i in range(60))
     pieces = [piece.text for piece in cut(Section(text, 0), 60, 20)]

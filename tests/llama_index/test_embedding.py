@@ -17,6 +17,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 
 import qwen3_core
 from llama_index_qwen3 import Qwen3Embedding
+from llama_index_qwen3.embedding import NOT_OF_DOCUMENTS
 from qwen3_core.embedder import Embedder
 from qwen3_core.model.encoder import Encoder
 from qwen3_core.prompts import TASKS
@@ -230,7 +231,7 @@ def test_to_dict_and_from_dict_keep_every_setting():
     assert Qwen3Embedding.from_json(model.to_json()).to_dict() == data
 
 
-@pytest.mark.parametrize("setting", [s for s in SETTINGS if s != "embed_batch_size"])
+@pytest.mark.parametrize("setting", [s for s in SETTINGS if s not in NOT_OF_DOCUMENTS])
 def test_every_setting_that_changes_vectors_changes_the_serialised_form(setting):
     """LlamaIndex makes the keys of its ingestion cache from it."""
     value = "other" if setting == "model_name" else SETTINGS[setting]

@@ -478,6 +478,13 @@ def test_more_passages_than_the_llm_can_read_are_an_error_that_names_the_fix(llm
         CitedPassages(llm).synthesize(QUERY, nodes=scored(nodes))
 
 
+def test_a_question_that_is_too_long_is_said_to_be_so(llm):
+    llm.context_window = 600
+    error = r"the question of 10,000 characters does not fit .* 600 tokens: shorten it"
+    with pytest.raises(ValueError, match=error):
+        CitedPassages(llm).synthesize("word " * 2000, nodes=scored([TextNode(text="a text")]))
+
+
 def test_a_kept_retrieval_score_is_not_shown_to_the_llm(index, llm, server):
     keep = Qwen3Rerank(model="tiny", keep_retrieval_score=True)
     response: Any = two_stage_query_engine(index, llm, reranker=keep).query(QUERY)

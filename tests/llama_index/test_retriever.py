@@ -215,6 +215,16 @@ def test_a_stock_store_of_milvus_is_told_all_or_refused(stock, embed_model, rera
         )
 
 
+@pytest.mark.parametrize(
+    "narrowing",
+    [{}, {"filters": None}, {"filters": MetadataFilters(filters=[])}, {"string_expr": " "}],
+)
+def test_a_filter_that_is_missing_is_refused(memory, reranker, narrowing):
+    engine = two_stage_query_engine(memory, MockLLM(), reranker=reranker)
+    with pytest.raises(ValueError, match="would narrow nothing"):
+        engine.with_filters(**narrowing)
+
+
 def test_either_filters_stay_together(memory, index, reranker):
     either = MetadataFilters(
         filters=[MetadataFilter(key="number", value=n) for n in (1, 2)],
