@@ -64,6 +64,7 @@ class IngestFramework:
             uri=self._settings.uri,
             token=self._settings.token,
             collection_name=self._settings.collection,
+            index_type=self._settings.index_type,
         )
 
 
