@@ -65,6 +65,7 @@ class IngestFramework:
             token=self._settings.token,
             db_name=self._settings.db_name,
             collection_name=self._settings.collection,
+            index_type=self._settings.index_type,
         )
 
 

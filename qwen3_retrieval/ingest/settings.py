@@ -4,6 +4,7 @@ import codecs
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qwen3_core.milvus.index import IndexType
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
 from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Splitter, check_sizes
 
@@ -15,6 +16,7 @@ class Settings:
     corpus: Path
     uri: str = "./milvus.db"
     collection: str = "qwen3"
+    index_type: IndexType | None = None
     name: str | None = None
     token: str | None = field(default=None, repr=False)  # a secret
     db_name: str | None = None
