@@ -525,7 +525,7 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
         ),
         (
             ["--model", "./no-such-folder"],
-            "could not load the model './no-such-folder': there is no such",
+            "could not load the embedding model './no-such-folder': there is no such",
         ),
     ],
 )
