@@ -1,35 +1,52 @@
-"""Recall, time and memory of Milvus indexes, and of coarse-to-fine search with short vectors.
+"""Recall, time and memory of Milvus indexes, on Milvus Lite and on a server.
 
     python benchmarks/milvus_index.py                          # 20,000 random vectors of 1024
-    python benchmarks/milvus_index.py --texts lines.txt --short 64 --model tiny
+    python benchmarks/milvus_index.py --lite --rows 100000     # on Milvus Lite
+    python benchmarks/milvus_index.py --texts lines.txt --model tiny
+    python benchmarks/milvus_index.py --lite --equal           # many equal and nearly equal texts
 
-By default it starts the server of `make milvus` in a temporary folder. The random vectors are
-synthetic: groups of neighbours, with less and less variance from the first dimension to the last,
-as Matryoshka training leaves it. Their times and bytes hold; measure recall on your own texts.
+The server is that of `make milvus`, started in a temporary folder, unless `--uri` names one. Milvus
+Lite is closed and opened again before it is searched: within the process that wrote the rows it
+compares them one by one. The random vectors are synthetic: groups of neighbours, with less and less
+variance from the first dimension to the last, as Matryoshka training leaves it. Their times and
+bytes hold; measure recall on your own texts.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import describe
-from qwen3_core.milvus.coarse import CoarseIndex
+from qwen3_core.milvus import rebuild_index
 from qwen3_core.milvus.collection import CONSISTENCY
-from qwen3_core.milvus.index import HNSW_PARAMS, IndexType, index_params, search_params
+from qwen3_core.milvus.index import IndexType, index_params, is_lite, search_params
 
 Vectors = npt.NDArray[np.float32]
-Search = Callable[[Vectors], list[str]]
 
 QUERIES = 200
-TOP = (10, 100)
+K = 50
+NAME = "benchmark"
+LITE: tuple[IndexType, ...] = ("FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "HNSW_SQ")
+SERVER: tuple[IndexType, ...] = ("FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "AUTOINDEX")
 AT_ONCE = {"consistency_level": "Eventually"}
 """Else a search would wait for the server's next time tick, 200 ms, whatever the index."""
+BLANK = "Page intentionally left blank."
+CORPUS = Path(__file__).parent.parent / "examples" / "corpus"
+
+
+class Case(NamedTuple):
+    """Vectors in a collection, of which the first `boilerplate` are those of equal texts."""
+
+    name: str
+    vectors: Vectors
+    queries: Vectors
+    boilerplate: int = 0
 
 
 def main() -> None:
@@ -37,26 +54,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--rows", type=int, default=20_000, help="random vectors (default 20000)")
+    add("--lite", action="store_true", help="measure Milvus Lite in place of a server")
+    add("--rows", type=int, nargs="+", default=[20_000], help="random vectors (default 20000)")
     add("--dimensions", type=int, default=1024, help="of the random vectors (default 1024)")
     add("--texts", type=Path, help="file of texts, one a line, in place of random vectors")
+    add("--equal", action="store_true", help="lines of examples/corpus beside equal ones")
+    add("--copies", type=int, default=1, help="lines of each line with --equal (default 1)")
     add("--model", default="tiny", help="embeds the texts (default tiny)")
-    add("--short", type=int, default=128, help="first dimensions for coarse search (default 128)")
-    add(
-        "--coarse", type=int, nargs="+", default=[200, 400, 800], help="candidates of coarse search"
-    )
+    add("--index-type", nargs="+", help="index types to measure")
     add("--uri", help="a Milvus that runs; default: start the installed server")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         server = None
-        if not options.uri:
+        uri = str(Path(folder) / "milvus.db") if options.lite else options.uri
+        if not uri:
             from tests.milvus.server import MilvusServer
 
             server = MilvusServer(Path(folder))
             server.start()
             server.wait()
+            uri = server.uri
         try:
-            measure(options, options.uri or server.uri)  # type: ignore[union-attr]
+            measure(options, uri)
         finally:
             if server is not None:
                 server.kill()
@@ -65,57 +84,89 @@ def main() -> None:
 def measure(options: argparse.Namespace, uri: str) -> None:
     from pymilvus import MilvusClient
 
-    vectors, queries = embedded(options) if options.texts else random_vectors(options)
-    rows, dimensions = vectors.shape
     client = MilvusClient(uri)
     print(" | ".join(f"{name} {value}" for name, value in describe().items()))
-    print(f"Milvus {client.get_server_version()}, {rows} vectors of {dimensions}, "
-          f"{len(queries)} queries, k {TOP[-1]}\n")  # fmt: skip
-    order = np.argsort(-(queries @ vectors.T), axis=1)[:, : TOP[-1]]
-    truth = [[str(i) for i in row] for row in order]
+    print(f"Milvus {'Lite ' if options.lite else ''}{client.get_server_version()}, k {K}\n")
+    print("| vectors | index | build, s | load, s | recall@10 | recall@50 | ms, median | ms, p95 "
+          "| recall@10 after deletes |")  # fmt: skip
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for case in cases(options):
+        for i, kind in enumerate(options.index_type or (LITE if options.lite else SERVER)):
+            if i == 0 or case.boilerplate:  # which the last index's turn deleted
+                client = fill(client, uri, case.vectors)
+            start = time.perf_counter()
+            try:
+                rebuild_index(uri, NAME, index_type=kind)
+            except Exception as error:  # noqa: BLE001 - an old server lacks some
+                print(f"| {case.name} | {kind} | {str(error)[:90]} |", flush=True)
+                continue
+            settle(client, len(case.vectors))
+            built = time.perf_counter() - start
+            client = reopen(client, uri)
+            start = time.perf_counter()
+            client.load_collection(NAME)
+            loaded = time.perf_counter() - start
+            deleted = ""
+            found, times = search(client, kind, case.queries)
+            recalls = [recall(case, found, k, 0) for k in (10, K)]
+            if case.boilerplate:
+                for first in range(0, case.boilerplate, 500):
+                    last = min(first + 500, case.boilerplate)
+                    client.delete(NAME, ids=list(range(first, last)))
+                time.sleep(1)
+                after, _ = search(client, kind, case.queries)
+                deleted = f"{recall(case, after, 10, case.boilerplate):.3f}"
+            median, late = np.percentile(times, [50, 95]) * 1000
+            print(f"| {case.name} | {kind} | {built:.1f} | {loaded:.1f} | {recalls[0]:.3f} "
+                  f"| {recalls[1]:.3f} | {median:.1f} | {late:.1f} | {deleted} |",
+                  flush=True)  # fmt: skip
+    client.drop_collection(NAME)
 
-    graph = 2 * HNSW_PARAMS["M"] * 4
-    size: dict[str, float] = {"FLAT": 4 * dimensions, "IVF_SQ8": dimensions}
-    size["HNSW"] = 4 * dimensions + graph
-    print(f"| {'search':<34} | recall@10 | recall@100 | ms, median | ms, p95 | bytes a row |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    kinds: tuple[IndexType, ...] = ("HNSW", "IVF_SQ8", "FLAT")
-    for kind in kinds:
-        fill(client, kind, vectors)
-        for k in (TOP[-1], 2 * TOP[-1]) if kind != "FLAT" else (TOP[-1],):
-            search = search_params(k, "IP", kind)
-            name = " ".join([kind, *(f"{key} {value}" for key, value in search["params"].items())])
-            report(name, plain(client, kind, search), queries, truth, size[kind])
-    coarse = CoarseIndex(uri, "FLAT", dimensions=options.short)
-    start = time.perf_counter()
-    coarse.update()
-    settle(client, coarse.name, rows)
-    made = time.perf_counter() - start
-    short = 4 * options.short + graph
-    name = f"HNSW, first {options.short}"
-    cut = plain(client, coarse.name, search_params(TOP[-1]), options.short)
-    report(name, cut, queries, truth, short)
-    for k in options.coarse:
-        report(f"{name}: {k}, then full", fine(client, coarse, k), queries, truth, short)
-    print("\nBytes a row are those of the vectors and the graph that are searched first; the full "
-          "vectors of the\nlast lines may lie on disk. The short vectors took "
-          f"{made:.0f} s to read, cut, write and index.")  # fmt: skip
-    for collection in (*kinds, coarse.name):
-        client.drop_collection(collection)
+
+def cases(options: argparse.Namespace) -> Iterator[Case]:
+    if options.equal:
+        yield from beside_equal_texts(options)
+    elif options.texts:
+        vectors, queries = embedded(options)
+        yield Case(f"{len(vectors)} of {vectors.shape[1]}", vectors, queries)
+    else:
+        for rows in options.rows:
+            vectors, queries = random_vectors(rows, options.dimensions)
+            yield Case(f"{rows} of {options.dimensions}", vectors, queries)
 
 
-def random_vectors(options: argparse.Namespace) -> tuple[Vectors, Vectors]:
+def beside_equal_texts(options: argparse.Namespace) -> Iterator[Case]:
+    from qwen3_core import Embedder
+
+    embedder = Embedder(options.model)
+    lines = sorted(
+        {line.strip() for file in CORPUS.glob("*.md") for line in file.read_text().splitlines()}
+    )
+    lines = [line for line in lines if len(line) > 40]
+    copies = range(options.copies)
+    others = [line + (f" ({i})" if i else "") for i in copies for line in lines]
+    vectors, queries = embedder.embed_documents(others), embedder.embed_queries(lines[:100])
+    blank = embedder.embed_documents([BLANK])
+    for count in (0, 60, 300, 2000):
+        name = f"{len(others)} + {count} equal"
+        yield Case(name, np.concatenate([blank.repeat(count, 0), vectors]), queries, count)
+    near = embedder.embed_documents([f"Page {i} intentionally left blank." for i in range(2000)])
+    name = f"{len(others)} + {len(near)} nearly equal"
+    yield Case(name, np.concatenate([near, vectors]), queries, len(near))
+
+
+def random_vectors(rows: int, dimensions: int) -> tuple[Vectors, Vectors]:
     """Vectors in groups of 20, and queries beside some of them."""
     dice = np.random.default_rng(0)
-    scale = 1 / np.sqrt(1 + np.arange(options.dimensions) / 32)
+    scale = 1 / np.sqrt(1 + np.arange(dimensions) / 32)
 
     def noise(count: int) -> Vectors:
-        drawn = dice.standard_normal((count, options.dimensions), np.float32) * scale
+        drawn = dice.standard_normal((count, dimensions), np.float32) * scale
         return drawn.astype(np.float32)
 
-    centres = noise(options.rows // 20 + 1)
-    vectors = centres.repeat(20, axis=0)[: options.rows] + noise(options.rows)
-    queries = vectors[dice.choice(options.rows, QUERIES, replace=False)] + noise(QUERIES)
+    centres = noise(rows // 20 + 1)
+    vectors = centres.repeat(20, axis=0)[:rows] + noise(rows)
+    queries = vectors[dice.choice(rows, QUERIES, replace=False)] + noise(QUERIES)
     return normalized(vectors), normalized(queries)
 
 
@@ -135,84 +186,74 @@ def normalized(vectors: Vectors) -> Vectors:
     return vectors / length
 
 
-def fill(client: Any, kind: IndexType, vectors: Vectors) -> None:
+def fill(client: Any, uri: str, vectors: Vectors) -> Any:
+    """Fill a new collection and flush it."""
     from pymilvus import DataType
 
-    if client.has_collection(kind):
-        client.drop_collection(kind)
     rows, dimensions = vectors.shape
+    if client.has_collection(NAME):
+        client.drop_collection(NAME)
     schema = client.create_schema(auto_id=False)
-    schema.add_field("pk", DataType.VARCHAR, is_primary=True, max_length=64)
+    schema.add_field("pk", DataType.INT64, is_primary=True)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimensions)
     indexes = client.prepare_index_params()
-    indexes.add_index("vector", **index_params("IP", kind, rows=rows, dimensions=dimensions))
+    indexes.add_index("vector", **index_params("IP", "FLAT"))
     client.create_collection(
-        kind, schema=schema, index_params=indexes, consistency_level=CONSISTENCY
+        NAME, schema=schema, index_params=indexes, consistency_level=CONSISTENCY
     )
     for start in range(0, rows, 1000):
         batch = vectors[start : start + 1000]
-        client.insert(kind, [{"pk": str(start + i), "vector": v} for i, v in enumerate(batch)])
-    settle(client, kind, rows)
+        client.insert(NAME, [{"pk": start + i, "vector": v} for i, v in enumerate(batch)])
+    client.flush(NAME)
+    settle(client, rows)
+    return reopen(client, uri)
 
 
-def settle(client: Any, collection: str, rows: int) -> None:
-    """Wait until a server has built the index, and load it in place of the fresh rows."""
-    client.flush(collection)
-    (name,) = client.list_indexes(collection)
+def reopen(client: Any, uri: str) -> Any:
+    """Let go of what is in memory: Milvus Lite is closed, a server unloads the collection."""
+    from pymilvus import MilvusClient
+
+    client.release_collection(NAME)
+    if not is_lite(uri):
+        return client
+    from milvus_lite.server_manager import server_manager_instance
+
+    client.close()
+    server_manager_instance.release_server(uri)
+    return MilvusClient(uri)
+
+
+def settle(client: Any, rows: int) -> None:
+    """Wait until a server has built the index."""
+    (name,) = client.list_indexes(NAME)
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
-        index = client.describe_index(collection, name)
+        index = client.describe_index(NAME, name)
         if index.get("indexed_rows", rows) >= rows and not index.get("pending_index_rows"):
-            break
+            return
         time.sleep(0.5)
-    client.release_collection(collection)
-    client.load_collection(collection)
 
 
-def plain(
-    client: Any, collection: str, search: dict[str, Any], dimensions: int | None = None
-) -> Search:
-    def run(query: Vectors) -> list[str]:
-        (hits,) = client.search(
-            collection, [query[:dimensions]], limit=TOP[-1], search_params=search, **AT_ONCE
-        )
-        return [hit["id"] for hit in hits]
-
-    return run
-
-
-def fine(client: Any, coarse: CoarseIndex, k: int) -> Search:
-    search = search_params(TOP[-1], "IP", "FLAT")
-
-    def run(query: Vectors) -> list[str]:
-        (hits,) = client.search(
-            coarse.collection_name,
-            [query],
-            filter=coarse.expression(query, k),
-            limit=TOP[-1],
-            search_params=search,
-            **AT_ONCE,
-        )
-        return [hit["id"] for hit in hits]
-
-    return run
-
-
-def report(
-    name: str, search: Search, queries: Vectors, truth: list[list[str]], size: float
-) -> None:
-    for query in queries[:10]:
-        search(query)
-    seconds, recall = [], dict.fromkeys(TOP, 0.0)
-    for query, expected in zip(queries, truth, strict=True):
+def search(client: Any, kind: str, queries: Vectors) -> tuple[list[list[int]], Sequence[float]]:
+    asked = search_params(K, "IP", kind)
+    found, seconds = [], []
+    for i, query in enumerate([*queries[:5], *queries]):
         start = time.perf_counter()
-        found = search(query)
-        seconds.append(time.perf_counter() - start)
-        for k in TOP:
-            recall[k] += len(set(found[:k]) & set(expected[:k])) / k / len(queries)
-    median, late = np.percentile(seconds, [50, 95]) * 1000
-    print(f"| {name:<34} | {recall[10]:.3f} | {recall[100]:.3f} | {median:.1f} | {late:.1f} "
-          f"| {size:,.0f} |", flush=True)  # fmt: skip
+        (hits,) = client.search(NAME, [query], limit=K, search_params=asked, **AT_ONCE)
+        if i >= 5:
+            seconds.append(time.perf_counter() - start)
+            found.append([hit.get("pk", hit.get("id")) for hit in hits])
+    return found, seconds
+
+
+def recall(case: Case, found: list[list[int]], k: int, first: int) -> float:
+    """The share of hits that score no less than the exact search's last; equal texts tie."""
+    share = 0.0
+    for query, hits in zip(case.queries, found, strict=True):
+        scores = case.vectors @ query
+        least = np.sort(scores[first:])[-k] - 1e-5
+        share += sum(scores[hit] >= least and hit >= first for hit in hits[:k]) / k
+    return share / len(found)
 
 
 if __name__ == "__main__":

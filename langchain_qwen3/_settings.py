@@ -104,7 +104,8 @@ class CheckpointSettings(BaseModel):
 
     instruction: str | None = None
     """What queries ask for: a sentence, or a task name of `qwen3_core.prompts.TASKS`.
-    None: "Given a web search query, retrieve relevant passages that answer the query"."""
+    None: the checkpoint's own prompt if it has one, else "Given a web search query, retrieve
+    relevant passages that answer the query"."""
 
     revision: str | None = None
     """Branch, tag or commit on the Hugging Face Hub."""

@@ -79,10 +79,13 @@ def milvus_kwargs(
         k: The largest number of candidates that a search will ask for, from 1 to 16,384. A server
             refuses a search for more; it costs time, so do not set it higher than needed.
         metric: "IP", which for these vectors is the cosine similarity, or "COSINE".
-        rows: About how many rows a new collection will hold, which chooses its index: FLAT up to
-            10,000, HNSW up to 10 million, IVF_SQ8 beyond. None: HNSW.
-        index_type: The index of a new collection, in place of that choice: "FLAT", "HNSW",
-            "IVF_SQ8" or, on a server, "DISKANN". A collection that exists keeps its own.
+        rows: About how many rows a new collection will hold, which chooses its index. Milvus Lite:
+            FLAT up to 10,000 or if None, IVF_FLAT beyond; both find all. A server: FLAT up to
+            10,000, IVF_FLAT up to 1 million or if None, HNSW up to 10 million, IVF_SQ8 beyond.
+        index_type: The index of a new collection, in place of that choice: "FLAT", "IVF_FLAT",
+            "IVF_SQ8", "HNSW" or "HNSW_SQ"; on a server "DISKANN", "IVF_RABITQ" or "AUTOINDEX" too.
+            If the collection exists with another, it is refused: see
+            `qwen3_core.milvus.rebuild_index`.
         hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on). A search then
             takes `k` candidates of each kind and fuses them by reciprocal rank.
         analyzer: How full-text search cuts texts into words: "standard" (at spaces), "chinese" or

@@ -24,6 +24,7 @@ from langchain_core.vectorstores import VectorStore
 from pydantic import BaseModel
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
+from langchain_qwen3._arguments import FILTER_LIKE
 from qwen3_core.common.validation import check_query
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
 
@@ -148,6 +149,15 @@ def create_rag_chain(
                 f'prompt ("placeholder", "{{{HISTORY}}}"), or the input another name'
             )
             raise ValueError(msg)
+        read = (*prompt.input_variables, *prompt.optional_variables)
+        for name in given:
+            if str(name).lower() in FILTER_LIKE | {"search_kwargs"} and not whole | (name in read):
+                msg = (
+                    f"the input's {name!r} would reach neither the search nor the prompt: pass a "
+                    'filter as config={"configurable": {"search_kwargs": ...}} with '
+                    "retriever.configurable_fields(search_kwargs=...), or bind it to the retriever"
+                )
+                raise ValueError(msg)
         return given
 
     query: Runnable[Any, Any] = RunnableLambda(_with_input if whole else itemgetter("question"))

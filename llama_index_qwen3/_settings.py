@@ -51,7 +51,7 @@ class CheckpointSettings(BaseComponent):
     """Tokens read of one text, instruction included; default 8192, or what the model has."""
     instruction: str | None = None
     """What queries are for: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by default
-    the official web search sentence."""
+    the checkpoint's own prompt if it has one, else the official web search sentence."""
     pack_tokens: int | None = Field(default=None, frozen=True)
     """Token budget of one forward pass; default by device."""
     timeout: float | None = Field(default=None, frozen=True)

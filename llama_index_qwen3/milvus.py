@@ -71,10 +71,13 @@ def milvus_kwargs(
         k: The largest `similarity_top_k` that will be asked for, from 1 to 16,384. A server refuses
             a search for more; it costs time, so do not set it higher than needed.
         metric: "IP" (inner product) or "COSINE"; equal for vectors of length 1.
-        rows: About how many rows a new collection will hold, which chooses its index: FLAT up to
-            10,000, HNSW up to 10 million, IVF_SQ8 beyond. None: HNSW.
-        index_type: The index of a new collection, in place of that choice: "FLAT", "HNSW",
-            "IVF_SQ8" or, on a server, "DISKANN". A collection that exists keeps its own.
+        rows: About how many rows a new collection will hold, which chooses its index. Milvus Lite:
+            FLAT up to 10,000 or if None, IVF_FLAT beyond; both find all. A server: FLAT up to
+            10,000, IVF_FLAT up to 1 million or if None, HNSW up to 10 million, IVF_SQ8 beyond.
+        index_type: The index of a new collection, in place of that choice: "FLAT", "IVF_FLAT",
+            "IVF_SQ8", "HNSW" or "HNSW_SQ"; on a server "DISKANN", "IVF_RABITQ" or "AUTOINDEX" too.
+            If the collection exists with another, it is refused: see
+            `qwen3_core.milvus.rebuild_index`.
         hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on), fused with the
             vectors' by rank where `vector_store_query_mode="hybrid"` is asked for.
         analyzer: How full-text search cuts texts into words: "standard" (at spaces), "chinese" or

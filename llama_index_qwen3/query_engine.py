@@ -181,13 +181,16 @@ class CitedPassages(BaseSynthesizer):
                 return fenced
             share = split(prompt, num_chunks=len(texts), padding=_TAG_TOKENS, llm=self._llm)
         except ValueError as error:
-            window_of = f"not fit into the LLM's context_window of {window} tokens"
-            real = "or set the LLM's context_window to what it really has"
+            msg = (
+                f"{len(texts)} passages do not fit into the LLM's context_window of {window} "
+                "tokens: lower top_n"
+            )
             if len(question) > len(fenced):
-                size = f"{len(question):,} characters"
-                msg = f"the question of {size} does {window_of}: shorten it, {real}"
-            else:
-                msg = f"{len(texts)} passages do {window_of}: lower top_n, {real}"
+                msg = (
+                    f"the question of {len(question):,} characters does not fit into the LLM's "
+                    f"context_window of {window} tokens: shorten it"
+                )
+            msg += ", or set the LLM's context_window to what it really has"
             raise ValueError(msg) from error
         logger.warning(
             "%d passages are more than the LLM's context_window of %d tokens: each is cut to %d",

@@ -61,7 +61,7 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
     """Then drop nodes whose score is below it, 0 to 1; None drops none."""
     instruction: str | None = None
     """What makes a node relevant: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by
-    default the official web search sentence."""
+    default the checkpoint's own if it has one, else the official web search sentence."""
     metadata_mode: MetadataMode = MetadataMode.EMBED
     """What the model reads of a node: by default what was embedded, which is the metadata not in
     `excluded_embed_metadata_keys`, then the text. `MetadataMode.NONE` is the text alone."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from qwen3_core.citations import CITATION, bracketed_numbers, cited
+from qwen3_core.milvus.collection import row_count
 
 __all__ = ["ANSWER_INSTRUCTIONS", "PLAIN_INSTRUCTIONS", "cited", "fence", "nothing_found"]
 
@@ -70,20 +71,32 @@ def nothing_found(store: object, narrowed_by: Sequence[str] = ()) -> str:
     Args:
         store: What was searched, a vector store or a retriever; it is named by its collection if it
             has one, and its class.
-        narrowed_by: Names of what may have excluded everything, such as "expr". Without any the
-            store must be empty, because a search by similarity alone always finds the nearest.
+        narrowed_by: Names of what may have excluded everything, such as "expr".
+
+    Returns:
+        A sentence. Only a collection whose rows were counted is called empty.
     """
     where = type(store).__name__
     collection = getattr(store, "collection_name", None)
     if isinstance(collection, str):
         where = f"collection {collection!r} ({where})"
+    rows = row_count(store)
+    narrowed = f"it is narrowed to nothing by: {', '.join(narrowed_by)}"
     check = "were documents added, and under this very name and address?"
-    if not narrowed_by:
-        return f"{where} returned no candidates: it is empty; {check} (Said once.)"
-    return (
-        f"{where} returned no candidates: either it is empty ({check}), or it is narrowed to "
-        f"nothing by: {', '.join(narrowed_by)} (Said once.)"
-    )
+    if rows == 0:
+        reason = f"it is empty; {check}"
+    elif rows is not None and narrowed_by:
+        reason = f"it holds {rows} rows, but {narrowed}"
+    elif rows is not None:
+        reason = (
+            f"it holds {rows} rows, which its index no longer finds. Make the index anew: "
+            f"qwen3_core.milvus.rebuild_index(uri, {collection!r})"
+        )
+    elif narrowed_by:
+        reason = f"either it is empty ({check}), or {narrowed}"
+    else:
+        reason = f"is it empty? {check[0].upper()}{check[1:]}"
+    return f"{where} returned no candidates: {reason} (Said once.)"
 
 
 def _quoted(text: str, count: int) -> str:

@@ -5,7 +5,8 @@
 
 Each end gets an environment of its own in a temporary folder, made by uv from pyproject.toml:
 `--resolution lowest-direct` is the oldest release of each dependency that we name, with the newest
-of what those need. It holds the base dependencies and what runs the tests, without a framework.
+of what those need. It holds the base dependencies, the extra `server` and what runs the tests, and
+no framework.
 TORCH_SPEC names the PyTorch for both, by default the tested one: older ones have a build without
 CUDA only on PyTorch's own index.
 """
@@ -22,11 +23,12 @@ from setup_venv import ROOT, TORCH, with_pip_settings_for_uv
 ENDS = {"oldest": "lowest-direct", "newest": "highest"}
 RUNNERS = ["pytest>=9.0.3,<10", "pytest-asyncio>=1.3,<2", "pytest-timeout>=2.4,<3"]
 RUNNERS += ["pytest-xdist>=3.8,<4", "hypothesis>=6.130,<7"]
-SHOWN = ["torch", "transformers", "tokenizers", "safetensors", "numpy", "tqdm"]
+SHOWN = ["torch", "transformers", "tokenizers", "safetensors", "numpy", "tqdm", "openai", "httpx"]
 TESTS = [f"tests/core/test_{name}.py" for name in (
     "attention", "bad_input", "engine", "layers", "linear", "loading", "packing", "parity",
     "prompts", "reranker", "template", "tokenizer",
 )]  # fmt: skip
+TESTS += ["tests/remote/test_dialects.py"]
 
 
 def check(end: str, folder: Path) -> int:
@@ -38,7 +40,7 @@ def check(end: str, folder: Path) -> int:
     make = [*uv, "venv", "-q", "--python", sys.executable, home]
     install = [*uv, "pip", "install", "-q", "--python", python, "--resolution", ENDS[end]]
     subprocess.run(make, env=env, check=True)
-    subprocess.run([*install, TORCH, *RUNNERS, str(ROOT)], env=env, check=True)
+    subprocess.run([*install, TORCH, *RUNNERS, f"{ROOT}[server]"], env=env, check=True)
     query = "import importlib.metadata as m, sys; print(*map(m.version, sys.argv[1:]))"
     shown = subprocess.run(
         [python, "-c", query, *SHOWN], capture_output=True, text=True, check=True

@@ -1,6 +1,6 @@
 """Milvus collections for Qwen3 vectors: what they must look like, filters, indexes."""
 
-from qwen3_core.milvus.collection import check_text_lengths
 from qwen3_core.milvus.filters import field, literal
+from qwen3_core.milvus.rebuild import rebuild_index
 
-__all__ = ["check_text_lengths", "field", "literal"]
+__all__ = ["field", "literal", "rebuild_index"]

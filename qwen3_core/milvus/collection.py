@@ -10,7 +10,15 @@ from urllib.parse import urlsplit
 
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.milvus.analyzers import LITE, SERVER, analyzer_of
-from qwen3_core.milvus.index import Metric
+from qwen3_core.milvus.index import (
+    FLAT_ROWS,
+    GRAPHS,
+    LITE_INDEXES,
+    OLDEST,
+    IndexType,
+    Metric,
+    is_lite,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +62,9 @@ TEXT_INDEX: Final = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25
 """Index of the sparse field that Milvus's BM25 function fills, for a hybrid collection."""
 
 _OLDEST_WITH_BM25: Final = (2, 5)
+
+SLOW_ROWS: Final = 5 * FLAT_ROWS
+"""From here on a search of a FLAT index on Milvus Lite is worth another index."""
 
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -137,6 +148,7 @@ def check_collection(
     auto_id: bool | None = None,
     fingerprint: Fingerprint | None = None,
     analyzer: Any = None,
+    index_type: IndexType | None = None,
     token: str | None = None,
     db_name: str | None = None,
 ) -> Found | None:
@@ -160,6 +172,7 @@ def check_collection(
         auto_id: Whether Milvus is to number what is added; None does not compare.
         fingerprint: What the vectors will be made with; None does not compare.
         analyzer: `analyzer_params` that full-text search is to have; None does not compare.
+        index_type: The index that is asked for; None does not compare.
         token: "user:password" or an API key, where the server wants one.
         db_name: The database, None for the default one.
 
@@ -176,7 +189,11 @@ def check_collection(
     client = connect(uri, token, db_name)
     try:
         if text_search_field is not None:
-            _check_text_search(client, uri)
+            what = "full-text search"
+            _check_version(client, uri, _OLDEST_WITH_BM25, what, "search without hybrid=True")
+        if index_type in OLDEST and not is_lite(uri):
+            what = f"index_type={index_type!r}"
+            _check_version(client, uri, OLDEST[index_type], what, "choose another index_type")
         if not collection_name:
             check_name(collection_name)
         if not client.has_collection(collection_name):
@@ -220,11 +237,11 @@ def check_collection(
         kept = None
         if text_search_field is not None:
             kept = _check_analyzer(collection_name, description, analyzer)
-        index_type = ""
+        found_index = ""
         indexes = client.list_indexes(collection_name, field_name=vector_field)
         for index_name in indexes:
             index = client.describe_index(collection_name, index_name)
-            index_type = str(index.get("index_type", ""))
+            found_index = str(index.get("index_type", ""))
             found_metric = index.get("metric_type")
             if found_metric and found_metric != metric:
                 msg = (
@@ -233,8 +250,10 @@ def check_collection(
                 )
                 raise ValueError(msg)
         if indexes:
-            client.load_collection(collection_name)
-        return Found(index_type, numbered, kept)
+            _check_index(uri, collection_name, found_index, index_type)
+            _load(client, uri, collection_name)
+            _warn_of_index(client, uri, collection_name, found_index)
+        return Found(found_index, numbered, kept)
     finally:
         client.close()
 
@@ -294,13 +313,95 @@ def _names(function: dict[str, Any]) -> list[str]:
     return re.findall(r"[^\s\[\]',\"]+", names) if isinstance(names, str) else list(names)
 
 
-def _check_text_search(client: Any, uri: str) -> None:
+def _check_index(uri: str, collection_name: str, found: str, asked: str | None) -> None:
+    rebuild = f"rebuild_index({uri!r}, {collection_name!r}"
+    if is_lite(uri) and found not in (*LITE_INDEXES, "BRUTE_FORCE"):
+        msg = (
+            f"collection {collection_name!r} has the index {found}, which Milvus Lite cannot load "
+            f"({', '.join(LITE_INDEXES)}): qwen3_core.milvus.{rebuild}) makes one that it can"
+        )
+        raise ValueError(msg)
+    # Zilliz Cloud builds its AUTOINDEX whatever is asked for.
+    if asked is not None and found != asked and (is_lite(uri) or found != "AUTOINDEX"):
+        msg = (
+            f"collection {collection_name!r} has the index {found}, but index_type={asked!r} was "
+            f"asked for: leave index_type out, or change the index with "
+            f"qwen3_core.milvus.{rebuild}, index_type={asked!r})"
+        )
+        raise ValueError(msg)
+
+
+def _load(client: Any, uri: str, collection_name: str) -> None:
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        client.load_collection(collection_name)
+    except MilvusException as error:
+        if not is_lite(uri):
+            raise
+        msg = (
+            f"Milvus Lite cannot load the index of collection {collection_name!r} "
+            f"({error.message}): "
+            f"qwen3_core.milvus.rebuild_index({uri!r}, {collection_name!r}) makes it anew from "
+            "the vectors"
+        )
+        raise ValueError(msg) from error
+
+
+def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str) -> None:
+    """Say if searches of a Milvus Lite collection miss passages, or take longer than they need."""
+    if not is_lite(uri):
+        return
+    rebuild = f"qwen3_core.milvus.rebuild_index({uri!r}, {collection_name!r})"
+    if index_type in GRAPHS:
+        logger.warning(
+            "collection %r has the index %s, whose search on Milvus Lite can lose passages beside "
+            "many equal ones: %s gives it one that finds all",
+            collection_name,
+            index_type,
+            rebuild,
+        )
+    elif index_type == "FLAT":
+        rows = int(client.get_collection_stats(collection_name).get("row_count", 0))
+        if rows > SLOW_ROWS:
+            logger.warning(
+                "collection %r has grown to %d rows with the index FLAT, which finds all and takes "
+                "longer than it needs: %s gives it IVF_FLAT, which finds all faster",
+                collection_name,
+                rows,
+                rebuild,
+            )
+
+
+def row_count(store: Any) -> int | None:
+    """Count the rows of a vector store's Milvus collection; None if it is no such store.
+
+    Args:
+        store: A store of either framework.
+    """
+    name = getattr(store, "collection_name", None)
+    client: Any = getattr(store, "client", None)
+    if not isinstance(name, str) or not hasattr(client, "query"):
+        return None
+    try:
+        if not client.has_collection(name):
+            return 0
+        (counted,) = client.query(
+            name, filter="", output_fields=["count(*)"], consistency_level=CONSISTENCY
+        )
+        return int(counted["count(*)"])
+    except Exception as error:  # noqa: BLE001 - it is for a message, of which no search may fail
+        logger.debug("rows of %r could not be counted: %s", name, error)
+        return None
+
+
+def _check_version(client: Any, uri: str, oldest: tuple[int, int], what: str, instead: str) -> None:
     version = str(client.get_server_version())
     number = re.search(r"(\d+)\.(\d+)", version)
-    if number and tuple(map(int, number.groups())) < _OLDEST_WITH_BM25:
+    if number and tuple(map(int, number.groups())) < oldest:
         msg = (
-            f"full-text search needs Milvus 2.5 or newer, but the server at {uri} is {version}: "
-            "update it, or search without hybrid=True"
+            f"{what} needs Milvus {oldest[0]}.{oldest[1]} or newer, but the server at {uri} is "
+            f"{version}: update it, or {instead}"
         )
         raise ValueError(msg)
 

@@ -14,7 +14,14 @@ from qwen3_core.milvus.collection import (
     check_uri,
     collection_properties,
 )
-from qwen3_core.milvus.index import IndexType, Metric, choose_index, index_params, search_params
+from qwen3_core.milvus.index import (
+    IndexType,
+    Metric,
+    choose_index,
+    index_params,
+    is_lite,
+    search_params,
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ def make_plan(
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
     uri = check_uri(uri)
-    index_type = choose_index(uri, index_type, rows)
+    asked, index_type = index_type, choose_index(uri, index_type, rows)
     search = search_params(k, metric, index_type)
     if analyzer is not None and text_search_field is None:
         msg = f"analyzer={analyzer!r} is for full-text search: pass hybrid=True too"
@@ -114,6 +121,7 @@ def make_plan(
             auto_id=auto_id,
             fingerprint=fingerprint,
             analyzer=words,
+            index_type=asked,
             token=token,
             db_name=db_name,
         )
@@ -124,7 +132,7 @@ def make_plan(
         uri=uri,
         collection_name=collection_name,
         dimensions=dimensions,
-        index=index_params(metric, index_type, rows=rows, dimensions=dimensions),
+        index=index_params(metric, index_type, rows=rows, dimensions=dimensions, lite=is_lite(uri)),
         search=search,
         found=found,
         properties=collection_properties(fingerprint) if is_new and fingerprint else None,

@@ -5,9 +5,9 @@ that begins within a table has the table's header before it.
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -108,13 +108,13 @@ class Cutter:
 
     def _parts(self, section: Section) -> Iterator[_Part]:
         text = section.text
-        if all(block.level for block in section.blocks) or not text.strip():
-            return
-        if self.splitter == "none":
-            yield 0, [], [(text, 0)]
-        elif self.splitter == "headers" and section.markdown:
+        if self.splitter == "headers" and section.markdown:
             for number, part in enumerate(split_at_headings(section.matter + text)):
                 yield number, [part.strip().partition("\n")[0].strip(" \t#")], [(part, 0)]
+        elif all(block.level for block in section.blocks) or not text.strip():
+            return
+        elif self.splitter == "none":
+            yield 0, [], [(text, 0)]
         elif self.splitter == "framework":
             assert self.framework is not None
             parts = self.framework.at_headings(text) if section.markdown else [(text, [])]
@@ -185,28 +185,23 @@ def _groups(section: Section) -> Iterator[_Group]:
     ends = [block.start for block in section.blocks[1:]] + [len(section.text)]
     path: list[tuple[int, str]] = []
     found: list[_Group] = []
-    bare: list[Block] = []
     blocks: list[Block] = []  # of the part that is open
     for block, end in zip(section.blocks, ends, strict=True):
-        blank = not section.text[block.start : end].strip()
+        has_words = bool(found) and found[-1].blocks is blocks
         if block.level:
-            if len(blocks) > len(bare):
-                blocks, bare = [], []
+            if has_words:
+                blocks = []
             path = [each for each in path if each[0] < block.level] + [(block.level, block.heading)]
-            bare.append(block)
-            blocks.append(block)
-        elif len(blocks) == len(bare) and not blank:
-            blocks.append(block)
-            headings = [heading for _, heading in path]
-            found.append(_Group(blocks, end, headings, block.start))
-        else:
-            if not blank or blocks:
-                blocks.append(block)
-            if found and found[-1].blocks is blocks:
-                found[-1] = _Group(blocks, end, found[-1].headings, found[-1].body)
+        blocks.append(block)
+        if block.level:
+            continue
+        if has_words:
+            found[-1] = replace(found[-1], end=end)
+        elif section.text[block.start : end].strip():
+            found.append(_Group(blocks, end, [heading for _, heading in path], block.start))
     if found and found[-1].blocks is not blocks:
         last = found[-1]
-        found[-1] = _Group([*last.blocks, *blocks], len(section.text), last.headings, last.body)
+        found[-1] = replace(last, blocks=[*last.blocks, *blocks], end=len(section.text))
     yield from found
 
 
@@ -277,9 +272,11 @@ class _Spans:
         limit = self._limit(start, self._size - self._tokens(head) if head else self._size)
         while limit < stop or head:
             end = stop if limit >= stop else self._best_cut(start, limit)
+            if end > limit or limit <= start + 1:
+                return end  # one character, as a reader sees them, that takes more tokens
             # The parts together may be other tokens than each alone.
             piece = self._text[start:end].rstrip(" \t\n")
-            if self._tokens(head + piece) <= self._size or limit <= start + 1:
+            if self._tokens(head + piece) <= self._size:
                 return end
             limit = end - 1
         return stop
@@ -318,7 +315,9 @@ class _Spans:
             return end
         low = max(start, self._starts[bisect_right(self._starts, start) - 1]) + 1
         text = self._text
-        places = {place for place in (*self._blocks, *self._lines) if low <= place < end}
+        places: set[int] = set()
+        for known in (self._blocks, self._lines):
+            places.update(known[bisect_left(known, low) : bisect_left(known, end)])
         places |= {place for place in _ends(_SENTENCE, text, start, end) if place < end}
         best = end
         for place in sorted(places, reverse=True):

@@ -11,9 +11,10 @@ import numpy as np
 from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.components import Settings, make_embedder, make_reranker
-from qwen3_core.model.files import folder_of, is_here, weights_digest
+from qwen3_core.model.description import Head, describe
+from qwen3_core.model.files import is_here, weights_digest
 from qwen3_core.model.loading import load_tokenizer
-from qwen3_core.prompts import resolve_instruction
+from qwen3_core.prompts import DEFAULT_TASK, TASKS, resolve_instruction
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY, Kind
 from qwen3_retrieval.evaluation.cache import Cache, Keys, to_bytes, to_vector
 from qwen3_retrieval.evaluation.settings import Pair
@@ -54,7 +55,7 @@ class Models:
             texts,
             instruction,
             max_length,
-            lambda e, part: e.embed_queries(part, instruction=instruction),
+            lambda e, part: e.embed_queries(part, instruction=_given(instruction)),
             "Queries",
         )
 
@@ -80,7 +81,7 @@ class Models:
             for start in range(0, len(rows), TEXTS):
                 part = rows[start : start + TEXTS]
                 values = self._reranker(max_length).score_pairs(
-                    [pairs[i] for i in part], instruction=instruction
+                    [pairs[i] for i in part], instruction=_given(instruction)
                 )
                 done = [(names[i], float(v)) for i, v in zip(part, values, strict=True)]
                 self._cache.put_numbers(done)
@@ -96,7 +97,7 @@ class Models:
             embedder = self._embedder(max_length)
             if instruction is None:
                 return embedder.embed_documents([text])
-            return embedder.embed_queries([text], instruction=instruction)
+            return embedder.embed_queries([text], instruction=_given(instruction))
 
         keys = Keys(timed="query", **self._embedder_identity(max_length, instruction))
         return self.timed(keys(text), embed, ("embedder", max_length))
@@ -108,7 +109,7 @@ class Models:
 
         def rerank() -> object:
             reranker = self._reranker(max_length)
-            return reranker.score(texts, query, instruction=instruction)
+            return reranker.score(texts, query, instruction=_given(instruction))
 
         keys = Keys(timed="rerank", **self._reranker_identity(max_length, instruction))
         return self.timed(keys(query, *texts), rerank, ("reranker", max_length))
@@ -271,6 +272,11 @@ class Models:
         return self._rerankers[max_length]
 
 
+def _given(instruction: str) -> str | None:
+    """The default sentence stands for the prompt of the checkpoint's own, if it has one."""
+    return None if resolve_instruction(instruction) == TASKS[DEFAULT_TASK] else instruction
+
+
 def _settings(
     pair: Pair, base_url: str | None, revision: str | None, max_length: int | None
 ) -> Settings:
@@ -298,6 +304,17 @@ def _encoder(pair: Pair) -> Callable[[str], Any]:
 
 
 def _weights(model: str, kind: Kind) -> str | None:
-    """Digest of a folder's weights; None of models on the hub or a server, known by their names."""
-    folder = folder_of(model, kind) if is_here(model) else None
-    return None if folder is None else weights_digest(folder, kind)
+    """Digest of a folder's weights, and what it says of its prompts and head.
+
+    None of models on the hub or a server, which are known by their names.
+    """
+    if not is_here(model):
+        return None
+    try:
+        known = describe(model, kind)
+    except (OSError, ValueError):  # loading it will say so; a server's may be a tokenizer alone
+        return None
+    digest = weights_digest(known.folder, kind, extra=known.extra_weights)
+    says = (known.query_prompt, known.document_prompt, known.instruction, known.head)
+    plain = says[:3] == (None, "", None) and known.head in (None, Head())
+    return digest if plain else f"{digest} {says}"

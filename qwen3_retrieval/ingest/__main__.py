@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 from tqdm import tqdm
 
+from qwen3_core.milvus.index import IndexType
 from qwen3_core.settings import Dtype
 from qwen3_retrieval.command import in_one_line, is_expected, make_parser, with_options
 from qwen3_retrieval.documents.corpus import SHOWN_KINDS
@@ -89,7 +90,14 @@ def _parser() -> argparse.ArgumentParser:
         '"user:password" or API key of the Milvus server; default: $MILVUS_TOKEN',
         default=os.environ.get("MILVUS_TOKEN") or None,
     )
+    add("--db-name", "Milvus database, which must exist; default: Milvus's own", metavar="NAME")
     add("--collection", "Milvus collection, made if need be")
+    add(
+        "--index-type",
+        "index of a new collection; default: one that finds all on Milvus Lite, IVF_FLAT on a "
+        "server; of one that exists qwen3_core.milvus.rebuild_index changes it",
+        choices=get_args(IndexType),
+    )
     add(
         "--framework",
         "whose vector store can open the collection; default: the first that is installed",

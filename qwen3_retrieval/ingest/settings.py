@@ -4,6 +4,7 @@ import codecs
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qwen3_core.milvus.index import IndexType
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
 from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Splitter, check_sizes
 
@@ -15,8 +16,10 @@ class Settings:
     corpus: Path
     uri: str = "./milvus.db"
     collection: str = "qwen3"
+    index_type: IndexType | None = None
     name: str | None = None
     token: str | None = field(default=None, repr=False)  # a secret
+    db_name: str | None = None
     model: str = DEFAULT_EMBEDDING_MODEL
     base_url: str | None = None
     device: str = "auto"

@@ -268,3 +268,9 @@ REFUSED = [
                 folder / "adapter_model.safetensors")),
             r"changes the token embeddings \(.*embed_tokens.*merge it with peft yourself"),
 ]  # fmt: skip
+
+
+def table() -> str:
+    """What is refused, in Markdown, as `docs/howto/checkpoints.md` shows it."""
+    rows = [f"| {case.what} | {case.way_out} |" for case in REFUSED]
+    return "\n".join(["| checkpoint | what works instead |", "| --- | --- |", *rows, ""])

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
-from pymilvus import MilvusClient
+from milvus_lite.server_manager import server_manager_instance
+from pymilvus import DataType, MilvusClient
 
-from qwen3_core.milvus import literal
+from qwen3_core.milvus import literal, rebuild_index
 from qwen3_core.milvus.collection import Found, check_collection, check_text_lengths
 from qwen3_core.milvus.index import choose_index, index_params, search_params
 
@@ -61,9 +64,12 @@ def test_ef_is_at_least_k():
     [
         ("FLAT", {}),
         ("HNSW", {"ef": 200}),
+        ("HNSW_SQ", {"ef": 200}),
+        ("IVF_FLAT", {"nprobe": 200}),
         ("IVF_SQ8", {"nprobe": 200}),
+        ("IVF_RABITQ", {"nprobe": 200}),
         ("DISKANN", {"search_list": 200}),
-        ("AUTOINDEX", {}),  # Zilliz Cloud's, which chooses by itself
+        ("AUTOINDEX", {}),  # chooses by itself
     ],
 )
 def test_each_index_is_asked_in_its_own_words(index_type, params):
@@ -71,18 +77,21 @@ def test_each_index_is_asked_in_its_own_words(index_type, params):
 
 
 @pytest.mark.parametrize(
-    ("rows", "index_type"),
+    ("rows", "lite", "server"),
     [
-        (None, "HNSW"),
-        (1, "FLAT"),
-        (10_000, "FLAT"),
-        (10_001, "HNSW"),
-        (10_000_000, "HNSW"),
-        (10_000_001, "IVF_SQ8"),
+        (None, "FLAT", "IVF_FLAT"),
+        (1, "FLAT", "FLAT"),
+        (10_000, "FLAT", "FLAT"),
+        (10_001, "IVF_FLAT", "IVF_FLAT"),
+        (1_000_000, "IVF_FLAT", "IVF_FLAT"),
+        (1_000_001, "IVF_FLAT", "HNSW"),
+        (10_000_000, "IVF_FLAT", "HNSW"),
+        (10_000_001, "IVF_FLAT", "IVF_SQ8"),
     ],
 )
-def test_the_index_follows_from_the_size(rows, index_type):
-    assert choose_index("./milvus.db", rows=rows) == index_type
+def test_the_index_follows_from_the_size(rows, lite, server):
+    assert choose_index("./milvus.db", rows=rows) == lite
+    assert choose_index("http://localhost:19530", rows=rows) == server
 
 
 def test_lists_of_ivf_follow_from_the_rows_of_a_segment():
@@ -98,8 +107,11 @@ def test_lists_of_ivf_follow_from_the_rows_of_a_segment():
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"index_type": "ANNOY"}, "must be one of FLAT, HNSW, IVF_SQ8, DISKANN, got 'ANNOY'"),
+        ({"index_type": "ANNOY"}, "must be one of FLAT, IVF_FLAT, IVF_SQ8, HNSW.* got 'ANNOY'"),
+        ({"index_type": "IVF_PQ"}, "must be one of FLAT, .* got 'IVF_PQ'"),
         ({"index_type": "DISKANN"}, r"Milvus Lite has no DISKANN index .*: use a server"),
+        ({"index_type": "IVF_RABITQ"}, r"Milvus Lite has no IVF_RABITQ index .*: use a server"),
+        ({"index_type": "INT8_VECTOR"}, "'INT8_VECTOR' is the type of a field, not an index"),
         ({"rows": 0}, "rows must be an integer of at least 1, got 0"),
         ({"rows": 1e6}, "rows must be an integer of at least 1"),
     ],
@@ -108,6 +120,114 @@ def test_what_is_no_index_is_refused(arguments, error):
     with pytest.raises(ValueError, match=error):
         choose_index("./milvus.db", **arguments)
     assert choose_index("http://localhost:19530", "DISKANN") == "DISKANN"
+
+
+def make(uri, index_type, rows=300, params=None):
+    """Fill a collection of 8 dimensions as another program would, and close the database."""
+    client = MilvusClient(uri=uri)
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=8)
+    indexes = client.prepare_index_params()
+    indexes.add_index("vector", index_type=index_type, metric_type="IP", params=params or {})
+    client.create_collection("docs", schema=schema, index_params=indexes)
+    vectors = np.random.default_rng(0).standard_normal((rows, 8)).astype(np.float32)
+    client.insert("docs", [{"id": i, "vector": vector} for i, vector in enumerate(vectors)])
+    client.close()
+    server_manager_instance.release_server(uri)
+    return vectors
+
+
+@pytest.mark.parametrize("index_type", ["IVF_PQ", "DISKANN", "SCANN", "GPU_CAGRA", "IVF_RABITQ"])
+def test_an_index_that_milvus_lite_cannot_load_is_rebuilt(uri, index_type):
+    """It creates them, and fails once it is opened again."""
+    vectors = make(uri, index_type)
+    error = rf"has the index {index_type}, which Milvus Lite cannot load .*rebuild_index\("
+    with pytest.raises(ValueError, match=error):
+        check_collection(uri, "docs", dimensions=8)
+    assert rebuild_index(uri, "docs") == "FLAT"
+    assert check_collection(uri, "docs", dimensions=8) == Found("FLAT", False)
+    nearest = int(np.argmax(vectors @ vectors[7]))
+    assert search(uri, vectors[7], {})[0] == nearest
+
+
+def test_a_damaged_index_is_rebuilt(uri):
+    vectors = make(uri, "HNSW")
+    check_collection(uri, "docs", dimensions=8)  # builds it
+    server_manager_instance.release_server(uri)
+    (file,) = Path(uri).rglob("*.idx")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"cannot load the index of collection 'docs' .*rebuild_i"):
+        check_collection(uri, "docs", dimensions=8)
+    assert rebuild_index(uri, "docs", index_type="HNSW") == "HNSW"
+    assert len(search(uri, vectors[0], {"ef": 100})) == 10
+
+
+@pytest.mark.parametrize("index_type", ["HNSW", "HNSW_SQ", "AUTOINDEX"])
+def test_an_index_that_can_lose_passages_on_milvus_lite_is_warned_of(uri, index_type, caplog):
+    make(uri, index_type, rows=5)
+    assert check_collection(uri, "docs", dimensions=8) == Found(index_type, False)
+    assert f"'docs' has the index {index_type}, whose search on Milvus Lite can lo" in caplog.text
+    assert f"rebuild_index({uri!r}, 'docs')" in caplog.text
+    caplog.clear()
+    rebuild_index(uri, "docs")
+    check_collection(uri, "docs", dimensions=8)
+    assert "rebuild_index" not in caplog.text
+
+
+def test_a_flat_collection_that_has_grown_is_told_of_a_faster_index(uri, caplog, monkeypatch):
+    vectors = make(uri, "FLAT")
+    check_collection(uri, "docs", dimensions=8)
+    assert "rebuild_index" not in caplog.text
+    monkeypatch.setattr("qwen3_core.milvus.collection.SLOW_ROWS", 299)
+    monkeypatch.setattr("qwen3_core.milvus.index.FLAT_ROWS", 299)
+    check_collection(uri, "docs", dimensions=8)
+    assert "has grown to 300 rows with the index FLAT" in caplog.text
+    assert rebuild_index(uri, "docs") == "IVF_FLAT"
+    exact = np.argsort(-(vectors @ vectors[7]))[:10].tolist()
+    # One list, so all is seen whatever is asked: Milvus Lite was told, and does not take its 128.
+    assert search(uri, vectors[7], {"nprobe": 1}) == exact
+
+
+def test_another_index_than_the_collections_is_refused(uri):
+    make(uri, "FLAT", rows=5)
+    assert check_collection(uri, "docs", dimensions=8, index_type="FLAT")
+    error = r"has the index FLAT, but index_type='HNSW' was asked for: .*index_type='HNSW'\)"
+    with pytest.raises(ValueError, match=error):
+        check_collection(uri, "docs", dimensions=8, index_type="HNSW")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"collection_name": "typo"}, "there is no collection 'typo'"),
+        ({"vector_field": "embedding"}, "has the vector fields vector: .* got 'embedding'"),
+        ({"index_type": "SCANN"}, "index_type must be one of .* got 'SCANN'"),
+        ({"uri": "milvus"}, "uri='milvus' is neither an address"),
+    ],
+)
+def test_what_rebuild_index_refuses(uri, arguments, error):
+    make(uri, "HNSW", rows=5)
+    with pytest.raises(ValueError, match=error):
+        rebuild_index(**{"uri": uri, "collection_name": "docs"} | arguments)
+    assert check_collection(uri, "docs", dimensions=8) == Found("HNSW", False)
+
+
+def test_a_collection_without_an_index_is_given_one(uri):
+    vectors = make(uri, "HNSW")
+    client = MilvusClient(uri=uri)
+    client.release_collection("docs")
+    client.drop_index("docs", "vector")
+    client.close()
+    assert rebuild_index(uri, "docs", metric="COSINE", index_type="IVF_SQ8") == "IVF_SQ8"
+    assert search(uri, vectors[3], {"nprobe": 1})[0] == 3
+
+
+def search(uri, vector, params):
+    client = MilvusClient(uri=uri)
+    (hits,) = client.search("docs", [vector], limit=10, search_params={"params": params})
+    client.close()
+    return [hit["id"] for hit in hits]
 
 
 def test_other_kind_of_ids(uri, collection):

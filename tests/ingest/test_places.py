@@ -51,6 +51,36 @@ def test_each_source_finds_the_row(framework, ingest, uri, copies):
         assert len(found) == 1
 
 
+def test_the_frameworks_own_filters_find_each_source(framework, ingest, uri, copies):
+    ingest(framework)
+    if framework == "langchain":
+        from langchain_milvus import Milvus
+
+        from langchain_qwen3 import Qwen3Embeddings, milvus_kwargs
+
+        embeddings = Qwen3Embeddings(model="tiny")
+        langchain = Milvus(**milvus_kwargs(embeddings, uri=uri, collection_name="handbook"))
+        found = langchain.similarity_search("?", k=9, expr='json_contains(sources, "b.md")')
+        texts = [document.page_content for document in found]
+    else:
+        from llama_index.core import VectorStoreIndex
+        from llama_index.core.vector_stores import FilterOperator, MetadataFilter, MetadataFilters
+        from llama_index.vector_stores.milvus import MilvusVectorStore
+
+        import llama_index_qwen3 as ours
+
+        model = ours.Qwen3Embedding(model="tiny")
+        arguments = ours.milvus_kwargs(
+            model, uri=uri, collection_name="handbook", use_async_client=False
+        )
+        store = MilvusVectorStore(**arguments)
+        index = VectorStoreIndex.from_vector_store(store, embed_model=model)
+        only = MetadataFilter(key="sources", value="b.md", operator=FilterOperator.CONTAINS)
+        retriever = index.as_retriever(similarity_top_k=9, filters=MetadataFilters(filters=[only]))
+        texts = [node.text for node in retriever.retrieve("?")]
+    assert texts == [f"# A\n\n{LICENCE}"]
+
+
 def test_a_place_more_or_less_keeps_the_others(framework, ingest, rows, copies, capsys):
     (copies / "b.md").unlink()
     (copies / "c.md").unlink()

@@ -13,6 +13,7 @@ from langchain_classic.retrievers import (
 )
 from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.stores import InMemoryStore
@@ -332,6 +333,20 @@ async def test_a_config_narrows_a_chain_that_is_built(retriever, func):
     wrong = {"configurable": {"search_kwargs": {"exp": ONLY}}}
     with pytest.raises(ValidationError, match="exp= would not reach the search"):
         await call(chain, func, QUESTION, wrong)
+
+
+@pytest.mark.parametrize("name", ["expr", "filter", "search_kwargs"])
+@pytest.mark.parametrize("func", FUNCS)
+async def test_a_filter_in_the_chains_input_is_refused(retriever, name, func):
+    with pytest.raises(ValueError, match=f"the input's '{name}' would reach neither the search"):
+        await call(chain_of(retriever), func, {"question": QUESTION, name: ONLY})
+
+
+def test_an_input_that_the_prompt_reads_may_have_a_filters_name(retriever):
+    prompt = ChatPromptTemplate.from_template("{context} {question} {filter}")
+    llm = FakeListChatModel(responses=["In May [1]."])
+    chain = create_rag_chain(retriever, llm, prompt=prompt)
+    assert chain.invoke({"question": QUESTION, "filter": "short"})["answer"] == "In May [1]."
 
 
 def test_a_config_narrows_an_agents_tool(retriever):

@@ -52,15 +52,15 @@ def new(embeddings, tmp_path):
 def test_the_arguments(tmp_path):
     embeddings = Qwen3Embeddings(model="no/such-model", dimensions=64)  # and nothing is loaded
     path = tmp_path / "a.db"
-    assert milvus_kwargs(embeddings, uri=path, collection_name="docs", k=300) == {
+    assert milvus_kwargs(embeddings, uri=path, collection_name="docs", k=300, rows=20_000) == {
         "connection_args": {"uri": str(path)},
         "collection_name": "docs",
         "index_params": {
-            "index_type": "HNSW",
+            "index_type": "IVF_FLAT",
             "metric_type": "IP",
-            "params": {"M": 16, "efConstruction": 200},
+            "params": {"params": {"nlist": 1}},  # Milvus Lite reads them there
         },
-        "search_params": {"metric_type": "IP", "params": {"ef": 600}},
+        "search_params": {"metric_type": "IP", "params": {"nprobe": 600}},
         "consistency_level": "Strong",
         "collection_properties": collection_properties(embeddings.embedder.fingerprint),
         "enable_dynamic_field": True,
@@ -72,7 +72,7 @@ def test_the_arguments(tmp_path):
 @pytest.mark.parametrize("k", [1, 10, 100, 1000])
 def test_a_search_for_k_is_within_ef(embeddings, tmp_path, k):
     # A server refuses a search with ef below k; Milvus Lite does not.
-    found = milvus_kwargs(embeddings, uri=tmp_path / "a.db", k=k)
+    found = milvus_kwargs(embeddings, uri=tmp_path / "a.db", k=k, index_type="HNSW")
     assert found["search_params"]["params"]["ef"] >= k
 
 
@@ -95,6 +95,7 @@ def test_the_token_is_for_the_connection(embeddings, monkeypatch):
         "auto_id": None,
         "fingerprint": embeddings.embedder.fingerprint,
         "analyzer": None,
+        "index_type": None,
         "token": "user:secret",
         "db_name": None,
     }

@@ -134,7 +134,7 @@ async def test_a_search_that_finds_nothing_is_told_once(embeddings, reranker, ca
         for _ in range(2):
             await call(retriever, func, QUESTION)
     (message,) = caplog.messages
-    assert message.startswith("InMemoryVectorStore returned no candidates: it is empty;")
+    assert message.startswith("InMemoryVectorStore returned no candidates: is it empty? Were")
 
 
 @pytest.mark.parametrize("as_retriever", [False, True])

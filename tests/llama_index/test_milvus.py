@@ -20,14 +20,15 @@ QUERY = "How is data stored in Milvus?"
 
 
 def test_the_arguments(tmp_path, embed_model):
-    assert milvus_kwargs(embed_model, uri=tmp_path / "x.db", k=200) == {
+    assert milvus_kwargs(embed_model, uri=tmp_path / "x.db", k=200, rows=20_000) == {
         "uri": str(tmp_path / "x.db"),
         "token": "",
         "collection_name": "qwen3",
         "dim": 256,
         "similarity_metric": "IP",
-        "index_config": {"index_type": "HNSW", "metric_type": "IP", "M": 16, "efConstruction": 200},
-        "search_config": {"ef": 400},
+        # Milvus Lite reads parameters within "params".
+        "index_config": {"index_type": "IVF_FLAT", "metric_type": "IP", "params": {"nlist": 1}},
+        "search_config": {"nprobe": 400},
         "consistency_level": "Strong",
         "collection_properties": collection_properties(embed_model.fingerprint),
         "upsert_mode": True,
@@ -39,7 +40,7 @@ def test_the_arguments(tmp_path, embed_model):
 def test_the_collection_is_made_as_asked(tmp_path, embed_model):
     store = open_store(tmp_path / "x.db", embed_model, metric="COSINE")
     index = store.client.describe_index("qwen3", "embedding")
-    assert (index["index_type"], index["metric_type"]) == ("HNSW", "COSINE")
+    assert (index["index_type"], index["metric_type"]) == ("FLAT", "COSINE")
     collection = store.client.describe_collection("qwen3")
     assert collection["consistency_level_name"] == "Strong"
     (vector,) = (f for f in collection["fields"] if f["name"] == "embedding")

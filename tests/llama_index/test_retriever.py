@@ -356,7 +356,9 @@ def test_a_chat_over_the_engine_cites(memory, reranker, llm, server):
 def test_callbacks_see_both_stages(embed_model, reranker):
     debug = LlamaDebugHandler(print_trace_on_end=False)
     index = VectorStoreIndex(
-        text_nodes(), embed_model=embed_model, callback_manager=CallbackManager([debug])
+        text_nodes(),
+        embed_model=embed_model.model_copy(),  # LlamaIndex gives it the callback manager
+        callback_manager=CallbackManager([debug]),
     )
     before = reranker.callback_manager
     Qwen3TwoStageRetriever(index, reranker=reranker).retrieve(QUERY)

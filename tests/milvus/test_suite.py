@@ -51,7 +51,7 @@ def test_a_hundred_are_found_best_first(open_store):
 
 def test_a_hundred_of_a_built_index_are_found_with_ef_for_them(open_store, request):
     """What a server holds of fresh rows it compares one by one; only then is HNSW asked."""
-    store = open_store(dimensions=32)
+    store = open_store(dimensions=32, index_type="HNSW")
     store.add({f"id-{i}": f"This is filler number {i}." for i in range(3000)} | {"a": ANSWER})
     store.client.flush(_name(store))
     if "lite" not in request.node.name:

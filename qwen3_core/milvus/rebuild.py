@@ -1,0 +1,103 @@
+"""Another index for a collection that exists, or the same one made anew."""
+
+from pathlib import Path
+from typing import Any
+
+from qwen3_core.milvus.collection import check_uri, connect
+from qwen3_core.milvus.index import IndexType, Metric, choose_index, index_params, is_lite
+
+
+def rebuild_index(
+    uri: str | Path,
+    collection_name: str,
+    *,
+    index_type: IndexType | None = None,
+    vector_field: str | None = None,
+    metric: Metric | None = None,
+    token: str | None = None,
+    db_name: str | None = None,
+) -> str:
+    """Drop the index of a collection's vectors, make it anew and load the collection.
+
+    No text is embedded: the index is made from the vectors that the collection holds, all of them,
+    also those that a search no longer found. Until it is done, searches fail. Stores that are open
+    keep the search parameters of the old index: open them again.
+
+    Example:
+        ```python
+        rebuild_index("./milvus.db", "qwen3")  # the index that suits its size
+        rebuild_index("http://localhost:19530", "qwen3", index_type="HNSW")
+        ```
+
+    Args:
+        uri: As of `milvus_kwargs`.
+        collection_name: A collection that exists.
+        index_type: The index; None chooses by the rows that the collection holds.
+        vector_field: The field of its vectors; needed only where it has several.
+        metric: The metric; None keeps that of the present index, or is "IP" if there is none.
+        token: "user:password" or an API key, where the server wants one.
+        db_name: The database within Milvus; None: the default one.
+
+    Returns:
+        The index that it has now.
+
+    Raises:
+        TypeError: If `uri` is neither a string nor a path.
+        ValueError: If there is no such collection, field or index, or the Milvus Lite database
+            cannot be opened.
+        pymilvus.exceptions.MilvusException: If Milvus fails. If it was after the drop, the
+            collection has no index: call again.
+    """
+    uri = check_uri(uri)
+    choose_index(uri, index_type)
+    client = connect(uri, token, db_name)
+    try:
+        if not client.has_collection(collection_name):
+            msg = f"there is no collection {collection_name!r} at {uri!r}, so no index to rebuild"
+            raise ValueError(msg)
+        field = _vector_field(client, collection_name, vector_field)
+        names = client.list_indexes(collection_name, field_name=field["name"])
+        for name in names:
+            metric = metric or client.describe_index(collection_name, name)["metric_type"]
+        rows = int(client.get_collection_stats(collection_name)["row_count"])
+        chosen = choose_index(uri, index_type, max(rows, 1))
+        dimensions = int(field["params"]["dim"])
+        params = index_params(
+            metric or "IP", chosen, rows=max(rows, 1), dimensions=dimensions, lite=is_lite(uri)
+        )
+        indexes = client.prepare_index_params()
+        indexes.add_index(field["name"], index_name=names[0] if names else "", **params)
+        client.release_collection(collection_name)
+        for name in names:
+            client.drop_index(collection_name, name)
+        _create(client, collection_name, indexes)
+        client.load_collection(collection_name)
+    finally:
+        client.close()
+    return chosen
+
+
+def _create(client: Any, collection_name: str, indexes: Any) -> None:
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        client.create_index(collection_name, indexes)
+    except MilvusException as error:
+        # Milvus Lite builds it within the call. If that takes minutes the client repeats the call,
+        # which is refused; loading then waits for the first.
+        if "index already exists" not in str(error):
+            raise
+
+
+def _vector_field(client: Any, collection_name: str, name: str | None) -> dict[str, Any]:
+    fields = client.describe_collection(collection_name)["fields"]
+    found = {f["name"]: f for f in fields if "dim" in f.get("params", {})}
+    if name is not None and name in found:
+        return dict(found[name])
+    if name is not None or len(found) != 1:
+        msg = (
+            f"collection {collection_name!r} has the vector fields {', '.join(found) or '(none)'}: "
+            f"vector_field must be one of them, got {name!r}"
+        )
+        raise ValueError(msg)
+    return dict(*found.values())
