@@ -7,7 +7,7 @@ that begins within a table has the table's header before it.
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -185,28 +185,23 @@ def _groups(section: Section) -> Iterator[_Group]:
     ends = [block.start for block in section.blocks[1:]] + [len(section.text)]
     path: list[tuple[int, str]] = []
     found: list[_Group] = []
-    bare: list[Block] = []
     blocks: list[Block] = []  # of the part that is open
     for block, end in zip(section.blocks, ends, strict=True):
-        blank = not section.text[block.start : end].strip()
+        has_words = bool(found) and found[-1].blocks is blocks
         if block.level:
-            if len(blocks) > len(bare):
-                blocks, bare = [], []
+            if has_words:
+                blocks = []
             path = [each for each in path if each[0] < block.level] + [(block.level, block.heading)]
-            bare.append(block)
-            blocks.append(block)
-        elif len(blocks) == len(bare) and not blank:
-            blocks.append(block)
-            headings = [heading for _, heading in path]
-            found.append(_Group(blocks, end, headings, block.start))
-        else:
-            if not blank or blocks:
-                blocks.append(block)
-            if found and found[-1].blocks is blocks:
-                found[-1] = _Group(blocks, end, found[-1].headings, found[-1].body)
+        blocks.append(block)
+        if block.level:
+            continue
+        if has_words:
+            found[-1] = replace(found[-1], end=end)
+        elif section.text[block.start : end].strip():
+            found.append(_Group(blocks, end, [heading for _, heading in path], block.start))
     if found and found[-1].blocks is not blocks:
         last = found[-1]
-        found[-1] = _Group([*last.blocks, *blocks], len(section.text), last.headings, last.body)
+        found[-1] = replace(last, blocks=[*last.blocks, *blocks], end=len(section.text))
     yield from found
 
 

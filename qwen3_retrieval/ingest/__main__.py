@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         '"user:password" or API key of the Milvus server; default: $MILVUS_TOKEN',
         default=os.environ.get("MILVUS_TOKEN") or None,
     )
+    add("--db-name", "Milvus database, which must exist; default: Milvus's own", metavar="NAME")
     add("--collection", "Milvus collection, made if need be")
     add(
         "--index-type",

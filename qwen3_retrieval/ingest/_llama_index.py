@@ -57,6 +57,7 @@ class IngestFramework:
             self._embed_model,
             uri=self._settings.uri,
             token=self._settings.token,
+            db_name=self._settings.db_name,
             collection_name=self._settings.collection,
             index_type=self._settings.index_type,
             use_async_client=False,

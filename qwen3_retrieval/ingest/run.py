@@ -143,7 +143,7 @@ class Ingest:
             )
         )
         self._journal = Journal(
-            settings.journal or default_path(settings.uri, settings.collection), self._corpus.name
+            settings.journal or default_path(settings.uri, _full_name(settings)), self._corpus.name
         )
         self._client: Any = None
         self._held = Holdings()
@@ -200,7 +200,7 @@ class Ingest:
         from pymilvus.exceptions import MilvusException
 
         try:
-            return connect(self._uri, self.settings.token)
+            return connect(self._uri, self.settings.token, self.settings.db_name)
         except MilvusException as error:
             msg = (
                 f"no Milvus answers at --uri {self._uri!r} ({error.message}): is the server up, "
@@ -480,3 +480,8 @@ def _shown(file: SourceFile) -> str:
 
 def _text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _full_name(settings: Settings) -> str:
+    """The collection's name, with its database's: each has a journal of its own."""
+    return f"{settings.db_name}.{settings.collection}" if settings.db_name else settings.collection

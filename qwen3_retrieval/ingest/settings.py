@@ -19,6 +19,7 @@ class Settings:
     index_type: IndexType | None = None
     name: str | None = None
     token: str | None = field(default=None, repr=False)  # a secret
+    db_name: str | None = None
     model: str = DEFAULT_EMBEDDING_MODEL
     base_url: str | None = None
     device: str = "auto"

@@ -52,6 +52,19 @@ def test_every_text_becomes_a_row(framework, ingest, rows, capsys):
     assert tokens > 6 * 3
 
 
+def test_a_database_of_its_own(framework, ingest, uri, capsys):
+    assert ingest(framework, "--db-name", "tenant") != 0
+    assert "there is no database 'tenant'" in capsys.readouterr().err
+    MilvusClient(uri).create_database("tenant")
+    assert ingest(framework, "--db-name", "tenant") == 0
+    (found,) = MilvusClient(uri, db_name="tenant").query("handbook", output_fields=["count(*)"])
+    assert found["count(*)"] == 6
+    assert not MilvusClient(uri).has_collection("handbook")
+    assert ingest(framework) == 0  # all anew, since the journal is another
+    (found,) = MilvusClient(uri).query("handbook", output_fields=["count(*)"])
+    assert found["count(*)"] == 6
+
+
 def test_vectors_are_those_of_the_text_alone(framework, ingest, rows):
     ingest(framework, "--dtype", "float32", "--dimensions", "64")
     found = list(rows(framework).values())

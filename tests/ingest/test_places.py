@@ -70,8 +70,10 @@ def test_the_frameworks_own_filters_find_each_source(framework, ingest, uri, cop
         import llama_index_qwen3 as ours
 
         model = ours.Qwen3Embedding(model="tiny")
-        arguments = ours.milvus_kwargs(model, uri=uri, collection_name="handbook")
-        store = MilvusVectorStore(**arguments, use_async_client=False)
+        arguments = ours.milvus_kwargs(
+            model, uri=uri, collection_name="handbook", use_async_client=False
+        )
+        store = MilvusVectorStore(**arguments)
         index = VectorStoreIndex.from_vector_store(store, embed_model=model)
         only = MetadataFilter(key="sources", value="b.md", operator=FilterOperator.CONTAINS)
         retriever = index.as_retriever(similarity_top_k=9, filters=MetadataFilters(filters=[only]))

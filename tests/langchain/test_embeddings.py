@@ -86,22 +86,21 @@ async def test_async_equals_sync(embeddings, method, argument):
 
 
 @pytest.mark.parametrize(
-    ("method", "core_method", "argument"),
-    [("aembed_documents", "embed_documents", TEXTS), ("aembed_query", "embed_queries", QUESTION)],
+    ("method", "argument"), [("aembed_documents", TEXTS), ("aembed_query", QUESTION)]
 )
-async def test_async_leaves_the_event_loop_free(
-    embeddings, monkeypatch, method, core_method, argument
-):
-    loop_ran = threading.Event()
-    original = getattr(Embedder, core_method)
+async def test_async_leaves_the_event_loop_free(embeddings, monkeypatch, method, argument):
+    begun, loop_ran = threading.Event(), threading.Event()
+    encoder = embeddings.embedder.engine.encoder
+    run = encoder.run
 
-    def wait_for_loop(self, *args, **kwargs):
-        assert loop_ran.wait(timeout=10), "the event loop stood still"
-        return original(self, *args, **kwargs)
+    def wait_for_loop(pack):
+        begun.set()
+        assert loop_ran.wait(timeout=30), "the event loop stood still"
+        return run(pack)
 
-    monkeypatch.setattr(Embedder, core_method, wait_for_loop)
+    monkeypatch.setattr(encoder, "run", wait_for_loop)
     task = asyncio.create_task(getattr(embeddings, method)(argument))
-    await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(begun.wait, 30)
     loop_ran.set()
     assert await task
 

@@ -18,7 +18,6 @@ from langchain_text_splitters import CharacterTextSplitter
 from pydantic import ValidationError
 
 from langchain_qwen3 import Qwen3CrossEncoder, Qwen3Reranker
-from qwen3_core import Reranker
 from tests.conftest import TINY
 from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS, call
 
@@ -191,16 +190,18 @@ async def test_it_nests_in_the_run_that_calls_it(reranker, documents, runs):
 
 
 async def test_async_leaves_the_event_loop_free(reranker, documents, monkeypatch):
-    loop_ran = threading.Event()
-    original = Reranker.rerank
+    begun, loop_ran = threading.Event(), threading.Event()
+    encoder = reranker.reranker.engine.encoder
+    run = encoder.run
 
-    def wait_for_loop(self, *args, **kwargs):
-        assert loop_ran.wait(timeout=10), "the event loop stood still"
-        return original(self, *args, **kwargs)
+    def wait_for_loop(pack):
+        begun.set()
+        assert loop_ran.wait(timeout=30), "the event loop stood still"
+        return run(pack)
 
-    monkeypatch.setattr(Reranker, "rerank", wait_for_loop)
+    monkeypatch.setattr(encoder, "run", wait_for_loop)
     task = asyncio.create_task(reranker.acompress_documents(documents, QUESTION))
-    await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(begun.wait, 30)
     loop_ran.set()
     assert len(await task) == len(documents)
 
