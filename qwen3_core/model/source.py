@@ -192,6 +192,12 @@ def what_to_give(kind: Kind) -> str:
     )
 
 
+def sentence(error: object) -> str:
+    """An error's text with a full stop, for a message that goes on."""
+    text = str(error)
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
 def foreign_weights(files: Source, *, adapter: bool = False) -> str | None:
     """Why weights are not read, if all there are come in another format; else None.
 
