@@ -1,7 +1,7 @@
-"""What embedders and rerankers can be asked for, wherever the model runs.
+"""Base classes and public methods of embedders and rerankers, wherever the model runs.
 
 The model runs in this process (`qwen3_core.embedder`, `qwen3_core.reranker`) or on a server
-(`qwen3_core.remote`). Both check their input here, and differ in how they get the answer.
+(`qwen3_core.remote`). Both check their input here. They differ in how they compute the result.
 """
 
 import warnings
@@ -29,25 +29,25 @@ from qwen3_core.tokenizer import Qwen3Tokenizer, TruncationWarning
 T = TypeVar("T")
 
 Call = Coroutine[Any, Any, T]
-"""A call that is ready to run: `_run` runs it for a thread, `_arun` in an event loop."""
+"""A call that is ready to run: `_run` blocks a thread for it, `_arun` awaits it."""
 
 
 WARM_UP = "warm up"
-"""What `warm_up` asks."""
+"""The text that `warm_up` computes."""
 
 
 class TextModel(ABC):
-    """What embedders and rerankers share: an instruction, a token limit, and how calls run."""
+    """Base of embedders and rerankers: an instruction, a token limit, and how calls run."""
 
     _given: str | None
-    """The instruction given for all calls, as a sentence."""
+    """The instruction for all calls, as a sentence; None for the default."""
 
     _warned = False
-    """Whether the warning of cut texts was given."""
+    """Whether the truncation warning was issued."""
 
     @property
     def instruction(self) -> str:
-        """The sentence given, else the published default."""
+        """The instruction given, as a sentence; by default the published one."""
         return resolve_instruction(self._given)
 
     @property
@@ -57,7 +57,7 @@ class TextModel(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the model; the next call gets hold of it again."""
+        """Release the model; the next call opens it again."""
 
     def __enter__(self) -> Self:
         return self
@@ -66,10 +66,10 @@ class TextModel(ABC):
         self.close()
 
     def warm_up(self) -> None:
-        """Answer one short text, so that no caller waits for the model to load.
+        """Compute one short text, so that no caller waits for the model to load.
 
-        A model in this process is loaded, and computes once. A server is looked at and checked.
-        Errors as in a first call.
+        A model in this process is loaded and run once. A server is queried and checked. Raises the
+        errors of a first call.
         """
         self._run(self._trial())
 
@@ -82,9 +82,9 @@ class TextModel(ABC):
         """A call with one short text."""
 
     def count_tokens(self, texts: Iterable[str]) -> list[int]:
-        """The tokens of each text alone, whole: neither prompt nor end-of-text token counts.
+        """Count the tokens of each whole text, without prompt and end-of-text token.
 
-        It needs the tokenizer, and loads no weights.
+        This loads the tokenizer, and no weights.
 
         Raises:
             TypeError: If a text is not a string.
@@ -107,18 +107,18 @@ class TextModel(ABC):
         """Run a call without blocking the event loop."""
 
     def _task(self, instruction: str | None) -> str | None:
-        """The instruction given for one call or for all; None if none was."""
+        """The instruction of this call, else of all calls; None for the default."""
         return self._given if instruction is None else resolve_instruction(instruction)
 
     def _warn_cut(self, message: str) -> None:
-        """Warn, once per component, that a text is longer than what is read of it."""
+        """Warn, once per component, that a text was truncated."""
         if not self._warned:
             self._warned = True
             warnings.warn(f"{message} (Said once.)", TruncationWarning, stacklevel=2)
 
 
 class BaseEmbedder(TextModel):
-    """Turns queries, behind an instruction, and documents, without one, into unit vectors."""
+    """Embeds queries, with an instruction, and documents, without one, as unit vectors."""
 
     @property
     @abstractmethod
@@ -128,14 +128,14 @@ class BaseEmbedder(TextModel):
     @property
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
-        """What the vectors of documents are made with; for it nothing is loaded but `dimensions`.
+        """Model and settings that produce the document vectors; loads no more than `dimensions`.
 
-        Its `max_length` is the one asked for, also where the model has fewer positions.
+        Its `max_length` is the requested one, even where the model has fewer positions.
         """
 
     @abstractmethod
     def _documents(self, texts: list[str], show_progress: bool, first: int = 0) -> Call[np.ndarray]:
-        """Embed documents; `first` is the position of the first one, for a warning."""
+        """Embed documents; `first` is the position of the first one, used in warnings."""
 
     def _trial(self) -> Call[np.ndarray]:
         return self._queries([WARM_UP], self._given, False)
@@ -146,10 +146,10 @@ class BaseEmbedder(TextModel):
     ) -> Call[np.ndarray]: ...
 
     def embed_documents(self, texts: Iterable[str], *, show_progress: bool = False) -> np.ndarray:
-        """Vectors of documents, without instruction.
+        """Embed documents, without instruction.
 
         Args:
-            texts: The documents; an empty text is allowed and gets the vector of "no text".
+            texts: The documents; an empty text is embedded like any other.
             show_progress: Show a progress bar on stderr.
 
         Returns:
@@ -170,22 +170,22 @@ class BaseEmbedder(TextModel):
         return await self._arun(self._documents(documents, show_progress))
 
     def embed_stream(self, texts: Iterable[str], *, batch_size: int = 1024) -> Iterator[np.ndarray]:
-        """Vectors of documents that do not fit in memory, batch by batch in their order.
+        """Embed documents that do not fit in memory, in batches, in order.
 
-        The texts are taken as they are needed, and each batch is computed when it is asked for.
+        Texts are consumed lazily. Each batch is computed when it is requested.
 
         Args:
-            texts: The documents, from a generator for example.
-            batch_size: Texts of a batch; the last one may have fewer.
+            texts: The documents, such as a generator.
+            batch_size: Texts per batch; the last batch may have fewer.
 
         Yields:
             (batch_size, dimensions) float32, each row of length 1.
 
         Raises:
-            TypeError: If `texts` is a string or not iterable; when it is reached, for a text that
-                is not a string.
-            ValueError: If `batch_size` is not a positive integer; when it is reached, for a text
-                that holds a lone surrogate.
+            TypeError: If `texts` is a string or not iterable; during iteration, if a text is not a
+                string.
+            ValueError: If `batch_size` is not a positive integer; during iteration, if a text
+                contains a lone surrogate.
             TimeoutError: If a batch takes longer than `timeout`.
         """
         batches = _batches(texts, batch_size)
@@ -210,11 +210,11 @@ class BaseEmbedder(TextModel):
         instruction: str | None = None,
         show_progress: bool = False,
     ) -> np.ndarray:
-        """Vectors of queries, each behind the instruction.
+        """Embed queries, each with the instruction before it.
 
         Args:
-            queries: The queries, none of them blank.
-            instruction: Sentence or task name in place of the embedder's own and of the
+            queries: The queries; blank queries are refused.
+            instruction: Sentence or task name that replaces the embedder's own and the
                 checkpoint's prompt.
             show_progress: Show a progress bar on stderr.
 
@@ -223,8 +223,8 @@ class BaseEmbedder(TextModel):
 
         Raises:
             TypeError: If a query is not a string.
-            ValueError: If a query is blank or holds a lone surrogate, or the instruction leaves no
-                room for a query within `max_length`.
+            ValueError: If a query is blank or contains a lone surrogate, or the instruction leaves
+                no room for a query within `max_length`.
             TimeoutError: If it takes longer than `timeout`.
         """
         task, texts = self._check_queries(queries, instruction)
@@ -249,7 +249,7 @@ class BaseEmbedder(TextModel):
 
 
 class BaseReranker(TextModel):
-    """Scores documents by how well they meet a query."""
+    """Scores documents by their relevance to a query."""
 
     @abstractmethod
     def _score(
@@ -269,20 +269,20 @@ class BaseReranker(TextModel):
         instruction: str | None = None,
         show_progress: bool = False,
     ) -> list[Ranked]:
-        """Documents by relevance to the query, best first; equal ones keep their order.
+        """Rank documents by relevance to the query, best first; ties keep their order.
 
         Args:
             documents: The candidates' texts; an empty text is scored like any other.
-            query: What is asked; not blank.
-            top_n: Keep at most so many; None keeps all.
-            score_threshold: Then drop those whose score is below it.
-            instruction: Sentence or task name in place of the reranker's own.
+            query: The query; not blank.
+            top_n: The number of documents to keep; None keeps all.
+            score_threshold: Documents with a lower score are dropped after that.
+            instruction: Sentence or task name that replaces the reranker's own.
             show_progress: Show a progress bar on stderr.
 
         Raises:
-            TypeError: If query or a document is not a string.
-            ValueError: If the query is blank, an argument is out of range, or a text holds a lone
-                surrogate.
+            TypeError: If the query or a document is not a string.
+            ValueError: If the query is blank, an argument is out of range, or a text contains a
+                lone surrogate.
             TimeoutError: If it takes longer than `timeout`.
         """
         check_top_n(top_n)
@@ -319,7 +319,7 @@ class BaseReranker(TextModel):
     ) -> np.ndarray:
         """Log-odds of each document's relevance to one query: (n,) float32, in the given order.
 
-        Arguments and errors as in `rerank`.
+        Arguments and errors are those of `rerank`.
         """
         pairs = _pairs(documents, query)
         return self._run(self._score(pairs, self._task(instruction), show_progress))
@@ -333,7 +333,7 @@ class BaseReranker(TextModel):
     ) -> np.ndarray:
         """Log-odds of (query, document) pairs: (n,) float32, in the given order.
 
-        Pairs with the same query share its computation. Errors as in `rerank`.
+        Pairs with the same query share its computation. Errors are those of `rerank`.
         """
         task, checked = self._check_pairs(pairs, instruction)
         return self._run(self._score(checked, task, show_progress))
@@ -359,7 +359,7 @@ class BaseReranker(TextModel):
 
 
 def _batches(texts: Iterable[str], size: int) -> Iterator[tuple[int, list[str]]]:
-    """Texts in lists of `size`, each with the position of its first text; arguments are checked."""
+    """Split texts into lists of `size`, each with its first text's position; checks arguments."""
     if not is_count(size):
         msg = f"batch_size must be a positive integer, got {size!r}"
         raise ValueError(msg)
@@ -379,7 +379,7 @@ def _batches(texts: Iterable[str], size: int) -> Iterator[tuple[int, list[str]]]
 
 
 def _pairs(documents: Iterable[str], query: str) -> list[tuple[str, str]]:
-    """One query with each of its documents, checked."""
+    """The pairs of one query with its documents, after all checks."""
     check_order(documents, query)
     texts = check_texts(documents, "documents")
     query = check_query(query)
@@ -387,16 +387,16 @@ def _pairs(documents: Iterable[str], query: str) -> list[tuple[str, str]]:
 
 
 def normalised(vectors: np.ndarray, source: str, hint: str = "", first: int = 0) -> np.ndarray:
-    """Vectors scaled to length 1.
+    """Scale vectors to length 1.
 
     Args:
         vectors: (n, dimensions) float32.
-        source: Who returned them, for an error.
-        hint: What may be the cause, for an error.
-        first: Position of the first one's text, for an error.
+        source: The model or server that returned them, for the error message.
+        hint: A possible cause, for the error message.
+        first: Position of the first vector's text, for the error message.
 
     Raises:
-        FloatingPointError: If one has length 0 and so no direction, or holds NaN or infinity.
+        FloatingPointError: If a vector has length 0, or contains NaN or infinity.
     """
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))

@@ -1,4 +1,4 @@
-"""`Qwen3EmbedBatch`: embeds Arrow tables, for Ray Data's `map_batches` and its like."""
+"""`Qwen3EmbedBatch`: embeds Arrow tables, for Ray Data's `map_batches` and similar interfaces."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from qwen3_core.remote import Server
 
 _TEXT_ERRORS = (TypeError, ValueError, FloatingPointError)
-"""What a single text can be to blame for; a model or server that fails ends the job."""
+"""Errors that a single text can cause. Failures of the model or server end the job."""
 
 
 class Qwen3EmbedBatch:
     """Adds a column of document vectors to an Arrow table, and one of errors.
 
-    The object holds settings until its first call, which loads the model: one for each process that
-    calls it, so one for each actor of a pool. It can be pickled; the model and an `api_key` stay
-    behind (give workers `QWEN3_API_KEY` in their environment). Importing this needs no Ray.
+    The first call loads the model, once per process, so once per actor of a pool. The object can be
+    pickled. The pickle contains neither the model nor the `api_key`: set `QWEN3_API_KEY` in the
+    workers' environment. Importing this module does not need Ray.
 
     Example:
         ```python
         ray.data.read_parquet("chunks/").map_batches(
             Qwen3EmbedBatch,
             fn_constructor_kwargs={"model": "Qwen/Qwen3-Embedding-0.6B", "dimensions": 512},
-            batch_format="pyarrow",  # else the vectors are written as an extension type
+            batch_format="pyarrow",  # other formats write the vectors as an extension type
             batch_size=1024,
             compute=ray.data.ActorPoolStrategy(size=4),
             num_gpus=1,  # per actor; 0.5 lets two share one
@@ -57,23 +57,23 @@ class Qwen3EmbedBatch:
         pack_tokens: int | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Check the settings; nothing is loaded yet.
+        """Check the settings; loads nothing.
 
         Args:
-            model: As of `qwen3_core.Embedder`, like all that is not said here.
+            model: As in `qwen3_core.Embedder`, like every setting without a description here.
             text_column: Column of the documents' texts.
-            vector_column: Column to add, list<float32>; null where the text could not be embedded.
-            error_column: Column to add, string; null where it could.
+            vector_column: Column to add, list<float32>; null where the text was not embedded.
+            error_column: Column to add, string; null where the text was embedded.
             base_url: Address of a server that runs the model, such as "http://localhost:8000/v1".
-            api_key: Its key; not pickled.
-            server: Its kind and details, as of `RemoteEmbedder`.
+            api_key: The server's key; not pickled.
+            server: The server's kind and settings, as in `RemoteEmbedder`.
             revision: Branch, tag or commit on the hub.
-            device: "auto", "cpu", "cuda"; within a Ray actor "cuda" is the GPU that Ray gave it.
-            dtype: Of the weights.
+            device: "auto", "cpu", "cuda"; in a Ray actor "cuda" is the GPU that Ray assigned.
+            dtype: Dtype of the weights.
             max_length: Tokens read of one text.
             dimensions: Length of the vectors.
             pack_tokens: Token budget of one forward pass.
-            timeout: Seconds for one batch.
+            timeout: The most seconds that one batch may take.
 
         Raises:
             ValueError: If a setting is out of range, or two columns share a name.
@@ -97,7 +97,7 @@ class Qwen3EmbedBatch:
             "dtype": dtype,
             "max_length": max_length,
             "dimensions": dimensions,
-            "instruction": None,  # documents carry none
+            "instruction": None,  # documents have no instruction
             "pack_tokens": pack_tokens,
             "timeout": timeout,
         }
@@ -113,16 +113,16 @@ class Qwen3EmbedBatch:
         self._embedder = make_embedder(**self._settings)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """The table with the two columns at its end; all others pass through, in their order.
+        """Append the two columns to a table; all other columns are unchanged.
 
         Args:
-            batch: Has the text column, and neither of the other two.
+            batch: A table with the text column and neither of the other two.
 
         Raises:
             KeyError: If the text column is missing.
-            ValueError: If a column to add is there already.
+            ValueError: If a column to add exists already.
             OSError: If the model cannot be found or read.
-            ServerError: If the server fails for longer than it is retried.
+            ServerError: If the server still fails after all retries.
         """
         import pyarrow as pa
 
@@ -151,14 +151,14 @@ class Qwen3EmbedBatch:
         try:
             rows = self._embedder.embed_documents(list(texts.values()))
             vectors = _placed(batch.num_rows, dict(zip(texts, rows, strict=True)))
-        except _TEXT_ERRORS:  # one by one, to find the text that is to blame
+        except _TEXT_ERRORS:  # embed texts one by one to find the faulty ones
             for i, text in texts.items():
                 try:
                     vectors[i] = self._embedder.embed_documents([text])[0]
                 except _TEXT_ERRORS as error:
                     errors[i] = f"{type(error).__name__}: {error}"
             if all(errors[i] for i in texts):
-                # If not even this one works, a setting is to blame, such as dimensions beyond the
+                # If this text fails too, the cause is a setting, such as dimensions beyond the
                 # model's.
                 self._embedder.embed_documents(["Is it the texts?"])
         table = batch.append_column(
@@ -172,11 +172,11 @@ def _placed(count: int, found: dict[int, np.ndarray]) -> list[np.ndarray | None]
 
 
 def _values(column: Any) -> list[object]:
-    """The column's values; one that cannot be decoded is given as an error's text would be."""
+    """The column's values; strings that are not valid UTF-8 are returned as bytes."""
     values: list[object] = []
     for scalar in column:
         try:
             values.append(scalar.as_py())
-        except UnicodeDecodeError:  # Arrow's strings are UTF-8 only by promise
+        except UnicodeDecodeError:  # Arrow does not validate that its strings are UTF-8
             values.append(scalar.as_buffer().to_pybytes())
     return values

@@ -1,4 +1,4 @@
-"""Which passages an answer cites: one reading for both frameworks and the demo."""
+"""Finds the passages that an answer cites; used by both frameworks and the demo."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -30,8 +30,8 @@ CITATION: Final = re.compile(
     (?:†[^\[\]\u3010\u3011\n]{{0,200}})? \s{{0,3}} \\? {_CLOSE}""",
     _FLAGS,
 )
-"""A bracket that reads as a citation. A blank behind the opening bracket makes it none: that is how
-`qwen3_core.rag.fence` keeps a passage from citing."""
+"""A bracket that reads as a citation. A bracket that starts with a blank does not match:
+`qwen3_core.rag.fence` inserts one to keep passages from citing."""
 
 _ITEMS = re.compile(_ITEM, _FLAGS)
 
@@ -74,16 +74,16 @@ _INDEX = r"""\[(?:0|-\d+|[a-z][a-z0-9]{0,2}|[^\[\]\n]{0,20}:[^\[\]\n]{0,20}|(['"
 _INDEXED_BEFORE = re.compile(rf"\w{_CHAIN}{_INDEX}{_CHAIN}\Z")
 _INDEXED_AFTER = re.compile(rf"{_CHAIN}(?:{_INDEX}|\.[a-z_]|[ ]?[-+*/|&]?=)", re.VERBOSE)
 _LOOK = 120
-"""Characters around a bracket that are looked at."""
+"""Characters before and after a bracket that `_is_index` inspects."""
 
 
 class Citation(NamedTuple):
-    """Where an answer cites, and what.
+    """A citation in an answer.
 
     Attributes:
         begin: Position of the opening bracket.
-        end: Position behind the closing bracket.
-        numbers: The passages, each from 1 to their count, in order; not empty.
+        end: Position after the closing bracket.
+        numbers: The passages' numbers, from 1 to their count, in order; not empty.
     """
 
     begin: int
@@ -94,7 +94,7 @@ class Citation(NamedTuple):
 def cited(answer: object, count: int) -> list[int]:
     r"""Numbers of the passages that an answer cites, each once, in order of first mention.
 
-    A citation is a bracket that holds nothing but numbers of passages:
+    A citation is a bracket that contains only passage numbers:
 
     - brackets: `[1]`, and the CJK forms `［1］`, `【1】`, `〔1〕`, `〖1〗`; several may follow each
       other, `[1][2]`, and Markdown may escape them, `\[1\]`;
@@ -103,22 +103,22 @@ def cited(answer: object, count: int) -> list[int]:
     - digits of any script, `［１］`; footnotes, `[^1]`; a word for "passage" in a common language,
       `[Passage 1]`, `[Source: 1]`, `[doc1]`, `[段落1]`; and what follows a dagger, `【1†source】`.
 
-    These are no citations:
+    These are not citations:
 
-    - numbers that no passage has; of a range those that one has count;
-    - what stands in a leading block of thinking, `<think>...</think>`, also if it was not closed
-      (then nothing is cited) or not opened (the prompt's template may have done that);
+    - numbers that no passage has; in a range, only existing passages count;
+    - anything in a leading thinking block, `<think>...</think>`, also if it is not closed (then
+      nothing is cited) or not opened (the prompt's template may have opened it);
     - Markdown code, inline and fenced, and HTML's `<code>` and `<pre>`;
-    - indexing outside of marked code: a bracket directly behind what can only be a variable, such
-      as `x[1]`, `arr[0][1]`, `top_n[1]`, `self.rows[1]` or `f(x)[1]`. A citation directly behind an
-      ordinary word counts: `in storage[1]`;
-    - a bracket that begins with a blank, `[ 1]`, or holds anything else, `[1: a title]`, `[a]`;
+    - indexing outside of marked code: a bracket directly after something that can only be a
+      variable, such as `x[1]`, `arr[0][1]`, `top_n[1]`, `self.rows[1]` or `f(x)[1]`. A citation
+      directly after an ordinary word counts: `in storage[1]`;
+    - a bracket that begins with a blank, `[ 1]`, or contains anything else, `[1: a title]`, `[a]`;
     - numbers in parentheses, or raised ones without brackets.
 
     Args:
-        answer: The LLM's text. Of a structured answer (a pydantic model, a dict, a list) all
-            strings are read, in order, and under a key `citations` integers count too.
-        count: How many passages there were.
+        answer: The LLM's text. In a structured answer (a pydantic model, a dict, a list) all
+            strings are read, in order; under a key `citations`, integers count too.
+        count: The number of passages.
     """
     return list(dict.fromkeys(_numbers_in(answer, count)))
 
@@ -128,7 +128,7 @@ def find_citations(text: str, count: int) -> Iterator[Citation]:
 
     Args:
         text: The LLM's text.
-        count: How many passages there were.
+        count: The number of passages.
     """
     prose = _THINKING.sub(_blanked, text, count=1)
     prose = _CODE.sub(_blanked, prose)
@@ -139,7 +139,7 @@ def find_citations(text: str, count: int) -> Iterator[Citation]:
 
 
 def bracketed_numbers(found: re.Match[str], count: int) -> list[int]:
-    """The numbers from 1 to `count` that a match of `CITATION` holds."""
+    """The numbers from 1 to `count` in a match of `CITATION`."""
     numbers: list[int] = []
     for item in _ITEMS.finditer(found["numbers"]):
         ends = [int(digits) for digits in re.findall(r"\d+", item[0])]
@@ -168,12 +168,12 @@ def _numbers_in(answer: object, count: int, key: object = None) -> Iterator[int]
 
 
 def _blanked(found: re.Match[str]) -> str:
-    """As many characters as there were, of a kind that is neither a word nor a blank."""
+    """A replacement of the same length, in characters that are neither a word nor a blank."""
     return "\0" * len(found[0])
 
 
 def _is_index(text: str, found: re.Match[str]) -> bool:
-    """Whether the bracket is an index into a variable, by what stands directly around it."""
+    """Whether the bracket indexes a variable, judged by the text directly around it."""
     before = text[max(0, found.start() - _LOOK) : found.start()]
     if text[found.start()] != "[" or not before or before[-1].isspace():
         return False

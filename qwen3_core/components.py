@@ -1,4 +1,4 @@
-"""An embedder or a reranker from its settings, here or on a server, and what components pass on."""
+"""Builds embedders and rerankers, local or remote, from settings; mixins for the components."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from qwen3_core.settings import Dtype
 
 
 class Settings(TypedDict, total=False):
-    """Settings of both, as documented at the classes; what is left out has its default."""
+    """Settings of local and remote models; the classes document them. Missing keys are defaults."""
 
     base_url: str | None
     api_key: str | None
@@ -28,7 +28,7 @@ class Settings(TypedDict, total=False):
 
 
 def settings_of(component: Any) -> Settings:
-    """The settings that a framework's component has in fields of these names, its key as text."""
+    """Read the settings from a framework component's fields of the same names; the key as text."""
     found: Any = {name: getattr(component, name) for name in Settings.__annotations__}
     if found["api_key"] is not None:
         found["api_key"] = found["api_key"].get_secret_value()
@@ -39,10 +39,10 @@ def settings_of(component: Any) -> Settings:
 def make_embedder(
     model: str | Path, *, dimensions: int | None, **settings: Unpack[Settings]
 ) -> Embedder | RemoteEmbedder:
-    """An embedder that runs the model here, or with a `base_url` asks a server.
+    """Build an embedder: local, or remote with a `base_url`.
 
     Raises:
-        ValueError: If a setting is out of range, or is of no use where the model runs.
+        ValueError: If a setting is out of range, or does not apply where the model runs.
     """
     here, there = _divide(settings)
     if here is not None:
@@ -51,13 +51,13 @@ def make_embedder(
 
 
 def make_reranker(model: str | Path, **settings: Unpack[Settings]) -> Reranker | RemoteReranker:
-    """A reranker that runs the model here, or with a `base_url` asks a server; errors as above."""
+    """Build a reranker: local, or remote with a `base_url`; errors as in `make_embedder`."""
     here, there = _divide(settings)
     return RemoteReranker(model, **there) if here is None else Reranker(model, **here)
 
 
 def _divide(settings: Settings) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The settings for a model in this process, or None, and those for one on a server."""
+    """The settings for a local model, or None for a remote one, and those for a remote model."""
     every: dict[str, Any] = {**settings}
     remote = {name: every.pop(name, None) for name in ("base_url", "api_key", "server")}
     if remote["base_url"] is None:
@@ -79,7 +79,7 @@ def _divide(settings: Settings) -> tuple[dict[str, Any] | None, dict[str, Any]]:
 
 
 class EmbedderMethods:
-    """What both frameworks' embedding components pass on to their embedder."""
+    """Methods of both frameworks' embedding components that delegate to their embedder."""
 
     @property
     def embedder(self) -> Embedder | RemoteEmbedder:
@@ -95,9 +95,9 @@ class EmbedderMethods:
         await self.embedder.awarm_up()
 
     def count_tokens(self, texts: Iterable[str]) -> list[int]:
-        """The tokens of each text alone, whole: neither prompt nor end-of-text token counts.
+        """Count the tokens of each whole text, without prompt and end-of-text token.
 
-        It needs the tokenizer, and loads no weights.
+        This loads the tokenizer, and no weights.
 
         Raises:
             TypeError: If a text is not a string.
@@ -107,22 +107,22 @@ class EmbedderMethods:
         return self.embedder.count_tokens(texts)
 
     def embed_stream(self, texts: Iterable[str], *, batch_size: int = 1024) -> Iterator[np.ndarray]:
-        """Vectors of documents that do not fit in memory, batch by batch in their order.
+        """Embed documents that do not fit in memory, in batches, in order.
 
-        The texts are taken as they are needed, and each batch is computed when it is asked for.
+        Texts are consumed lazily. Each batch is computed when it is requested.
 
         Args:
-            texts: The documents, from a generator for example.
-            batch_size: Texts of a batch; the last one may have fewer.
+            texts: The documents, such as a generator.
+            batch_size: Texts per batch; the last batch may have fewer.
 
         Returns:
             An iterator over (batch_size, dimensions) float32, each row of length 1.
 
         Raises:
-            TypeError: If `texts` is a string or not iterable; when it is reached, for a text that
-                is not a string.
-            ValueError: If `batch_size` is not a positive integer; when it is reached, for a text
-                that holds a lone surrogate.
+            TypeError: If `texts` is a string or not iterable; during iteration, if a text is not a
+                string.
+            ValueError: If `batch_size` is not a positive integer; during iteration, if a text
+                contains a lone surrogate.
             TimeoutError: If a batch takes longer than `timeout`.
         """
         return self.embedder.embed_stream(texts, batch_size=batch_size)
@@ -135,7 +135,7 @@ class EmbedderMethods:
 
 
 class RerankerMethods:
-    """What both frameworks' reranking components pass on to their reranker."""
+    """Methods of both frameworks' reranking components that delegate to their reranker."""
 
     @property
     def reranker(self) -> Reranker | RemoteReranker:
@@ -151,5 +151,5 @@ class RerankerMethods:
         await self.reranker.awarm_up()
 
     def count_tokens(self, texts: Iterable[str]) -> list[int]:
-        """The tokens of each text alone, without the frame; as `Embedder.count_tokens`."""
+        """Count the tokens of each whole text, without the frame; see `Embedder.count_tokens`."""
         return self.reranker.count_tokens(texts)

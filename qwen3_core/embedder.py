@@ -1,4 +1,4 @@
-"""Vectors of queries and documents: encoder, slice, normalise."""
+"""Embeds queries and documents: encoder, slice, normalise."""
 
 import contextlib
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH, Dty
 class Embedder(LocalModel, BaseEmbedder):
     """A Qwen3 embedding model.
 
-    Queries carry an instruction, documents do not, unless the checkpoint says otherwise: its own
-    prompts (`config_sentence_transformers.json`) stand before queries and documents. A given
-    instruction takes the place of its query prompt. Vectors are the last token's hidden state,
-    passed through the checkpoint's Dense modules if it has any, cut to `dimensions`, then
-    normalised to length 1, so that inner product equals cosine.
+    Queries have an instruction, documents do not. If the checkpoint has its own prompts
+    (`config_sentence_transformers.json`), these come before queries and documents; an instruction
+    replaces the query prompt. Vectors are the last token's hidden state, passed through the
+    checkpoint's Dense modules if it has any, cut to `dimensions`, then normalised to length 1, so
+    that inner product equals cosine.
 
-    Safe to share between threads. The model is loaded at first use and shared by all components
-    that name the same one.
+    Thread-safe. The model is loaded at first use and shared by all components that name the same
+    one.
     """
 
     def __init__(
@@ -46,32 +46,31 @@ class Embedder(LocalModel, BaseEmbedder):
         pack_tokens: int | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Check the settings; nothing is loaded yet.
+        """Check the settings; loads nothing.
 
         Args:
             model: Hub name such as "Qwen/Qwen3-Embedding-0.6B", local folder, or "tiny".
             revision: Branch, tag or commit on the hub.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
-            dtype: "auto" (bfloat16 where the hardware has it, else float32), or by name; "int8"
-                for faster answers that are a little off, on CPUs with VNNI instructions.
-            max_length: Tokens read of one text, instruction included; default 8192, or what the
-                checkpoint says or has positions for if that is less.
-            dimensions: Length of the vectors, from 32 to the model's own (1024, 2560, 4096 at 0.6B,
-                4B, 8B); default the model's own.
-            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) put before queries;
-                default the checkpoint's own query prompt, else the published instruction.
+            dtype: "auto" (bfloat16 where the hardware supports it, else float32), or a name; "int8"
+                is faster and slightly less exact, on CPUs with VNNI instructions.
+            max_length: Tokens read of one text, instruction included; default 8192, or the
+                checkpoint's own limit or number of positions if that is less.
+            dimensions: Length of the vectors, from 32 to the model's own (1024, 2560, 4096 for
+                0.6B, 4B, 8B); default the model's own.
+            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) before queries; default
+                the checkpoint's own query prompt, else the published instruction.
             pack_tokens: Token budget of one forward pass; default by device.
-            timeout: Seconds that one call may take once the model is loaded, waiting behind other
-                callers included; None: as long as it takes. Loading it, or waiting while another
-                thread loads a model, does not count and has no limit.
+            timeout: Seconds that one call may take, including time in the queue; None: no limit.
+                Loading the model, or waiting while another thread loads one, does not count.
 
         Raises:
-            ValueError: If an argument is out of range. Whether the model exists, is of the right
-                kind and long enough shows when it is loaded.
+            ValueError: If an argument is out of range. The model itself is checked when it is
+                loaded: that it exists, its kind, and its number of positions.
         """
         self._dimensions = check_dimensions(dimensions)
-        self._told: str | None = None  # digest of the weights that `fingerprint` told of
-        self._checked: Path | None = None  # folder of the loaded weights, once compared with it
+        self._told: str | None = None  # digest of the weights that `fingerprint` reported
+        self._checked: Path | None = None  # folder of the loaded weights, after that comparison
         super().__init__(
             "embedding",
             model,
@@ -86,15 +85,15 @@ class Embedder(LocalModel, BaseEmbedder):
 
     @property
     def dimensions(self) -> int:
-        """Length of the vectors; loads the model if it was not given."""
+        """Length of the vectors; loads the model if `dimensions` was not given."""
         return self._dimensions or self.engine.description.dimensions
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What the vectors of documents are made with; see `BaseEmbedder`.
+        """Model and settings that produce the document vectors; see `BaseEmbedder`.
 
-        Of a model on the hub that is not loaded, the weights are those in the hub's cache; None if
-        it has none.
+        For a hub model that is not loaded, the weights are those in the hub's cache; None if the
+        cache has none.
 
         Raises:
             OSError: If a file of weights is damaged.
@@ -102,11 +101,12 @@ class Embedder(LocalModel, BaseEmbedder):
         model, revision = self._source["model"], self._source["revision"]
         dimensions = self.dimensions  # may load the model, and download it
         known: Description | None = None
-        with contextlib.suppress(OSError):  # out of reach, and so are its vectors
+        with contextlib.suppress(OSError):  # files unreachable: it cannot embed either
             known = self.description
         folder = files.folder_of(model, "embedding", revision) if known is None else known.folder
         local = files.is_here(model)
-        # An adapter is not known by its base's commit, nor by the digest that knew no adapters.
+        # Neither the base's commit nor the old digest, which ignores adapters, identifies an
+        # adapter.
         alone = known is None or known.adapter is None
         commit = revision if is_commit(revision) else None
         weights = None
@@ -129,13 +129,13 @@ class Embedder(LocalModel, BaseEmbedder):
 
     @property
     def engine(self) -> Engine:
-        """The loaded model; loads it if need be.
+        """The loaded model; loads it at first use.
 
         Raises:
             OSError: If the model cannot be found or read.
             ValueError: If it is not a Qwen3 embedding model, has fewer positions than `max_length`,
-                or its weights are not those that `fingerprint` told of, as when its branch on the
-                hub moved.
+                or its weights are not those that `fingerprint` reported, because its branch on the
+                hub moved for example.
         """
         engine = super().engine
         if self._told and engine.folder != self._checked:
@@ -176,7 +176,7 @@ class Embedder(LocalModel, BaseEmbedder):
     def _prompted(
         self, texts: list[str], window: slice, prompt: str, what: str, first: int = 0
     ) -> list[TokenSequence]:
-        """A window of texts behind a prompt of the checkpoint's own, or behind none."""
+        """The sequences of a window of texts, with the checkpoint's own prompt or without one."""
         prefix, rest = self.engine.tokenizer.split_prompt(prompt)
         check_instruction(len(prefix), self.max_length)
         behind = [rest + text for text in texts[window]] if rest else texts[window]
@@ -195,7 +195,7 @@ class Embedder(LocalModel, BaseEmbedder):
         bulk: bool,
         show_progress: bool,
     ) -> np.ndarray:
-        if not texts:  # nothing is loaded for it, so the vectors' length may be unknown (0)
+        if not texts:  # loads nothing, so the vectors' length may be unknown (0)
             return np.empty((0, self._dimensions or 0), dtype=np.float32)
         engine = await self._opened()
         check_dimensions(self._dimensions, engine.description.dimensions)

@@ -1,4 +1,4 @@
-"""What the vectors of a collection were made with, so that others are not mixed with them."""
+"""Identifies how a collection's vectors were made, so that incompatible ones are not mixed in."""
 
 import json
 import re
@@ -9,46 +9,46 @@ from typing import Final, Literal
 from qwen3_core._version import __version__
 
 _SNAPSHOT: Final = re.compile(r"models--([^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\]?$")
-"""A folder of the hub's cache."""
+"""A snapshot folder in the hub's cache."""
 
 _OLD_DIGITS: Final = 16
-"""Hexadecimal digits of a digest as collections kept it until release 0.1; today's has 32."""
+"""Hexadecimal digits of the digests in collections until release 0.1; the present ones have 32."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """How vectors were made. Two whose known settings agree give the same vectors."""
+    """How vectors were made. Fingerprints whose known settings agree mean the same vectors."""
 
     model: str
-    """As it was named: on the hub, on a server, or a folder."""
+    """The model as the user named it: on the hub, on a server, or a folder."""
     revision: str | None
-    """As it was asked for on the hub; None for folders and servers, which have none."""
+    """The requested revision on the hub; None for folders and servers, which have none."""
     weights: str | None
-    """Digest of the model's files (`qwen3_core.model.files`); None where they are not here, as
-    with a model on a server."""
+    """Digest of the model's files (`qwen3_core.model.files`); None if they are not on this machine,
+    as with a model on a server."""
     dimensions: int
     max_length: int
-    """Tokens that were read of one text at most."""
+    """The most tokens that were read of one text."""
     pooling: str = "last_token"
     document_prompt: str = "none"
     package_version: str = __version__
     commit: str | None = None
-    """On the hub, of the files; None where it is not known."""
+    """The files' commit on the hub; None if unknown."""
     old_weights: str | None = field(default=None, compare=False)
-    """The digest in the form that collections kept until release 0.1; it is not kept."""
+    """The digest in the form of collections until release 0.1; not stored."""
 
     def to_json(self) -> str:
-        """As a string, as collections keep it."""
+        """The string that collections store."""
         data = asdict(self)
         del data["old_weights"]
         return json.dumps(data)
 
     @classmethod
     def from_json(cls, text: str) -> "Fingerprint":
-        """Read what `to_json` wrote, this package's, an older one's, or a later one's with more.
+        """Read the output of `to_json`, of this release, an older one, or a later one with more.
 
         Raises:
-            ValueError: If it is something else.
+            ValueError: If the text is anything else.
         """
         try:
             data = json.loads(text)
@@ -63,13 +63,13 @@ class Fingerprint:
         return found
 
     def compared_by(self, other: "Fingerprint") -> Literal["weights", "commit", "name"]:
-        """What tells whether two models are one: the surest that both sides know."""
+        """How two models are compared: the most reliable identity that both sides know."""
         if self._digests(other):
             return "weights"
         return "commit" if self.commit and other.commit else "name"
 
     def _digests(self, other: "Fingerprint") -> tuple[str, str] | None:
-        """Digests of one form."""
+        """Both digests, in the same form."""
         if self.weights and other.weights:
             return self.weights, other.weights
         if self.old_weights and other.old_weights:
@@ -79,12 +79,12 @@ class Fingerprint:
     def differences(self, other: "Fingerprint") -> dict[str, tuple[object, object]]:
         """The settings that change vectors and differ: {name: (value here, value of the other)}.
 
-        A model is known by its weights, however it is named: on the hub, by commit, or as a
-        folder. Where a side does not know them, by the commit; else by the last part of its name:
-        "Qwen/Qwen3-Embedding-0.6B" on the hub and "/models/Qwen3-Embedding-0.6B" on a server are
-        one model. Then a revision counts where both have one, unless one is a commit and the
-        other a branch or tag, which may have been that commit. The package's version does not
-        count.
+        Models are compared by their weights, however they are named: on the hub, by commit, or as a
+        folder. If one side does not know its weights, they are compared by commit, else by the last
+        part of the name: "Qwen/Qwen3-Embedding-0.6B" on the hub and
+        "/models/Qwen3-Embedding-0.6B" on a server are the same model. In that case revisions are
+        compared if both sides have one, unless one is a commit and the other a branch or tag, which
+        may have pointed to that commit. The package's version is not compared.
         """
         found: dict[str, tuple[object, object]] = {}
         digests, by = self._digests(other), self.compared_by(other)
@@ -119,8 +119,8 @@ def is_commit(revision: object) -> bool:
 def short_name(model: str) -> str:
     """The last part of a model's name, as its owner wrote it.
 
-    A snapshot in the hub's cache has the name of its repository, and a folder of ModelScope, which
-    writes "___" for a dot, that of the model.
+    For a snapshot in the hub's cache this is the repository's name. In ModelScope's folder names,
+    "___" stands for a dot.
     """
     if match := _SNAPSHOT.search(model):
         return match[1].rpartition("--")[2]

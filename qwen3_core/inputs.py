@@ -1,4 +1,4 @@
-"""What is done with texts before a model reads them, here or on a server: windows and cuts."""
+"""Preparation of texts for local and remote models: windows and truncation."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -9,20 +9,20 @@ from qwen3_core.tokenizer import Ids, Qwen3Tokenizer
 T = TypeVar("T")
 
 WINDOW_CHARACTERS = 2**17
-"""Text that one call tokenises and submits at a time, about 30,000 tokens of English. Two such
-windows are under way, so that memory does not grow with the number of documents."""
+"""Characters that one call tokenises and submits at a time, about 30,000 tokens of English. At most
+two such windows are in flight, so memory does not grow with the number of documents."""
 
 INLINE_CHARACTERS = 500
-"""Text that a coroutine tokenises by itself, in about 0.1 ms; handing it to a thread costs as much.
-An event loop may begin hundreds of calls in one round."""
+"""Characters that a coroutine tokenises itself, in about 0.1 ms; a thread would cost as much. An
+event loop may start hundreds of calls in one iteration."""
 
 QUERY_SHARE = 0.5
-"""Share of `max_length` that a query may take before it is cut, so that it never pushes the
-document out."""
+"""Share of `max_length` that a query may use before it is truncated, so that it always leaves room
+for the document."""
 
 
 def windows(texts: Sequence[str]) -> Iterator[slice]:
-    """Consecutive slices of about `WINDOW_CHARACTERS` each, of one text at least."""
+    """Consecutive slices of about `WINDOW_CHARACTERS` each, with at least one text."""
     begin, size = 0, 0
     for end, text in enumerate(texts):
         if size and size + len(text) > WINDOW_CHARACTERS:
@@ -34,7 +34,7 @@ def windows(texts: Sequence[str]) -> Iterator[slice]:
 
 
 async def in_thread_if_long(size: int, function: Callable[[], T]) -> T:
-    """Call a function that tokenises `size` characters without holding up the event loop."""
+    """Call a function that tokenises `size` characters, without blocking the event loop."""
     return function() if size <= INLINE_CHARACTERS else await asyncio.to_thread(function)
 
 
@@ -47,7 +47,7 @@ def by_query(pairs: Sequence[tuple[str, str]], window: slice) -> dict[str, list[
 
 
 def check_instruction(tokens: int, max_length: int) -> None:
-    """Raise ValueError if an instruction of so many tokens leaves too little for the query."""
+    """Raise ValueError if an instruction of `tokens` tokens leaves too little for the query."""
     if tokens > max_length // 2:
         msg = (
             f"the instruction takes {tokens} of max_length={max_length} tokens, more than half: "
@@ -57,9 +57,9 @@ def check_instruction(tokens: int, max_length: int) -> None:
 
 
 def texts_cut(cut: Sequence[int], what: str, max_length: int) -> str:
-    """What to say when the texts at these positions are not read to their end.
+    """The warning for truncated texts at these positions.
 
-    It is said before the texts behind them are looked at, which may be longer too.
+    It is issued before later texts are examined, so more of them may be truncated.
     """
     return (
         f"at least {len(cut)} of the {what} (first: {what}[{cut[0]}]) are longer than "
@@ -75,14 +75,14 @@ def fit_query(
     max_length: int,
     warn: Callable[[str], object],
 ) -> tuple[str, Ids]:
-    """The query, cut to its share of `max_length` if it is longer, and all ids before a document.
+    """Truncate the query to its share of `max_length`; returns it and all ids before a document.
 
     Args:
-        tokenizer: The model's.
-        instruction: The sentence in force.
-        query: What is asked.
+        tokenizer: The model's tokenizer.
+        instruction: The instruction as a sentence.
+        query: The query.
         max_length: Tokens of the whole prompt.
-        warn: Called with what to say if it is cut.
+        warn: Called with a warning if the query is truncated.
 
     Raises:
         ValueError: If frame, instruction and query leave no room for a document.
@@ -109,10 +109,10 @@ def fit_query(
 
 
 def documents_cut(cut: Collection[int], max_length: int) -> str:
-    """What to say when the documents at these positions are not read to their end.
+    """The warning for truncated documents at these positions.
 
-    It is said before all documents are looked at: more may be cut, before these positions too where
-    pairs of several queries go to a server.
+    It is issued before all documents are examined. More may be truncated, at earlier positions too
+    if pairs of several queries go to a server.
     """
     return (
         f"at least {len(cut)} of the documents (such as documents[{min(cut)}]) do not fit into "

@@ -1,7 +1,7 @@
 """The literal frames of the Qwen3 embedding and reranking models, and their task instructions.
 
-The frames are spelled out here rather than taken from a checkpoint's chat template: that template
-changed upstream and common copies of it end one newline short, which moves every score.
+The frames are written out here, not taken from a checkpoint's chat template: that template changed
+upstream, and common copies of it lack the final newline, which shifts every score.
 
 Sources: the README and the examples of https://github.com/QwenLM/Qwen3-Embedding; the task
 sentences are those of its evaluation (task_prompts.json).
@@ -24,8 +24,8 @@ CONTROL_TOKENS: Final = (
     *("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
     *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
 )
-"""All that the published models' tokenizer reads as one token each (`added_tokens` of its
-tokenizer.json)."""
+"""All strings that the published models' tokenizer reads as one control token each (`added_tokens`
+of its tokenizer.json)."""
 
 RERANK_SYSTEM: Final = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct "
@@ -33,7 +33,7 @@ RERANK_SYSTEM: Final = (
 )
 
 RERANK_SUFFIX: Final = f"{IM_END}\n{IM_START}assistant\n{THINK}\n\n{END_THINK}\n\n"
-"""What follows the document in the reranker's prompt."""
+"""The end of the reranker's prompt, after the document."""
 
 DEFAULT_TASK: Final = "web_search"
 
@@ -92,7 +92,7 @@ TASKS: Final[dict[str, str]] = {
 _FRAME = re.compile(
     r"^\s*<?instruct>?\s*[:\uff1a]|^\s*<?query>?\s*[:\uff1a].*", re.IGNORECASE | re.MULTILINE
 )
-"""What an instruction holds if it was written with the prompt's frame, as model cards show it."""
+"""Parts of the prompt's frame that an instruction contains if it was copied from a model card."""
 
 
 def resolve_instruction(instruction: str | None) -> str:
@@ -104,8 +104,8 @@ def resolve_instruction(instruction: str | None) -> str:
 
     Raises:
         TypeError: If it is neither None nor a string.
-        ValueError: If it is blank, a single bare word that names no task (most likely a typo), or
-            holds the prompt's frame ("Instruct:", "Query:"), which would be there twice.
+        ValueError: If it is blank, is a single word that is not a task name (probably a typo), or
+            contains the prompt's frame ("Instruct:", "Query:"), which would then occur twice.
     """
     if instruction is None:
         return TASKS[DEFAULT_TASK]
@@ -136,7 +136,7 @@ def query_prefix(instruction: str) -> str:
     r"""The part of an embedding query's prompt that all queries with this instruction share.
 
     The prompt is `Instruct: {instruction}\nQuery:{query}`, without a space. The tokenizer joins
-    the colon with the word behind it (`:What`), so the colon belongs to `query_text`.
+    the colon with the next word (`:What`), so the colon belongs to `query_text`.
     """
     return f"Instruct: {instruction}\nQuery"
 
@@ -160,6 +160,6 @@ def rerank_frame(instruction: str, query: str) -> str:
 def rerank_document(document: str) -> str:
     """The document's part of the reranker's prompt.
 
-    The space belongs to this side of the split: the tokenizer joins it with the first word.
+    It begins with the space, because the tokenizer joins the space with the first word.
     """
     return f" {document}"

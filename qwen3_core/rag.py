@@ -1,4 +1,4 @@
-"""What both frameworks share around the models: passages, citations, a word on empty searches."""
+"""RAG helpers of both frameworks: passages in a prompt, citations, messages on empty searches."""
 
 import re
 import unicodedata
@@ -34,8 +34,8 @@ _TAGS: Final = frozenset(
         *("start_of_turn", "end_of_turn", "bos", "eos"),  # Gemma
     )
 )
-"""Names of tags that delimit a prompt, ours or a chat model's: servers turn the latter into control
-tokens wherever a text spells them (from the models' published chat templates)."""
+"""Names of tags that delimit a prompt, ours or a chat model's (from the models' published chat
+templates). Servers read a chat model's tags as control tokens wherever they occur in a text."""
 
 _OPENING: Final = re.compile("[<\ufe64\uff1c]")
 _UNSEEN: Final = ("Cc", "Cf", "Mn", "Me")
@@ -45,17 +45,17 @@ _INSTRUCTION: Final = re.compile(r"\[(?=/?(?:INST|TOOL_CALLS|AVAILABLE_TOOLS|TOO
 
 
 def fence(texts: Sequence[str], *, numbered: bool = True) -> str:
-    """Passages in numbered tags, from 1, in which no passage can pretend to be anything else.
+    """Write passages in tags numbered from 1, safely: no passage can imitate tags or citations.
 
-    Within a text the `<` of whatever reads as a passage tag or as a chat model's control token
-    becomes `&lt;`, and the `[` of one that is spelt with square brackets `&#91;`. A bracket that
-    reads as a citation (see `cited`) gets a blank: `[2]` becomes `[ 2]`, which as code is the same.
-    The rest is kept to the letter. Letters of other widths and characters that cannot be seen make
-    no difference. It takes time in proportion to the texts' length.
+    In each text, the `<` of a passage tag or of a chat model's control token becomes `&lt;`, and
+    the `[` of a control token in square brackets becomes `&#91;`. A bracket that reads as a
+    citation (see `cited`) gets a blank: `[2]` becomes `[ 2]`, which means the same in code. All
+    other text is unchanged. Full-width letters and invisible characters do not evade this. The time
+    is proportional to the texts' length.
 
     Args:
         texts: The passages.
-        numbered: Whether the tags have numbers, which an answer can cite.
+        numbered: Whether the tags have numbers that an answer can cite.
     """
     number = ' number="{}"' if numbered else ""
     passages = (
@@ -66,15 +66,15 @@ def fence(texts: Sequence[str], *, numbered: bool = True) -> str:
 
 
 def nothing_found(store: object, narrowed_by: Sequence[str] = ()) -> str:
-    """What to say of a search that gave not a single candidate.
+    """The message for a search without any candidates.
 
     Args:
-        store: What was searched, a vector store or a retriever; it is named by its collection if it
-            has one, and its class.
-        narrowed_by: Names of what may have excluded everything, such as "expr".
+        store: The vector store or retriever that was searched. The message names its class, and its
+            collection if it has one.
+        narrowed_by: Arguments that may have excluded everything, such as "expr".
 
     Returns:
-        A sentence. Only a collection whose rows were counted is called empty.
+        A sentence. It says "empty" only if the collection's rows were counted.
     """
     where = type(store).__name__
     collection = getattr(store, "collection_name", None)
@@ -100,7 +100,7 @@ def nothing_found(store: object, narrowed_by: Sequence[str] = ()) -> str:
 
 
 def _quoted(text: str, count: int) -> str:
-    """A text for one of `count` passages, with nothing in it that could be taken for the prompt."""
+    """The text of one of `count` passages, without anything that reads as part of the prompt."""
 
     def opening(found: re.Match[str]) -> str:
         return "&lt;" if _opens_tag(text, found.end()) else found[0]
@@ -113,7 +113,7 @@ def _quoted(text: str, count: int) -> str:
 
 
 def _opens_tag(text: str, begin: int) -> bool:
-    """Whether what follows a `<` makes it the beginning of a tag of `_TAGS` or of `<|...|>`."""
+    """Whether the `<` at this position begins a tag of `_TAGS` or `<|...|>`."""
     name = ""
     for i in range(begin, len(text)):
         if text[i].isspace():

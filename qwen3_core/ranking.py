@@ -1,4 +1,4 @@
-"""What a reranker returns, and how it orders documents."""
+"""A reranker's results, and the order of documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from qwen3_core.common.validation import check_threshold, check_top_n
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One document's place in a ranking."""
+    """One document's result in a ranking."""
 
     index: int
     """Position of the document in the caller's list."""
@@ -33,15 +33,16 @@ def rank(
     top_n: int | None = None,
     score_threshold: float | None = None,
 ) -> list[Ranked]:
-    """Order documents by log-odds, best first; equal ones keep their order.
+    """Order documents by log-odds, best first; ties keep their order.
 
     Args:
         log_odds: One finite number per document.
-        top_n: Keep at most so many; None keeps all.
-        score_threshold: Then drop those whose score is below it (a score equal to it stays).
+        top_n: The number of documents to keep; None keeps all.
+        score_threshold: Documents with a lower score are dropped after that.
 
     Raises:
-        ValueError: If `top_n` is below 1, the threshold not in [0, 1], or a number not finite.
+        ValueError: If `top_n` is below 1, the threshold is not in [0, 1], or a number is not
+            finite.
     """
     check_top_n(top_n)
     check_threshold(score_threshold)

@@ -17,11 +17,11 @@ from qwen3_core.tokenizer import Ids
 class Reranker(LocalModel, BaseReranker):
     """A Qwen3 reranking model.
 
-    It reads query and document together and answers whether the document meets the query. Scores
-    are per pair: other documents in the list do not change them.
+    It reads query and document together and judges whether the document answers the query. Each
+    pair is scored alone: other documents in the list do not change its score.
 
-    Safe to share between threads. The model is loaded at first use and shared by all components
-    that name the same one.
+    Thread-safe. The model is loaded at first use and shared by all components that name the same
+    one.
     """
 
     def __init__(
@@ -36,26 +36,25 @@ class Reranker(LocalModel, BaseReranker):
         pack_tokens: int | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Check the settings; nothing is loaded yet.
+        """Check the settings; loads nothing.
 
         Args:
             model: Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny".
             revision: Branch, tag or commit on the hub.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
-            dtype: "auto" (bfloat16 where the hardware has it, else float32), or by name; "int8"
-                for faster answers that are a little off, on CPUs with VNNI instructions.
+            dtype: "auto" (bfloat16 where the hardware supports it, else float32), or a name; "int8"
+                is faster and slightly less exact, on CPUs with VNNI instructions.
             max_length: Tokens of one prompt (frame, instruction, query, document); default 8192, or
-                what the checkpoint says or has positions for if that is less.
-            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`); default what the
-                checkpoint says, else the published one.
+                the checkpoint's own limit or number of positions if that is less.
+            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`); default the
+                checkpoint's own, else the published one.
             pack_tokens: Token budget of one forward pass; default by device.
-            timeout: Seconds that one call may take once the model is loaded, waiting behind other
-                callers included; None: as long as it takes. Loading it, or waiting while another
-                thread loads a model, does not count and has no limit.
+            timeout: Seconds that one call may take, including time in the queue; None: no limit.
+                Loading the model, or waiting while another thread loads one, does not count.
 
         Raises:
-            ValueError: If an argument is out of range. Whether the model exists, is of the right
-                kind and long enough shows when it is loaded.
+            ValueError: If an argument is out of range. The model itself is checked when it is
+                loaded: that it exists, its kind, and its number of positions.
         """
         super().__init__(
             "reranker",
@@ -71,9 +70,9 @@ class Reranker(LocalModel, BaseReranker):
 
     @property
     def instruction(self) -> str:
-        """The sentence in force: as given, else the checkpoint's own or the published default.
+        """The instruction in use: as given, else the checkpoint's own or the published default.
 
-        The checkpoint's own is known once the model is loaded.
+        The checkpoint's own is known only after the model is loaded.
         """
         own = None if self._engine is None else self._engine.description.instruction
         return self._given or resolve_instruction(own)

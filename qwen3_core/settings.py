@@ -1,4 +1,4 @@
-"""The settings by which a model is chosen and run, and their checks that need no model."""
+"""Settings of a model, and the checks that do not need the model."""
 
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -6,19 +6,20 @@ from typing import Final, Literal, get_args
 from qwen3_core.common.validation import got, is_count, is_number
 
 Kind = Literal["embedding", "reranker"]
-"""What a checkpoint is for."""
+"""The use of a checkpoint."""
 
 Dtype = Literal["auto", "bfloat16", "float32", "float16", "int8"]
-"""What to compute in; "auto" is bfloat16 where the hardware has it, else float32. With "int8" the
-linear maps run in 8-bit integers, on CPUs that have instructions for it, and all else as "auto"."""
+"""The dtype of the computation; "auto" is bfloat16 where the hardware supports it, else float32.
+With "int8" the linear layers run in 8-bit integers, on CPUs with VNNI instructions, and everything
+else as with "auto"."""
 
 TINY: Final = "tiny"
-"""Name of the bundled pair: small models of the same architecture for tests and first steps."""
+"""Name of the bundled models: a small pair of the same architecture for tests and first steps."""
 
 BUNDLED: Final[dict[Kind, Path]] = {
     kind: Path(__file__).parent / TINY / kind for kind in get_args(Kind)
 }
-"""Where its checkpoints are."""
+"""Folders of its checkpoints."""
 
 DEFAULT_EMBEDDING_MODEL: Final = "Qwen/Qwen3-Embedding-0.6B"
 DEFAULT_RERANKER_MODEL: Final = "Qwen/Qwen3-Reranker-0.6B"
@@ -28,7 +29,7 @@ DEFAULT_MAX_LENGTH: Final = 8192
 
 
 def matching_reranker(embedding_model: str) -> str:
-    """The reranker beside an embedding model where none is named: "tiny" beside "tiny"."""
+    """The default reranker for an embedding model: "tiny" for "tiny"."""
     return TINY if embedding_model == TINY else DEFAULT_RERANKER_MODEL
 
 
@@ -39,7 +40,7 @@ def check_settings(
     pack_tokens: int | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Check settings as far as they can be checked without the model.
+    """Check the settings that can be checked without the model.
 
     Raises:
         ValueError: If a value is out of range.

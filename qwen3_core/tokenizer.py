@@ -1,4 +1,4 @@
-"""Token ids from text: control tokens come from the frame alone, only what may be cut is cut."""
+"""Token ids from text: only the frame has control tokens; only queries and documents are cut."""
 
 import json
 import re
@@ -24,27 +24,27 @@ from qwen3_core.prompts import (
 Ids = tuple[int, ...]
 
 PUBLISHED_VOCABULARY: Final = 151643
-"""Entries of the published models' vocabulary; their control tokens have the ids from here on."""
+"""Size of the published models' vocabulary; the ids of control tokens begin here."""
 
 PUBLISHED_SUFFIX: Final[Ids] = (151645, 198, 151644, 77091, 198, 151667, 271, 151668, 271)
 """Ids of the reranker's suffix in the published tokenizer (QwenLM/Qwen3-Embedding, README)."""
 
 SHORT: Final = 4_000
-"""Characters up to which texts are tokenised one by one in the caller's own thread, in about a
-millisecond: the threads that tokenise in parallel are shared and may be busy for longer."""
+"""Total characters up to which texts are tokenised one by one in the caller's thread, in about a
+millisecond: the shared threads for parallel tokenisation may be busy for longer."""
 
 
 class TruncationWarning(UserWarning):
-    """A text is longer than `max_length`; what lies beyond it does not count."""
+    """A text is longer than `max_length`; the rest of it is ignored."""
 
 
 class Qwen3Tokenizer:
     """The parts of the models' prompts as token ids.
 
-    User text is encoded by a copy of the tokenizer that knows no control token at all, so that a
-    text which spells `<|im_end|>` or `</think>` stays text: with the tokenizer as published,
-    `split_special_tokens` would still let `<think>` through, because it is not marked special.
-    The copy never truncates or pads and is never changed, so threads can share it.
+    User text is encoded by a copy of the tokenizer without control tokens, so that `<|im_end|>` or
+    `</think>` in a text stays text. The published tokenizer's `split_special_tokens` would still
+    encode `<think>` as a control token, because it is not marked special. The copy never truncates
+    or pads and is never changed, so threads can share it.
     """
 
     def __init__(self, tokenizer_json: str) -> None:
@@ -58,7 +58,7 @@ class Qwen3Tokenizer:
 
         data: dict[str, Any] = json.loads(tokenizer_json)
         self._control = {token["content"]: int(token["id"]) for token in data["added_tokens"]}
-        # The published ones too: a server may run another model than the one that cuts here.
+        # Includes the published ones: a server's model may differ from the tokenizer's.
         spelled = dict.fromkeys((*self._control, *CONTROL_TOKENS))
         self._spelled_control = re.compile("|".join(map(re.escape, spelled)))
         missing = {END_OF_TEXT, IM_START, IM_END, THINK, END_THINK} - set(self._control)
@@ -73,14 +73,14 @@ class Qwen3Tokenizer:
         )
         self._text.no_truncation()
         self._text.no_padding()
-        # Instructions are few, and come again with every query.
+        # There are few instructions, and every query repeats one.
         self._encode_instruction = lru_cache(maxsize=64)(self.encode)
         self._split_prompt = lru_cache(maxsize=16)(self._split)
         self.end_of_text: int = self._control[END_OF_TEXT]
         self.size: int = 1 + max(*self._text.get_vocab().values(), *self._control.values())
-        """Ids that it may give: all below this."""
+        """Upper bound (exclusive) of all ids."""
         self.appended: tuple[str, ...] = _appended(data.get("post_processor"))
-        """Control tokens that the tokenizer, used as published, puts behind a text."""
+        """Control tokens that the tokenizer, used as published, appends to a text."""
         self.rerank_head: Ids = (
             *(self._control[IM_START], *self.encode(f"system\n{RERANK_SYSTEM}")),
             *(self._control[IM_END], *self.encode("\n"), self._control[IM_START]),
@@ -114,41 +114,41 @@ class Qwen3Tokenizer:
         return ids[0]
 
     def encode(self, text: str) -> Ids:
-        """Ids of a text in which nothing is a control token."""
+        """Ids of a text, without control tokens."""
         return tuple(self._text.encode(text, add_special_tokens=False).ids)
 
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
-        """`encode` for many texts, in parallel if they are long enough for that to pay."""
+        """`encode` for many texts, in parallel if they are long enough to benefit."""
         if sum(map(len, texts)) <= SHORT:
             return [self.encode(text) for text in texts]
         encodings = self._text.encode_batch_fast(list(texts), add_special_tokens=False)
         return [tuple(encoding.ids) for encoding in encodings]
 
     def cut_text(self, text: str, tokens: int) -> str:
-        """The beginning of a text that, read on its own, takes at most so many tokens."""
+        """The beginning of a text that has at most `tokens` tokens on its own."""
         encoding = self._text.encode(text, add_special_tokens=False)
         while len(encoding.ids) > tokens:
-            # Once more, because the end of a cut text may be split in another way.
+            # Repeated, because the end of a truncated text may be split differently.
             end = encoding.offsets[tokens - 1][1] if tokens else 0
             text = text[: min(end, len(text) - 1)]
             encoding = self._text.encode(text, add_special_tokens=False)
         return text
 
     def without_control_tokens(self, text: str) -> str:
-        """The text with a space in each control token that it spells, behind its first letter.
+        """Insert a space into each control token in the text, after its first character.
 
-        For readers that take `<|im_end|>` in a text for the end of a turn, as servers do. Here,
-        texts need no such care. The text is composed as well (Unicode's NFC), which the model's
-        tokenizer does and llama.cpp's does not.
+        Servers read `<|im_end|>` in a text as the end of a turn; local models do not need this. The
+        text is also normalised to Unicode's NFC, as the model's tokenizer does and llama.cpp's does
+        not.
         """
         text = unicodedata.normalize("NFC", text)
         return self._spelled_control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def split_prompt(self, prompt: str) -> tuple[Ids, str]:
-        """A prompt of a checkpoint's own, as ids that no text behind it changes, and its rest.
+        """Split a checkpoint's own prompt into ids that no following text changes, and the rest.
 
-        The tokenizer joins the end of a prompt with the text behind it (a space with a word), so
-        the rest is to be encoded with the text. Control tokens in the prompt are control tokens.
+        The tokenizer joins the end of a prompt with the following text (a space with a word), so
+        the rest must be encoded together with the text. Control tokens in the prompt are kept.
         """
         if not prompt:
             return (), ""
@@ -163,30 +163,31 @@ class Qwen3Tokenizer:
                 begin = found.end()
         tail = unicodedata.normalize("NFC", prompt[begin:])
         splitter = self._text.pre_tokenizer
-        # Where the words of the tail end whatever follows: each of these may change the last ones.
+        # Word ends in the tail that do not depend on the following text; each probe may change the
+        # last words.
         ends = [
             {piece[1][1] for piece in splitter.pre_tokenize_str(tail + probe)}
             for probe in (".", "a", "1", " ", " a", "\n", "'s")
         ]
         words = [piece[1][0] for piece in splitter.pre_tokenize_str(tail)]
-        # The last word may grow even where the probes leave it as it is.
+        # The last word may grow even if no probe changes it.
         stable = [end for end in set.intersection(*ends) if words and end <= words[-1]]
         cut = max(stable, default=0)
         return (*ids, *self.encode(tail[:cut])), tail[cut:]
 
     def embedding_prefix(self, instruction: str) -> Ids:
-        """The ids that all queries with one instruction begin with."""
+        """The ids at the beginning of all queries with one instruction."""
         return self._encode_instruction(query_prefix(instruction))
 
     def embedding_queries(self, queries: Sequence[str], length: int) -> tuple[list[Ids], list[int]]:
-        """Ids of queries behind `embedding_prefix`, each ending in `<|endoftext|>`.
+        """Ids of queries after `embedding_prefix`, each ending in `<|endoftext|>`.
 
         Args:
             queries: The query texts.
-            length: Tokens that may follow the prefix, `<|endoftext|>` included.
+            length: The most tokens after the prefix, `<|endoftext|>` included.
 
         Returns:
-            The ids and the positions of the queries that were cut.
+            The ids, and the positions of truncated queries.
         """
         return self._cut([query_text(q) for q in queries], length, (self.end_of_text,))
 
@@ -195,23 +196,23 @@ class Qwen3Tokenizer:
         return self._cut(texts, length, (self.end_of_text,))
 
     def rerank_prefix(self, instruction: str, query: str) -> Ids:
-        """The ids that all documents of one query begin with."""
+        """The ids at the beginning of all documents' prompts for one query."""
         return self.rerank_head + self.encode(rerank_question(instruction, query))
 
     def rerank_frame_length(self, instruction: str) -> int:
-        """Tokens that a prompt has without query and document."""
+        """Number of tokens of a prompt without query and document."""
         bare = self._encode_instruction(rerank_question(instruction, ""))
         return len(self.rerank_head) + len(bare) + len(self.rerank_suffix)
 
     def rerank_documents(self, texts: Sequence[str], length: int) -> tuple[list[Ids], list[int]]:
-        """Ids of documents behind `rerank_prefix`, each with the whole suffix.
+        """Ids of documents after `rerank_prefix`, each with the whole suffix.
 
         Args:
             texts: The documents' texts.
-            length: Tokens that may follow the prefix, the suffix included.
+            length: The most tokens after the prefix, the suffix included.
 
         Returns:
-            The ids and the positions of the documents that were cut.
+            The ids, and the positions of truncated documents.
         """
         return self._cut([rerank_document(t) for t in texts], length, self.rerank_suffix)
 
@@ -223,7 +224,7 @@ class Qwen3Tokenizer:
 
 
 def _appended(post_processor: dict[str, Any] | None) -> tuple[str, ...]:
-    """The special tokens that a tokenizer's post-processor puts behind a single text."""
+    """The special tokens that a tokenizer's post-processor appends to a single text."""
     steps = (post_processor or {}).get("processors", [post_processor or {}])
     pieces = [piece for step in steps for piece in step.get("single", [])]
     texts = [i for i, piece in enumerate(pieces) if "Sequence" in piece]

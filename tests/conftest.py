@@ -76,8 +76,8 @@ SLOW_IF_PUBLISHED = {
     *("checkpoints", "test_attention.py", "test_int8.py", "test_loading.py", "test_memory.py"),
     *("test_judge.py", "test_layers.py"),
 }
-"""Folders and files whose tests are `integration` with the published tokenizer: its vocabulary makes
-even small models large. Parity is tested with both tokenizers in every run."""
+"""Places whose tests are `integration` with the published tokenizer: its vocabulary makes even small
+models large. Parity is tested with both tokenizers in every run."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

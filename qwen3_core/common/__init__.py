@@ -1,1 +1,1 @@
-"""What every part needs and none owns: argument checks, hints, progress bars, docstrings."""
+"""Helpers for all packages: argument checks, hints, progress bars, docstrings."""

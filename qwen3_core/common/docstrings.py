@@ -1,4 +1,4 @@
-"""Field descriptions in the docstrings of the frameworks' components, where `help` shows them."""
+"""Adds field descriptions to the docstrings of the frameworks' components, so `help` shows them."""
 
 import inspect
 import textwrap
@@ -8,11 +8,11 @@ C = TypeVar("C", bound=type)
 
 
 def fields_documented(component: C) -> C:
-    """Class decorator for pydantic models: their fields' descriptions as an "Args:" section.
+    """Class decorator for pydantic models: adds the fields' descriptions as an "Args:" section.
 
-    The class's own fields come before those that it inherits.
+    The class's own fields come before inherited ones.
     """
-    if not component.__doc__:  # as under `python -OO`
+    if not component.__doc__:  # removed by `python -OO`
         return component
     model: Any = component
     fields = model.model_fields

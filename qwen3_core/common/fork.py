@@ -1,4 +1,4 @@
-"""What a forked child does first: locks and threads of its parent are of no use to it."""
+"""Resets module state in a forked child, where the parent's locks and threads do not work."""
 
 import os
 from collections.abc import Callable
@@ -7,10 +7,10 @@ Reset = Callable[[], None]
 
 
 def after_fork_in_child(reset: Reset) -> Reset:
-    """Decorate a function that a forked child calls before anything else.
+    """Decorate a function that a forked child calls first.
 
-    Only the forking thread exists in the child. A lock that another thread held there is never
-    released, and a thread that work was queued for never runs.
+    Only the forking thread exists in the child. Locks that other threads held are never released,
+    and worker threads do not run.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=reset)

@@ -1,4 +1,4 @@
-"""What to say of an argument or a component that is not ours, but belongs to something near."""
+"""Error hints for arguments and classes that belong to other libraries or the other framework."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
@@ -11,16 +11,16 @@ T = TypeVar("T")
 
 
 class Carried(NamedTuple):
-    """What an argument of another wrapper is here."""
+    """Our equivalent of another wrapper's argument."""
 
     ours: str | None
-    """Our argument, if there is one."""
+    """Our argument; None if there is none."""
 
     note: str = ""
-    """What else there is to know."""
+    """Further advice."""
 
     def __str__(self) -> str:
-        """The line in an error and in docs/howto/migration.md."""
+        """The line for error messages and docs/howto/migration.md."""
         return "; ".join(part for part in (f"{self.ours}=" if self.ours else "", self.note) if part)
 
 
@@ -90,7 +90,7 @@ CARRIED_OVER: Final[dict[str, Carried]] = {
     "voyage_api_key": Carried("api_key", "with base_url= for a server; else the model runs here"),
     "jina_api_key": Carried("api_key", "with base_url= for a server; else the model runs here"),
 }
-"""Arguments of the classes that people come from. docs/howto/migration.md shows this table."""
+"""Arguments of the classes that users migrate from. docs/howto/migration.md shows this table."""
 
 CLASSES: Final = {
     "langchain_qwen3": {
@@ -106,14 +106,14 @@ CLASSES: Final = {
         "create_rag_chain": "two_stage_query_engine",
     },
 }
-"""By package: a name of the other framework's package, and what it is here."""
+"""By package: names from the other framework's package, and our equivalents."""
 
 
 def check_class(package: str, name: str) -> None:
     """Refuse a name that belongs to the other framework's package.
 
     Raises:
-        ImportError: That says what it is here. Python would replace an AttributeError's words.
+        ImportError: It names the equivalent here. Python would replace an AttributeError's message.
     """
     if here := CLASSES[package].get(name):
         other = next(p for p in CLASSES if p != package)
@@ -126,11 +126,11 @@ def by_name(kind: type, given: tuple[object, ...], first: str) -> None:
 
     Args:
         kind: The component's class.
-        given: Positional arguments; never shown, since one may be a key.
-        first: How the arguments are named, such as `model=...`.
+        given: Positional arguments; never shown, because they may contain a key.
+        first: The first argument by name, such as `model=...`.
 
     Raises:
-        TypeError: That shows how to name them.
+        TypeError: If there are any; it shows how to name them.
     """
     if given:
         msg = f"{kind.__name__} takes arguments by name: write {kind.__name__}({first})"
@@ -138,14 +138,14 @@ def by_name(kind: type, given: tuple[object, ...], first: str) -> None:
 
 
 def one_model(given: object, field: str) -> Any:
-    """Arguments in which `model` and `model_name`, which are one setting, have the field's name.
+    """Rename `model` or `model_name`, which are the same setting, to the field's name.
 
     Args:
-        given: Arguments by name; anything else is returned as it is.
+        given: Arguments by name; anything else is returned unchanged.
         field: The field's name, "model" or "model_name".
 
     Raises:
-        ValueError: If they differ.
+        ValueError: If both are given and differ.
     """
     other = "model_name" if field == "model" else "model"
     if not isinstance(given, Mapping) or other not in given:
@@ -158,7 +158,7 @@ def one_model(given: object, field: str) -> Any:
 
 
 FRAMEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
-"""How the names of packages begin, and whose they are."""
+"""Prefixes of package names, and the frameworks that they belong to."""
 
 
 def misplaced(
@@ -168,17 +168,17 @@ def misplaced(
     wanted: str,
     hints: Mapping[Any, str] | None = None,
 ) -> str | None:
-    """What to say of something that is no component of the kind that an argument takes.
+    """The error message for an argument of the wrong class.
 
     Args:
-        name: The argument's.
-        value: What was given; never shown, since it may be a key.
-        kind: The right class, or classes.
-        wanted: How to call the right kind, such as "a Qwen3Reranker".
-        hints: By class of a mistake, what to do instead.
+        name: The argument's name.
+        value: The argument; never shown, because it may be a key.
+        kind: The accepted class or classes.
+        wanted: The accepted kind in words, such as "a Qwen3Reranker".
+        hints: Advice by wrong class.
 
     Returns:
-        None if it is of the right kind.
+        The message; None if the class is right.
     """
     if isinstance(value, kind):
         return None
@@ -194,7 +194,7 @@ def misplaced(
 
 
 def _framework(kind: type) -> str:
-    """The framework whose class this is, or is derived from; "" for none."""
+    """The framework that this class or one of its bases belongs to; "" if none."""
     for base in kind.__mro__:
         for prefix, framework in FRAMEWORKS.items():
             if base.__module__.startswith(prefix):
@@ -233,18 +233,18 @@ OTHER_NAMES: Final[dict[str, tuple[str, ...]]] = {
     "overwrite": ("drop_old",),
     "drop_old": ("overwrite",),
 }
-"""What other components call an argument, and what ours do: the first name that there is."""
+"""Other libraries' argument names, and ours; the first one that the component has is suggested."""
 
 
 def suggest(given: object, fields: Mapping[str, Any]) -> None:
-    """Raise for an unknown argument of a component if it is clear which one is meant.
+    """Refuse an unknown argument of a component if the intended one can be guessed.
 
     Args:
-        given: Arguments by name; anything else is left alone.
-        fields: A pydantic model's.
+        given: Arguments by name; anything else is ignored.
+        fields: A pydantic model's fields.
 
     Raises:
-        ValueError: That names both, or says why there is none.
+        ValueError: It names both arguments, or says why there is no equivalent.
     """
     if not isinstance(given, Mapping):
         return
@@ -259,7 +259,7 @@ def suggest(given: object, fields: Mapping[str, Any]) -> None:
 
 
 def suggests(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function's TypeError for an unknown argument name the one that is meant."""
+    """Decorator: the TypeError for an unknown argument suggests the intended one."""
     known = signature(function).parameters
 
     @wraps(function)
@@ -273,7 +273,7 @@ def suggests(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def takes(model: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
-    """Give a function that hands all on the parameters of the one that it hands them to."""
+    """Decorator: a function that forwards all arguments gets the signature of its target."""
 
     def with_parameters(function: Callable[..., T]) -> Callable[P, T]:
         function.__signature__ = signature(model)  # type: ignore[attr-defined]
@@ -283,20 +283,20 @@ def takes(model: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T
 
 
 def suggestion(given: Iterable[object], known: Collection[str]) -> str | None:
-    """What to say of the first unknown name of which it is clear what is meant.
+    """A "did you mean" for the first unknown name that has one.
 
     Args:
-        given: Names of arguments; what is no string is left alone.
-        known: Names that there are.
+        given: Argument names; values that are not strings are ignored.
+        known: The valid names.
 
     Returns:
-        None if it is clear of none.
+        The suggestion; None if no unknown name has one.
     """
     for name in given:
         if not isinstance(name, str) or name in known:
             continue
         ours = [other for other in OTHER_NAMES.get(name, ()) if other in known]
-        # 0.8, because other names of arguments come up to 0.75: "threshold", "score_threshold".
+        # 0.8, because distinct arguments reach 0.75: "threshold" and "score_threshold".
         close = get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.8)
         if ours or close:
             return f"unknown argument {name!r}: did you mean {(ours or close)[0]}?"

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 @contextmanager
 def progress_bar(what: str, total: int, show: bool) -> Iterator[Callable[[int], object] | None]:
-    """A bar over `total` items on stderr; yields the function that advances it, or None."""
+    """Show a bar over `total` items on stderr; yields the function that advances it, or None."""
     if not show:
         yield None
         return

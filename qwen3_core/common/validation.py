@@ -1,16 +1,16 @@
-"""Checks of what callers hand in, with errors that name the value and the fix."""
+"""Argument checks, with errors that name the value and the fix."""
 
 from collections.abc import Iterable
 from typing import TypeGuard
 
 MIN_DIMENSIONS = 32
-"""Smallest Matryoshka dimension the models were trained for (model cards: "32 to full")."""
+"""Smallest Matryoshka dimension that the models were trained for (model cards: "32 to full")."""
 
 
 class QueryError(ValueError):
-    """A query that cannot be asked: it is blank, or no tokenizer can read it.
+    """A query is blank, or contains characters that no tokenizer can read.
 
-    The fault is the asker's: a web application answers it with a status of 4xx.
+    The end user's input is at fault; a web application should answer with a 4xx status.
     """
 
 
@@ -19,11 +19,11 @@ def check_text(text: object, what: str) -> str:
 
     Args:
         text: The value to check.
-        what: How to name it in an error, e.g. `documents[3]`.
+        what: Its name in error messages, such as `documents[3]`.
 
     Raises:
         TypeError: If it is not a string.
-        ValueError: If it holds a lone surrogate, which no tokenizer can read.
+        ValueError: If it contains a lone surrogate, which no tokenizer can read.
     """
     if not isinstance(text, str):
         msg = f"{what} must be a string, got {type(text).__name__}: {text!r:.80}"
@@ -41,7 +41,7 @@ def check_text(text: object, what: str) -> str:
 
 
 def check_iterable(texts: object, what: str) -> None:
-    """Raise TypeError if texts are a single string, which is iterable too, or not iterable."""
+    """Raise TypeError if `texts` is a single string (which is iterable too) or not iterable."""
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
         msg = f"{what} must be a list of strings, got {type(texts).__name__}: {texts!r:.80}"
         raise TypeError(msg)
@@ -51,19 +51,19 @@ def check_texts(texts: Iterable[str], what: str) -> list[str]:
     """Return the texts as a list, each checked by `check_text`.
 
     Raises:
-        TypeError: If `texts` is a single string, not iterable, or holds anything but strings.
-        ValueError: If a text holds a lone surrogate.
+        TypeError: If `texts` is a single string, not iterable, or contains a non-string.
+        ValueError: If a text contains a lone surrogate.
     """
     check_iterable(texts, what)
     return [check_text(text, f"{what}[{i}]") for i, text in enumerate(texts)]
 
 
 def check_query(query: object) -> str:
-    """Return a query that is a string with something in it.
+    """Return `query` if it is a string that is not blank.
 
     Raises:
         TypeError: If it is not a string.
-        QueryError: If it is blank (it would retrieve at random) or holds a lone surrogate.
+        QueryError: If it is blank (its results would be arbitrary) or contains a lone surrogate.
     """
     try:
         text = check_text(query, "query")
@@ -76,10 +76,10 @@ def check_query(query: object) -> str:
 
 
 def check_order(documents: object, query: object) -> None:
-    """Refuse a query in the documents' place and documents in the query's.
+    """Refuse query and documents in swapped positions.
 
     Raises:
-        TypeError: That gives the order.
+        TypeError: If they are swapped; it gives the right order.
     """
     if isinstance(documents, str) and not isinstance(query, str):
         msg = (
@@ -90,21 +90,21 @@ def check_order(documents: object, query: object) -> None:
 
 
 def is_count(value: object, least: int = 1) -> TypeGuard[int]:
-    """Whether a value is an integer (a bool is none) of at least `least`."""
+    """Whether a value is an integer of at least `least`; bools are refused."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a number (a bool is none)."""
+    """Whether a value is a number; bools are refused."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def got(value: object, kind: type[int] | type[float] = int) -> str:
-    """The end of an error about a number that is refused; its type is named if that is the reason.
+    """The end of an error about a refused number; names the type if the type is the reason.
 
     Args:
-        value: What was given.
-        kind: int, or float for any number.
+        value: The refused value.
+        kind: The accepted type: int, or float for any number.
     """
     fits = is_number(value) and isinstance(value, (int, kind))
     wanted = "an int" if kind is int else "a number"
@@ -128,8 +128,8 @@ def check_dimensions(dimensions: int | None, full: int | None = None) -> int | N
     """Return `dimensions` if it is None (full) or in range.
 
     Args:
-        dimensions: Length of the vectors asked for.
-        full: The model's own length, if known already.
+        dimensions: The requested length of the vectors.
+        full: The model's own length; None if it is not known yet.
 
     Raises:
         ValueError: If it is not an integer from 32 to `full`.

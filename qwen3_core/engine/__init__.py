@@ -1,1 +1,1 @@
-"""One loaded model for all that name it, run by one thread that mixes all callers' work."""
+"""One loaded model per process and name, run by one thread that batches all callers' work."""

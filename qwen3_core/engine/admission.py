@@ -12,12 +12,12 @@ class Admission:
         """Start empty.
 
         Args:
-            capacity: The most that may be admitted at a time, in the unit of `request`'s sizes. A
-                larger request is admitted alone.
+            capacity: The largest sum of sizes admitted at a time, in the unit of `request`'s sizes.
+                A larger request is admitted alone.
         """
         self.capacity = capacity
         self.admitted = 0
-        """Sum of the sizes that are admitted and not released."""
+        """Sum of the admitted sizes that were not released yet."""
         self._waiting: deque[tuple[int, Future[None]]] = deque()
         self._closed: BaseException | None = None
         self._lock = threading.Lock()
@@ -35,18 +35,18 @@ class Admission:
         return future
 
     def withdraw(self, size: int, request: "Future[None]") -> None:
-        """Give up a request, whether it still waits, was admitted or was refused."""
+        """Withdraw a request, whether it is waiting, admitted or refused."""
         if not request.cancel() and request.exception() is None:
             self.release(size)
 
     def release(self, size: int) -> None:
-        """Make room for others."""
+        """Release an admitted size, and admit waiting callers."""
         with self._lock:
             self.admitted -= size
         self._admit()
 
     def close(self, error: BaseException) -> None:
-        """Refuse all who wait, now and later, with an error."""
+        """Refuse all waiting and future requests with an error."""
         with self._lock:
             self._closed = error
         self._admit()
@@ -65,7 +65,7 @@ class Admission:
                     continue
                 if self._closed is None:
                     self.admitted += size
-            # Outside the lock, because callbacks of the future run here.
+            # Outside the lock, because the future's callbacks run here.
             if self._closed is None:
                 future.set_result(None)
             else:

@@ -1,4 +1,4 @@
-"""One loaded model per process for all that ask for the same one, loaded at first use."""
+"""One loaded model per process for all components that name it, loaded at first use."""
 
 import threading
 import weakref
@@ -27,7 +27,7 @@ class Engine:
         self.max_positions = checkpoint.max_positions
         self.encoder = encoder
         self.worker = Worker(encoder, checkpoint.name)
-        # The thread keeps the model alive; it ends when nobody holds the engine any more.
+        # The thread keeps the model alive. It ends when the engine has no references left.
         weakref.finalize(self, self.worker.close, wait=False).atexit = False
 
 
@@ -45,10 +45,10 @@ def open_engine(
 ) -> Engine:
     """The engine for a model: the one this process holds already, or a newly loaded one.
 
-    It is released when nobody holds it any more. Arguments and errors as in
-    `qwen3_core.model.loading.load`, and of `qwen3_core.model.int8_check` where that is the dtype.
+    It is closed when it has no references left. Arguments and errors are those of
+    `qwen3_core.model.loading.load`; with dtype "int8" also those of `qwen3_core.model.int8_check`.
     """
-    # Imported here, and not above, so that importing a framework's package loads no torch.
+    # Imported here, so that importing a framework's package does not load torch.
     from qwen3_core.model.encoder import Encoder
     from qwen3_core.model.int8_check import int8_encoder
     from qwen3_core.model.loading import load, resolve_device, resolve_dtype
@@ -70,12 +70,12 @@ def open_engine(
 def held_engine(
     model: str, kind: Kind, *, revision: str | None, device: str, dtype: Dtype
 ) -> Engine | None:
-    """The engine for a model if this process holds it already; loads nothing, not even torch."""
+    """The engine for a model if this process holds one; loads nothing, not even torch."""
     return _engines.get((model, kind, revision, device, dtype))
 
 
 @after_fork_in_child
 def _reset_in_child() -> None:
-    """Replace a lock that another thread of the parent may have held."""
+    """Replace the lock: another thread of the parent may have held it."""
     global _opening
     _opening = threading.Lock()

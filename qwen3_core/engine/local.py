@@ -1,4 +1,4 @@
-"""What embedders and rerankers share whose model runs in this process."""
+"""Base class of embedders and rerankers whose model runs in this process."""
 
 import sys
 from collections import deque
@@ -27,9 +27,9 @@ T = TypeVar("T")
 
 
 class LocalModel(TextModel):
-    """Settings, checked at once, and a model in this process, loaded when needed.
+    """Settings, checked at construction, and a model in this process, loaded at first use.
 
-    It pickles and copies as its settings; the copy shares the engine, or loads one where none is.
+    Pickles and copies contain the settings only; a copy uses the process's engine, or loads one.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class LocalModel(TextModel):
             "device": device,
             "dtype": dtype,
         }
-        # Held from now on, so that replacing a component by its like does not load the model again.
+        # Held from now on, so that replacing a component by an equal one does not reload the model.
         self._engine = held_engine(**self._source)
         self._tokenizer: Qwen3Tokenizer | None = None
-        """Loaded without the model, to count tokens."""
+        """Loaded without the model, for counting tokens."""
 
     @property
     def engine(self) -> Engine:
-        """The loaded model; loads it if need be.
+        """The loaded model; loads it at first use.
 
         Raises:
             OSError: If the model cannot be found or read.
@@ -83,11 +83,11 @@ class LocalModel(TextModel):
 
     @property
     def description(self) -> "Description":
-        """What the checkpoint says of itself; reads small files, and loads nothing.
+        """The checkpoint's own settings, from its small files; loads no weights.
 
         Raises:
             OSError: If a file cannot be found, downloaded or read.
-            ValueError: If the checkpoint is of no use here.
+            ValueError: If the checkpoint is not supported.
         """
         if self._engine is not None:
             return self._engine.description
@@ -99,7 +99,7 @@ class LocalModel(TextModel):
     def max_length(self) -> int:
         """Tokens read of one input; loads the model.
 
-        As given, else 8192, or what the checkpoint says or has positions for if that is less.
+        As given, else 8192, or the checkpoint's own limit or number of positions if that is less.
         """
         if self._max_length is not None:
             return self._max_length
@@ -108,11 +108,11 @@ class LocalModel(TextModel):
         return min(DEFAULT_MAX_LENGTH, said, engine.max_positions)
 
     def stats(self) -> Stats:
-        """What the engine has done, for all who share it; loads the model."""
+        """The engine's statistics, for all components that share it; loads the model."""
         return self.engine.worker.stats()
 
     def close(self) -> None:
-        """Let go of the engine, which goes with its last user; the next call opens it again."""
+        """Release the engine; it closes with its last user. The next call opens it again."""
         self._engine = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class LocalModel(TextModel):
         return await call
 
     async def _opened(self) -> Engine:
-        """The engine; loading it blocks no event loop, and no timeout counts it."""
+        """The engine. Loading it does not block the event loop, and timeouts exclude it."""
         if self._engine is not None:
             return self.engine
         return await computed(sys.maxsize, lambda: self.engine)
@@ -154,17 +154,17 @@ class LocalModel(TextModel):
         progress: Callable[[int], object] | None,
         beside: int = 0,
     ) -> None:
-        """Encode texts window by window, the next one queued while the last is computed.
+        """Encode texts window by window; the next window is queued while one is computed.
 
         Args:
             engine: The loaded model.
             out: (n, ...) float32, filled with a row per text.
-            texts: What windows are measured by.
+            texts: The texts; their lengths determine the windows.
             sequences_of: The token sequences of one window of the texts.
             finish: Rows of `out` from a window's last hidden states, (m, hidden_size) float32.
-            bulk: Let interactive work overtake it.
+            bulk: Whether interactive work may overtake it.
             progress: Called with the number of texts after each pack.
-            beside: Characters that `sequences_of` tokenises beside the texts.
+            beside: Characters that `sequences_of` tokenises in addition to the texts.
 
         Raises:
             TimeoutError: If it takes longer than `timeout`.
@@ -184,7 +184,7 @@ class LocalModel(TextModel):
             except BaseException:
                 admission.withdraw(size, admitted)
                 raise
-            # When it is done, and not when it is collected: this call may wait for admission.
+            # Released when done, not when collected: this call may itself wait for admission.
             future.add_done_callback(lambda _: admission.release(size))
             pending.append((window, size, future))
 

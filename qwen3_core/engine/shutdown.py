@@ -1,13 +1,13 @@
-"""Leaving the interpreter: searches that are under way may end, no new one begins.
+"""Interpreter exit: running searches may finish, new ones are refused.
 
-Milvus Lite's server runs in this process, in an executor of `concurrent.futures`. That shuts all
-executors down at exit, and then waits for their threads. A search that reaches Lite's server in
-between gets no answer and tries again for ever, and the interpreter with it. So this module's hook,
-which runs before that of `concurrent.futures`, closes the engines, turns new searches away, and
-waits for those that are under way.
+Milvus Lite's server runs in this process, in an executor of `concurrent.futures`. At exit,
+`concurrent.futures` shuts all executors down and then waits for their threads. A search that
+reaches Lite's server in between gets no answer and retries for ever, so the interpreter hangs. This
+module's hook runs before that of `concurrent.futures`. It closes the engines, refuses new searches,
+and waits for running ones.
 """
 
-# It registers its own hook when it is imported; the hook registered last runs first.
+# This module registers its own hook on import; the hook registered last runs first.
 import concurrent.futures.thread  # noqa: F401
 import threading
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from qwen3_core.common.fork import after_fork_in_child
 from qwen3_core.engine.worker import EngineClosedError, close_workers
 
 PATIENCE = 5.0
-"""Seconds that the exit waits for searches under way: far more than Milvus Lite takes for one."""
+"""Seconds that the exit waits for running searches: far more than Milvus Lite needs for one."""
 
 
 class _Searches:
-    """How many searches are under way, and whether the interpreter is exiting."""
+    """The number of running searches, and whether the interpreter is exiting."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -34,7 +34,7 @@ _searches = _Searches()
 
 @contextmanager
 def search() -> Iterator[None]:
-    """Around the search of a vector store: the interpreter's exit waits until it ends.
+    """Context of a vector store search: the interpreter's exit waits until it ends.
 
     Raises:
         EngineClosedError: If the interpreter is exiting already.
@@ -56,18 +56,19 @@ def search() -> Iterator[None]:
 def _leave() -> None:
     with _searches.changed:
         _searches.leaving = True
-    close_workers()  # so that a search does not wait for its query's vector
+    close_workers()  # so that no search waits for its query's vector
     with _searches.changed:
         _searches.changed.wait_for(lambda: not _searches.under_way, PATIENCE)
 
 
 @after_fork_in_child
 def _reset_in_child() -> None:
-    """None of the parent's searches is under way here."""
+    """Reset the count: the parent's searches do not run here."""
     global _searches
     _searches = _Searches()
 
 
-# Before the interpreter joins threads: those of an executor may be callers that wait for a queue,
-# and a worker's ends only when it is closed. The hook is the one that `concurrent.futures` uses.
+# Runs before the interpreter joins threads: an executor's threads may be callers that wait for a
+# queue, and a worker's thread ends only when the worker is closed. `concurrent.futures` uses the
+# same hook.
 threading._register_atexit(_leave)  # type: ignore[attr-defined] # noqa: SLF001

@@ -9,22 +9,23 @@ except ImportError:
 
 
 class Span(Protocol):
-    """What we use of an OpenTelemetry span."""
+    """The part of an OpenTelemetry span that we use."""
 
     def set_attribute(self, key: str, value: Any, /) -> None:
-        """Attach a value."""
+        """Attach an attribute."""
 
     def record_exception(self, exception: BaseException, /) -> None:
-        """Attach an error."""
+        """Attach an exception."""
 
     def end(self) -> None:
-        """Close the span."""
+        """End the span."""
 
 
 def start_span(name: str, **attributes: str | int | bool) -> Span | None:
-    """Start a span below the caller's current one; None without OpenTelemetry.
+    """Start a child of the caller's current span; None without OpenTelemetry.
 
-    Attributes get the prefix "qwen3.". They hold counts, times and the model's name, never texts.
+    Attributes get the prefix "qwen3.". They contain counts, times and the model's name, never
+    texts.
     """
     if trace is None:
         return None

@@ -1,8 +1,8 @@
-"""How a local call waits: in its own thread, or as a coroutine that leaves the event loop free.
+"""How a local call waits: by blocking its thread, or without blocking the event loop.
 
-A call is a coroutine that waits through this module alone. `run_here` runs it as plain code: it
-blocks wherever it waits, and so never suspends. Any event loop can await it instead. Work that
-nobody waits for any more is cancelled by the call itself, in the thread that runs it.
+A call is a coroutine that waits only through this module. `run_here` runs it synchronously: it
+blocks wherever it waits, and so never suspends. Any event loop can await it instead. An abandoned
+call cancels its own work, in the thread that runs it.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class _Blocking:
     """A call that blocks its thread."""
 
     deadline: float | None = None
-    """When it has to end, on the monotonic clock."""
+    """The time limit, on the monotonic clock."""
 
 
 _blocking: ContextVar[_Blocking | None] = ContextVar("_blocking", default=None)
@@ -32,7 +32,7 @@ _blocking: ContextVar[_Blocking | None] = ContextVar("_blocking", default=None)
 
 
 def run_here(call: Coroutine[Any, Any, T]) -> T:
-    """Run a call to its end in this thread, also within a running event loop, which it blocks."""
+    """Run a call to its end in this thread; it blocks a running event loop."""
     token = _blocking.set(_Blocking())
     try:
         call.send(None)
@@ -48,7 +48,7 @@ def run_here(call: Coroutine[Any, Any, T]) -> T:
 
 @contextlib.asynccontextmanager
 async def time_limit(seconds: float | None) -> AsyncIterator[None]:
-    """Raise TimeoutError where the block still waits after so many seconds; None: no limit."""
+    """Raise TimeoutError if the block still waits after `seconds`; None: no limit."""
     blocking = _blocking.get()
     if blocking is None:
         async with asyncio.timeout(seconds):
@@ -59,7 +59,7 @@ async def time_limit(seconds: float | None) -> AsyncIterator[None]:
 
 
 async def result_of(future: "Future[T]") -> T:
-    """The result of a future; a call that ends before it is there cancels the future."""
+    """The result of a future; a call that ends earlier cancels the future."""
     blocking = _blocking.get()
     try:
         if blocking is not None:
@@ -74,15 +74,15 @@ async def result_of(future: "Future[T]") -> T:
 
 
 async def _until_done(future: "Future[Any]") -> None:
-    """Leave the event loop free until a future is done.
+    """Wait for a future without blocking the event loop.
 
-    `asyncio.wrap_future` does so too, but logs a traceback if the loop is closed by then.
+    `asyncio.wrap_future` does the same, but logs a traceback if the loop is closed by then.
     """
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
 
     def wake(_: "Future[Any]") -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits any more
             loop.call_soon_threadsafe(done.set)
 
     future.add_done_callback(wake)
@@ -90,5 +90,5 @@ async def _until_done(future: "Future[Any]") -> None:
 
 
 async def computed(size: int, function: Callable[[], T]) -> T:
-    """The result of a function that reads `size` characters: its thread blocks, a loop does not."""
+    """Call a function that reads `size` characters, without blocking an event loop."""
     return await in_thread_if_long(size, function) if _blocking.get() is None else function()

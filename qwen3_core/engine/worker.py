@@ -1,4 +1,4 @@
-"""One thread that runs a model for all callers, and mixes their work into full packs."""
+"""One thread that runs a model for all callers and batches their work into full packs."""
 
 import contextlib
 import logging
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BULK_TURN = 8
-"""While interactive work keeps coming, waiting bulk work gets half of every so-many-th pack."""
+"""While interactive work keeps coming, waiting bulk work gets half of every 8th pack."""
 
 GIVE_BACK_EVERY = 60.0
-"""Seconds of service after which memory that was freed goes back to the operating system. The C
-library would keep it, in more and smaller pieces from hour to hour; it takes milliseconds."""
+"""Seconds between calls that return freed memory to the operating system. The C library would keep
+it, more and more fragmented over hours. A call takes milliseconds."""
 
 QUEUE_CHARACTERS = 2**21
-"""Text of all callers that an engine holds as token ids at a time, for interactive and for bulk
-work each; about half a million tokens of English. Other callers wait before they tokenise."""
+"""Characters of text that an engine admits at a time, separately for interactive and bulk work:
+about half a million tokens of English. Other callers wait before they tokenise."""
 
 
 class EngineClosedError(RuntimeError):
@@ -42,30 +42,30 @@ class EngineClosedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What an engine has done since it was loaded; times in seconds."""
+    """Statistics of an engine since it was loaded; times in seconds."""
 
     requests: int = 0
-    """Requests computed to their end; cancelled and failed ones do not count."""
+    """Completed requests; cancelled and failed ones do not count."""
     sequences: int = 0
     """Sequences computed."""
     tokens: int = 0
-    """Tokens computed; a prefix counts where it is laid, not where it is known already."""
+    """Tokens computed; cached prefix tokens do not count."""
     packs: int = 0
     """Forward passes."""
     compute_time: float = 0.0
     """Time spent in forward passes."""
     wait_time: float = 0.0
-    """Time that requests spent in the queue before their first pack began, summed."""
+    """Total time that requests spent in the queue before their first pack began."""
     queued_requests: int = 0
-    """Requests that wait or are under way now."""
+    """Requests that are waiting or running now."""
     queued_tokens: int = 0
-    """Tokens that wait now."""
+    """Tokens that are waiting now."""
     pack_tokens: int = 0
     """Token budget of a pack."""
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens computed per second of computing; 0 before the first pack."""
+        """Tokens computed per second of compute time; 0 before the first pack."""
         return self.tokens / self.compute_time if self.compute_time else 0.0
 
     @property
@@ -75,7 +75,7 @@ class Stats:
 
 
 class _Request(Work):
-    """A caller's sequences, the result so far, and the future that the caller holds."""
+    """A caller's sequences, the rows computed so far, and the caller's future."""
 
     def __init__(
         self,
@@ -97,11 +97,11 @@ class _Request(Work):
         self.waited: float | None = None
         """Seconds in the queue before its first pack began; None before that."""
         self.computed = 0.0
-        """Seconds of the packs that held some of it."""
+        """Compute time, in seconds, of the packs that contained some of it."""
         self.span: Span | None = None
 
     def settle(self, error: BaseException | None = None) -> None:
-        """Give the future its result or an error, unless the caller has cancelled it."""
+        """Set the future's result or error, unless the caller cancelled it."""
         if self.span is not None:
             self.span.set_attribute("qwen3.wait_seconds", self.waited or 0.0)
             self.span.set_attribute("qwen3.compute_seconds", self.computed)
@@ -118,11 +118,11 @@ class _Request(Work):
 class Worker:
     """A thread that owns an encoder; it starts with the first request.
 
-    Interactive work (queries, reranking) overtakes bulk work (documents). The pack that is running
-    is finished first, so that interactive work waits for one pack at most.
+    Interactive work (queries, reranking) overtakes bulk work (documents). The running pack is
+    finished first, so interactive work waits for at most one pack.
 
-    Callers may be event loops, which must not wait: the lock is held for a few instructions at a
-    time, and packs are put together outside it.
+    Callers may be event loops, which must not block: the lock is held for a few instructions at a
+    time, and packs are composed outside it.
     """
 
     def __init__(self, encoder: "Encoder", name: str) -> None:
@@ -130,14 +130,14 @@ class Worker:
         self._name = name
         self._stats = Stats(pack_tokens=encoder.pack_tokens)
         self._most_tokens = sys.maxsize
-        """Of a pack, once memory was short; it stays so."""
+        """Pack limit, lowered for good after an out-of-memory error."""
         self._reset()
         _workers.add(self)
 
     def _reset(self) -> None:
-        """Be as new, with nothing queued: what a forked child needs, which has no such thread."""
+        """Reset to an empty state without a thread (also after a fork)."""
         self._changed = threading.Condition()
-        self._queued: dict[_Request, None] = {}  # in the order they came; the lock guards it
+        self._queued: dict[_Request, None] = {}  # in order of arrival; guarded by the lock
         self._packs_without_bulk = 0
         self._gave_back = time.monotonic()
         self._closed = False
@@ -145,7 +145,7 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     def admission(self, *, bulk: bool) -> Admission:
-        """Where callers request admission, in characters of text, before they tokenise it."""
+        """The queue where callers request admission, in characters, before they tokenise."""
         return self._admissions[bulk]
 
     def submit(
@@ -159,21 +159,21 @@ class Worker:
         """Queue sequences.
 
         Args:
-            sequences: What to encode.
-            bulk: Let interactive work overtake it.
-            pack_tokens: Token budget of the packs that hold some of the sequences; by default the
-                encoder's. Of the requests that share a pack, the smallest budget counts.
-            on_progress: Called in the worker's thread after each pack that holds some of the
+            sequences: The sequences to encode.
+            bulk: Whether interactive work may overtake it.
+            pack_tokens: Token budget of the packs that contain some of the sequences; by default
+                the encoder's. The smallest budget of the requests in a pack applies.
+            on_progress: Called in the worker's thread after each pack that contains some of the
                 sequences, with their number.
 
         Returns:
-            A future of (n, hidden_size) float32, in the order of `sequences`. Cancelling it takes
-            what has not run yet out of the queue. It raises FloatingPointError if a state is not
-            finite, EngineClosedError if the engine closes first, or what the forward pass raised.
+            A future of (n, hidden_size) float32, in the order of `sequences`. Cancelling it removes
+            what has not run yet from the queue. It raises FloatingPointError if a state is not
+            finite, EngineClosedError if the engine closes first, or the forward pass's error.
 
         Raises:
             EngineClosedError: If the engine is closed already.
-            ValueError: If a sequence has no token of its own.
+            ValueError: If a sequence has no token after its prefix.
         """
         budget = pack_tokens or self._encoder.pack_tokens
         request = _Request(
@@ -195,8 +195,8 @@ class Worker:
                 self._queued[request] = None
                 if self._thread is None:
                     name = f"qwen3 {self._name}"
-                    # Not a daemon: one that returns from torch while the interpreter finalises is
-                    # ended by Python in a way that C++ answers with abort().
+                    # Not a daemon: Python kills a daemon thread that returns from torch while the
+                    # interpreter finalises, and C++ then calls abort().
                     self._thread = threading.Thread(target=self._run, name=name, daemon=False)
                     self._thread.start()
                 self._changed.notify()
@@ -207,7 +207,7 @@ class Worker:
         return request.future
 
     def stats(self) -> Stats:
-        """What has been done so far, and what waits now."""
+        """Statistics so far, and the queue now."""
         with self._changed:
             stats, queued = self._stats, list(self._queued)
         return replace(
@@ -217,10 +217,10 @@ class Worker:
         )
 
     def close(self, *, wait: bool = True) -> None:
-        """Fail what is queued with EngineClosedError, and end after the pack that is running.
+        """Fail queued requests with EngineClosedError, and end after the running pack.
 
         Args:
-            wait: Return when the thread has ended.
+            wait: Whether to wait until the thread has ended.
         """
         with self._changed:
             self._closed = True
@@ -243,17 +243,17 @@ class Worker:
     def _run(self) -> None:
         try:
             self._work()
-        finally:  # whatever ended it, nobody must wait for it any more
+        finally:  # no caller may wait for a thread that has ended
             self.close(wait=False)
 
     def _work(self) -> None:
         while (pack := self._wait_for_pack()) is not None:
-            if not pack.members:  # all that waited was cancelled
+            if not pack.members:  # all waiting requests were cancelled
                 continue
             begin = time.perf_counter()
             try:
                 states = self._encoder.run(pack)
-            except BaseException as error:  # noqa: BLE001 - it belongs to the callers
+            except BaseException as error:  # noqa: BLE001 - passed to the callers
                 failure = self._split(pack, error)
                 for request in dict(pack.members) if failure else ():
                     self._finish(request, failure)
@@ -262,10 +262,10 @@ class Worker:
             self._give_back_freed()
 
     def _split(self, pack: Pack[_Request], error: BaseException) -> BaseException | None:
-        """Put a pack for which memory was short back into the queue, to be computed in halves.
+        """After an out-of-memory error, queue the pack's sequences again, for smaller packs.
 
         Returns:
-            What to tell the callers, if it cannot be helped.
+            The error for the callers; None if the pack was split.
         """
         from qwen3_core.model.buffers import is_out_of_memory
 
@@ -294,7 +294,7 @@ class Worker:
         return None
 
     def _give_back_freed(self) -> None:
-        """Keep a process that serves for hours from growing, see `GIVE_BACK_EVERY`."""
+        """Return freed memory to the operating system now and then, see `GIVE_BACK_EVERY`."""
         if time.monotonic() - self._gave_back >= GIVE_BACK_EVERY:
             from qwen3_core.model.buffers import give_back_freed
 
@@ -302,7 +302,7 @@ class Worker:
             self._gave_back = time.monotonic()
 
     def _wait_for_pack(self) -> Pack[_Request] | None:
-        """The next pack, once there is work; None when the engine is closed."""
+        """Wait for work and return the next pack; None when the engine is closed."""
         with self._changed:
             while not (self._queued or self._closed):
                 self._changed.wait()
@@ -318,7 +318,7 @@ class Worker:
         return self._encoder.next_pack(self._lines(waiting))
 
     def _lines(self, waiting: list[_Request]) -> list[Line[_Request]]:
-        """Whose turn it is, and for how many tokens."""
+        """The queues to draw from, in order, with the pack's token limit after each."""
         queues = [[r for r in waiting if r.bulk is bulk] for bulk in (False, True)]
         queues = [queue for queue in queues if queue]
         budgets = [
@@ -335,7 +335,7 @@ class Worker:
         return [(interactive, max(min(budgets) // 2, 1)), (bulk, min(budgets))]
 
     def _deliver(self, pack: Pack[_Request], states: np.ndarray, begin: float) -> None:
-        """Hand out the rows of a pack, and finish the requests that have all of theirs."""
+        """Copy a pack's rows to its requests, and finish the requests that are complete."""
         took = time.perf_counter() - begin
         counts: dict[_Request, int] = {}
         overflowed: dict[_Request, int] = {}
@@ -353,7 +353,7 @@ class Worker:
                     raise self._overflow_error(overflowed[request])
                 if request.on_progress is not None:
                     request.on_progress(count)
-            except Exception as error:  # noqa: BLE001 - it is that caller's
+            except Exception as error:  # noqa: BLE001 - passed to that caller
                 self._finish(request, error)
             else:
                 if not request.left:
@@ -362,13 +362,13 @@ class Worker:
     def _count(
         self, pack: Pack[_Request], counts: dict[_Request, int], begin: float, took: float
     ) -> None:
-        """Add a pack to the statistics and to the log."""
+        """Record a pack in the statistics and the log."""
         new = [request for request in counts if request.waited is None]
         for request in new:
             request.waited = begin - request.submitted
         for request in counts:
             request.computed += took
-        stats = self._stats  # which nobody else changes
+        stats = self._stats  # only this thread changes it
         self._stats = replace(
             stats,
             requests=stats.requests + sum(r.left == count for r, count in counts.items()),
@@ -395,7 +395,7 @@ class Worker:
         return FloatingPointError(msg)
 
     def _finish(self, request: _Request, error: BaseException | None = None) -> None:
-        """Take a request out of its queue and settle its future."""
+        """Remove a request from its queue and settle its future."""
         with self._changed:
             self._queued.pop(request, None)
         logger.debug(
@@ -410,11 +410,11 @@ class Worker:
 
 _workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
 _exiting = False
-"""Whether workers start no more: nothing would end their threads."""
+"""Whether the interpreter is exiting: workers no longer start, since nothing would end them."""
 
 
 def close_workers() -> None:
-    """Close all workers of the process, for good: the interpreter is exiting."""
+    """Close all workers of the process for good, because the interpreter is exiting."""
     global _exiting
     _exiting = True
     for worker in list(_workers):
@@ -429,6 +429,6 @@ def _reset_in_child() -> None:
     for worker in workers:
         worker._reset()  # noqa: SLF001 - this module's own
     if workers and "torch" in sys.modules:
-        # GNU OpenMP's threads do not survive a fork, and a child that counts on them waits for
-        # ever. PyTorch's own data loader runs its forked workers on one thread, too.
+        # GNU OpenMP's threads do not survive a fork, and a child that uses them hangs. PyTorch's
+        # data loader also runs its forked workers on one thread.
         sys.modules["torch"].set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Milvus collections for Qwen3 vectors: what they must look like, filters, indexes."""
+"""Milvus collections for Qwen3 vectors: schema checks, filters, indexes."""
 
 from qwen3_core.milvus.filters import field, literal
 from qwen3_core.milvus.rebuild import rebuild_index

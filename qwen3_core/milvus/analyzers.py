@@ -1,4 +1,4 @@
-"""How Milvus's full-text search (BM25) cuts a text into words."""
+"""How Milvus's full-text search (BM25) splits a text into words."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ SERVER: Final[dict[str, dict[str, Any]]] = {
     "jieba": {"tokenizer": "jieba", "filter": ["lowercase", "cnalphanumonly"]},
     "icu": {"tokenizer": "icu", "filter": ["lowercase", "removepunct"]},
 }
-"""Analyzers by name for a server from 2.5 on ("icu" from 2.5.11 on; Milvus documentation,
+"""Analyzers by name for servers of 2.5 or later ("icu": 2.5.11 or later; Milvus documentation,
 "Analyzer Overview")."""
 
 LITE: Final[dict[str, dict[str, Any]]] = {
@@ -25,30 +25,30 @@ LITE: Final[dict[str, dict[str, Any]]] = {
     "chinese": {"tokenizer": "jieba"},
     "jieba": {"tokenizer": "jieba"},
 }
-"""Analyzers by name for Milvus Lite 3.2, which has two, and lowers the case in both."""
+"""Analyzers by name for Milvus Lite 3.2, which has two; both convert to lower case."""
 
 _UNSPACED: Final = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-"""A character of Thai, Lao, Burmese, Khmer, kana, Han or Hangul, whose words no space ends."""
+"""A character of Thai, Lao, Burmese, Khmer, kana, Han or Hangul: spaces do not separate words."""
 
 
 def analyzer_params(analyzer: str | Mapping[str, Any] | None, *, lite: bool) -> Any:
     """Milvus's `analyzer_params` of an analyzer.
 
     Args:
-        analyzer: A name from `SERVER` (from `LITE` for Milvus Lite), or `analyzer_params`
-            themselves. None is Milvus's default, which is "standard".
-        lite: Whether Milvus Lite will use it.
+        analyzer: A name from `SERVER` (from `LITE` for Milvus Lite), or a dictionary of
+            `analyzer_params`. None is Milvus's default, "standard".
+        lite: Whether it is for Milvus Lite.
 
     Returns:
         A dictionary, or None.
 
     Raises:
         TypeError: If it is neither a name nor a dictionary.
-        ValueError: If there is no such analyzer there, or Milvus Lite would ignore a part of it.
-        ImportError: If Milvus Lite needs the package jieba for it.
+        ValueError: If Milvus has no such analyzer, or Milvus Lite would ignore a part of it.
+        ImportError: If Milvus Lite needs the missing package jieba for it.
     """
     known = LITE if lite else SERVER
     if analyzer is None:
@@ -73,7 +73,7 @@ def analyzer_params(analyzer: str | Mapping[str, Any] | None, *, lite: bool) -> 
 
 
 def _check_lite(params: dict[str, Any]) -> None:
-    """Refuse what Milvus Lite does not know or silently ignores."""
+    """Refuse parameters that Milvus Lite does not know or silently ignores."""
     from milvus_lite.analyzer import create_analyzer
     from milvus_lite.exceptions import SchemaValidationError
 
@@ -103,7 +103,7 @@ def _check_lite(params: dict[str, Any]) -> None:
 
 
 def analyzer_of(text_field: Mapping[str, Any]) -> Any:
-    """The `analyzer_params` of a field as `describe_collection` gives it; None if it has none."""
+    """The `analyzer_params` of a field from `describe_collection`; None if it has none."""
     kept = text_field.get("params", {}).get("analyzer_params")
     try:
         return json.loads(kept) if isinstance(kept, str) else kept
@@ -112,7 +112,7 @@ def analyzer_of(text_field: Mapping[str, Any]) -> Any:
 
 
 def splits_at_spaces(params: Any) -> bool:
-    """Whether an analyzer finds words by the spaces around them."""
+    """Whether an analyzer splits words at spaces."""
     if not isinstance(params, Mapping):
         return params is None
     tokenizer = params.get("tokenizer") or params.get("type", "standard")
@@ -122,10 +122,10 @@ def splits_at_spaces(params: Any) -> bool:
 
 
 def warn_of_unspaced(texts: Iterable[str], collection_name: str, *, lite: bool) -> bool:
-    """Log a warning if a text has no spaces between its words, for which "standard" is useless.
+    """Log a warning if a text has no spaces between words; "standard" finds no words in it.
 
     Returns:
-        Whether there was one.
+        Whether there was such a text.
     """
     if not any(_UNSPACED.search(text) for text in texts):
         return False

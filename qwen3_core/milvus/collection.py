@@ -1,4 +1,4 @@
-"""What a Milvus collection for Qwen3 vectors must look like, and a check of one that exists."""
+"""Requirements of a Milvus collection for Qwen3 vectors, and checks of existing collections."""
 
 import logging
 import os
@@ -23,26 +23,26 @@ from qwen3_core.milvus.index import (
 logger = logging.getLogger(__name__)
 
 CONSISTENCY: Final = "Strong"
-"""A search sees all that was inserted before it; the stores' own default is "Session"."""
+"""Searches see all earlier inserts; the stores' own default is "Session"."""
 
 MAX_TEXT_BYTES: Final = 65_535
-"""Bytes of UTF-8 that a text may have: both stores create VARCHAR fields of this length, which is
-Milvus's largest. Milvus Lite counts characters in place of bytes."""
+"""The most bytes of UTF-8 in a text: both stores create VARCHAR fields of this length, Milvus's
+maximum. Milvus Lite counts characters instead of bytes."""
 
 FINGERPRINT_KEY: Final = "qwen3_retrieval.fingerprint"
-"""The collection property that holds the fingerprint, as JSON."""
+"""The collection property that stores the fingerprint, as JSON."""
 
 
 def collection_properties(fingerprint: Fingerprint) -> dict[str, str]:
-    """Properties for a new collection, by which `check_collection` will know its vectors."""
+    """Properties for a new collection; `check_collection` reads the fingerprint from them."""
     return {FINGERPRINT_KEY: fingerprint.to_json()}
 
 
 def check_text_lengths(texts: Iterable[str]) -> None:
-    """Check that Milvus can keep the texts, before some of a call's batches are written.
+    """Check that Milvus can store the texts, before any batch is written.
 
     Args:
-        texts: What will be added: documents' texts as the splitter left them.
+        texts: The texts to add, after splitting.
 
     Raises:
         ValueError: If a text has more than `MAX_TEXT_BYTES` bytes in UTF-8.
@@ -59,23 +59,22 @@ def check_text_lengths(texts: Iterable[str]) -> None:
 
 
 TEXT_INDEX: Final = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25"}
-"""Index of the sparse field that Milvus's BM25 function fills, for a hybrid collection."""
+"""Index of a hybrid collection's sparse field, which Milvus's BM25 function fills."""
 
 _OLDEST_WITH_BM25: Final = (2, 5)
 
 SLOW_ROWS: Final = 5 * FLAT_ROWS
-"""From here on a search of a FLAT index on Milvus Lite is worth another index."""
+"""Rows from which a FLAT index on Milvus Lite is slow, and another index is advised."""
 
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
 def check_name(collection_name: str) -> str:
-    """Return the name of a new collection if a server would take it; Milvus Lite takes any.
+    """Return a new collection's name if a server would accept it; Milvus Lite accepts any.
 
     Raises:
-        ValueError: If it is something else than 1 to 255 letters, digits and underscores, or begins
-            with a digit.
+        ValueError: If it is not 1 to 255 letters, digits and underscores, or begins with a digit.
     """
     if not _NAME.fullmatch(collection_name):
         msg = (
@@ -87,16 +86,16 @@ def check_name(collection_name: str) -> str:
 
 
 def check_uri(uri: str | Path) -> str:
-    """The uri as the string that Milvus takes; a path that it would refuse is refused clearly.
+    """Return the uri as a string for Milvus; invalid paths are refused with a clear error.
 
     Args:
         uri: An address ("http://host:19530", a Zilliz Cloud endpoint) or the path of a Milvus Lite
-            database, which ends in ".db" and whose folder exists; `~` is the home folder.
+            database that ends in ".db" in an existing folder; `~` is the home folder.
 
     Raises:
         TypeError: If it is neither a string nor a path.
-        ValueError: If it is neither an address nor a path that can be a Milvus Lite database, or
-            an address that holds a password.
+        ValueError: If it is neither an address nor a valid path of a Milvus Lite database, or an
+            address that contains a password.
         FileNotFoundError: If the folder of the database does not exist.
     """
     if isinstance(uri, str) and "://" in uri:
@@ -127,14 +126,14 @@ def check_uri(uri: str | Path) -> str:
 
 
 class Found(NamedTuple):
-    """What a collection that exists has."""
+    """The properties of an existing collection."""
 
     index_type: str
-    """Of its vectors, which decides what a search may ask for; "" if they have none."""
+    """Index of its vectors, which determines the valid search parameters; "" if there is none."""
     auto_id: bool
-    """Whether Milvus numbers what is added; else it takes the caller's ids."""
+    """Whether Milvus generates ids; otherwise the caller does."""
     analyzer: Any = None
-    """`analyzer_params` of its full-text search, if it has that and they are not the default."""
+    """`analyzer_params` of its full-text search; None for the default, or without that search."""
 
 
 def check_collection(
@@ -152,38 +151,39 @@ def check_collection(
     token: str | None = None,
     db_name: str | None = None,
 ) -> Found | None:
-    """Check that a collection, if it exists, holds vectors of this kind, and load it.
+    """Check that a collection, if it exists, contains vectors of this kind, and load it.
 
     Call it before a vector store opens the collection: the stores check nothing, and Milvus Lite
-    searches with the wrong metric without a word. LlamaIndex's store does not load a collection
-    either that another process made.
+    silently searches with the wrong metric. LlamaIndex's store also does not load a collection that
+    another process created.
 
-    A collection without a fingerprint, which somebody else made, is taken as it is; a warning is
-    logged.
+    A collection without a fingerprint was created by other software. It is accepted with a logged
+    warning.
 
     Args:
         uri: Path of a Milvus Lite file ("./milvus.db"), or "http://host:19530", or a Zilliz Cloud
             endpoint.
         collection_name: The collection.
         dimensions: Length of the vectors that will be written or searched.
-        metric: The metric that will be asked for.
+        metric: The requested metric.
         vector_field: Name of the collection's vector field.
-        text_search_field: Name of the field for full-text search (BM25), if it is wanted.
-        auto_id: Whether Milvus is to number what is added; None does not compare.
-        fingerprint: What the vectors will be made with; None does not compare.
-        analyzer: `analyzer_params` that full-text search is to have; None does not compare.
-        index_type: The index that is asked for; None does not compare.
-        token: "user:password" or an API key, where the server wants one.
-        db_name: The database, None for the default one.
+        text_search_field: Name of the field for full-text search (BM25); None for none.
+        auto_id: Whether Milvus should generate ids; None skips the comparison.
+        fingerprint: Fingerprint of the vectors to write or search; None skips the comparison.
+        analyzer: Requested `analyzer_params` of full-text search; None skips the comparison.
+        index_type: The requested index; None skips the comparison.
+        token: "user:password" or an API key, if the server requires one.
+        db_name: The database; None for the default one.
 
     Returns:
-        What it has; None if there is no such collection.
+        The collection's properties; None if there is no such collection.
 
     Raises:
         ValueError: If the collection exists with another dimension, metric, analyzer or kind of
-            ids, or with vectors of another model or other settings, or without a field; if there is
-            none and a server would refuse its name; if there is no such database, or the Milvus
-            Lite file cannot be opened, or the server has no full-text search and it is wanted.
+            ids, with vectors of another model or other settings, or without a required field; if it
+            does not exist and a server would refuse its name; if there is no such database; if the
+            Milvus Lite file cannot be opened; if full-text search is requested and the server has
+            none.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
     client = connect(uri, token, db_name)
@@ -266,17 +266,17 @@ def check_vectors(
     vector_field: str = "vector",
     fingerprint: Fingerprint | None = None,
 ) -> None:
-    """Check that a collection holds vectors of a model.
+    """Check that a collection contains vectors of a model.
 
     Args:
         collection_name: Its name, for the message.
-        description: What `describe_collection` says of it.
-        dimensions: Length of the model's vectors; None does not compare.
+        description: The result of `describe_collection`.
+        dimensions: Length of the model's vectors; None skips the comparison.
         vector_field: Name of the collection's vector field.
-        fingerprint: What the model's vectors are made with; None does not compare.
+        fingerprint: Fingerprint of the model's vectors; None skips the comparison.
 
     Raises:
-        ValueError: If it holds others.
+        ValueError: If it contains other vectors.
     """
     fields = {f["name"]: f for f in description["fields"]}
     found = fields.get(vector_field, {}).get("params", {}).get("dim")
@@ -292,7 +292,7 @@ def check_vectors(
 
 
 def _check_analyzer(collection_name: str, description: dict[str, Any], analyzer: Any) -> Any:
-    """The collection's analyzer, if it is the one that was asked for."""
+    """The collection's analyzer; raises ValueError if it is not the requested one."""
     inputs = {name for f in description.get("functions") or () for name in _names(f)}
     fields = [f for f in description["fields"] if f["name"] in inputs]
     kept = next((found for f in fields if (found := analyzer_of(f)) is not None), None)
@@ -308,7 +308,7 @@ def _check_analyzer(collection_name: str, description: dict[str, Any], analyzer:
 
 
 def _names(function: dict[str, Any]) -> list[str]:
-    """The input fields of a function; pymilvus gives them as a list or as its repr."""
+    """The input fields of a function; pymilvus returns a list or the list's repr."""
     names = function.get("input_field_names") or ()
     return re.findall(r"[^\s\[\]',\"]+", names) if isinstance(names, str) else list(names)
 
@@ -321,7 +321,7 @@ def _check_index(uri: str, collection_name: str, found: str, asked: str | None) 
             f"({', '.join(LITE_INDEXES)}): qwen3_core.milvus.{rebuild}) makes one that it can"
         )
         raise ValueError(msg)
-    # Zilliz Cloud builds its AUTOINDEX whatever is asked for.
+    # Zilliz Cloud always builds its AUTOINDEX.
     if asked is not None and found != asked and (is_lite(uri) or found != "AUTOINDEX"):
         msg = (
             f"collection {collection_name!r} has the index {found}, but index_type={asked!r} was "
@@ -349,7 +349,7 @@ def _load(client: Any, uri: str, collection_name: str) -> None:
 
 
 def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str) -> None:
-    """Say if searches of a Milvus Lite collection miss passages, or take longer than they need."""
+    """Log if searches of a Milvus Lite collection miss passages or are needlessly slow."""
     if not is_lite(uri):
         return
     rebuild = f"qwen3_core.milvus.rebuild_index({uri!r}, {collection_name!r})"
@@ -374,7 +374,7 @@ def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str)
 
 
 def row_count(store: Any) -> int | None:
-    """Count the rows of a vector store's Milvus collection; None if it is no such store.
+    """Count the rows of a vector store's Milvus collection; None for any other store.
 
     Args:
         store: A store of either framework.
@@ -390,7 +390,7 @@ def row_count(store: Any) -> int | None:
             name, filter="", output_fields=["count(*)"], consistency_level=CONSISTENCY
         )
         return int(counted["count(*)"])
-    except Exception as error:  # noqa: BLE001 - it is for a message, of which no search may fail
+    except Exception as error:  # noqa: BLE001 - the count is for a message; a search must not fail
         logger.debug("rows of %r could not be counted: %s", name, error)
         return None
 
@@ -435,7 +435,7 @@ def _check_fingerprint(
         )
         raise ValueError(msg)
     if found.compared_by(fingerprint) == "name":
-        # With a model on a server nothing more can be known, so that is no warning.
+        # A model on a server has no known weights, so this is not worth a warning.
         level = logging.INFO if fingerprint.weights is None else logging.WARNING
         logger.log(
             level,
@@ -448,7 +448,7 @@ def _check_fingerprint(
 
 
 def connect(uri: str, token: str | None, db_name: str | None = None) -> Any:
-    """A `pymilvus.MilvusClient`.
+    """Connect a `pymilvus.MilvusClient`.
 
     Raises:
         ValueError: If the Milvus Lite file cannot be opened, or there is no such database.
@@ -460,7 +460,7 @@ def connect(uri: str, token: str | None, db_name: str | None = None) -> Any:
     try:
         client = MilvusClient(uri=uri, token=token or "", db_name=db_name or "")
         if db_name:
-            client.list_collections()  # Milvus says here that there is no such database
+            client.list_collections()  # Milvus reports a missing database here
     except ConnectionConfigException as error:
         if "://" in uri:
             raise
@@ -477,7 +477,7 @@ def connect(uri: str, token: str | None, db_name: str | None = None) -> Any:
 
 
 def _why_not_opened(uri: str) -> str:
-    """Milvus Lite says why in its log alone."""
+    """The likely reason; Milvus Lite writes it to its log only."""
     place = Path(uri).expanduser()
     for opened in _opened_here():
         if place.exists() and opened.exists() and place.samefile(opened):
@@ -499,7 +499,7 @@ def _why_not_opened(uri: str) -> str:
 
 
 def _opened_here() -> list[Path]:
-    """The Milvus Lite databases that this process holds, by the paths they were opened with."""
+    """The Milvus Lite databases that this process has open, as the paths that opened them."""
     from milvus_lite.server_manager import server_manager_instance
 
     return [Path(path) for path in list(server_manager_instance._servers)]  # noqa: SLF001

@@ -14,12 +14,12 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS_OF_MILVUS: Final = frozenset(
     ["and", "exists", "false", "in", "is", "like", "not", "null", "or", "true"]
 )
-"""What an expression reads as an operator or a constant, in lower or upper case."""
+"""Operators and constants of expressions, in lower or upper case."""
 
 _STRING: Final = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'', re.DOTALL)
 
 _JOINED: Final = re.compile(r"(?<![\w$.])[^\W\d]\w*(?:[-.]\w+)+")
-"""A name with hyphens or dots in it, such as `doc-type`: Milvus reads a subtraction."""
+"""A name with hyphens or dots, such as `doc-type`, which Milvus reads as a subtraction."""
 
 _SPACED: Final = re.compile(r"(?<![\w$.])([^\W\d]\w*)[ \t]+(\w+)\s*(?:[=!<>]=?|\bin\b|\blike\b)")
 """Two words before a comparison, such as `Header 1 ==`."""
@@ -28,9 +28,9 @@ COMPARISONS: Final = ("==", ">", "<", ">=", "<=")
 
 
 def literal(value: Value | Sequence[Value]) -> str:
-    """A value, written so that it stands for itself in a filter expression, whatever it holds.
+    """Quote and escape a value for a filter expression.
 
-    Expressions are strings, so a value with a quote or a backslash in it would change their
+    Expressions are strings, so an unescaped quote or backslash in a value would change their
     meaning.
 
     Example:
@@ -42,7 +42,7 @@ def literal(value: Value | Sequence[Value]) -> str:
         value: A string, number or bool, or a list of them.
 
     Raises:
-        TypeError: If it is something else.
+        TypeError: If it is anything else.
         ValueError: If it is NaN or infinite, or a string with a lone surrogate.
     """
     if isinstance(value, str):
@@ -51,7 +51,7 @@ def literal(value: Value | Sequence[Value]) -> str:
         except UnicodeEncodeError as error:
             msg = f"a filter's value holds a lone surrogate, which Milvus cannot store: {value!r}"
             raise ValueError(msg) from error
-        # Nothing else: Milvus Lite does not know escapes such as \\u2028.
+        # No other escapes: Milvus Lite does not know \\u2028 and the like.
         return f'"{value.translate(_ESCAPES)}"'
     if isinstance(value, (bool, int, float)):
         return json.dumps(value, allow_nan=False)
@@ -65,10 +65,10 @@ def literal(value: Value | Sequence[Value]) -> str:
 
 
 def field(key: str) -> str:
-    """A metadata key, written so that a filter expression reads it as one name.
+    """Write a metadata key so that a filter expression reads it as one name.
 
-    A key of ASCII letters, digits and underscores stands for itself. Any other, such as `doc-type`
-    or `Header 1`, becomes `$meta["doc-type"]`: Milvus would read `doc-type` as a subtraction.
+    A key of ASCII letters, digits and underscores is unchanged. Any other, such as `doc-type` or
+    `Header 1`, becomes `$meta["doc-type"]`: Milvus would read `doc-type` as a subtraction.
 
     Example:
         ```python
@@ -99,11 +99,11 @@ def check_expression(expression: str | None) -> None:
     Milvus Lite finds nothing for `doc-type == "manual"`, without an error.
 
     Args:
-        expression: A filter expression; None and "" are none.
+        expression: A filter expression; None and "" mean no filter.
 
     Raises:
         TypeError: If it is not a string.
-        ValueError: If it holds a name with a hyphen, a dot or a space that is not quoted.
+        ValueError: If it contains an unquoted name with a hyphen, a dot or a space.
     """
     if expression is None:
         return
@@ -140,23 +140,23 @@ def compare(
     columns: Collection[str] = (),
     lite: bool = False,
 ) -> str:
-    """One comparison as a filter expression, with LlamaIndex's operators.
+    """Write one comparison as a filter expression, with LlamaIndex's operators.
 
-    Negated, it holds for what the plain one does not hold for, rows without the key included, on
-    Milvus Lite and on a server. (Their own `!=` differs there.)
+    With `negate`, it matches every row that the plain comparison does not match, including rows
+    without the key, on Milvus Lite and on a server. (Their own `!=` treats those rows differently.)
 
     Args:
         key: A metadata key or one of `columns`.
         operator: "==", "!=", ">", "<", ">=", "<=", "in", "nin", "any", "all", "contains",
-            "text_match" (the text begins so) or "is_empty".
+            "text_match" (the text starts with the value) or "is_empty".
         value: One value; a list for "in", "nin", "any" and "all"; None for "is_empty".
-        negate: Write the opposite.
+        negate: Whether to write the negation.
         columns: Fields of the collection's schema, which every row has.
-        lite: Whether Milvus Lite will read it, which knows less.
+        lite: Whether it is for Milvus Lite, which supports less.
 
     Raises:
-        TypeError: If the value does not suit the operator.
-        ValueError: If the operator is unknown, or cannot be written for this key or Milvus.
+        TypeError: If the value does not fit the operator.
+        ValueError: If the operator is unknown, or not supported for this key or by Milvus Lite.
     """
     if operator in ("!=", "nin"):
         operator, negate = ("==" if operator == "!=" else "in"), not negate
@@ -185,7 +185,7 @@ def compare(
         expression = f"{name} {operator} {literal(value)}"
     elif operator == "in":
         expression = f"{name} in {literal(value)}"
-        if lite and name != key:  # which takes identifiers alone before `in`
+        if lite and name != key:  # Milvus Lite accepts only identifiers before `in`
             items = value if isinstance(value, (list, tuple)) else ()
             expression = " or ".join(f"{name} == {literal(item)}" for item in items)
             expression = f"({expression or '1 == 2'})"
@@ -205,7 +205,7 @@ def compare(
         raise ValueError(msg)
     if not negate:
         return expression
-    # A comparison with a key that is not there is neither true nor false in Milvus Lite.
+    # In Milvus Lite a comparison with a missing key is neither true nor false.
     return (
         f"(not ({expression}))" if is_column else f"((not (exists {name})) or not ({expression}))"
     )

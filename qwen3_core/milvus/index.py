@@ -1,4 +1,4 @@
-"""Which index a collection of Qwen3 vectors gets, by its size, and what a search asks of it."""
+"""Chooses a collection's index by its size, and the index and search parameters."""
 
 from math import isqrt
 from typing import Any, Final, Literal, get_args
@@ -12,64 +12,64 @@ IndexType = Literal[
 ]
 
 MAX_K: Final = 16_384
-"""Hits that one search returns at most (Milvus documentation, "Limits")."""
+"""The most hits of one search (Milvus documentation, "Limits")."""
 
 FLAT_ROWS: Final = 10_000
-"""Up to here every vector is compared, which finds all: 40 MB at 1024 dimensions."""
+"""Most rows of a FLAT index, whose exact search compares every vector: 40 MB at 1024 dimensions."""
 
 IVF_ROWS: Final = 1_000_000
-"""Up to here a server searches IVF_FLAT, which equal texts do not harm (docs/milvus.md)."""
+"""Most rows for IVF_FLAT on a server; duplicate texts do not harm its recall (docs/milvus.md)."""
 
 HNSW_ROWS: Final = 10_000_000
-"""Up to here vectors and graph are kept in memory whole: 42 GB at 1024 dimensions, one query node.
-Beyond it IVF_SQ8 needs a quarter of that (Milvus documentation, "In-memory Index": one byte in
-place of four)."""
+"""Most rows for HNSW, which keeps all vectors and the graph in memory: 42 GB at 1024 dimensions, on
+one query node. Beyond that, IVF_SQ8 needs a quarter (Milvus documentation, "In-memory Index": one
+byte instead of four)."""
 
 HNSW_PARAMS: Final = {"M": 16, "efConstruction": 200}
-"""Links of a node, and candidates while it is built (Milvus documentation: 2 to 2048, and 1 up)."""
+"""Links per node, and candidates during construction (Milvus documentation: 2 to 2048; from 1)."""
 
 SEGMENT_BYTES: Final = 512 << 20
-"""A server builds one index for each sealed segment, of at most this many bytes of vectors
+"""A server builds one index per sealed segment, of at most this many bytes of vectors
 (`dataCoord.segment.maxSize`, by default 512 MB)."""
 
 LITE_INDEXES: Final = ("FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "HNSW_SQ", "AUTOINDEX")
-"""What Milvus Lite 3.2 builds. It takes other names too, and fails when it is opened again."""
+"""Indexes that Milvus Lite 3.2 supports. It accepts other names, and fails when reopened."""
 
 GRAPHS: Final = ("HNSW", "AUTOINDEX", "HNSW_SQ")
-"""Indexes whose search on Milvus Lite can miss passages that are there. AUTOINDEX is HNSW."""
+"""Indexes whose search on Milvus Lite can miss passages. AUTOINDEX is HNSW."""
 
 OLDEST: Final = {"HNSW_SQ": (2, 5), "IVF_RABITQ": (2, 6)}
-"""The first release of a server that has the index."""
+"""The first server release with the index."""
 
 LEAST_SEARCHED: Final = 64
 
 LEAST_PROBED: Final = 128
-"""As many lists as Milvus Lite makes when it is told no number. A server makes at most one list per
-39 rows, so that a search of a segment of up to 5,000 rows sees them all."""
+"""Lower bound of `nprobe`: Milvus Lite's default number of lists. A server makes at most one list
+per 39 rows, so a search of a segment of up to 5,000 rows sees all rows."""
 
 SEARCHED_PER_HIT: Final = 2
-"""Candidates that a search keeps for each hit. A server asks for 1 at least; 2 finds more of the
-true neighbours (recall@100 of 0.98 in place of 0.94, benchmarks/milvus_index.py on sentences)."""
+"""Candidates that a search keeps per hit. A server requires at least 1; 2 finds more of the true
+neighbours (recall@100 of 0.98 instead of 0.94, benchmarks/milvus_index.py on sentences)."""
 
 
 def is_lite(uri: str) -> bool:
-    """Whether it is the path of a Milvus Lite database, not the address of a server."""
+    """Whether the uri is the path of a Milvus Lite database, not the address of a server."""
     return "://" not in uri
 
 
 def choose_index(
     uri: str, index_type: IndexType | None = None, rows: int | None = None
 ) -> IndexType:
-    """The index of a new collection.
+    """Choose the index of a new collection.
 
     Args:
-        uri: Where Milvus is.
-        index_type: The one asked for; None chooses by size.
-        rows: About how many rows there will be. None if nobody knows: FLAT on Milvus Lite,
-            IVF_FLAT on a server.
+        uri: Address or path of Milvus.
+        index_type: The requested index; None chooses by size.
+        rows: Approximate number of rows. None if unknown: FLAT on Milvus Lite, IVF_FLAT on a
+            server.
 
     Raises:
-        ValueError: If there is no such index there, or `rows` is not a positive integer.
+        ValueError: If Milvus has no such index, or `rows` is not a positive integer.
     """
     if rows is not None and not is_count(rows):
         msg = f"rows must be an integer of at least 1, {got(rows)}"
@@ -116,12 +116,12 @@ def index_params(
         metric: "IP" (inner product), which equals the cosine for our vectors of length 1, or
             "COSINE".
         index_type: From `choose_index`.
-        rows: About how many rows there will be; None means at least a full segment.
+        rows: Approximate number of rows; None means at least a full segment.
         dimensions: Length of the vectors.
         lite: Whether they are for Milvus Lite.
 
     Raises:
-        ValueError: If the metric is another.
+        ValueError: If the metric is neither of the two.
     """
     _check(metric)
     params: dict[str, Any] = {}
@@ -134,25 +134,25 @@ def index_params(
         segment = SEGMENT_BYTES // (4 * dimensions)
         params = {"nlist": 1 if lite else 4 * isqrt(min(rows or segment, segment))}
     if lite and params:
-        # pymilvus sends the parameters one by one; Milvus Lite reads those under "params" only,
-        # and takes its own defaults in place of others.
+        # pymilvus sends the parameters one by one. Milvus Lite reads only those under "params", and
+        # uses its own defaults instead of others.
         params = {"params": params}
     return {"index_type": index_type, "metric_type": metric, "params": params}
 
 
 def search_params(k: int, metric: Metric = "IP", index_type: str = "HNSW") -> dict[str, Any]:
-    """Search parameters with which an index can return `k` hits.
+    """Search parameters that let an index return `k` hits.
 
-    A server refuses HNSW's `ef` and DISKANN's `search_list` below `k`; an IVF index returns fewer
-    hits if the `nprobe` lists that are searched hold no more.
+    A server refuses values of HNSW's `ef` and DISKANN's `search_list` below `k`. An IVF index
+    returns fewer hits if the `nprobe` searched lists contain fewer.
 
     Args:
-        k: The largest number of candidates that will be asked for, from 1 to `MAX_K`.
+        k: The largest number of candidates of one search, from 1 to `MAX_K`.
         metric: As in `index_params`.
-        index_type: That of the collection.
+        index_type: The collection's index.
 
     Raises:
-        ValueError: If `k` is out of range, or the metric is another.
+        ValueError: If `k` is out of range, or the metric is neither of the two.
     """
     _check(metric)
     if not is_count(k) or k > MAX_K:

@@ -1,4 +1,4 @@
-"""One asynchronous Milvus client for each event loop, since a client belongs to one."""
+"""One asynchronous Milvus client per event loop, because a client is bound to one."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 
 class LoopClients:
-    """Makes a client in each event loop that asks for one."""
+    """Creates one client per event loop, on demand."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make

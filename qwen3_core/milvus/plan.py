@@ -1,4 +1,4 @@
-"""What both frameworks' `milvus_kwargs` settle before a store is opened."""
+"""The checks and decisions of both frameworks' `milvus_kwargs`, before a store is opened."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from qwen3_core.milvus.index import (
 
 @dataclass(frozen=True)
 class Plan:
-    """A collection as it will be made, or as it was found."""
+    """The settings of a new or existing collection."""
 
     uri: str
     collection_name: str
@@ -35,12 +35,12 @@ class Plan:
     search: dict[str, Any]
     found: Found | None
     properties: dict[str, str] | None
-    """For a new collection; the stores would overwrite those of one that exists."""
+    """Properties of a new collection; None for an existing one, whose own would be overwritten."""
     hybrid: bool
     analyzer: Any
     """`analyzer_params` of full-text search; None for Milvus's default."""
     embeddings: Any = None
-    """The framework's component that embeds, where its store wants one."""
+    """The framework's embedding component, if its store needs one."""
 
     @property
     def lite(self) -> bool:
@@ -49,7 +49,7 @@ class Plan:
 
 
 class Planned(dict[str, Any]):
-    """An argument from `milvus_kwargs`, by which a framework's store knows that it is ours."""
+    """An argument from `milvus_kwargs`; the framework's store recognises it by this class."""
 
     def __init__(self, values: Mapping[str, Any], plan: Plan) -> None:
         super().__init__(values)
@@ -77,7 +77,7 @@ def make_plan(
     """Check the arguments and the collection, if it exists, before anything is written.
 
     Args:
-        made_with: Gives the vectors' fingerprint and length; it may load the model.
+        made_with: Returns the vectors' fingerprint and length; it may load the model.
         uri: As in `milvus_kwargs`.
         token: As in `milvus_kwargs`.
         db_name: As in `milvus_kwargs`.
@@ -86,16 +86,16 @@ def make_plan(
         metric: As in `milvus_kwargs`.
         rows: As in `milvus_kwargs`.
         index_type: As in `milvus_kwargs`.
-        vector_field: Name of the vectors' field in the framework's collections.
-        text_search_field: Name of the field for full-text search, if it is wanted.
+        vector_field: Name of the vector field in the framework's collections.
+        text_search_field: Name of the field for full-text search; None for none.
         analyzer: As in `milvus_kwargs`.
-        replace: Whether the store will drop a collection of this name, which is then not checked.
+        replace: Whether the store will drop a collection of this name; then it is not checked.
         auto_id: As in `milvus_kwargs`.
-        embeddings: Kept in the plan.
+        embeddings: Stored in the plan.
 
     Raises:
         TypeError: If an argument is of the wrong type.
-        ValueError: If an argument is out of range, or the collection does not fit.
+        ValueError: If an argument is out of range, or the existing collection does not match.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """

@@ -1,4 +1,4 @@
-"""Another index for a collection that exists, or the same one made anew."""
+"""Rebuilds the index of an existing collection, with the same or another type."""
 
 from pathlib import Path
 from typing import Any
@@ -17,36 +17,36 @@ def rebuild_index(
     token: str | None = None,
     db_name: str | None = None,
 ) -> str:
-    """Drop the index of a collection's vectors, make it anew and load the collection.
+    """Drop the index of a collection's vectors, rebuild it, and load the collection.
 
-    No text is embedded: the index is made from the vectors that the collection holds, all of them,
-    also those that a search no longer found. Until it is done, searches fail. Stores that are open
-    keep the search parameters of the old index: open them again.
+    No text is embedded: the index is built from all vectors in the collection, including those that
+    searches no longer found. Searches fail until it is done. Open stores keep the search parameters
+    of the old index: reopen them.
 
     Example:
         ```python
-        rebuild_index("./milvus.db", "qwen3")  # the index that suits its size
+        rebuild_index("./milvus.db", "qwen3")  # chooses the index by size
         rebuild_index("http://localhost:19530", "qwen3", index_type="HNSW")
         ```
 
     Args:
-        uri: As of `milvus_kwargs`.
-        collection_name: A collection that exists.
-        index_type: The index; None chooses by the rows that the collection holds.
-        vector_field: The field of its vectors; needed only where it has several.
+        uri: As in `milvus_kwargs`.
+        collection_name: An existing collection.
+        index_type: The index; None chooses by the number of rows.
+        vector_field: The vector field; needed only if there are several.
         metric: The metric; None keeps that of the present index, or is "IP" if there is none.
-        token: "user:password" or an API key, where the server wants one.
+        token: "user:password" or an API key, if the server requires one.
         db_name: The database within Milvus; None: the default one.
 
     Returns:
-        The index that it has now.
+        The new index type.
 
     Raises:
         TypeError: If `uri` is neither a string nor a path.
         ValueError: If there is no such collection, field or index, or the Milvus Lite database
             cannot be opened.
-        pymilvus.exceptions.MilvusException: If Milvus fails. If it was after the drop, the
-            collection has no index: call again.
+        pymilvus.exceptions.MilvusException: If Milvus fails. After the drop the collection has no
+            index: call this function again.
     """
     uri = check_uri(uri)
     choose_index(uri, index_type)
@@ -83,8 +83,8 @@ def _create(client: Any, collection_name: str, indexes: Any) -> None:
     try:
         client.create_index(collection_name, indexes)
     except MilvusException as error:
-        # Milvus Lite builds it within the call. If that takes minutes the client repeats the call,
-        # which is refused; loading then waits for the first.
+        # Milvus Lite builds the index within the call. If that takes minutes, the client repeats
+        # the call, and Milvus Lite refuses it. Loading then waits for the first call.
         if "index already exists" not in str(error):
             raise
 

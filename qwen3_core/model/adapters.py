@@ -1,4 +1,4 @@
-"""Merges an adapter (LoRA, and what else peft can merge) into its base weights."""
+"""Merges an adapter (LoRA, or another kind that peft can merge) into its base weights."""
 
 from dataclasses import fields
 from typing import Any
@@ -9,11 +9,11 @@ from qwen3_core.model.source import ADAPTER, Source, foreign_weights
 WEIGHTS = "adapter_model.safetensors"
 
 _ERRORS = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
-"""What peft and torch raise where an adapter does not fit."""
+"""Errors that peft and torch raise for an adapter that does not fit."""
 
 _HEAD = "base_model.model.lm_head."
 _INNER = "base_model.model.model."
-"""What the names of weights begin with in an adapter of a model that has a head."""
+"""Prefix of weight names in an adapter of a model with a head."""
 
 
 def merge_adapter(loaded: Any, name: str, adapter: Source) -> Any:
@@ -21,16 +21,16 @@ def merge_adapter(loaded: Any, name: str, adapter: Source) -> Any:
 
     Args:
         loaded: The base model, with its head if it is a reranker.
-        name: As the user named the adapter.
-        adapter: Where its files are.
+        name: The adapter as the user named it.
+        adapter: The adapter's files.
 
     Returns:
         The merged model.
 
     Raises:
         ImportError: If peft is not installed.
-        OSError: If the adapter's weights are not there or cannot be read.
-        ValueError: If it is of a kind that cannot be merged, or made for another base.
+        OSError: If the adapter's weights are missing or cannot be read.
+        ValueError: If its kind cannot be merged, or it was trained on another base.
     """
     try:
         import peft
@@ -56,7 +56,7 @@ def merge_adapter(loaded: Any, name: str, adapter: Source) -> Any:
     in_head = any(key.startswith(_INNER) for key in weights)
     root = loaded
     if in_head and not with_head:
-        # Trained within a model that has a head, of which vectors have no use.
+        # Trained within a model with a head, which embedding does not use.
         weights = {k: w for k, w in weights.items() if not k.startswith(_HEAD)}
         root = _as_inner(loaded)
     elif with_head and not in_head:
@@ -103,17 +103,17 @@ def merge_adapter(loaded: Any, name: str, adapter: Source) -> Any:
 
 
 def _as_inner(model: Any) -> Any:
-    """A module that has the model as its `model`, so that names of weights begin alike."""
+    """Wrap the model in a module as its `model`, so that weight names have the same prefix."""
     import torch
 
     outer: Any = torch.nn.Module()
     outer.model = model
-    outer.is_gradient_checkpointing = False  # peft asks
+    outer.is_gradient_checkpointing = False  # peft reads it
     return outer
 
 
 def _config(peft: Any, name: str, own: dict[str, Any]) -> Any:
-    """The adapter's config, of a kind that can be merged."""
+    """The adapter's config; raises ValueError if its kind cannot be merged."""
     kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(own.get("peft_type"))
     if kind is None:
         msg = (
@@ -122,7 +122,7 @@ def _config(peft: Any, name: str, own: dict[str, Any]) -> Any:
         )
         raise ValueError(msg)
     known = {field.name for field in fields(kind)}
-    # What a later peft added and this adapter does not use is of no concern.
+    # Settings of a later peft that this adapter does not use are ignored.
     given = {key: value for key, value in own.items() if key in known or value}
     unknown = sorted(given.keys() - known - {"peft_version"})
     if unknown:

@@ -1,4 +1,4 @@
-"""Memory that forward passes use again and again, what is given back, and what was too little."""
+"""Reused memory of forward passes, its release, and the detection of out-of-memory errors."""
 
 import contextlib
 import ctypes
@@ -12,8 +12,8 @@ from torch import Tensor
 class Buffers:
     """Named tensors on one device that keep their memory from one use to the next.
 
-    A tensor of megabytes that is allocated anew comes as pages that the operating system has yet
-    to clear; on CPUs that costs more than computing what is written there.
+    The operating system has to clear the pages of each new allocation of megabytes. On CPUs that
+    costs more than computing the contents.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,22 +29,22 @@ class Buffers:
         return flat[:size].view(shape)
 
     def clear(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._flat.clear()
 
 
 def give_back_freed() -> None:
-    """Return memory that was freed to the operating system, where the C library keeps it (glibc).
+    """Return freed memory to the operating system where the C library keeps it (glibc).
 
-    It keeps tensors of up to 32 MiB, and holes between those that are still used.
+    glibc keeps freed tensors of up to 32 MiB, and gaps between tensors in use.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # other C libraries have no such function
+        with contextlib.suppress(AttributeError):  # other C libraries lack the function
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of a forward pass says that memory could not be had."""
+    """Whether a forward pass failed for lack of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # The CPU's allocator, and some libraries under CUDA and MPS, raise a plain RuntimeError.

@@ -1,8 +1,8 @@
-"""What a checkpoint says of itself, read from its small files before any weights are loaded.
+"""Reads a checkpoint's own settings from its small files, before any weights are loaded.
 
-All that changes an answer is in the `Description`, or the checkpoint is refused. The reference for
-folders of sentence-transformers is that library (6.2): `encode_query`, `encode_document`,
-`CrossEncoder.predict`.
+Every setting that changes results is in the `Description`, or the checkpoint is refused. The
+reference for sentence-transformers folders is that library (6.2): `encode_query`,
+`encode_document`, `CrossEncoder.predict`.
 """
 
 import logging
@@ -39,7 +39,7 @@ PUBLISHED_PROMPT = query_prefix(TASKS["web_search"]) + query_text("")
 
 @dataclass(frozen=True)
 class Dense:
-    """A linear map behind the pooling."""
+    """A linear layer after the pooling."""
 
     path: str
     """Its folder in the checkpoint."""
@@ -50,59 +50,59 @@ class Dense:
 
 @dataclass(frozen=True)
 class Head:
-    """What a reranker's score is made of: rows of a matrix, the second subtracted from the first.
+    """A reranker's score head: rows of a matrix, the second subtracted from the first.
 
-    The product of the rows with the last hidden state is the log-odds.
+    Its product with the last hidden state is the log-odds.
     """
 
     matrix: Literal["lm_head", "score"] = "lm_head"
     rows: tuple[int | str, ...] = ("yes", "no")
-    """One row or two: token ids or labels, or words that the tokenizer has an id for."""
+    """One or two rows: token ids or labels, or words with a token id."""
 
     @property
     def labels(self) -> int:
-        """Rows of the matrix "score"."""
+        """Number of rows of the matrix "score"."""
         return len(self.rows)
 
 
 @dataclass(frozen=True)
 class Description:
-    """A checkpoint, as far as it changes answers: all but its weights."""
+    """Everything about a checkpoint that changes results, except its weights."""
 
     name: str
     """The checkpoint, as the user named it."""
     kind: Kind
     base: Source
-    """Where config.json and the weights are."""
+    """Source of config.json and the weights."""
     adapter: Source | None
-    """Where the adapter is that is merged into the weights."""
+    """Source of the adapter that is merged into the weights; None if there is none."""
     hidden_size: int
     dimensions: int
     """Length of an embedding model's vectors."""
     pooling: Literal["last_token"] = "last_token"
     after_pooling: tuple[Dense | Literal["normalize"], ...] = ()
-    """What an embedding model does with the last hidden state, besides making it of length 1."""
+    """Layers of an embedding model after the pooling, besides the final normalisation."""
     query_prompt: str | None = None
-    """What stands before a query; None: the published frame around an instruction."""
+    """Prompt before a query; None: the published frame with an instruction."""
     document_prompt: str = ""
-    """What stands before a document."""
+    """Prompt before a document."""
     instruction: str | None = None
     """A reranker's default instruction; None: the published one."""
     head: Head | None = None
-    """Of a reranker."""
+    """A reranker's score head; None for an embedding model."""
     max_length: int | None = None
-    """Tokens that the checkpoint says to read of one input, if fewer than it has positions."""
+    """The checkpoint's own limit of tokens per input, if below its number of positions."""
 
     @property
     def folder(self) -> Path:
-        """Where the files of the base are; of a model on the hub, a snapshot in the hub's cache."""
+        """Folder of the base's files; for a hub model, the snapshot in the hub's cache."""
         return self.base.folder
 
     @property
     def extra_weights(self) -> tuple[Path, ...]:
-        """Where the weights beside the base's are, of the adapter and of Dense modules.
+        """Paths of weights in addition to the base's: the adapter's and those of Dense modules.
 
-        Of a checkpoint on the hub they may not be there yet.
+        For a hub checkpoint the files may not be downloaded yet.
         """
         own = [step.path for step in self.after_pooling if isinstance(step, Dense)]
         places = (self.base,) if self.adapter is None else (self.adapter, self.base)
@@ -116,22 +116,22 @@ class Description:
         return tuple(extra)
 
     def path(self, filename: str) -> Path | None:
-        """A file, the adapter's own or else the base's; None if neither has it."""
+        """The path of a file, the adapter's or else the base's; None if neither has it."""
         own = None if self.adapter is None else self.adapter.fetch(filename)
         return own or self.base.fetch(filename)
 
 
 def describe(name: str, kind: Kind, revision: str | None = None) -> Description:
-    """Read what a checkpoint says of itself.
+    """Read a checkpoint's own settings.
 
     Args:
         name: Hub name, local folder, or "tiny" for the bundled pair.
-        kind: What it is to be used for.
+        kind: Its intended use.
         revision: Branch, tag or commit on the hub.
 
     Raises:
         OSError: If a file cannot be found, downloaded or read.
-        ValueError: If the checkpoint is of no use here, with the file, the value and the way out.
+        ValueError: If the checkpoint is not supported; names the file, the value and the fix.
     """
     try:
         adapter, base, own = _places(name, kind, revision)
@@ -147,7 +147,7 @@ def describe(name: str, kind: Kind, revision: str | None = None) -> Description:
 
 
 def tokenizer_source(name: str, kind: Kind, revision: str | None = None) -> Source:
-    """Where the tokenizer of a checkpoint is; arguments and errors as in `describe`."""
+    """The source of a checkpoint's tokenizer; arguments and errors as in `describe`."""
     adapter, base, _ = _places(name, kind, revision)
     return adapter if adapter is not None and adapter.path(TOKENIZER_JSON) else base
 
@@ -155,7 +155,7 @@ def tokenizer_source(name: str, kind: Kind, revision: str | None = None) -> Sour
 def _places(
     name: str, kind: Kind, revision: str | None
 ) -> tuple[Source | None, Source, dict[str, Any]]:
-    """The adapter if it is one, the checkpoint with the weights, and the adapter's config."""
+    """The adapter or None, the checkpoint with the weights, and the adapter's config."""
     files = locate(name, kind, revision)
     own = files.json(ADAPTER)
     return (None, files, {}) if own is None else (files, _base_of(files, own, kind), own)
@@ -168,7 +168,7 @@ def _no_config(files: Source) -> OSError:
 
 
 def _base_of(files: Source, own: dict[str, Any], kind: Kind) -> Source:
-    """The checkpoint that an adapter changes: beside it, or named in its config."""
+    """The base checkpoint of an adapter: in the same folder, or named in its config."""
     if files.path("config.json") and {"model.safetensors", INDEX} & {*files.listing()}:
         return files
     if reason := foreign_weights(files, adapter=True):
@@ -242,7 +242,7 @@ class _Reader:
         return Description(
             *(self.name, self.kind, self.base, self.adapter, hidden_size),
             dense[-1].out_features if dense else hidden_size,
-            # What comes out is of length 1 anyway.
+            # Without Dense modules, the final normalisation is enough.
             after_pooling=after if dense else (),
             query_prompt=query,
             document_prompt=document,
@@ -258,7 +258,7 @@ class _Reader:
         raise ValueError(msg) from None
 
     def _json(self, filename: str, kind: type = dict) -> Any:
-        """A file of the adapter's, or else of the base's."""
+        """The contents of a JSON file, the adapter's or else the base's."""
         for files in (self.adapter, self.base):
             if files is not None and (data := files.json(filename, kind)) is not None:
                 return data
@@ -267,7 +267,7 @@ class _Reader:
     # --- config.json
 
     def _check_config(self) -> str:
-        """Refuse what config.json says is no plain Qwen3 model; returns the architecture."""
+        """Refuse a config.json that is not of a plain Qwen3 model; returns the architecture."""
         config = self.config
         advice = self._advice
         self._check_quantisation()
@@ -321,7 +321,7 @@ class _Reader:
             if found.get("load_in_4bit") or found.get("load_in_8bit"):
                 method = "BITSANDBYTES"
         if method is not None:
-            # vLLM serves these; MLX it does not.
+            # vLLM serves these, except MLX.
             served = "mlx-lm" if method == "MLX" else "vLLM"
             self._refuse(
                 f"is quantised with {method} (config.json)",
@@ -332,7 +332,7 @@ class _Reader:
     # --- modules.json
 
     def _modules(self) -> list[tuple[str, str]]:
-        """Names and folders of the modules behind the transformer; [] without modules.json."""
+        """Names and folders of the modules after the transformer; [] without modules.json."""
         data = self._json(MODULES, list)
         if data is None:
             return []
@@ -378,7 +378,7 @@ class _Reader:
         self, modules: list[tuple[str, str]], hidden_size: int
     ) -> tuple[Dense | Literal["normalize"], ...]:
         if not modules:
-            # Without modules.json nothing names it, but nobody puts it there for nothing.
+            # Without modules.json nothing refers to this folder, but it is there for a purpose.
             if self._json("1_Pooling/config.json") is not None:
                 self._check_pooling("1_Pooling", hidden_size)
             return ()
@@ -468,7 +468,7 @@ class _Reader:
     # --- config_sentence_transformers.json, sentence_bert_config.json, tokenizer_config.json
 
     def _prompts(self, settings: dict[str, Any]) -> tuple[str | None, str]:
-        """What stands before queries (None: the published frame) and before documents."""
+        """The prompts before queries (None: the published frame) and before documents."""
         if self._json(PROMPTS) is None:
             return None, ""
         prompts = settings.get("prompts") or {}
@@ -517,7 +517,7 @@ class _Reader:
             )
 
     def _max_length(self) -> int | None:
-        """Tokens that the checkpoint says to read, and what else its Transformer says."""
+        """The checkpoint's own token limit; also checks its Transformer's other settings."""
         config = self._json(TRANSFORMER) or {}
         for key in ("do_lower_case", "query_expansion", "query_length", "document_length"):
             if config.get(key):
@@ -580,7 +580,7 @@ class _Reader:
         return Head("lm_head", rows)
 
     def _classifier(self) -> Head:
-        """The head of a conversion to sequence classification, from its labels."""
+        """The head of a model converted to sequence classification, from its labels."""
         labels = self.config.get("id2label")
         said = self.config.get("num_labels")
         if self.adapter is not None and (trained := trained_labels(self.adapter)) is not None:
@@ -615,7 +615,7 @@ class _Reader:
     def _instruction(
         self, settings: dict[str, Any], head: Head, modules: list[tuple[str, str]]
     ) -> str | None:
-        """The default instruction, of a model that is asked in the published frame."""
+        """The default instruction, for a model with the published frame."""
         activation = str(settings.get("activation_fn") or "").rsplit(".", 1)[-1]
         if activation not in ("", "Sigmoid", "Identity", "Softmax"):
             self._refuse(
@@ -669,7 +669,7 @@ class _Reader:
 
 
 def trained_labels(adapter: Source) -> int | None:
-    """Rows of the score head that an adapter brings along; None if it brings none."""
+    """Number of rows of an adapter's own score head; None if it has none."""
     from safetensors import SafetensorError, safe_open
 
     path = adapter.fetch("adapter_model.safetensors")
@@ -677,7 +677,7 @@ def trained_labels(adapter: Source) -> int | None:
         return None
     try:
         with safe_open(path, "np") as opened:
-            for name in opened.keys():  # noqa: SIM118 - it is no dict
+            for name in opened.keys():  # noqa: SIM118 - not a dict
                 if name.endswith("score.weight"):
                     return int(opened.get_slice(name).get_shape()[0])
     except SafetensorError as error:

@@ -1,6 +1,6 @@
-"""The files of a checkpoint: where they are, which tensors they hold, and a digest of them.
+"""The files of a checkpoint: their location, their tensors, and a digest of them.
 
-Nothing here imports torch.
+This module does not import torch.
 """
 
 import hashlib
@@ -16,24 +16,24 @@ from qwen3_core.settings import BUNDLED, TINY, Kind
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
-"""One file of weights, or the list of several; what else a folder holds is not the model's."""
+"""The weights in one file, or the index of several; a folder's other files are not the model's."""
 
 HEAD: Final = "lm_head.weight"
-"""The language-model head, of which an embedding model has no use."""
+"""The language-model head, which an embedding model does not use."""
 
 ITEM_BYTES: Final = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
     "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
-"""Bytes of one element, by the format's names of dtypes."""
+"""Bytes per element, by the format's dtype names."""
 
 WHOLE_BYTES: Final = 64 * 2**20
-"""A checkpoint of up to this size is read whole for its digest."""
+"""Size up to which a checkpoint is read whole for its digest."""
 
 SAMPLES: Final = 32
 SAMPLE_BYTES: Final = 4096
-"""Read of each tensor of a larger one: pieces from its first byte to its last."""
+"""Pieces, and bytes per piece, read of each tensor of a larger one, spread over the tensor."""
 
 
 class Stored(NamedTuple):
@@ -41,59 +41,59 @@ class Stored(NamedTuple):
 
     path: Path
     dtype: str
-    """By the format's name: "BF16", "F32" ..."""
+    """The format's name for it: "BF16", "F32" ..."""
     shape: tuple[int, ...]
     begin: int
-    """Byte of the file where it begins."""
+    """Offset in the file, in bytes."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
 
 def folder_of(model: str, kind: Kind, revision: str | None = None) -> Path | None:
-    """The folder of a model's files, as far as this machine has them; no network is used.
+    """The folder of a model's files on this machine; never uses the network.
 
     Args:
         model: Name on the hub, folder, or "tiny" for the bundled pair.
-        kind: Which of the bundled pair.
+        kind: Which model of the bundled pair.
         revision: Branch, tag or commit on the hub.
 
     Returns:
-        The folder; for a name on the hub that of the cached snapshot. None if there is none.
+        The folder; for a hub name, the cached snapshot's. None if there is none.
     """
     if model == TINY:
         return BUNDLED[kind]
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    # Imported here: it takes a while, and folders need none of it.
+    # Imported here because it is slow, and folders do not need it.
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
         config = try_to_load_from_cache(model, "config.json", revision=revision)
-    except HFValidationError:  # such as "model:tag", which servers know
+    except HFValidationError:  # a name for a server, such as "model:tag"
         return None
     return Path(config).parent if isinstance(config, str) else None
 
 
 def is_here(model: str) -> bool:
-    """Whether a model is a folder or the bundled one, and so not on the hub or a server."""
+    """Whether a model is a folder or bundled, and so neither on the hub nor on a server."""
     return model == TINY or Path(model).expanduser().is_dir()
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit that a snapshot in the hub's cache is of; None of another folder."""
+    """The commit of a snapshot folder in the hub's cache; None for any other folder."""
     commit, snapshots, repo = (*reversed(folder.absolute().parts), "", "", "")[:3]
     cached = snapshots == "snapshots" and repo.startswith("models--")
     return commit if cached and is_commit(commit) else None
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a model's weights, as transformers chooses them.
+    """The files of a model's weights, as transformers chooses them.
 
     Raises:
         FileNotFoundError: If there are none, or some are missing.
-        OSError: If the list of them is damaged.
+        OSError: If the index of the files is damaged.
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -113,10 +113,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that a list of weights names.
+    """The files that an index of weights names.
 
     Raises:
-        OSError: If the list is damaged.
+        OSError: If the index is damaged.
     """
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
@@ -130,10 +130,10 @@ def shard_names(index: Path) -> list[str]:
 
 
 def stored_tensors(files: list[Path]) -> dict[str, Stored]:
-    """The tensors in files of safetensors, by the names that they have there.
+    """The tensors in safetensors files, by name.
 
     Raises:
-        OSError: If a file is damaged, cut off, or not one of safetensors, or two hold one name.
+        OSError: If a file is damaged, truncated or not in this format, or a name occurs twice.
     """
     found: dict[str, Stored] = {}
     for path in files:
@@ -167,7 +167,7 @@ def _header(path: Path) -> dict[str, Stored]:
 
 def _stored(path: Path, begin: int, entry: dict[str, Any]) -> Stored:
     shape, (first, stop) = tuple(entry["shape"]), entry["data_offsets"]
-    item = ITEM_BYTES.get(entry["dtype"])  # None of what is packed tighter than bytes
+    item = ITEM_BYTES.get(entry["dtype"])  # None for dtypes of less than a byte
     expected = stop - first if item is None else item * math.prod(shape)
     if not 0 <= first <= stop or stop - first != expected or any(n < 0 for n in shape):
         msg = f"shape {shape} in the bytes {first} to {stop}"
@@ -178,20 +178,22 @@ def _stored(path: Path, begin: int, entry: dict[str, Any]) -> Stored:
 def weights_digest(
     folder: Path, kind: Kind = "embedding", extra: Sequence[Path] = ()
 ) -> str | None:
-    """A digest of what decides a model's answers: 32 hexadecimal digits.
+    """A digest of everything that determines a model's results: 32 hexadecimal digits.
 
-    It covers the tensors, whichever files they are in; the numbers of config.json that the
-    layers compute with; and tokenizer.json without its layout. Copies of a model that are split
-    into other files, or whose config.json names another release of transformers, have one digest.
+    It covers the tensors, whichever files they are in; the numbers of config.json that the layers
+    use; and the contents of tokenizer.json, without its layout. Copies of a model that are split
+    into other files, or whose config.json names another release of transformers, have the same
+    digest.
 
-    A checkpoint of up to `WHOLE_BYTES` is read whole. Of each tensor of a larger one `SAMPLES`
-    pieces of `SAMPLE_BYTES` are read, some 35 MB of Qwen3-Embedding-8B's 15 GB: training changes a
-    tensor all over, so a fine-tuned model differs. An edit by hand of single numbers may not show.
+    A checkpoint of up to `WHOLE_BYTES` is read whole. From each tensor of a larger one, `SAMPLES`
+    pieces of `SAMPLE_BYTES` are read, about 35 MB of Qwen3-Embedding-8B's 15 GB. Training changes
+    all parts of a tensor, so a fine-tuned model has another digest. A manual edit of single numbers
+    may go unnoticed.
 
     Args:
         folder: The checkpoint.
-        kind: The head counts in a reranker and not in an embedding model.
-        extra: Small files of weights that count as well, such as an adapter's; read whole.
+        kind: The head is included for a reranker, not for an embedding model.
+        extra: Further small files of weights to include, such as an adapter's; read whole.
 
     Returns:
         The digest; None if the folder has no weights or not all of them.
@@ -216,7 +218,7 @@ def weights_digest(
 
 
 def _state(path: Path) -> tuple[Path, int, int]:
-    """A file, and what changes when it is written."""
+    """A file's path and the attributes that change when it is written."""
     stat = path.stat() if path.is_file() else None
     return path, *((stat.st_size, stat.st_mtime_ns) if stat else (0, 0))
 
@@ -252,7 +254,7 @@ def _digest(states: tuple[tuple[Path, int, int], ...], kind: Kind) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; what is none of it, or not there, is empty: loading the model will say so."""
+    """A JSON object; {} if the file is missing or invalid: loading the model reports that."""
     try:
         data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -267,7 +269,7 @@ _NUMBERS: Final[dict[str, Any]] = {
     "rms_norm_eps": 1e-6,
     "hidden_act": "silu",
 }
-"""What layers compute with beside the tensors, and what transformers takes it for if left out."""
+"""Settings that the layers use besides the tensors, with transformers' defaults."""
 
 
 def _computed_with(config: Path) -> dict[str, Any]:
@@ -299,7 +301,7 @@ OLD_SAMPLES: Final = 64
 
 
 def old_digest(folder: Path) -> str:
-    """A digest as collections kept it until release 0.1: 16 digits, of the files as they are."""
+    """The digest in collections until release 0.1: 16 digits, of the files' bytes."""
     files = [folder / "config.json", folder / "tokenizer.json", *folder.glob("*.safetensors")]
     digest = hashlib.sha256()
     for path in sorted(path for path in files if path.is_file()):

@@ -6,32 +6,32 @@ from typing import Any
 from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
 
 QUERY, DOCUMENT, TASK = "a query 91", "a document 92", "An instruction 93"
-"""Stand for what a template is filled with."""
+"""Placeholder texts for a template."""
 
 TURNS = [{"role": "query", "content": QUERY}, {"role": "document", "content": DOCUMENT}]
-"""As sentence-transformers hands over a pair; the instruction is a system turn before them."""
+"""A pair as sentence-transformers passes it; the instruction is a system turn before them."""
 
 
 class ForeignFrameError(ValueError):
-    """A chat template puts query and document into another prompt."""
+    """A chat template makes another prompt than the published one."""
 
 
 def instruction_in(template: str) -> str | None:
-    """The default instruction in a chat template that is the published prompt.
+    """The default instruction of a chat template that makes the published prompt.
 
     Returns:
-        The instruction; None for a template that takes no query and no document, such as a chat
-        model's, and so says nothing of reranking.
+        The instruction; None for a template without query and document turns, such as a chat
+        model's, which says nothing about reranking.
 
     Raises:
-        ForeignFrameError: If it makes another prompt of a query and a document, with where the two
-            begin to differ.
+        ForeignFrameError: If it makes another prompt from a query and a document; shows where the
+            two begin to differ.
     """
     plain = _render(template, TURNS)
     if plain is None or (QUERY not in plain and DOCUMENT not in plain):
         return None
     if "some-role" in (_render(template, [{"role": "some-role", "content": QUERY}]) or ""):
-        return None  # it takes any role and writes its name: a chat model's
+        return None  # it accepts any role and writes its name: a chat model's template
     before, after = _published("\0").split("\0")
     match = re.fullmatch(f"{re.escape(before)}(.*?){re.escape(after)}", plain, re.DOTALL)
     if match is None:
@@ -54,7 +54,7 @@ def _difference(found: str, published: str) -> str:
 
 
 def _render(template: str, turns: list[dict[str, str]]) -> str | None:
-    """A chat template's text for these turns; None if it does not take them."""
+    """A chat template's text for these turns; None if it does not accept them."""
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 

@@ -1,7 +1,8 @@
-"""Linear maps in 8-bit integers: weights with a scale for each output, rows with a scale each.
+"""8-bit integer linear layers: one weight scale per output channel, one activation scale per row.
 
 CPUs with VNNI instructions multiply them about twice as fast as bfloat16, and the weights take half
-the memory. A row's scale is taken from the row itself, so nothing needs to be calibrated.
+the memory. Each row's scale is computed from the row (dynamic quantisation), so no calibration is
+needed.
 """
 
 from dataclasses import dataclass
@@ -14,24 +15,24 @@ from torch import Tensor, nn
 from qwen3_core.model.buffers import Buffers
 
 LARGEST = 127
-"""The integers are -127 to 127, so that 0 stays 0."""
+"""The integers range from -127 to 127: symmetric, so that 0 stays 0."""
 
 ZERO = 128
-"""What stands for 0 in rows: the kernels take them without a sign."""
+"""Zero point of rows: the kernels take unsigned integers."""
 
 SMALLEST = 1e-30
-"""The least scale: that of zeros, which has to have an inverse."""
+"""The smallest scale, used for rows of zeros, so that every scale has an inverse."""
 
 ROWS = 1024
-"""Rows that the order of the weights is chosen for; it does well for any number."""
+"""Number of rows that the weight layout is chosen for; it is fast for any number."""
 
 BLOCK = 2**20
-"""Weights quantised at a time: small enough for the CPU's caches, and for no memory to speak of."""
+"""Weights quantised at a time: few enough for the CPU's caches and for negligible memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """Rows of numbers: `scales * (values - ZERO)`."""
+    """Quantised rows: `scales * (values - ZERO)`."""
 
     values: Tensor
     """(rows, width) uint8."""
@@ -46,7 +47,7 @@ class Quantized:
 
     @classmethod
     def take(cls, buffers: Buffers, name: str, rows: int, width: int) -> "Quantized":
-        """Memory for so many rows, with arbitrary contents, until the name is taken again."""
+        """Memory for `rows` rows with arbitrary contents, valid until the name is taken again."""
         values = buffers.take(name, torch.uint8, rows, width)
         return cls(values, buffers.take(f"{name} scales", torch.float32, rows, 1))
 
@@ -63,7 +64,7 @@ class Quantized:
 
 
 class Int8Linear(nn.Module):
-    """A Linear module of a CPU in 8-bit integers; the sums of their products are exact."""
+    """A Linear module in 8-bit integers on a CPU; the integer sums are exact."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -82,11 +83,11 @@ class Int8Linear(nn.Module):
             self._scales[rows] = scales
         self._weight = torch.ops.onednn.qlinear_prepack(values, [ROWS, values.shape[1]])
         self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
-        bias: Tensor | None = linear.bias  # annotated as never None
+        bias: Tensor | None = linear.bias  # torch annotates it as never None
         self._bias = None if bias is None else bias.detach().float()
 
     def forward(self, x: Quantized) -> Tensor:
-        """The map of rows (n, in_features), as a new tensor (n, out_features) float32."""
+        """Apply the layer to (n, in_features); returns a new (n, out_features) float32."""
         rows = (x.values, 1.0, ZERO)
         weights = (self._weight, self._scales, self._zeros)
         result: Any = (1.0, 0, torch.float32, "none", [], "")
@@ -104,10 +105,10 @@ def why_not(device: str) -> str | None:
 
 @lru_cache
 def _failure() -> str | None:
-    """What is wrong with the kernels, tried once.
+    """What is wrong with the kernels, or None; tested once.
 
     They are not part of PyTorch's public interface (its compiler uses them). CPUs without VNNI add
-    pairs of products in 16 bits, which is too few for the largest.
+    pairs of products in 16 bits, which overflow for large values.
     """
     random = torch.Generator().manual_seed(0)
     weight = torch.randint(-LARGEST, LARGEST + 1, (40, 96), generator=random)

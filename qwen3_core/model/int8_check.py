@@ -1,4 +1,4 @@
-"""A model in 8-bit integers, compared with what it was before: not every model bears it."""
+"""Compares a model in 8-bit integers with the original: not every model tolerates int8."""
 
 import logging
 
@@ -11,10 +11,9 @@ from qwen3_core.model.packing import Work
 logger = logging.getLogger(__name__)
 
 MOST = 0.02
-"""The largest 1 - cosine of a final state in integers and as it was. With random weights in the
-shape of Qwen3-0.6B it is 0.002 at most, of the bundled embedding model 0.006. In the bundled
-reranker, whose rows hold large masks beside small codes of words, it is 0.4, and the order of its
-passages is lost."""
+"""The largest accepted 1 - cosine between a final state in int8 and in the original dtype. Random
+weights in the shape of Qwen3-0.6B reach 0.002, the bundled embedding model 0.006. The bundled
+reranker, whose rows mix large masks and small word codes, reaches 0.4, and its ranking is lost."""
 
 
 def int8_encoder(checkpoint: Checkpoint) -> Encoder:
@@ -24,7 +23,7 @@ def int8_encoder(checkpoint: Checkpoint) -> Encoder:
         checkpoint: Loaded with dtype="int8".
 
     Raises:
-        ValueError: If states of a few texts turn by more than `MOST`.
+        ValueError: If int8 changes the states of a few texts by more than `MOST`.
     """
     name, probe = checkpoint.name, checkpoint.probe
     if probe is None:

@@ -1,9 +1,9 @@
-"""Linear maps with their weights in the order in which the CPU's kernels read them.
+"""Linear layers with weights prepacked into the layout that the CPU's kernels read.
 
-oneDNN, which computes PyTorch's products on CPUs, otherwise brings the weights into that order in
-every call. Without that, bfloat16 products of 12 rows take about half the time and of 1,000 rows a
-twentieth less, those in float32 a third and three quarters of the time (Qwen3-0.6B's shapes, AMD
-EPYC with AVX-512). It also computes what follows a product in the same pass.
+oneDNN, which computes PyTorch's matrix products on CPUs, otherwise reorders the weights in every
+call. With prepacked weights, bfloat16 products take about half the time for 12 rows and a twentieth
+less for 1,000 rows; float32 products take a third and three quarters of the time (Qwen3-0.6B's
+shapes, AMD EPYC with AVX-512). oneDNN also fuses the following elementwise operation.
 """
 
 import logging
@@ -20,23 +20,24 @@ from qwen3_core.model.int8 import Int8Linear
 logger = logging.getLogger(__name__)
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
-"""What transformers calls the maps to queries, keys and values."""
+"""transformers' names of the projections to queries, keys and values."""
 
 JOINED = "qkv_proj"
-"""What they become."""
+"""Name of the merged projection."""
 
 ROWS = 1024
-"""Rows that the order of the weights is chosen for; it does well for any number."""
+"""Number of rows that the weight layout is chosen for; it is fast for any number."""
 
 STEP = 16
-"""Rows of products are a multiple of this, or one.
+"""Row counts of products are padded to a multiple of this, except a single row.
 
-oneDNN makes a program for each new shape and keeps a thousand of them, of about a megabyte each:
+oneDNN compiles a program for each new shape and caches a thousand of them, about a megabyte each:
 texts of every length would take a gigabyte and, with a small model, a seventh of the time.
 """
 
 FEW, FEW_STEP = 32, 4
-"""Up to so many rows, a multiple of this: a query's dozen tokens would become a third more."""
+"""Up to 32 rows are padded to a multiple of 4 instead of 16: 12 query tokens would otherwise cost a
+third more."""
 
 
 def rounded(count: int) -> int:
@@ -46,7 +47,7 @@ def rounded(count: int) -> int:
 
 
 class PackedLinear(nn.Module):
-    """A Linear module of a CPU whose weights only oneDNN can read."""
+    """A Linear module on a CPU, with weights in a layout that only oneDNN can read."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -56,15 +57,15 @@ class PackedLinear(nn.Module):
         self._weight = reorder(linear.weight.detach(), ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The map of x, (..., in_features), as a new tensor (..., out_features)."""
+        """Apply the layer to x, (..., in_features); returns a new tensor (..., out_features)."""
         return self._then("none", x)
 
     def silu(self, x: Tensor) -> Tensor:
-        """SiLU of the map of x."""
+        """SiLU of the layer's output."""
         return self._then("swish", x)
 
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
-        """The map of x times a tensor of its shape."""
+        """The layer's output times a tensor of the same shape."""
         product = torch.ops.mkldnn._linear_pointwise.binary  # noqa: SLF001
         return cast("Tensor", product(x, factor, self._weight, self._bias, "mul"))
 
@@ -74,14 +75,13 @@ class PackedLinear(nn.Module):
 
 
 def pack(module: nn.Module, *, int8: bool = False) -> None:
-    """Replace the Linear modules within a module by packed ones, where the device has them.
+    """Replace the Linear modules within a module by prepacked ones, if the device supports them.
 
-    With `int8=True`, replaces them by those of `qwen3_core.model.int8`, which the device must have.
-    The maps to queries, keys and values are merged first, on every device; see `projected`.
+    With `int8=True`, replaces them by `Int8Linear`, which the device must support. q, k and v are
+    merged first, on every device; see `projected`.
 
-    Their weights move, one parent's after the other's, so that little is held twice. Those of other
-    modules are copied: they may be parts of a mapped file, which would otherwise stay in memory as
-    a whole.
+    Weights are moved parent by parent, so that little is in memory twice. Weights of other modules
+    are copied: they may be parts of a mapped file, which would otherwise stay in memory whole.
     """
     found = False
     for parent in [m for m in module.modules() if type(m) is not nn.Linear]:
@@ -94,7 +94,7 @@ def pack(module: nn.Module, *, int8: bool = False) -> None:
 
 
 def _join_projections(parent: nn.Module) -> None:
-    """Replace the maps to queries, keys and values directly within a module, if it has them."""
+    """Merge the query, key and value projections directly within a module, if it has them."""
     maps: list[Any] = [getattr(parent, name, None) for name in PROJECTIONS]
     if not all(type(linear) is nn.Linear for linear in maps):
         return
@@ -110,19 +110,19 @@ def _join_projections(parent: nn.Module) -> None:
 
 
 def _pack_children(parent: nn.Module, *, int8: bool) -> bool:
-    """Replace the Linear modules directly within a module; whether there were any."""
+    """Replace the Linear modules directly within a module; returns whether there were any."""
     found = False
     for name in [name for name, _ in parent.named_children()]:
         child = getattr(parent, name)
         if type(child) is nn.Linear and (int8 or _can_be_packed(child.weight)):
             setattr(parent, name, Int8Linear(child) if int8 else PackedLinear(child))
             found = True
-        del child  # so that its weights go before the next ones are packed
+        del child  # frees its weights before the next ones are packed
     return found
 
 
 def projected(attention: Any, x: Any) -> Tensor:
-    """Queries, keys and values of x behind one another, (rows, all heads * head_dim)."""
+    """Queries, keys and values of x, concatenated: (rows, all heads * head_dim)."""
     if hasattr(attention, JOINED):
         joined: Tensor = getattr(attention, JOINED)(x)
         return joined
@@ -130,7 +130,7 @@ def projected(attention: Any, x: Any) -> Tensor:
 
 
 def gated(gate: Any, up: Any, x: Any) -> Tensor:
-    """SiLU of one map of x, of the kind of rows that the maps read, times another."""
+    """SwiGLU: SiLU of the gate projection of x times its up projection; x is what they read."""
     if isinstance(gate, PackedLinear) and isinstance(up, PackedLinear):
         return up.times(x, gate.silu(x))
     inner: Tensor = F.silu(gate(x), inplace=True)
@@ -143,7 +143,7 @@ def _can_be_packed(weight: Tensor) -> bool:
 
 @lru_cache
 def _packed_agrees(dtype: torch.dtype) -> bool:
-    """Whether packed products are there and compute what we mean; tried once.
+    """Whether prepacked products are available and correct; tested once.
 
     They are not part of PyTorch's public interface (its compiler uses them).
     """

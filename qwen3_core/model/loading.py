@@ -1,4 +1,4 @@
-"""Loads a checkpoint of the Qwen3 retrieval family, or says why it is not one."""
+"""Loads a checkpoint of the Qwen3 retrieval family, or explains why it cannot."""
 
 import json
 import logging
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCORE = "score.weight"
-"""The matrix of a model that was converted to sequence classification: a row per label."""
+"""The matrix of a model converted to sequence classification: one row per label."""
 
 Linear = tuple[np.ndarray, np.ndarray | None]
-"""Weight, (out_features, in_features) float32, and bias, (out_features,), of a linear map."""
+"""Weight, (out_features, in_features) float32, and bias, (out_features,), of a linear layer."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,26 @@ class Checkpoint:
 
     name: str
     model: "Qwen3Model"
-    """The base model, on its device, in eval mode, its linear maps packed."""
+    """The base model, on its device, in eval mode, with prepacked linear layers."""
     head: np.ndarray | None
     """(hidden_size,) float32: a reranker's log-odds are its product with the last hidden state.
-    None of an embedding model."""
+    None for an embedding model."""
     tokenizer: Qwen3Tokenizer
     max_positions: int
-    """The longest sequence the model was made for, in tokens."""
+    """The longest sequence that the model supports, in tokens."""
     folder: Path
-    """Where its files are; of a model on the hub, the snapshot in the hub's cache."""
+    """Folder of its files; for a hub model, the snapshot in the hub's cache."""
     description: Description
-    """What the checkpoint says of itself."""
+    """The checkpoint's own settings."""
     after_pooling: tuple[Linear | None, ...] = ()
-    """What an embedding model does with the last hidden state: linear maps, and None where a
-    vector is made of length 1."""
+    """Layers that an embedding model applies to the last hidden state: linear layers, and None for
+    normalisation to length 1."""
     probe: "Probe | None" = None
-    """Of a model in 8-bit integers, what it was before."""
+    """For a model in 8-bit integers: exact states, computed before quantisation."""
 
 
 def resolve_device(device: str = "auto") -> str:
-    """The device to run on: as given; for "auto" CUDA, Apple's MPS or the CPU, whichever is there.
+    """The device to run on: as given; "auto" takes CUDA, else Apple's MPS, else the CPU.
 
     Raises:
         ValueError: If the named device is not available.
@@ -85,17 +85,17 @@ def resolve_device(device: str = "auto") -> str:
 
 
 def resolve_dtype(dtype: Dtype, device: str, hidden_size: int = 0) -> "torch.dtype":
-    """The dtype to load: as given, or for "auto" and "int8" bfloat16 where the hardware has it.
+    """The dtype to load: as given; "auto" and "int8" take bfloat16 where the hardware supports it.
 
     Args:
         dtype: "auto", "bfloat16", "float32", "float16" or "int8".
         device: The device it will run on.
-        hidden_size: Of the model; 4096 and more (the 8B models) are refused in float16, in which
-            they return NaN for some texts (QwenLM/Qwen3-Embedding issue 164).
+        hidden_size: The model's hidden size. From 4096 on (the 8B models), float16 is refused,
+            because these models return NaN for some texts (QwenLM/Qwen3-Embedding issue 164).
 
     Raises:
-        ValueError: If the name is unknown, float16 is asked for an 8B model, or int8 of a device
-            that does not have it.
+        ValueError: If the name is unknown, float16 is requested for an 8B model, or int8 on a
+            device that does not support it.
     """
     import torch
 
@@ -122,7 +122,7 @@ def _cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 matrices in hardware (AVX-512 BF16 or AMX)."""
     import torch
 
-    # torch has no public query that reaches back to the oldest release we support.
+    # The oldest torch release that we support has no public function for this.
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
 
@@ -135,10 +135,10 @@ def load(
     device: str = "auto",
     dtype: Dtype = "auto",
 ) -> Checkpoint:
-    """Load a checkpoint and check that it is what it should be.
+    """Load a checkpoint and check it.
 
-    Weights are read layer by layer, and packed or quantised before the next layer is read. Only an
-    adapter is merged into the whole model first.
+    Weights are read layer by layer, and prepacked or quantised before the next layer is read. An
+    adapter is an exception: it is merged into the whole model first.
 
     Args:
         name: Hub name, local folder, or "tiny" for the bundled pair.
@@ -149,9 +149,9 @@ def load(
 
     Raises:
         OSError: If the checkpoint cannot be found, downloaded or read.
-        ValueError: If it is not a Qwen3 model of this kind, says of itself what is not computed
-            here (`qwen3_core.model.description`), its tokenizer does not fit, its weights are
-            incomplete, too many, of other shapes or not finite, or an argument is out of range.
+        ValueError: If it is not a Qwen3 model of this kind; if its own settings are not supported
+            (`qwen3_core.model.description`); if its tokenizer does not fit; if weights are missing,
+            left over, of wrong shapes or not finite; if an argument is out of range.
         ImportError: If it is an adapter and `peft` is not installed.
     """
     from qwen3_core.model.buffers import is_out_of_memory
@@ -189,7 +189,7 @@ def load(
         msg = f"could not load the {kind} model {str(name)!r}: {reason}\n{what_to_give(kind)}"
         raise OSError(msg) from error
     except Exception as error:
-        # Whatever transformers stumbles over: RuntimeError, KeyError, a class of its own ...
+        # transformers raises various errors: RuntimeError, KeyError, its own classes ...
         if isinstance(error, (ValueError, ImportError)) or is_out_of_memory(error):
             raise
         msg = (
@@ -206,13 +206,13 @@ def load(
 
 
 def _skeleton(config: Any, dtype: "torch.dtype", device: str, matrix: str | None = None) -> Any:
-    """A model whose parameters have shapes and no memory.
+    """A model whose parameters have shapes but no memory (device "meta").
 
     Args:
-        config: The checkpoint's.
-        dtype: Of its parameters.
-        device: Where it will run.
-        matrix: None for a Qwen3Model; "lm_head" or "score" for one with this head around it.
+        config: The checkpoint's configuration.
+        dtype: Dtype of the parameters.
+        device: The device that it will run on.
+        matrix: None for a Qwen3Model; "lm_head" or "score" for a model with this head.
     """
     import torch
     from transformers import (
@@ -230,12 +230,12 @@ def _skeleton(config: Any, dtype: "torch.dtype", device: str, matrix: str | None
         model = classes[matrix].from_config(
             config,
             dtype=dtype,
-            # We have our own. A checkpoint could name compiled code on the hub instead.
+            # Not used, since we have our own. A checkpoint could name compiled code on the hub.
             attn_implementation="sdpa",
             trust_remote_code=False,
         )
     inner = model if matrix is None else model.model
-    # Its frequencies are in no file.
+    # The rotary frequencies are computed; no file contains them.
     inner.rotary_emb = type(inner.rotary_emb)(config=inner.config).to(device)
     return model.eval().requires_grad_(False)
 
@@ -243,10 +243,13 @@ def _skeleton(config: Any, dtype: "torch.dtype", device: str, matrix: str | None
 def _checked_head(
     model: Any, weights: "Weights", head: Head | None, config: Any, tokenizer: Qwen3Tokenizer
 ) -> np.ndarray | None:
-    """A reranker's head, (hidden_size,) float32, once the files are known to hold what is needed.
+    """Check that the files contain the required tensors; returns a reranker's head.
+
+    Returns:
+        (hidden_size,) float32; None for an embedding model.
 
     Raises:
-        ValueError: If they do not, or hold more.
+        ValueError: If tensors are missing or left over.
     """
     keys = {key for key, _ in model.named_parameters()}
     if head is None:
@@ -264,7 +267,7 @@ def _ids(head: Head, tokenizer: Qwen3Tokenizer) -> list[int]:
 
 
 def _head_key(config: Any, weights: "Weights") -> str:
-    """The matrix that the rows of a language-model head are of."""
+    """Name of the matrix that is the language-model head."""
     tied = bool(config.tie_word_embeddings) and HEAD not in weights
     return "embed_tokens.weight" if tied else HEAD
 
@@ -285,7 +288,7 @@ def _merged(
     import torch
 
     head, adapter = known.head, known.adapter
-    if adapter is None:  # asked for by no caller
+    if adapter is None:  # no caller does this
         msg = "there is no adapter"
         raise AssertionError(msg)
     whole = _skeleton(config, dtype, device, None if head is None else head.matrix)
@@ -316,7 +319,7 @@ def _merged(
         empty = torch.zeros(whole.score.weight.shape, dtype=dtype, device=device)
         whole.score.weight = torch.nn.Parameter(empty, requires_grad=False)
     whole = merge_adapter(whole, known.name, adapter)
-    for parameter in whole.parameters():  # what an adapter saves whole may be of another dtype
+    for parameter in whole.parameters():  # modules that an adapter replaces may have another dtype
         parameter.data = parameter.data.to(dtype)
         if not torch.isfinite(parameter).all():
             msg = f"the adapter {known.name!r} makes weights NaN or infinite: train it again"
@@ -336,18 +339,18 @@ def _read(
     device: str,
     sequences: "list[TokenSequence] | None",
 ) -> "Probe | None":
-    """Read a model's weights, layer by layer, each brought into its final form before the next.
+    """Read a model's weights layer by layer; each layer is prepacked before the next is read.
 
     Args:
-        model: What `_skeleton` made.
-        weights: The checkpoint's; None if the model has them already.
-        dtype: To convert them to.
-        device: To put them on.
-        sequences: What to compute exactly on the way, before a layer becomes integers; None leaves
-            the layers in their dtype.
+        model: The result of `_skeleton`.
+        weights: The checkpoint's weights; None if the model has them already.
+        dtype: The dtype to convert them to.
+        device: The device to put them on.
+        sequences: Sequences to compute exactly, with each layer before it is quantised to int8;
+            None keeps the layers in `dtype`.
 
     Returns:
-        What was computed exactly.
+        The exact states of these sequences; None without them.
     """
     from qwen3_core.model.linear import pack
     from qwen3_core.model.probe import Probe
@@ -366,7 +369,7 @@ def _read(
 
 
 def _weight_files(base: Source) -> list[Path]:
-    """The files of a checkpoint's weights, downloaded if need be."""
+    """The files of a checkpoint's weights, downloaded if necessary."""
     commit = commit_of(base.folder)  # of config.json: the branch may have moved since
     if base.local or commit is None or replace(base, revision=commit).fetch(WEIGHTS):
         return weight_files(base.folder)
@@ -378,17 +381,17 @@ def _weight_files(base: Source) -> list[Path]:
 
 
 def vector_length(name: str | Path, *, revision: str | None = None) -> int:
-    """Length of an embedding model's vectors as its files say, without its weights or torch.
+    """Length of an embedding model's vectors, from its small files; loads no weights and no torch.
 
     Raises:
         OSError: If a file cannot be found, downloaded or read.
-        ValueError: If the checkpoint is of no use here.
+        ValueError: If the checkpoint is not supported.
     """
     return describe(str(name), "embedding", revision).dimensions
 
 
 def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None) -> Qwen3Tokenizer:
-    """The tokenizer of a checkpoint, without its weights; arguments and errors as in `load`."""
+    """Load a checkpoint's tokenizer, without its weights; arguments and errors as in `load`."""
     try:
         source = tokenizer_source(str(name), kind, revision)
         return _tokenizer(source.path("tokenizer.json"), str(name))
@@ -402,8 +405,8 @@ def _linear(description: Description, dense: Dense) -> Linear:
     """The weights of a Dense module.
 
     Raises:
-        OSError: If they are not there.
-        ValueError: If they are a pickle, or not what its config.json says.
+        OSError: If they are missing.
+        ValueError: If they are a pickle, or do not match their config.json.
     """
     from safetensors.torch import load_file
 
@@ -440,7 +443,7 @@ def _linear(description: Description, dense: Dense) -> Linear:
 
 def _tokenizer(path: Path | None, name: str) -> Qwen3Tokenizer:
     if path is None:
-        # Offline, the hub's client tells a file that is not in the cache like one that is nowhere.
+        # Offline, the hub's client does not distinguish uncached files from missing ones.
         what = "" if Path(name).expanduser().is_dir() else ", or is out of reach"
         msg = f"{name!r} has no tokenizer.json{what}"
         raise OSError(msg)
@@ -449,7 +452,7 @@ def _tokenizer(path: Path | None, name: str) -> Qwen3Tokenizer:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         msg = f"{path} is not valid JSON ({error}): download it again"
         raise OSError(msg) from error
-    except Exception as error:  # the tokenizers library raises just that
+    except Exception as error:  # the tokenizers library raises plain Exception
         if isinstance(error, ValueError):
             raise
         msg = f"{path} is not a Qwen3 model's tokenizer ({_in_short(error)}): download it again"
@@ -462,7 +465,7 @@ def _in_short(error: Exception) -> str:
 
 
 def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
-    """Raise ValueError if the model cannot read what the tokenizer gives."""
+    """Raise ValueError if the tokenizer has ids beyond the model's, or the model no positions."""
     if tokenizer.size > config.vocab_size:
         msg = (
             f"the tokenizer of {name!r} gives ids up to {tokenizer.size - 1}, and the model knows "
@@ -478,7 +481,7 @@ def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
 
 
 def _config(name: str, description: Description) -> Any:
-    """The checkpoint's configuration; no code that comes with it is run, and nobody is asked to."""
+    """The checkpoint's configuration; its own code is never run, and the user is not asked to."""
     from transformers import AutoConfig
 
     base, head = description.base, description.head
@@ -496,7 +499,7 @@ def _config(name: str, description: Description) -> Any:
 
 
 def _check_end_of_text(name: str, kind: Kind, tokenizer: Qwen3Tokenizer) -> None:
-    """Raise ValueError if an embedding model's tokenizer ends texts in another way."""
+    """Raise ValueError if an embedding model's tokenizer ends texts with other tokens."""
     if kind == "embedding" and tokenizer.appended != (END_OF_TEXT,):
         msg = (
             f"the tokenizer of {name!r} puts {tokenizer.appended or 'nothing'} behind a text, "

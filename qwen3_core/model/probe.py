@@ -1,7 +1,7 @@
-"""The exact final states of a few texts, computed layer by layer while a model is loaded.
+"""Computes the exact final states of a few texts, layer by layer, while a model is loaded.
 
-So a model in 8-bit integers can be compared with what it was (`qwen3_core.model.int8_check`), and
-the two are never in memory together.
+`qwen3_core.model.int8_check` compares them with the states in 8-bit integers. The exact and the
+quantised model are never in memory together.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ TEXTS = (
 def probe_sequences(
     tokenizer: Qwen3Tokenizer, kind: Kind, max_positions: int
 ) -> list[TokenSequence]:
-    """`TEXTS` as this kind of model reads them."""
+    """The token sequences of `TEXTS` for this kind of model."""
     if kind == "embedding":
         rows, _ = tokenizer.embedding_documents(TEXTS, max_positions)
         return [TokenSequence((), ids) for ids in rows]
@@ -50,7 +50,7 @@ class Probe:
         rows = [[*sequence.prefix, *sequence.ids] for sequence in sequences]
         self._lengths = [len(row) for row in rows]
         longest = max(self._lengths)
-        # What stands behind a text reaches none of its states: attention is causal.
+        # Padding after a text does not affect its states, because attention is causal.
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
         self._places = torch.arange(longest)[None]
         with torch.inference_mode():
@@ -58,14 +58,14 @@ class Probe:
             self._turns = model.rotary_emb(self._states, self._places)
 
     def run(self, layer: Any) -> None:
-        """Go on through the next layer, a decoder layer of transformers with its exact weights."""
+        """Apply the next layer, a decoder layer of transformers with its exact weights."""
         with torch.inference_mode():
-            self._states = layer(  # causal, since there is no mask
+            self._states = layer(  # causal without an explicit mask
                 self._states, position_ids=self._places, position_embeddings=self._turns
             )
 
     def final(self) -> Tensor:
-        """The states of the last tokens behind the last layer and the norm: (n, hidden_size)."""
+        """Last tokens' states after the last layer and the final norm: (n, hidden_size)."""
         with torch.inference_mode():
             last = [states[n - 1] for states, n in zip(self._states, self._lengths, strict=True)]
             states: Tensor = self._norm(torch.stack(last))

@@ -20,7 +20,7 @@ PUBLISHED: Mapping[Kind, str] = {
     "embedding": DEFAULT_EMBEDDING_MODEL,
     "reranker": DEFAULT_RERANKER_MODEL,
 }
-"""A published model of each kind, for advice."""
+"""A published model of each kind, for error messages."""
 
 ADAPTER = "adapter_config.json"
 
@@ -40,26 +40,26 @@ _FOREIGN: Mapping[str, tuple[str, str, str]] = {
     "*.npz": ("MLX's", "", _ORIGINAL),
     **dict.fromkeys(("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt"), _PICKLE),
 }
-"""Weights that are not read: pattern -> (what they are, why not, the way out)."""
+"""Unsupported weight files: pattern -> (what they are, why not, the fix)."""
 _OF_TRAINING = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
-"""Pickles that are no weights."""
+"""Pickles that do not contain weights."""
 
 
 _SMALL = ("*.json", "*.jinja")
 _UNREAD = ("vocab.json", "onnx/*", "openvino/*")
-"""Files that are read before any weights, and those among them that are not."""
+"""Patterns of the small files that are read before any weights, and the exceptions."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint, as a place with files."""
+    """The location of a checkpoint's files."""
 
     name: str
-    """As the user named it."""
+    """The checkpoint as the user named it."""
     place: str
-    """What transformers is to load: a folder, or a name on the hub."""
+    """The argument for transformers: a folder, or a name on the hub."""
     folder: Path
-    """Where its small files are: that folder, or a snapshot in the hub's cache."""
+    """Folder of its small files: that folder, or a snapshot in the hub's cache."""
     revision: str | None = None
 
     @property
@@ -68,12 +68,12 @@ class Source:
         return self.place == str(self.folder)
 
     def path(self, filename: str) -> Path | None:
-        """A small file of the checkpoint; None if it has none."""
+        """The path of a small file; None if the checkpoint does not have it."""
         path = self.folder / filename
         return path if path.is_file() else None
 
     def fetch(self, filename: str) -> Path | None:
-        """A file of weights, downloaded if need be; None if the checkpoint has none.
+        """The path of a weights file, downloaded if necessary; None if there is no such file.
 
         Raises:
             OSError: If the hub cannot be reached.
@@ -91,7 +91,7 @@ class Source:
         return None if found is None else Path(found)
 
     def read(self, filename: str) -> str | None:
-        """The text of a file, None if there is none.
+        """The text of a file; None if there is no such file.
 
         Raises:
             OSError: If it is not text in UTF-8.
@@ -106,11 +106,11 @@ class Source:
             raise OSError(msg) from error
 
     def json(self, filename: str, kind: type = dict) -> Any:
-        """What a JSON file holds, None if there is no such file.
+        """The contents of a JSON file; None if there is no such file.
 
         Raises:
             OSError: If it is not valid JSON.
-            ValueError: If it does not hold a `kind`.
+            ValueError: If its contents are not of type `kind`.
         """
         text = self.read(filename)
         if text is None:
@@ -129,21 +129,21 @@ class Source:
         return data
 
     def listing(self) -> list[str]:
-        """Names of all files: of the folder, of the hub, or of what the hub's cache holds."""
+        """Names of all files: in the folder, on the hub, or, offline, in the hub's cache."""
         if not self.local:
             from huggingface_hub import HfApi
 
-            with contextlib.suppress(OSError):  # out of reach
+            with contextlib.suppress(OSError):  # the hub cannot be reached
                 return sorted(HfApi().list_repo_files(self.place, revision=self.revision))
         paths = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
         return sorted(path.as_posix() for path in paths)
 
 
 def locate(name: str, kind: Kind, revision: str | None = None) -> Source:
-    """The files of the bundled pair, of a folder, or on the hub.
+    """Locate a checkpoint: the bundled pair, a folder, or a hub name.
 
     Raises:
-        OSError: If it is clear that there is nothing of this name.
+        OSError: If there is certainly nothing of this name.
         ValueError: If it is a file.
     """
     if name == TINY:
@@ -157,7 +157,7 @@ def locate(name: str, kind: Kind, revision: str | None = None) -> Source:
     if looks_like_path:
         msg = "there is no such folder"
         raise FileNotFoundError(msg)
-    if "/" not in name:  # no Qwen3 model on the hub is without an owner: do not ask there
+    if "/" not in name:  # every Qwen3 model on the hub has an owner: do not query the hub
         meant = get_close_matches(name, [TINY])
         msg = f"there is no such folder{f'; did you mean {TINY!r}?' if meant else ''}"
         raise FileNotFoundError(msg)
@@ -165,7 +165,7 @@ def locate(name: str, kind: Kind, revision: str | None = None) -> Source:
 
 
 def _snapshot(name: str, revision: str | None) -> Path:
-    """The folder of a hub model's small files, downloaded if need be and possible."""
+    """The folder of a hub model's small files, downloaded if necessary and possible."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -184,7 +184,7 @@ def _snapshot(name: str, revision: str | None) -> Path:
 
 
 def what_to_give(kind: Kind) -> str:
-    """What a user can name as a model."""
+    """The advice on valid model names."""
     return (
         "Give a name on the Hugging Face Hub (network or a filled cache needed), such as "
         f"{PUBLISHED[kind]!r}, a folder that holds config.json, tokenizer.json and "
@@ -199,11 +199,11 @@ def sentence(error: object) -> str:
 
 
 def foreign_weights(files: Source, *, adapter: bool = False) -> str | None:
-    """Why weights are not read, if all there are come in another format; else None.
+    """Why a checkpoint with weights in unsupported formats only cannot be read; else None.
 
     Args:
         files: The checkpoint.
-        adapter: Whether it is about the weights of an adapter.
+        adapter: Whether to look for the weights of an adapter.
     """
     names = [name for name in files.listing() if Path(name).name.startswith("adapter_") == adapter]
     if any("/" not in name and name.endswith(".safetensors") for name in names):

@@ -1,7 +1,7 @@
-"""Tensors of a checkpoint, read one by one into memory of their own.
+"""Reads a checkpoint's tensors one by one into newly allocated memory.
 
-A mapped file would stay in memory beside what is made of it, and a model that is loaded as a whole
-beside its quantised form. Read so, a model takes its own size and that of a layer.
+A mapped file would stay in memory next to the prepacked weights, and a whole loaded model next to
+its quantised form. Reading tensor by tensor, a model needs its own size plus one layer.
 """
 
 from collections.abc import Iterable
@@ -19,28 +19,28 @@ DTYPES: Final = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-"""Dtypes that weights may be stored in, by the format's names."""
+"""Supported dtypes of stored weights, by the format's names."""
 
 PREFIX: Final = "model."
-"""Before the names of a model's tensors where it was saved with its head."""
+"""Prefix of tensor names in a model that was saved with its head."""
 
 
 class Weights:
-    """The tensors in a checkpoint's files, by the names that they have in the base model.
+    """The tensors in a checkpoint's files, by their names in the base model.
 
-    Not for two threads at once.
+    Not thread-safe.
     """
 
     def __init__(self, name: str, files: Iterable[Path]) -> None:
         """Read the headers of the files.
 
         Args:
-            name: The checkpoint, for errors.
-            files: Files of safetensors.
+            name: The checkpoint, for error messages.
+            files: The safetensors files.
 
         Raises:
             OSError: If a file is damaged.
-            ValueError: If a tensor is stored in integers or twice.
+            ValueError: If a tensor is stored as integers or twice.
         """
         self._name = name
         self._stored: dict[str, Stored] = {}
@@ -62,7 +62,7 @@ class Weights:
         return key in self._stored
 
     def check(self, wanted: Iterable[str], spare: Iterable[str] = ()) -> None:
-        """Check that the files hold what is wanted, and nothing else but what is spare.
+        """Check that the files contain all of `wanted`, and nothing else except `spare`.
 
         Raises:
             ValueError: If weights are missing or left over.
@@ -90,11 +90,11 @@ class Weights:
         return self._stored[key].shape
 
     def read(self, key: str) -> Tensor:
-        """A tensor as it is stored, on the CPU.
+        """Read a tensor in its stored dtype, on the CPU.
 
         Raises:
             OSError: If the file cannot be read.
-            ValueError: If it holds NaN or infinity.
+            ValueError: If it contains NaN or infinity.
         """
         stored = self._stored[key]
         tensor = self._bytes(stored, stored.begin, stored.size).view(stored.shape)
@@ -102,11 +102,11 @@ class Weights:
         return tensor
 
     def rows(self, key: str, indices: Iterable[int]) -> Tensor:
-        """Some rows of a matrix, (n, width) float32; nothing else of it is read.
+        """Read only some rows of a matrix: (n, width) float32.
 
         Raises:
             OSError: If the file cannot be read.
-            ValueError: If they hold NaN or infinity, or are not there.
+            ValueError: If the rows contain NaN or infinity, or do not exist.
         """
         stored = self._stored[key]
         count, *_ = stored.shape
@@ -122,7 +122,7 @@ class Weights:
         return found
 
     def _bytes(self, stored: Stored, begin: int, size: int) -> Tensor:
-        """A stretch of a file as numbers in a row."""
+        """Read `size` bytes of a file from `begin` on, as a flat tensor."""
         data = torch.empty(size, dtype=torch.uint8)
         with stored.path.open("rb", buffering=0) as file:
             file.seek(begin)
@@ -136,23 +136,24 @@ class Weights:
         return data.view(DTYPES[stored.dtype])
 
     def _check_finite(self, key: str, tensor: Tensor) -> None:
-        # Both are NaN if one number is; a tensor of isfinite() takes forty times as long.
+        # Both extremes are NaN if one number is; isfinite() of the whole tensor takes 40 times as
+        # long.
         if tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
             msg = f"weight {key} of {self._name!r} holds NaN or infinity: download the model again"
             raise ValueError(msg)
 
     def fill(self, module: nn.Module, prefix: str, dtype: torch.dtype, device: str) -> None:
-        """Read the parameters of a module that has none but their shapes (device "meta").
+        """Read the parameters of a module that has only their shapes (device "meta").
 
         Args:
             module: The module.
-            prefix: What stands before the names of its parameters.
-            dtype: To convert them to.
-            device: To put them on.
+            prefix: Prefix of its parameters' names in the checkpoint.
+            dtype: The dtype to convert them to.
+            device: The device to put them on.
 
         Raises:
             OSError: If a file cannot be read.
-            ValueError: If a tensor is of another shape, or holds NaN or infinity.
+            ValueError: If a tensor has another shape, or contains NaN or infinity.
         """
         for name, parameter in list(module.named_parameters()):
             key = prefix + name
@@ -164,7 +165,7 @@ class Weights:
                 )
                 raise ValueError(msg)
             tensor = self.read(key).to(device, dtype)
-            self._check_finite(key, tensor)  # float16 ends at 65,504
+            self._check_finite(key, tensor)  # float16 overflows above 65,504
             parent, _, leaf = name.rpartition(".")
             owner: Any = module.get_submodule(parent)
             setattr(owner, leaf, nn.Parameter(tensor, requires_grad=False))

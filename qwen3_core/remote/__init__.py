@@ -1,7 +1,7 @@
-"""The same embedder and reranker, with the model on a server.
+"""Embedder and reranker with the model on a server.
 
-`RemoteEmbedder` and `RemoteReranker` take and return what `qwen3_core.Embedder` and
-`qwen3_core.Reranker` do. `Server` says what the server is, where that is not plain.
+`RemoteEmbedder` and `RemoteReranker` take and return the same as `qwen3_core.Embedder` and
+`qwen3_core.Reranker`. `Server` describes a server that needs more than the defaults.
 """
 
 from qwen3_core.remote.embedder import RemoteEmbedder

@@ -1,7 +1,7 @@
-"""Does a server run the model as published? One question with known answers tells.
+"""Checks that a server runs the model as published, by a question with known answers.
 
-What servers get wrong most often shows here: no chat template or two of them, no end-of-text token,
-mean pooling, a converted model without its head.
+It detects the most common faults: no chat template or two of them, no end-of-text token, mean
+pooling, a converted model without its head.
 """
 
 from typing import Final
@@ -20,8 +20,9 @@ IRRELEVANT = (
 (https://huggingface.co/Qwen/Qwen3-Embedding-0.6B)."""
 
 MIN_MARGIN = 0.25
-"""By how much the cosine of the relevant document must exceed that of the other one. As published
-it does by 0.62; with mean pooling, where the instruction drowns the query, by 0.1 or less."""
+"""Required difference between the cosines of the relevant and the irrelevant document. The
+published model reaches 0.62; with mean pooling, where the instruction drowns the query, it is at
+most 0.1."""
 
 HF_OVERRIDES: Final = (
     '{"architectures": ["Qwen3ForSequenceClassification"], "classifier_from_token": ["no", "yes"], '
@@ -38,11 +39,11 @@ def check_embedding(vectors: np.ndarray, tokens: int | None, expected: int) -> N
 
     Args:
         vectors: (3, dimensions) float32, rows of length 1.
-        tokens: What the server says that it read; None if it does not say.
-        expected: What it should have read, end-of-text tokens included.
+        tokens: The tokens that the server reports; None if it reports none.
+        expected: The tokens that it should have read, end-of-text tokens included.
 
     Raises:
-        SelfCheckError: If something is wrong.
+        SelfCheckError: If the server's answer is wrong.
     """
     if tokens is not None and expected - tokens == len(vectors):
         msg = (
@@ -77,13 +78,13 @@ def check_rerank(
 
     Args:
         log_odds: (2,) float32.
-        tokens: What the server says that it read; None if it does not say.
-        expected: What it should have read.
-        frame: Tokens of the frame and the instruction in that, for both documents.
-        template_hint: How to set the frame right.
+        tokens: The tokens that the server reports; None if it reports none.
+        expected: The tokens that it should have read.
+        frame: The part of `expected` that is the frame and the instruction, for both documents.
+        template_hint: How to correct the frame.
 
     Raises:
-        SelfCheckError: If something is wrong.
+        SelfCheckError: If the server's answer is wrong.
     """
     if tokens is not None and tokens <= expected - frame // 2:
         msg = (

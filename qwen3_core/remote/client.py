@@ -1,6 +1,6 @@
-"""HTTP to one server: one client per event loop, bounded concurrency, errors that say what to do.
+"""HTTP to one server: one client per event loop, bounded concurrency, actionable errors.
 
-Retries, `Retry-After`, connection pools and the key's header are the official OpenAI client's.
+The official OpenAI client does retries, `Retry-After`, connection pools and the key's header.
 """
 
 import asyncio
@@ -26,53 +26,53 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NO_KEY = "none"
-"""Sent where no key is needed; without it the OpenAI client would send `OPENAI_API_KEY` to whatever
-server it is pointed at."""
+"""Sent if no key is needed; without it the OpenAI client would send `OPENAI_API_KEY` to any
+server."""
 
 WORDS = 400
-"""Characters that an error quotes of what a server said."""
+"""The most characters of a server's message that an error quotes."""
 
 SECONDS_BETWEEN_WARNINGS = 60.0
-"""A server that many requests must be sent to again is spoken of this often."""
+"""Minimum seconds between retry warnings."""
 
 ROLES = {
     "embeddings": ("embedding model", "reranker"),
     "rerank": ("reranker", "embedding model"),
     "reranks": ("reranker", "embedding model"),
 }
-"""By path: the model whose server has it, and the one that it is mistaken for."""
+"""By path: the kind of model whose server has it, and the kind that it is confused with."""
 
 REPEATED = 12
-"""Characters in a row from which on what a server says is taken for a repetition of a text."""
+"""Runs of this many characters that a server's message shares with a text are redacted."""
 
 
 @dataclass
 class _Trouble:
-    """What went wrong in the last attempt at a request; empty if it was answered well."""
+    """The failure of a request's last attempt; empty after a usable answer."""
 
     words: str = ""
 
 
 @dataclass
 class _Connection:
-    """What belongs to one event loop."""
+    """The client and locks of one event loop."""
 
     openai: "AsyncOpenAI"
     slots: asyncio.Semaphore
     trouble: "_Trouble"
     first_use: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while the server is looked at, so that calls that begin together do so once."""
+    """Held during the first look at the server, so that concurrent calls do it once."""
 
 
 _connections: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[object, _Connection]]"
 _connections = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
-"""Held while that is read or changed, which threads do."""
+"""Guards `_connections`, which several threads use."""
 
 
 @after_fork_in_child
 def _reset_in_child() -> None:
-    """Another thread may have held the lock."""
+    """Replace the lock: another thread of the parent may have held it."""
     global _lock
     _lock = threading.Lock()
 
@@ -81,12 +81,12 @@ class Client:
     """Posts JSON to a server, from any event loop."""
 
     def __init__(self, base_url: str, api_key: str | None, server: Server) -> None:
-        """Keep what is needed; nothing is connected yet.
+        """Store the settings; opens no connection.
 
         Args:
-            base_url: Where the API begins, such as "http://localhost:8000/v1".
-            api_key: Sent as a bearer token; None for a server that wants none.
-            server: Its settings.
+            base_url: Base URL of the API, such as "http://localhost:8000/v1".
+            api_key: Sent as a bearer token; None for a server that needs none.
+            server: The server's settings.
         """
         self.base_url = base_url
         self._api_key = api_key
@@ -99,25 +99,25 @@ class Client:
 
     @property
     def trouble(self) -> str:
-        """What went wrong with this server's last answer in this event loop; "" for nothing."""
+        """The failure of this server's last answer in this event loop; "" for none."""
         return self._connection().trouble.words
 
     @property
     def first_use(self) -> asyncio.Lock:
-        """Of this server in this event loop."""
+        """The lock for the first look at this server, in this event loop."""
         return self._connection().first_use
 
     def prepare(self) -> None:
-        """Import the HTTP client and set it up for this event loop, before time is counted."""
+        """Import the HTTP client and set it up for this event loop, before any timeout starts."""
         self._connection()
 
     async def post(self, path: str, body: dict[str, Any], texts: Sequence[str]) -> Any:
-        """The JSON that the server answers to a JSON body.
+        """Post a JSON body; returns the server's JSON answer.
 
         Args:
-            path: Relative to the base URL, or a whole URL.
+            path: Path relative to the base URL, or a whole URL.
             body: The request.
-            texts: Those that it holds, so that an error can count them and hide them.
+            texts: The texts in the request, so that an error can count and redact them.
 
         Raises:
             ServerError: If no usable answer came, after all retries.
@@ -127,7 +127,7 @@ class Client:
             return await self._request(connection, "post", path, body, texts)
 
     async def get(self, path: str) -> Any:
-        """The JSON at a path; None if the server does not know the path. Errors as in `post`."""
+        """Get the JSON at a path; None if the server does not have it. Errors as in `post`."""
         connection = self._connection()
         async with connection.slots:
             return await self._request(connection, "get", path, None, ())
@@ -175,7 +175,7 @@ class Client:
             raise ServerError(msg) from None
 
     def _describe(self, path: str, body: dict[str, Any] | None, texts: Sequence[str]) -> str:
-        """A request's shape, without its texts."""
+        """Describe a request without its texts."""
         url = path if path.startswith("http") else f"{self.base_url}/{path.lstrip('/')}"
         if body is None:
             return url
@@ -183,7 +183,7 @@ class Client:
         return f"{url} (model {body.get('model')!r}, {len(texts)} texts of {size:,} characters)"
 
     def _refusal(self, error: "APIStatusError", path: str, texts: Sequence[str]) -> str:
-        """What a server answered, in its own words, less what must not be shown."""
+        """A server's error message, redacted, with advice."""
         words = _words(error.body)
         if self._api_key:
             words = words.replace(self._api_key, "...")
@@ -196,7 +196,7 @@ class Client:
                 else " (no api_key was sent: give one, or set QWEN3_API_KEY; a key does not travel"
                 " in a pickle)"
             )
-        # vLLM and others lack the path (404 "Not Found"), llama.cpp says that it cannot (501).
+        # vLLM and others lack the path (404 "Not Found"); llama.cpp answers 501.
         elif path in ROLES and (
             error.status_code == 501 or (error.status_code == 404 and len(words) < 20)
         ):
@@ -213,11 +213,11 @@ class Client:
         with _lock:
             if loop not in _connections:
                 for other in [other for other in _connections if other.is_closed()]:
-                    del _connections[other]  # its client holds the loop, so it would stay for ever
+                    del _connections[other]  # its client references the loop, which would leak
                 _connections[loop] = {}
             own = _connections[loop]
         key = (self.base_url, self._api_key, self._server)
-        if key not in own:  # only this loop's thread changes it
+        if key not in own:  # only this loop's thread changes `own`
             own[key] = self._connect()
         return own[key]
 
@@ -231,7 +231,7 @@ class Client:
         trouble = _Trouble()
 
         class Http(DefaultAsyncHttpxClient):
-            """Remembers what went wrong, which the OpenAI client keeps while it tries again."""
+            """Records failures, which the OpenAI client hides during its retries."""
 
             async def send(self, *args: Any, **kwargs: Any) -> httpx.Response:
                 try:
@@ -249,7 +249,7 @@ class Client:
             project="",
             timeout=httpx.Timeout(self._server.read_timeout, connect=self._server.connect_timeout),
             max_retries=self._server.retries,
-            # OpenAI's own choice would try to close itself when the event loop is gone.
+            # OpenAI's default client would try to close itself after the event loop is gone.
             http_client=Http(
                 event_hooks={
                     "request": [_Retries(self._server.retries).tell],
@@ -257,12 +257,12 @@ class Client:
                 }
             ),
         )
-        openai._custom_headers = {}  # noqa: SLF001 - those of OPENAI_CUSTOM_HEADERS, for OpenAI alone
+        openai._custom_headers = {}  # noqa: SLF001 - OPENAI_CUSTOM_HEADERS is for OpenAI
         return _Connection(openai, asyncio.Semaphore(self._server.concurrency), trouble)
 
 
 def _reason(error: BaseException) -> str:
-    """An error of the connection, with the system's own words for it where it has some."""
+    """A connection error, with the operating system's message if there is one."""
     words = f"{type(error).__name__}: {error}"
     cause: BaseException | None = error
     while cause is not None:
@@ -273,7 +273,7 @@ def _reason(error: BaseException) -> str:
 
 
 class _Retries:
-    """Says now and then that requests are sent again, since nobody would know why it takes long."""
+    """Logs retries at intervals, so that the user knows why a call takes long."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -294,9 +294,9 @@ class _Retries:
 
 
 def _without_texts(words: str, texts: Sequence[str]) -> str:
-    """A server's words without what they repeat of the texts, escaped or shortened as it may be.
+    """Redact what a server's message repeats of the texts, also if escaped or shortened.
 
-    Whatever they have in common with a text for `REPEATED` characters or more is left out.
+    Every run of `REPEATED` or more characters that it shares with a text is removed.
     """
     forms = {form for text in texts for form in _spellings(text)}
     for form in sorted((f for f in forms if 3 < len(f) < REPEATED), key=len, reverse=True):
@@ -316,7 +316,7 @@ def _without_texts(words: str, texts: Sequence[str]) -> str:
 
 
 def _spellings(text: str) -> tuple[str, ...]:
-    """A text as it is, and as JSON and Python write it."""
+    """A text unescaped, and as JSON and Python escape it."""
     return (
         text,
         json.dumps(text)[1:-1],
@@ -326,7 +326,7 @@ def _spellings(text: str) -> tuple[str, ...]:
 
 
 async def _final_if_missing(response: "httpx.Response") -> None:
-    """Keep the OpenAI client, which reads this header, from asking again for what is not there."""
+    """Set the header by which the OpenAI client does not retry if something does not exist."""
     if response.status_code == 501:
         response.headers["x-should-retry"] = "false"
 
@@ -335,7 +335,7 @@ def _words(body: object) -> str:
     """The message in an error's body: OpenAI's shape, FastAPI's, Alibaba's, or plain text."""
     while isinstance(body, dict):
         body = next((body[key] for key in ("message", "detail", "error") if key in body), None)
-    if isinstance(body, list):  # FastAPI's; its entries repeat the request under "input"
+    if isinstance(body, list):  # FastAPI; its entries repeat the request under "input"
         return "; ".join(_problem(entry) for entry in body if isinstance(entry, dict))
     if isinstance(body, str):
         return "an HTML page" if body.lstrip()[:1] == "<" else body

@@ -31,15 +31,15 @@ from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
 Batch = tuple[int, list[str]]
-"""Position of the first text, and the texts as they are sent."""
+"""Position of the first text, and the texts to send."""
 
 
 class RemoteEmbedder(RemoteModel, BaseEmbedder):
-    """A Qwen3 embedding model on a server, asked as `Embedder` asks the one in this process.
+    """A Qwen3 embedding model on a server, with the interface of `Embedder`.
 
-    The instruction is put before queries here, and texts are cut and counted here. Texts travel as
-    strings, in which control tokens that a text spells are taken apart by a space, because servers
-    would obey them. Vectors are cut to `dimensions` and normalised here, unless the server does.
+    The client adds the instruction to queries, counts tokens and truncates texts. Texts are sent as
+    strings. A space is inserted into control tokens in a text, because servers would interpret
+    them. The client cuts vectors to `dimensions` and normalises them, unless the server does.
 
     Safe to share between threads and event loops.
     """
@@ -57,21 +57,21 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
         instruction: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Check the settings; the server is not asked yet.
+        """Check the settings; sends nothing to the server.
 
         Args:
-            model: The model's name on the server, and where its tokenizer comes from (see `Server`
-                for a server that calls it something else).
-            base_url: Where the API begins, such as "http://localhost:8000/v1".
+            model: The model's name on the server, and the source of its tokenizer (see `Server` if
+                the server uses another name).
+            base_url: Base URL of the API, such as "http://localhost:8000/v1".
             api_key: By default `QWEN3_API_KEY` from the environment, or for Alibaba Cloud
-                `DASHSCOPE_API_KEY`; never `OPENAI_API_KEY`. It does not travel in pickles.
+                `DASHSCOPE_API_KEY`; never `OPENAI_API_KEY`. Pickles do not contain it.
             server: Kind or settings of the server.
             revision: Branch, tag or commit of the tokenizer on the hub.
-            max_length: Tokens read of one text, instruction included; default 8192, or what the
-                server takes if that is less.
+            max_length: Tokens read of one text, instruction included; default 8192, or the server's
+                limit if that is less.
             dimensions: Length of the vectors, from 32 to the model's own.
-            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) put before queries.
-            timeout: Seconds that one call may take, retries included; None: as long as it takes.
+            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) before queries.
+            timeout: Seconds that one call may take, retries included; None: no limit.
 
         Raises:
             ValueError: If an argument is out of range.
@@ -91,15 +91,15 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
 
     @property
     def dimensions(self) -> int:
-        """Length of the vectors; asks the server if it was not given."""
+        """Length of the vectors; asks the server if `dimensions` was not given."""
         return self._dimensions or loops.run(self._server_dimensions())
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What the vectors of documents are made with; see `BaseEmbedder`."""
+        """Model and settings that produce the document vectors; see `BaseEmbedder`."""
         return Fingerprint(
             model=self._model,
-            revision=None,  # the server's choice; ours is the tokenizer's
+            revision=None,  # the server's; `revision` here is the tokenizer's
             weights=None,
             dimensions=self.dimensions,
             max_length=self._max_length or DEFAULT_MAX_LENGTH,
@@ -107,12 +107,12 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
 
     @property
     def _identity(self) -> object:
-        # Some servers are asked for vectors of that length.
+        # Some servers are sent the requested length.
         return (super()._identity, self._dimensions)
 
     async def _server_dimensions(self) -> int:
         facts = await self._look()
-        if not facts.dimensions:  # not checked, so not known
+        if not facts.dimensions:  # unknown without the self-check
             vectors, _ = await self._ask(facts, ["?"])
             return int(vectors.shape[1])
         return facts.dimensions
@@ -138,7 +138,7 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
     async def _embed(
         self, texts: list[str], task: str | None, what: str, show_progress: bool, first: int = 0
     ) -> np.ndarray:
-        if not texts:  # nothing is asked for it, so the vectors' length may be unknown (0)
+        if not texts:  # sends nothing, so the vectors' length may be unknown (0)
             return np.empty((0, self._dimensions or 0), dtype=np.float32)
         facts = await self._look()
         found: dict[int, np.ndarray] = {}
@@ -161,7 +161,7 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
     async def _batches(
         self, facts: Facts, texts: list[str], task: str | None, what: str, first: int
     ) -> AsyncIterator[Batch]:
-        """The texts as they are sent, in batches within the server's limits."""
+        """The texts to send, in batches within the server's limits."""
         tokenizer, max_length = await self._load_tokenizer(), self._reads(facts)
         for window in windows(texts):
             prepare = partial(self._prepare, tokenizer, texts[window], task, max_length)
@@ -176,7 +176,7 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
     def _prepare(
         self, tokenizer: Qwen3Tokenizer, texts: list[str], task: str | None, max_length: int
     ) -> tuple[list[tuple[str, int]], list[int]]:
-        """Texts as they are sent, with their tokens, and the positions of those that were cut."""
+        """Texts to send, with their token counts, and the positions of truncated texts."""
         prefix, room = "", max_length - 1
         if task is not None:
             prefix = query_prefix(task)
@@ -199,7 +199,7 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
         return text + END_OF_TEXT if self._server.append_end_of_text else text
 
     async def _ask(self, facts: Facts, texts: list[str]) -> tuple[np.ndarray, int | None]:
-        """The server's vectors of one request's texts, and the tokens that it read."""
+        """The server's vectors for one request's texts, and the tokens that it read."""
         body: dict[str, Any] = {
             "model": self._served_model,
             "input": texts,
@@ -224,8 +224,8 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
         return vectors, tokens_read(reply)
 
     def _cut(self, vectors: np.ndarray) -> np.ndarray:
-        """The vectors with as many dimensions as are wanted, of length 1."""
-        # What llama.cpp answers from a reranker is memory that nobody wrote to.
+        """Cut vectors to the requested dimensions and normalise them."""
+        # For a reranker, llama.cpp returns uninitialised memory.
         hint = "is base_url the address of the embedding model's server, and not of the reranker's?"
         return normalised(vectors[:, : self._dimensions], self.base_url, hint)
 
@@ -234,8 +234,8 @@ def _vectors(reply: Any, count: int) -> np.ndarray:
     """(count, full dimensions) float32 in the order of the request.
 
     Raises:
-        ValueError: If the reply is not what it should be.
+        ValueError: If the reply is malformed.
     """
     entries = in_order(reply.get("data") if isinstance(reply, dict) else reply, count)
-    with np.errstate(over="ignore"):  # infinity is refused where vectors are cut
+    with np.errstate(over="ignore"):  # `_cut` refuses infinity
         return numbers([entry.get("embedding") for entry in entries], 2).astype(np.float32)

@@ -1,13 +1,13 @@
-"""What can go wrong with a server; none of it shows a text or a key."""
+"""Errors and warnings about a server; their messages contain no texts and no keys."""
 
 
 class ServerError(RuntimeError):
-    """A server could not be reached, refused a request, or gave an answer that makes no sense."""
+    """A server could not be reached, refused a request, or sent an invalid answer."""
 
 
 class SelfCheckError(ServerError):
-    """A server answers, but not as a Qwen3 model does that is set up as published."""
+    """A server answers, but not like a Qwen3 model that is set up as published."""
 
 
 class ServerWarning(UserWarning):
-    """A server answers, but a little differently from the published model."""
+    """A server answers slightly differently from the published model."""

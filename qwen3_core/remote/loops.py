@@ -1,4 +1,4 @@
-"""An event loop in a thread, so that blocking callers use the same asynchronous code."""
+"""An event loop in a background thread, so that blocking calls use the same asynchronous code."""
 
 import asyncio
 import threading
@@ -14,17 +14,17 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; works inside a running event loop too, which it blocks."""
+    """Run a coroutine to its end; it also works inside a running event loop, and blocks it."""
     future = asyncio.run_coroutine_threadsafe(coroutine, _running_loop())
     try:
         return future.result()
-    except BaseException:  # KeyboardInterrupt too: nobody waits for it any more
+    except BaseException:  # also KeyboardInterrupt: the caller no longer waits
         future.cancel()
         raise
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
-    """The process's loop for this, started at first use."""
+    """The process's background loop, started at first use."""
     global _loop
     with _lock:
         if _loop is None:
@@ -35,6 +35,6 @@ def _running_loop() -> asyncio.AbstractEventLoop:
 
 @after_fork_in_child
 def _reset_in_child() -> None:
-    """The thread has not come along."""
+    """Forget the loop: its thread does not exist in the child."""
     global _lock, _loop
     _lock, _loop = threading.Lock(), None

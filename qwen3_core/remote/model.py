@@ -1,4 +1,4 @@
-"""What the embedder and the reranker on a server share."""
+"""Base class of embedders and rerankers whose model runs on a server."""
 
 import asyncio
 import os
@@ -41,37 +41,36 @@ T = TypeVar("T")
 B = TypeVar("B")
 
 KEY_VARIABLES: Final = ("QWEN3_API_KEY", "DASHSCOPE_API_KEY")
-"""Where the key comes from if none is given; the second one for Alibaba Cloud alone."""
+"""Environment variables with the default key; the second one for Alibaba Cloud only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a first look at a server has told."""
+    """Results of the first look at a server."""
 
     kind: ServerKind
     max_length: int | None
-    """Tokens that it reads of one input; None if it does not say."""
+    """Tokens that it reads of one input; None if it does not report them."""
     dimensions: int = 0
-    """Length of an embedding server's vectors, as it sends them; 0 for a reranker or if it was not
-    asked."""
+    """Length of the vectors that an embedding server sends; 0 for a reranker or if unknown."""
     log_odds: bool = False
-    """Whether a reranking server returns log-odds; else probabilities."""
+    """Whether a reranking server returns log-odds; otherwise it returns probabilities."""
 
     @property
     def dialect(self) -> Dialect:
-        """How it is asked."""
+        """The dialect of its kind."""
         return DIALECTS[self.kind]
 
 
 _known: dict[object, Facts] = {}
 _tokenizers: "weakref.WeakValueDictionary[object, Qwen3Tokenizer]" = weakref.WeakValueDictionary()
-"""Shared by all components that name the same one, for as long as one of them lives."""
+"""Tokenizers, shared by all components that name the same one while any of them lives."""
 
 
 class RemoteModel(TextModel):
-    """A model on a server: settings, checked at once, and a first look at the server when needed.
+    """A model on a server: settings, checked at construction; the server is checked at first use.
 
-    It pickles as its settings, without the key; a copy has the key.
+    Pickles contain the settings without the key; copies keep the key.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class RemoteModel(TextModel):
         return copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        del memo  # what it holds is never changed
+        del memo  # all parts are immutable
         return self.__copy__()
 
     def __repr__(self) -> str:
@@ -135,11 +134,11 @@ class RemoteModel(TextModel):
 
     @property
     def max_length(self) -> int:
-        """Tokens read of one input: as given, else 8192 or what the server takes; asks it."""
+        """Tokens read of one input: as given, else 8192 or the server's limit; asks the server."""
         return self._max_length or self._reads(loops.run(self._look()))
 
     def close(self) -> None:
-        """Forget what is known of the server, so that the next call looks at it again."""
+        """Forget the facts about the server; the next call checks it again."""
         _known.pop(self._identity, None)
 
     def _run(self, call: Call[T]) -> T:
@@ -182,7 +181,7 @@ class RemoteModel(TextModel):
         return self._max_length
 
     async def _look(self) -> Facts:
-        """What is known of the server; looks at it, and checks it, at first use."""
+        """The facts about the server; queries and checks it at first use."""
         if facts := _known.get(self._identity):
             return facts
         async with self._client.first_use:
@@ -197,10 +196,10 @@ class RemoteModel(TextModel):
 
     @abstractmethod
     async def _check(self, facts: Facts) -> Facts:
-        """Ask a question with a known answer; returns what else that told."""
+        """Ask a question with a known answer; returns the facts, with what the answer added."""
 
     async def _identify(self) -> tuple[ServerKind, int | None]:
-        """The server's kind and the tokens it reads of one input, as far as it says."""
+        """The server's kind and its tokens per input, as far as it reports them."""
         if self._dashscope:
             limits = self._limits(DIALECTS["dashscope"])
             return "dashscope", limits.tokens_per_text
@@ -220,15 +219,15 @@ class RemoteModel(TextModel):
             )
             raise ServerError(msg)
         if kind == "llama.cpp" and len(models) == 1:
-            own = models[0]  # it serves its one model under any name
+            own = models[0]  # this server accepts any name for its only model
         return kind, _max_length(own or {})
 
     @abstractmethod
     def _limits(self, dialect: Dialect) -> Limits:
-        """The limits that concern this component."""
+        """The server's limits for this component."""
 
     def _requests(self, facts: Facts, counts: Sequence[int]) -> Iterator[slice]:
-        """Consecutive texts of so many tokens each, in requests within the server's limits."""
+        """Slices of texts, by their token counts, for requests within the server's limits."""
         limits = self._limits(facts.dialect)
         most_texts = self._server.batch_size or limits.texts
         most_tokens = self._server.batch_tokens or limits.tokens
@@ -255,7 +254,7 @@ class RemoteModel(TextModel):
         name = self._server.tokenizer
         if name is None:
             own = self._model == TINY or "/" in self._model or Path(self._model).is_dir()
-            # All published sizes share one tokenizer, and so do models served under an alias.
+            # All published sizes share one tokenizer, so it also fits models under an alias.
             name = self._model if own else DEFAULT_EMBEDDING_MODEL
         key = (name, self._purpose, self._revision)
         try:
@@ -275,9 +274,9 @@ class RemoteModel(TextModel):
     async def _share_out(
         self, batches: AsyncIterator[B], ask: Callable[[B], Awaitable[None]]
     ) -> None:
-        """Ask for batch after batch, so many at a time; the first error ends it all.
+        """Send batches, with bounded concurrency; the first error cancels all.
 
-        Batches are made as they are needed, so that memory does not grow with their number.
+        Batches are built lazily, so that memory does not grow with their number.
         """
         turn = asyncio.Lock()
 
@@ -298,10 +297,10 @@ class RemoteModel(TextModel):
 
 
 def _max_length(model: dict[str, Any]) -> int | None:
-    """Tokens that a model in a server's list reads of one input; None if it does not say."""
+    """Tokens per input of a model in a server's list; None if the server does not report them."""
     length = model.get("max_model_len")
     if is_count(length):
         return length
-    meta = model.get("meta")  # llama.cpp's; it refuses inputs that fill their whole context
+    meta = model.get("meta")  # llama.cpp; it refuses inputs that fill the whole context
     context = meta.get("n_ctx") if isinstance(meta, dict) else None
     return context - 1 if is_count(context, 2) else None

@@ -1,4 +1,4 @@
-"""Reads what servers answer: whatever they send becomes what was asked for, or a ValueError."""
+"""Parses servers' answers: returns the expected data or raises ValueError."""
 
 from typing import Any
 
@@ -8,11 +8,10 @@ from qwen3_core.common.validation import is_count
 
 
 def in_order(entries: Any, count: int) -> list[dict[str, Any]]:
-    """The entries in the order of the request, by their "index", whatever order they have.
+    """Sort entries by their "index" into the order of the request.
 
     Raises:
-        ValueError: If they are no list of objects with the indices from 0 to `count - 1`, each
-            once.
+        ValueError: If they are not a list of objects with each index from 0 to `count - 1` once.
     """
     if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
         msg = f"no list of results but {entries!r:.80}"
@@ -26,10 +25,10 @@ def in_order(entries: Any, count: int) -> list[dict[str, Any]]:
 
 
 def numbers(values: Any, dimensions: int) -> np.ndarray:
-    """Values as a float64 array of so many dimensions; null, JSON's stand-in for NaN, is NaN.
+    """Values as a float64 array of `dimensions` axes; null, JSON's stand-in for NaN, becomes NaN.
 
     Raises:
-        ValueError: If they are something else.
+        ValueError: If they are anything else.
     """
     try:
         array = np.array(values, dtype=np.float64)  # ValueError if lengths differ
@@ -42,7 +41,7 @@ def numbers(values: Any, dimensions: int) -> np.ndarray:
 
 
 def tokens_read(reply: Any) -> int | None:
-    """How many tokens a server says that it read, if it does."""
+    """The number of tokens that a server says it read; None if it does not say."""
     usage = reply.get("usage") if isinstance(reply, dict) else None
     if not isinstance(usage, dict):
         return None

@@ -29,12 +29,12 @@ from qwen3_core.settings import DEFAULT_MAX_LENGTH, DEFAULT_RERANKER_MODEL
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
 TEMPLATE_FILE = Path(__file__).with_name("qwen3_reranker.jinja")
-"""Chat template for `vllm serve --chat-template`. vLLM's own example ends one newline short."""
+"""Chat template for `vllm serve --chat-template`. vLLM's own example lacks the last newline."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """One request: a query with some of its documents, as they are sent."""
+    """One request: a query and some of its documents, as sent."""
 
     query: str
     documents: list[str]
@@ -43,10 +43,10 @@ class _Batch:
 
 
 class RemoteReranker(RemoteModel, BaseReranker):
-    """A Qwen3 reranking model on a server, asked as `Reranker` asks the one in this process.
+    """A Qwen3 reranking model on a server, with the interface of `Reranker`.
 
-    Documents are cut here, so that the server never cuts the end of the prompt. Control tokens that
-    a text spells are taken apart by a space, because servers would obey them.
+    The client truncates documents, so that the server never truncates the end of the prompt. A
+    space is inserted into control tokens in a text, because servers would interpret them.
 
     Safe to share between threads and event loops.
     """
@@ -63,24 +63,23 @@ class RemoteReranker(RemoteModel, BaseReranker):
         instruction: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Check the settings; the server is not asked yet.
+        """Check the settings; sends nothing to the server.
 
         Args:
-            model: The model's name on the server, and where its tokenizer comes from (see `Server`
-                for a server that calls it something else).
-            base_url: Where the API begins, such as "http://localhost:8001/v1".
+            model: The model's name on the server, and the source of its tokenizer (see `Server` if
+                the server uses another name).
+            base_url: Base URL of the API, such as "http://localhost:8001/v1".
             api_key: By default `QWEN3_API_KEY` from the environment, or for Alibaba Cloud
-                `DASHSCOPE_API_KEY`; never `OPENAI_API_KEY`. It does not travel in pickles.
+                `DASHSCOPE_API_KEY`; never `OPENAI_API_KEY`. Pickles do not contain it.
             server: Kind or settings of the server.
             revision: Branch, tag or commit of the tokenizer on the hub.
             max_length: Tokens of one prompt (frame, instruction, query, document); default 8192, or
-                what the server takes if that is less.
+                the server's limit if that is less.
             instruction: Sentence or task name (`qwen3_core.prompts.TASKS`).
-            timeout: Seconds that one call may take, retries included; None: as long as it takes.
+            timeout: Seconds that one call may take, retries included; None: no limit.
 
         Raises:
-            ValueError: If an argument is out of range, or the server is of a kind that cannot run
-                the model.
+            ValueError: If an argument is out of range, or the server's kind cannot run the model.
         """
         super().__init__(
             "reranker",
@@ -123,9 +122,9 @@ class RemoteReranker(RemoteModel, BaseReranker):
         return facts
 
     async def _check_end_of_template(self, tokenizer: Qwen3Tokenizer) -> None:
-        """Warn if vLLM's template ends in other tokens than the published prompt.
+        """Warn if vLLM's template ends with other tokens than the published prompt.
 
-        That shows neither in the number of tokens nor, plainly, in the scores.
+        Neither the number of tokens nor the scores show that reliably.
         """
         roles = {"query": QUERY, "document": RELEVANT}
         body = {
@@ -138,7 +137,7 @@ class RemoteReranker(RemoteModel, BaseReranker):
             reply = await self._client.post(url, body, list(roles.values()))
             end = tuple(reply["tokens"])[-len(tokenizer.rerank_suffix) :]
         except (ServerError, KeyError, TypeError):
-            return  # not every version has it, and it is a help only
+            return  # older versions lack it, and this check is optional
         if end != tokenizer.rerank_suffix:
             msg = (
                 f"the chat template of {self.base_url} ends in the tokens {end}, not in those that "
@@ -177,7 +176,7 @@ class RemoteReranker(RemoteModel, BaseReranker):
     async def _batches(
         self, facts: Facts, pairs: list[tuple[str, str]], task: str
     ) -> AsyncIterator[_Batch]:
-        """The pairs as they are sent, in batches of one query within the server's limits."""
+        """The pairs to send, in batches of one query within the server's limits."""
         tokenizer, max_length = await self._load_tokenizer(), self._reads(facts)
         documents = [document for _, document in pairs]
         for window in windows(documents):
@@ -199,7 +198,7 @@ class RemoteReranker(RemoteModel, BaseReranker):
         task: str,
         max_length: int,
     ) -> tuple[str, list[tuple[str, int]], list[int]]:
-        """Query and documents as sent, with the prompts' tokens, and which documents were cut."""
+        """Query and documents to send, with the prompts' tokens, and which were truncated."""
         query = tokenizer.without_control_tokens(query)
         query, prefix = fit_query(tokenizer, task, query, max_length, self._warn_cut)
         extra = len(prefix) + len(tokenizer.rerank_suffix)
@@ -219,9 +218,9 @@ class RemoteReranker(RemoteModel, BaseReranker):
     async def _ask(
         self, facts: Facts, query: str, documents: list[str], task: str
     ) -> tuple[np.ndarray, int | None]:
-        """One request's scores in the order of its documents, and the tokens that were read."""
+        """One request's scores in the order of its documents, and the tokens read."""
         dialect = facts.dialect
-        if facts.kind == "llama.cpp":  # fills its template by replacement, the query first
+        if facts.kind == "llama.cpp":  # fills its template by text replacement, query first
             query = query.replace("{document}", "{ document}")
         body: dict[str, Any] = {
             "model": self._served_model,
@@ -260,10 +259,10 @@ def _framed(document: str) -> str:
 
 
 def _scores(reply: Any, count: int) -> np.ndarray:
-    """(count,) float64 in the order of the request, whatever order the reply has.
+    """The reply's scores in the order of the request: (count,) float64.
 
     Raises:
-        ValueError: If the reply is not what it should be.
+        ValueError: If the reply is malformed.
     """
     results = reply.get("results") if isinstance(reply, dict) else reply
     entries = in_order(results, count)
@@ -279,7 +278,7 @@ def _probabilities(scores: np.ndarray) -> bool:
 
 
 def _log_odds(facts: Facts, scores: np.ndarray) -> np.ndarray:
-    """Log-odds of scores: float32; probabilities of 0 and 1 become those next to them."""
+    """Log-odds of scores: float32; probabilities 0 and 1 become the nearest floats between."""
     if facts.log_odds:
         return scores.astype(np.float32)
     if not _probabilities(scores):

@@ -1,4 +1,4 @@
-"""Which server is asked, in what dialect, and how patiently."""
+"""Settings of a server: its kind, the API dialect, limits, retries and timeouts."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
@@ -8,39 +8,38 @@ from qwen3_core.common.validation import got, is_count, is_number
 from qwen3_core.settings import Kind
 
 ServerKind = Literal["auto", "vllm", "sglang", "llama.cpp", "cohere", "tei", "dashscope"]
-"""What a server is. "cohere" is any server with Cohere's or Jina's rerank API: Infinity,
-Xinference, LiteLLM, and the like. "auto" asks the server, and takes "cohere" for one that does not
-say."""
+"""Kinds of servers. "cohere" is any server with Cohere's or Jina's rerank API, such as Infinity,
+Xinference and LiteLLM. "auto" asks the server, and assumes "cohere" if it does not say."""
 
 Template = Literal["server", "client"]
-"""Who puts query and document into the reranker's frame."""
+"""The side that puts query and document into the reranker's frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """How to talk to a server; all of it has a default that suits most.
+    """Settings of a server; the defaults suit most servers.
 
     Attributes:
-        kind: What the server is.
-        model: The model's name there; by default the component's `model`.
-        tokenizer: Where the model's tokenizer comes from (hub name, folder or "tiny"); by default
-            the component's `model` if that is one, else the published models' own. It counts and
-            cuts texts before they are sent.
-        template: "server" if the server's chat template frames query and document, "client" if it
-            only joins the two, so that they have to be sent in their frame.
-        append_end_of_text: Write `<|endoftext|>` behind each text to embed, for a server whose
+        kind: The server's kind.
+        model: The model's name on the server; by default the component's `model`.
+        tokenizer: Source of the model's tokenizer (hub name, folder or "tiny"); by default the
+            component's `model` if that is one, else the published models' own. It counts and
+            truncates texts before they are sent.
+        template: "server" if the server's chat template frames query and document; "client" if the
+            server only concatenates the two, so that the client must send them in the frame.
+        append_end_of_text: Append `<|endoftext|>` to each text to embed, for a server whose
             tokenizer does not (old GGUF conversions).
-        batch_size: Texts of one request; by default the server's limit, or 32.
-        batch_tokens: Tokens of one request; by default the server's limit, or 65,536.
-        concurrency: Requests under way at a time, for all components that use this server with the
-            same settings in one event loop.
-        retries: Further attempts after 408, 409, 429, 5xx but 501, a dropped connection or none in
-            time, with growing, jittered pauses of up to 8 s, or as long as the server's
+        batch_size: Texts per request; by default the server's limit, or 32.
+        batch_tokens: Tokens per request; by default the server's limit, or 65,536.
+        concurrency: Concurrent requests of all components that use this server with the same
+            settings in one event loop.
+        retries: Further attempts after 408, 409, 429, 5xx except 501, or a dropped or timed-out
+            connection, with growing, jittered pauses of up to 8 s, or as long as the server's
             `Retry-After` says; if that is more than two minutes, there is no further attempt.
         connect_timeout: Seconds to wait for a connection.
         read_timeout: Seconds to wait for the next byte of an answer.
-        self_check: Ask a question with a known answer first, and refuse a server that gets it
-            wrong.
+        self_check: Whether to ask a question with a known answer first, and refuse a server that
+            answers it wrongly.
     """
 
     kind: ServerKind = "auto"
@@ -57,10 +56,10 @@ class Server:
     self_check: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range.
+        """Check the settings.
 
         Raises:
-            ValueError: If a setting is.
+            ValueError: If a setting is out of range.
         """
         for name, choices in (("kind", get_args(ServerKind)), ("template", get_args(Template))):
             if getattr(self, name) not in choices:
@@ -85,10 +84,10 @@ class Server:
 
 
 def as_server(server: "Server | str | None") -> Server:
-    """The settings given, or the defaults for a kind of server.
+    """The given settings, or the defaults for a kind of server.
 
     Raises:
-        TypeError: If it is neither.
+        TypeError: If `server` is neither settings nor a string.
         ValueError: If the kind is unknown.
     """
     if isinstance(server, Server):
@@ -101,32 +100,32 @@ def as_server(server: "Server | str | None") -> Server:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold."""
+    """Limits of one request."""
 
     texts: int = 32
-    """Texts; 32 is what Text Embeddings Inference takes by default."""
+    """Number of texts; 32 is the default limit of Text Embeddings Inference."""
     tokens: int = 65_536
-    """Tokens of all texts together; bounds how long one answer takes."""
+    """Total tokens of all texts; this bounds the time of one answer."""
     tokens_per_text: int | None = None
-    """Tokens of one text; None: what the model reads."""
+    """Tokens of one text; None: the model's limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a kind of server is asked to rerank, and what it takes."""
+    """The API of a kind of server: its rerank request, and its limits."""
 
     path: str = "rerank"
-    """Of the rerank API, relative to the base URL."""
+    """Path of the rerank API, relative to the base URL."""
     instruction_key: str | None = None
-    """Field of the request that carries the instruction; None: its template has a fixed one."""
+    """Request field for the instruction; None: the server's template has a fixed one."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further fields of a rerank request."""
     log_odds: bool = False
-    """Whether scores are log-odds; else they are probabilities."""
+    """Whether scores are log-odds; otherwise they are probabilities."""
     rerank: Limits = Limits()
     embed: Limits = Limits()
     dimensions: bool = False
-    """Whether an embedding request may ask for a vector's length."""
+    """Whether an embedding request may set the vectors' length."""
 
 
 DIALECTS: Final[dict[str, Dialect]] = {
@@ -136,8 +135,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "llama.cpp": Dialect(),
     "cohere": Dialect(),
     "tei": Dialect(),
-    # Alibaba Cloud Model Studio, API reference of text-embedding-v4 and qwen3-rerank. The limit
-    # of tokens counts the query once for each document.
+    # Alibaba Cloud Model Studio, API reference of text-embedding-v4 and qwen3-rerank. The token
+    # limit counts the query once per document.
     "dashscope": Dialect(
         path="reranks",
         instruction_key="instruct",
@@ -156,11 +155,11 @@ OWNERS: Final[dict[str, ServerKind]] = {
 
 
 def check_base_url(base_url: str) -> str:
-    """The URL without a trailing slash, and with the customary "/v1" if it has no path.
+    """Normalise the URL: no trailing slash, and the customary "/v1" if it has no path.
 
     Raises:
         TypeError: If it is not a string.
-        ValueError: If it is no http(s) URL, or holds a name or password.
+        ValueError: If it is not an http(s) URL, or contains a name or password.
     """
     if not isinstance(base_url, str):
         msg = f"base_url must be a string, got {type(base_url).__name__}"
@@ -186,12 +185,12 @@ def check_base_url(base_url: str) -> str:
 
 
 def check_key(key: str, name: str) -> str:
-    """The key without the blanks around it, as files and shells leave them.
+    """Strip surrounding whitespace from the key, which files and shells often add.
 
     Raises:
         TypeError: If it is not a string.
-        ValueError: If nothing is left, or it cannot be sent. The error does not show the key, which
-            the HTTP client's own error would.
+        ValueError: If it is empty or cannot be sent in a header. Unlike the HTTP client's own
+            error, this one does not show the key.
     """
     if not isinstance(key, str):
         msg = f"{name} must be a string, got {type(key).__name__}"
@@ -209,8 +208,9 @@ def check_key(key: str, name: str) -> str:
 def is_dashscope(base_url: str) -> bool:
     """Whether a URL is Alibaba Cloud Model Studio's (DashScope).
 
-    Such as dashscope.aliyuncs.com, dashscope-intl.aliyuncs.com or NAME.REGION.maas.aliyuncs.com.
-    Other hosts of that domain are customers' own, and are not to be sent the key.
+    Its hosts are dashscope.aliyuncs.com, dashscope-intl.aliyuncs.com and the like, or
+    NAME.REGION.maas.aliyuncs.com. Other hosts of that domain belong to customers and must not get
+    the key.
     """
     host = urlsplit(base_url).hostname or ""
     product = host.removesuffix(".aliyuncs.com").rpartition(".")[2]
@@ -220,7 +220,7 @@ def is_dashscope(base_url: str) -> bool:
 
 
 def dashscope_url(base_url: str, purpose: Kind) -> str:
-    """The root of that of its two compatible APIs which embeds or reranks."""
+    """The base URL of DashScope's compatible API for embedding or for reranking."""
     parts = urlsplit(base_url)
     api = "compatible-mode" if purpose == "embedding" else "compatible-api"
     return urlunsplit((parts.scheme, parts.netloc, f"/{api}/v1", "", ""))
