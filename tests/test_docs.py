@@ -80,7 +80,9 @@ OUTCOMES: dict[str, Callable[[dict[str, Any]], object]] = {
     "llama_index/production.md": lambda names: (
         names["answered"]["sources"] == ["a.md"] and names["refused"].status_code == 422
     ),
-    "howto/production.md": lambda names: names["stats"].packs > 0 and names["reranker_stats"].packs > 0,
+    "howto/production.md": lambda names: (
+        names["stats"].packs > 0 and names["reranker_stats"].packs > 0
+    ),
     "milvus.md": lambda names: names["found_by_llama_index"],
     "quickstart.md": lambda names: (
         names["document"].metadata["source"] == "office.md"
@@ -166,7 +168,9 @@ def test_extras_that_are_named_exist():
     named = {
         extra
         for path in TEXTS
-        for group in re.findall(r'(?:"\.|\.whl|qwen3-retrieval)\[([a-z,-]+)\]', path.read_text("utf-8"))
+        for group in re.findall(
+            r'(?:"\.|\.whl|qwen3-retrieval)\[([a-z,-]+)\]', path.read_text("utf-8")
+        )
         for extra in group.split(",")
     }
     assert len(named) > 3
