@@ -5,6 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+_PART = r"'[^']*'|\"[^\"]*\"|[^()'\"]"
+CALL = rf"\w+\((?:{_PART}|\((?:{_PART})*\))*\)"
+"""A call in a message, such as `rebuild_index('i.db', 'qwen3', index_type='FLAT')`."""
+
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser whose help shows a module's docstring as it stands; options are not abbreviated.
@@ -49,7 +53,7 @@ def with_options(message: str, options: Mapping[str, str]) -> str:
     """A message for callers of Python, with the command's options in place of the arguments.
 
     An argument is told from a word by its "=", by an underscore, or because the message begins with
-    it; what stands in quotes or in a path stays.
+    it; what stands in quotes, in a path or in a call's parentheses stays.
 
     Args:
         message: What an error says, on one line.
@@ -57,7 +61,11 @@ def with_options(message: str, options: Mapping[str, str]) -> str:
     """
     for name, option in options.items():
         word = rf"(?<![\w/.'\"(-]){name}"
-        message = re.sub(rf"{word}=(?=\S)", f"{option} ", message)
+        message = _outside_calls(rf"{word}=(?=\S)", f"{option} ", message)
         place = word if "_" in name or name == "uri" else rf"^{name}"
-        message = re.sub(rf"{place}(?![\w/.'\"=-])", option, message)
+        message = _outside_calls(rf"{place}(?![\w/.'\"=-])", option, message)
     return message
+
+
+def _outside_calls(pattern: str, replacement: str, message: str) -> str:
+    return re.sub(rf"({CALL})|{pattern}", lambda found: found[1] or replacement, message)

@@ -72,12 +72,23 @@ INTEGRATION = {
 measure whole corpora."""
 
 
+SLOW_IF_PUBLISHED = {
+    *("checkpoints", "test_attention.py", "test_int8.py", "test_loading.py", "test_memory.py"),
+    *("test_judge.py", "test_layers.py"),
+}
+"""Places whose tests are `integration` with the published tokenizer: its vocabulary makes small
+models large. Parity is tested with both tokenizers in every run."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With several workers, one takes a file whole, and of some folders all files."""
     workers = config.pluginmanager.hasplugin("xdist")
     for item in items:
         folder = item.path.parent.name
-        if not INTEGRATION.isdisjoint({folder, item.path.name}):
+        place = {folder, item.path.name}
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        large = "published" in parameters and not SLOW_IF_PUBLISHED.isdisjoint(place)
+        if large or not INTEGRATION.isdisjoint(place):
             item.add_marker(pytest.mark.integration)
         if folder in SLOW_TO_START:
             item.add_marker(pytest.mark.timeout(SLOW_TO_START[folder]))

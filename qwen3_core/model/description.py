@@ -18,6 +18,7 @@ from qwen3_core.model.source import (
     Source,
     foreign_weights,
     locate,
+    sentence,
     what_to_give,
 )
 from qwen3_core.prompts import TASKS, query_prefix, query_text
@@ -141,7 +142,7 @@ def describe(name: str, kind: Kind, revision: str | None = None) -> Description:
             raise _no_config(base)
         return _Reader(name, kind, base, adapter, config, own).describe()
     except OSError as error:
-        msg = f"could not load the {kind} model {name!r}: {error}\n{what_to_give(kind)}"
+        msg = f"could not load the {kind} model {name!r}: {sentence(error)}\n{what_to_give(kind)}"
         raise OSError(msg) from error
 
 
@@ -233,6 +234,7 @@ class _Reader:
                 head=head,
                 max_length=max_length,
             )
+        self._check_modality(modules)
         after = self._after_pooling(modules, hidden_size)
         self._check_similarity(settings, modules, after)
         query, document = self._prompts(settings)
@@ -502,6 +504,17 @@ class _Reader:
             "vectors have length 1 here, which other similarities than the cosine do not bear",
             "run it with sentence-transformers",
         )
+
+    def _check_modality(self, modules: list[tuple[str, str]]) -> None:
+        """Refuse an embedding model whose texts sentence-transformers renders as chat messages."""
+        modalities = (self._json(TRANSFORMER) or {}).get("modality_config") or {}
+        if modules and "message" in modalities and self._template() is not None:
+            self._refuse(
+                f"renders texts through its chat template ({TRANSFORMER}: modality_config has "
+                "'message'), which is not done here",
+                "run it with sentence-transformers, or delete 'message' there if the model was "
+                "trained on plain texts",
+            )
 
     def _max_length(self) -> int | None:
         """The checkpoint's own token limit; also checks its Transformer's other settings."""

@@ -18,7 +18,7 @@ from qwen3_core.model.description import (
     trained_labels,
 )
 from qwen3_core.model.files import HEAD, INDEX, WEIGHTS, commit_of, shard_names, weight_files
-from qwen3_core.model.source import PUBLISHED, Source, foreign_weights, what_to_give
+from qwen3_core.model.source import PUBLISHED, Source, foreign_weights, sentence, what_to_give
 from qwen3_core.prompts import END_OF_TEXT
 from qwen3_core.settings import Dtype, Kind, check_settings
 from qwen3_core.tokenizer import Qwen3Tokenizer
@@ -185,7 +185,8 @@ def load(
     except OSError as error:
         if reason := foreign_weights(known.base):
             raise OSError(reason) from None
-        msg = f"could not load the {kind} model {str(name)!r}: {error}\n{what_to_give(kind)}"
+        reason = sentence(error)
+        msg = f"could not load the {kind} model {str(name)!r}: {reason}\n{what_to_give(kind)}"
         raise OSError(msg) from error
     except Exception as error:
         # transformers raises various errors: RuntimeError, KeyError, its own classes ...
@@ -395,7 +396,8 @@ def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None)
         source = tokenizer_source(str(name), kind, revision)
         return _tokenizer(source.path("tokenizer.json"), str(name))
     except OSError as error:
-        msg = f"could not load the tokenizer of {str(name)!r}: {error}\n{what_to_give(kind)}"
+        reason = sentence(error)
+        msg = f"could not load the tokenizer of {str(name)!r}: {reason}\n{what_to_give(kind)}"
         raise OSError(msg) from error
 
 

@@ -192,6 +192,12 @@ def what_to_give(kind: Kind) -> str:
     )
 
 
+def sentence(error: object) -> str:
+    """An error's text with a full stop, for a message that goes on."""
+    text = str(error)
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
 def foreign_weights(files: Source, *, adapter: bool = False) -> str | None:
     """Why a checkpoint with weights in unsupported formats only cannot be read; else None.
 

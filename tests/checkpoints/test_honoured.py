@@ -165,6 +165,9 @@ def test_a_dense_module(bias: bool, normalised_first: bool, width: int, tmp_path
 
 def test_two_dense_modules_of_random_weights(random_checkpoints, tmp_path: Path):
     folder = shutil.copytree(random_checkpoints["embedding"], tmp_path / "random")
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    tokenizer.pop("chat_template", None)  # else sentence-transformers renders texts through it
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     transformer, _ = SentenceTransformer(str(folder), device="cpu", model_kwargs=FLOAT32)
     first = Dense(64, 48, activation_function=torch.nn.Identity())
     second = Dense(48, 40, bias=False, activation_function=torch.nn.Identity())

@@ -166,11 +166,11 @@ def test_a_citation_in_any_style_names_its_passages(
     if digits:
         answer = answer.translate(str.maketrans("0123456789", digits))
     if (
-        before == "Stored"
+        before in {"Stored", "存储"}
         and opening == "["
         and [0] in (part for parts in groups for part in parts)
     ):
-        before = "Stored "  # with a zero directly behind a word it is an index
+        before += " "  # with a zero directly behind a word it is an index
     spans = [range(part[0], part[-1] + 1) for parts in groups for part in parts]
     expected = [n for span in spans for n in span if 1 <= n <= 9]
     assert cited(before + answer + behind, 9) == list(dict.fromkeys(expected))

@@ -583,6 +583,11 @@ def test_a_run_that_breaks_off_says_so_and_goes_on_later(
         ("dimensions must fit dimensions=64", "--dimensions must fit --dimensions 64"),
         ("choose --uri or Server(model=...)", "choose --uri or Server(model=...)"),
         ("no folder '/my_uri/base_url'", "no folder '/my_uri/base_url'"),
+        (
+            "index_type='HNSW' is not FLAT: rebuild_index('a(b.db', 'c', index_type='HNSW')",
+            "--index-type 'HNSW' is not FLAT: rebuild_index('a(b.db', 'c', index_type='HNSW')",
+        ),
+        ("give Milvus(**f(1, uri='a')) another uri", "give Milvus(**f(1, uri='a')) another --uri"),
     ],
 )
 def test_arguments_become_options_and_words_stay(message, said):

@@ -185,7 +185,7 @@ def test_llama_index_opens_the_collection_as_its_own(ingest, corpus, tmp_path):
 
 
 def test_two_workers_one_killed_give_the_rows_of_one_process(ingest, corpus, tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason='Ray is not installed: pip install "qwen3-retrieval[ray]"')
+    pytest.importorskip("ray", reason='Ray is not installed: pip install ".[ray]"')
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
     out, killed = tmp_path / "out", tmp_path / "killed"
@@ -268,7 +268,7 @@ def test_on_a_cluster_a_rerun_skips_what_is_done_and_reports_a_bad_text(
 @pytest.fixture
 def cluster(tmp_path, without_tokens):
     """Address of a Ray cluster of one node, started as an operator would."""
-    pytest.importorskip("ray", reason='Ray is not installed: pip install "qwen3-retrieval[ray]"')
+    pytest.importorskip("ray", reason='Ray is not installed: pip install ".[ray]"')
     port = free_port()
     # A folder of its own, as Ray notes there which cluster runs, and forgets to remove the note
     # when it is killed; a short one, as sockets with paths of more than 107 bytes cannot be opened.
