@@ -1,9 +1,9 @@
 """Two-stage retrieval with Qwen3-Embedding and Qwen3-Reranker in LangChain.
 
-`Qwen3Embeddings` fills and searches a vector store, `Qwen3Reranker` orders what was found,
+`Qwen3Embeddings` embeds for a vector store, `Qwen3Reranker` ranks retrieved documents,
 `Qwen3TwoStageRetriever` does both as one retriever, and `create_rag_chain` answers over it.
-`open_milvus` gives a Milvus vector store that fits, `milvus_kwargs` the arguments for one, `Server`
-the settings of a model server.
+`open_milvus` opens a suitable Milvus vector store, `milvus_kwargs` returns the arguments for one,
+and `Server` holds the settings of a model server.
 
 Importing this package loads neither torch nor transformers; the first use of a model does.
 """
@@ -42,8 +42,8 @@ __all__ = [
     "open_milvus",
 ]
 
-# Loaded on first access: older langchain-core releases import transformers from some of their
-# modules, and whoever wants embeddings alone need not wait for the rest.
+# Loaded on first access: some modules of older langchain-core releases import transformers, and
+# users of embeddings alone need not wait for the rest.
 _HOMES = {
     "Citation": "rag",
     "Qwen3CrossEncoder": "reranker",
@@ -70,7 +70,7 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     except ModuleNotFoundError as error:
-        # Not for a module that another release of langchain-core lacks.
+        # If langchain-core is installed, another release of it lacks the module: that error stands.
         if not str(error.name).startswith("langchain_core") or find_spec("langchain_core"):
             raise
         msg = f"langchain-core is not installed: {how_to_install('langchain')}"

@@ -1,7 +1,8 @@
-"""Which arguments reach the search of a first stage, and refusal of those that would be dropped.
+"""Determines which arguments reach a first stage's search, and refuses those it would drop.
 
-Many of LangChain's retrievers and vector stores take any keyword and use some. A filter that is
-dropped there answers with everybody's documents, so an argument must be known to arrive.
+Many of LangChain's retrievers and vector stores accept any keyword and use only some. If a filter
+is dropped, the results contain everybody's documents. So an argument is accepted only if it is
+known to reach the search.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -21,14 +22,14 @@ from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 FILTERS: Final = ("expr", "filter", "filters", "where", "pre_filter")
-"""What stores call a filter."""
+"""Names that stores use for a filter."""
 
 FILTER_LIKE: Final = {
     *FILTERS,
     *("exp", "expression", "expressions", "string_expr", "exprs", "filter_expr", "filter_by"),
     *("metadata_filter", "metadata_filters", "query_filter", "where_filter", "filter_expression"),
 }
-"""What is meant as a filter."""
+"""Names that users mean as a filter."""
 
 MILVUS: Final = frozenset(
     {
@@ -37,7 +38,7 @@ MILVUS: Final = frozenset(
         *("group_by_field", "group_size", "strict_group_size"),
     }
 )
-"""What every search of `langchain_milvus.Milvus` honours; pymilvus ignores other names."""
+"""Arguments that every search of `langchain_milvus.Milvus` honours; pymilvus ignores others."""
 
 MILVUS_DENSE: Final = MILVUS | {
     *("ignore_growing", "filter_params", "ranker", "highlighter", "function_chains"),
@@ -58,14 +59,14 @@ ENTRIES: Final = {
 def check_arguments(stage: object, arguments: Iterable[str]) -> None:
     """Refuse arguments of a call that would not reach the search.
 
-    `stage.invoke(question, config, **arguments)` may be called afterwards.
+    After this check, `stage.invoke(question, config, **arguments)` is safe.
 
     Args:
-        stage: A vector store or retriever, also bound, configurable or the head of a chain.
+        stage: A vector store or retriever; it may be bound, configurable or the head of a chain.
         arguments: The arguments' names.
 
     Raises:
-        TypeError: For the first one that `stage` drops, or may drop; it says where to set it.
+        TypeError: For the first one that `stage` drops or may drop; says where to set it instead.
     """
     names = dict.fromkeys(arguments)
     if isinstance(stage, RunnableBindingBase):
@@ -85,21 +86,21 @@ def check_arguments(stage: object, arguments: Iterable[str]) -> None:
     elif isinstance(stage, RunnableLambda):
         _check_known(stage, _named(getattr(stage, "func", None) or stage.afunc), names)
     elif isinstance(stage, BaseRetriever) and type(stage).invoke is BaseRetriever.invoke:
-        known = _named(type(stage)._get_relevant_documents)  # noqa: SLF001 - what invoke calls
+        known = _named(type(stage)._get_relevant_documents)  # noqa: SLF001 - invoke calls it
         _check_known(stage, known - {"self", "query", "run_manager"}, names)
     else:
         _check_known(stage, set(), names)
 
 
 def takes_k(stage: object) -> bool:
-    """Whether a retriever is one that a vector store made, also where arguments are bound to it."""
+    """Whether a retriever comes from a vector store's `as_retriever`, bound or not."""
     while isinstance(stage, RunnableBindingBase):
         stage = stage.bound
     return isinstance(stage, VectorStoreRetriever)
 
 
 def _parts(stage: object) -> list[Runnable[Any, Any]]:
-    """The runnables that get all keyword arguments of this one."""
+    """The runnables that this one passes all its keyword arguments to."""
     if isinstance(stage, RunnableConfigurableAlternatives):
         others = [a for a in stage.alternatives.values() if isinstance(a, Runnable)]
         return [stage.default, *others]
@@ -109,7 +110,7 @@ def _parts(stage: object) -> list[Runnable[Any, Any]]:
         return [stage.first]
     if isinstance(stage, RunnableWithFallbacks):
         return [stage.runnable, *stage.fallbacks]
-    # By name: langchain-classic is no dependency, and a subclass may do something else.
+    # Compared by name: langchain-classic is not a dependency, and subclasses may differ.
     if _is(type(stage), "langchain_classic", "ContextualCompressionRetriever"):
         return [stage.base_retriever]  # type: ignore[attr-defined]
     return []
@@ -120,18 +121,18 @@ def _is(kind: type, package: str, name: str) -> bool:
 
 
 def _is_plain(stage: VectorStoreRetriever) -> bool:
-    """Whether it searches as LangChain's own class does."""
+    """Whether it searches like LangChain's own class."""
     search = "_get_relevant_documents"
     same = getattr(type(stage), search) is getattr(VectorStoreRetriever, search)
     return same and stage.search_type in ENTRIES
 
 
 def _named(function: Any) -> set[str]:
-    """The parameters that can be given by name."""
+    """The parameters that can be passed by name."""
     kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     try:
         parameters = signature(function).parameters.values()
-    except ValueError:  # of some built-in functions
+    except ValueError:  # raised for some built-in functions
         return set()
     return {p.name for p in parameters if p.kind in kinds}
 
@@ -179,19 +180,19 @@ def _check_store(store: VectorStore, search_type: str, names: Iterable[str]) -> 
 
 
 def _meant(name: str, known: Collection[str]) -> str | None:
-    """The store's word for a filter, if it is one that is meant."""
+    """The store's name for a filter, if `name` means one; else None."""
     if name.lower() not in FILTER_LIKE:
         return None
     return next((word for word in FILTERS if word in known), None)
 
 
 def is_milvus(store: VectorStore) -> bool:
-    """Whether it is langchain-milvus's store, or a class made from it."""
+    """Whether it is langchain-milvus's store or a subclass."""
     return any(_is(kind, "langchain_milvus", "Milvus") for kind in type(store).__mro__)
 
 
 def _known_to(store: VectorStore, search_type: str) -> frozenset[str]:
-    """What a store's search takes beside the query and k."""
+    """The arguments of a store's search besides the query and k."""
     names = _known_by_signature(store, search_type)
     return names | {"score_threshold"} if search_type.endswith("threshold") else names
 
@@ -209,10 +210,10 @@ def _known_by_signature(store: VectorStore, search_type: str) -> frozenset[str]:
 
 @cache
 def _forwarded(kind: type[VectorStore], entry: str) -> frozenset[str]:
-    """The names that a search method takes, itself or in the methods that it passes them on to.
+    """The argument names of a search method, and of the methods that it forwards them to.
 
-    A method passes arguments on if it takes any (`**kwargs`); to which it may be, its code tells:
-    all methods of the store that it mentions and that have to do with search.
+    A method forwards arguments if it has `**kwargs`. The possible targets are read from its code:
+    all methods of the store that it mentions and that concern search.
     """
     found: set[str] = set()
     todo, seen = [entry], set()
@@ -233,22 +234,22 @@ def _forwarded(kind: type[VectorStore], entry: str) -> frozenset[str]:
                 todo += [n for n in mentioned if "search" in n or "query" in n]
                 if "super" in mentioned:
                     continue
-            break  # it hides what its bases would take
+            break  # it overrides its bases' method
     return frozenset(found - {"self", "cls", "query", "k", "embedding", "text"})
 
 
 def check_config(
     configurable: Mapping[str, Any], search_kwargs: Mapping[str, Any], declared: Collection[str]
 ) -> None:
-    """Refuse a config that holds a filter which nothing reads.
+    """Refuse a config with a filter that nothing reads.
 
     Args:
-        configurable: The config's own; LangChain ignores the names in it that nobody declared.
-        search_kwargs: The retriever's: if they are the config's, it was declared.
+        configurable: The config's "configurable"; LangChain ignores undeclared names in it.
+        search_kwargs: The retriever's own; if they equal the config's, the name was declared.
         declared: The names that the first stage reads.
 
     Raises:
-        TypeError: That says how to declare it.
+        TypeError: If a filter is undeclared; says how to declare it.
     """
     for name in ("search_kwargs", "expr", "filter"):
         if name in configurable and name not in declared and configurable[name] != search_kwargs:

@@ -1,4 +1,4 @@
-"""The settings that every component has, and how a call overrides one."""
+"""The settings of every component, and their overrides in a call."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -27,34 +27,34 @@ class Unset(Enum):
 
 
 UNSET: Final = Unset.UNSET
-"""What an argument is that a call does not give, where None means something else."""
+"""Default of an argument that was not given, where None has another meaning."""
 
 TopN = int | Unset | None
-"""A call's `top_n`: `UNSET` is the component's own, None is all."""
+"""A call's `top_n`: `UNSET` takes the component's own, None keeps all."""
 
 Threshold = float | Unset | None
-"""A call's `score_threshold`: `UNSET` is the component's own, None is none."""
+"""A call's `score_threshold`: `UNSET` takes the component's own, None applies none."""
 
 
 def override(given: T | Unset, own: T) -> T:
-    """What a call gave, or the component's own setting if it gave nothing."""
+    """The call's argument, or the component's own setting if it was not given."""
     return own if isinstance(given, Unset) else given
 
 
 def check_question(query: object, title: str) -> str:
-    """Return a query that is a string with something in it.
+    """Return `query` if it is a string that is not blank.
 
-    A ValueError here is a `pydantic.ValidationError`: LangGraph's `ToolNode`, and with it the
-    agents of LangChain, send it back to the LLM as a mistake in its tool call. Any other error
-    would end the run.
+    The ValueError is a `pydantic.ValidationError`, because LangGraph's `ToolNode`, and so
+    LangChain's agents, report that to the LLM as a mistake in its tool call. Any other error would
+    end the run.
 
     Args:
         query: The value to check.
-        title: The class that was asked.
+        title: The class that received the query.
 
     Raises:
         TypeError: If it is not a string.
-        pydantic.ValidationError: If it is blank or holds a lone surrogate (a ValueError).
+        pydantic.ValidationError: If it is blank or contains a lone surrogate (a ValueError).
     """
     try:
         return check_query(query)
@@ -67,15 +67,15 @@ def check_question(query: object, title: str) -> str:
 class CheckpointSettings(BaseModel):
     """Fields of a component that runs a Qwen3 checkpoint.
 
-    Values are checked when they are given, at construction and at assignment alike; the model
-    itself is loaded at first use. Components with equal settings share one loaded model.
+    Values are checked at construction and at assignment. The model is loaded at first use.
+    Components with equal settings share one loaded model.
     """
 
     model_config = ConfigDict(
         extra="forbid",
         validate_assignment=True,
         use_attribute_docstrings=True,
-        hide_input_in_errors=True,  # a key may be among the input
+        hide_input_in_errors=True,  # the input may contain a key
     )
 
     @model_validator(mode="before")
@@ -92,7 +92,7 @@ class CheckpointSettings(BaseModel):
 
     @property
     def model_name(self) -> str | Path:
-        """The same as `model`, as other components call it."""
+        """Alias of `model`, the name in other components."""
         return self.model
 
     @model_name.setter
@@ -103,7 +103,7 @@ class CheckpointSettings(BaseModel):
     """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
 
     instruction: str | None = None
-    """What queries ask for: a sentence, or a task name of `qwen3_core.prompts.TASKS`.
+    """The task of queries: a sentence, or a task name from `qwen3_core.prompts.TASKS`.
     None: the checkpoint's own prompt if it has one, else "Given a web search query, retrieve
     relevant passages that answer the query"."""
 
@@ -111,40 +111,39 @@ class CheckpointSettings(BaseModel):
     """Branch, tag or commit on the Hugging Face Hub."""
 
     device: str = "auto"
-    """Where to run: "cpu", "cuda", "cuda:1", "mps"; "auto" is CUDA, else MPS, else the CPU."""
+    """The device: "cpu", "cuda", "cuda:1", "mps"; "auto" takes CUDA, else MPS, else the CPU."""
 
     dtype: Dtype = "auto"
-    """What to compute in: "auto" is bfloat16 where the hardware has it, else float32; or by name,
-    "bfloat16", "float32", "float16"."""
+    """The dtype: "auto" is bfloat16 where the hardware supports it, else float32; or a name,
+    "bfloat16", "float32", "float16"; "int8" is faster and slightly less exact, on CPUs with VNNI
+    instructions."""
 
     max_length: int | None = None
-    """Tokens read of one input, its instruction included; the rest is cut with a warning.
-    None: 8192, or what the model has if that is less."""
+    """Tokens read of one input, instruction included; longer inputs are truncated with a warning.
+    None: 8192, or the model's own limit if that is less."""
 
     pack_tokens: int | None = None
-    """Token budget of one forward pass: lower it when memory is short. None: by device."""
+    """Token budget of one forward pass; lower it if memory is short. None: by device."""
 
     timeout: float | None = None
-    """Seconds that one call may take, waiting for its turn included, loading the model not; then it
-    raises TimeoutError. None: as long as it takes."""
+    """Seconds until a call raises TimeoutError, including time in the queue, excluding loading of
+    the model. None: no limit."""
 
     base_url: str | None = None
-    """Where a server's API begins, such as "http://localhost:8000/v1": the model then runs there,
-    and `model` is its name there. None: the model runs in this process."""
+    """Base URL of a server's API, such as "http://localhost:8000/v1". The model then runs on that
+    server, and `model` is its name there. None: the model runs in this process."""
 
     api_key: SecretStr | None = Field(default=None, exclude=True)
-    """The server's key. None: `QWEN3_API_KEY` from the environment. It does not travel in
-    pickles."""
+    """The server's key. None: `QWEN3_API_KEY` from the environment. Pickles do not contain it."""
 
     server: Server | str | None = None
-    """What the server is, "vllm" for example, or a `Server` with more settings. None: it is
-    asked."""
+    """The server's kind, such as "vllm", or a `Server` with more settings. None: detected."""
 
     show_progress: bool = False
     """Show a progress bar on stderr."""
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Without the key, which would be readable in a pickle."""
+        """The state without the key, which would be readable in a pickle."""
         state = super().__getstate__()
         return state | {"__dict__": state["__dict__"] | {"api_key": None}}
 
@@ -158,6 +157,6 @@ class CheckpointSettings(BaseModel):
             raise
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with some fields changed; unlike pydantic's, the changes are checked and count."""
+        """A copy with some fields changed; unlike pydantic's, changes are checked and applied."""
         del deep  # settings are plain values
         return type(self)(**{**dict(self), **one_model(update or {}, "model")})

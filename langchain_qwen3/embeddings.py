@@ -1,4 +1,4 @@
-"""`Qwen3Embeddings`: vectors of queries and documents for any LangChain vector store."""
+"""`Qwen3Embeddings`: embeds queries and documents for any LangChain vector store."""
 
 from pathlib import Path
 from typing import Self
@@ -18,13 +18,13 @@ from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 class Qwen3Embeddings(CheckpointSettings, EmbedderMethods, Embeddings):
     """Qwen3-Embedding as LangChain embeddings.
 
-    Queries go behind an instruction, documents do not. Vectors have length 1, so that inner product
-    equals cosine similarity. The async methods leave the event loop free, and calls that come
-    together share forward passes.
+    Queries have an instruction, documents do not. Vectors have length 1, so that inner product
+    equals cosine similarity. The async methods do not block the event loop, and concurrent calls
+    share forward passes.
 
-    A cache must keep queries and documents apart, and settings too: for the same text their vectors
-    differ. `CacheBackedEmbeddings` does not by itself (give it a `namespace` that names model,
-    dimensions and instruction, and a `query_embedding_cache` of its own).
+    The vector of a text depends on the settings and on whether it is a query or a document, so a
+    cache must separate these. `CacheBackedEmbeddings` does so only with a `namespace` that names
+    model, dimensions and instruction, and a separate `query_embedding_cache`.
 
     Example:
         ```python
@@ -40,8 +40,8 @@ class Qwen3Embeddings(CheckpointSettings, EmbedderMethods, Embeddings):
     """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
 
     dimensions: int | None = None
-    """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 at 0.6B, 4B, 8B).
-    None: the model's own. Cut vectors are normalised again."""
+    """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 for 0.6B, 4B, 8B).
+    None: the model's own. Shortened vectors are normalised again."""
 
     _embedder: Embedder | RemoteEmbedder = PrivateAttr()
 
@@ -52,19 +52,19 @@ class Qwen3Embeddings(CheckpointSettings, EmbedderMethods, Embeddings):
 
     @property
     def embedder(self) -> Embedder | RemoteEmbedder:
-        """The embedder behind this component, for what LangChain has no method for.
+        """The embedder behind this component, with methods that LangChain's interface lacks.
 
-        For example many queries at once, as a float32 array:
-        `embeddings.embedder.embed_queries(queries, instruction="fact_check")`, or its engine's
-        counters, where the model runs in this process: `embeddings.embedder.stats()`.
+        For example, it embeds many queries at once as a float32 array:
+        `embeddings.embedder.embed_queries(queries, instruction="fact_check")`. If the model runs in
+        this process, `embeddings.embedder.stats()` returns the engine's statistics.
         """
         return self._embedder
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Vectors of documents, without instruction.
+        """Embed documents, without instruction.
 
         Args:
-            texts: The documents; an empty text is allowed and embedded like any other.
+            texts: The documents; an empty text is embedded like any other.
 
         Returns:
             One vector of `dimensions` floats per text, in the same order; [] for no texts, without
@@ -72,7 +72,7 @@ class Qwen3Embeddings(CheckpointSettings, EmbedderMethods, Embeddings):
 
         Raises:
             TypeError: If a text is not a string.
-            ValueError: If a text holds a lone surrogate.
+            ValueError: If a text contains a lone surrogate.
             OSError: If the model cannot be found or read.
             TimeoutError: If it takes longer than `timeout`.
         """
@@ -81,11 +81,11 @@ class Qwen3Embeddings(CheckpointSettings, EmbedderMethods, Embeddings):
         return rows
 
     def embed_query(self, text: str) -> list[float]:
-        """Vector of a query behind the instruction: `dimensions` floats.
+        """Embed a query with the instruction: `dimensions` floats.
 
         Raises:
             TypeError: If the query is not a string.
-            ValueError: If it is blank or holds a lone surrogate.
+            ValueError: If it is blank or contains a lone surrogate.
             OSError: If the model cannot be found or read.
             TimeoutError: If it takes longer than `timeout`.
         """

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBE: Final = "How long are the vectors?"
-"""Embedded to learn what embeddings of another class return."""
+"""Embedded to learn the vector length of embeddings of other classes."""
 
 SAME_COSINE: Final = 0.98
-"""Vectors of one text by one model are at least this close, whatever dtype they were made in."""
+"""Least cosine between vectors of the same text and model in any two dtypes."""
 
 TEXT_FIELD: Final = "sparse"
 """The field for full-text search in a hybrid collection."""
@@ -49,17 +49,17 @@ def milvus_kwargs(
     auto_id: bool | None = None,
     drop_old: bool = False,
 ) -> dict[str, Any]:
-    """Keyword arguments for `langchain_milvus.Milvus`; `open_milvus` gives the store itself.
+    """Keyword arguments for `langchain_milvus.Milvus`; `open_milvus` returns the store itself.
 
-    They give an index on inner product that suits the size, searches that see all that was written
-    before them, documents with differing metadata keys, and room for `k` candidates: the store's
-    own defaults are L2, "Session", the keys of the first document for all, and 10. If the
-    collection exists, its dimension, metric and kind of ids are checked before anything is written.
-    A new collection keeps what its vectors were made with (model, revision, dimensions, max_length)
-    among its properties, and an existing one is compared with it.
+    They set an inner-product index for the collection's size, strong consistency (a search sees all
+    earlier writes), documents with differing metadata keys, and search parameters for `k`
+    candidates. The store's own defaults are L2, "Session", the first document's metadata keys for
+    all, and 10. If the collection exists, its dimension, metric and kind of ids are checked before
+    anything is written. A new collection stores how its vectors were made (model, revision,
+    dimensions, max_length) in its properties. An existing collection is compared with them.
 
-    `Milvus(**milvus_kwargs(...))` makes a `Qwen3Milvus`, as `open_milvus` does: see there for how
-    it differs from its base class. A Milvus Lite file belongs to one process at a time.
+    `Milvus(**milvus_kwargs(...))` creates a `Qwen3Milvus`, like `open_milvus`; that class lists the
+    differences from its base class. Only one process at a time can open a Milvus Lite file.
 
     Example:
         ```python
@@ -68,41 +68,42 @@ def milvus_kwargs(
         ```
 
     Args:
-        embeddings: Embeds documents and queries; its model is loaded to learn the vectors' length
-            (not with `Qwen3Embeddings(dimensions=...)`, which says it). A wrapper around one, such
-            as `CacheBackedEmbeddings`, counts as what it wraps if it returns the same vectors.
-        uri: Path of a Milvus Lite file, which ends in ".db" and whose folder exists (`~` is the
-            home folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
-        token: "user:password" or an API key, where the server wants one.
+        embeddings: Embeds documents and queries. Its model is loaded to learn the vectors' length
+            (`Qwen3Embeddings(dimensions=...)` gives it without loading). A wrapper such as
+            `CacheBackedEmbeddings` is treated as the embeddings within, if it returns the same
+            vectors.
+        uri: Path of a Milvus Lite file that ends in ".db" in an existing folder (`~` is the home
+            folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
+        token: "user:password" or an API key, if the server requires one.
         db_name: The database within Milvus, which must exist. None: the default one.
-        collection_name: ASCII letters, digits and underscores, the first no digit.
-        k: The largest number of candidates that a search will ask for, from 1 to 16,384. A server
-            refuses a search for more; it costs time, so do not set it higher than needed.
-        metric: "IP", which for these vectors is the cosine similarity, or "COSINE".
-        rows: About how many rows a new collection will hold, which chooses its index. Milvus Lite:
-            FLAT up to 10,000 or if None, IVF_FLAT beyond; both find all. A server: FLAT up to
-            10,000, IVF_FLAT up to 1 million or if None, HNSW up to 10 million, IVF_SQ8 beyond.
-        index_type: The index of a new collection, in place of that choice: "FLAT", "IVF_FLAT",
-            "IVF_SQ8", "HNSW" or "HNSW_SQ"; on a server "DISKANN", "IVF_RABITQ" or "AUTOINDEX" too.
-            If the collection exists with another, it is refused: see
+        collection_name: ASCII letters, digits and underscores; the first is not a digit.
+        k: The largest number of candidates of a search, from 1 to 16,384. A server refuses a search
+            for more. Larger values make searches slower.
+        metric: "IP", which equals the cosine similarity for these vectors, or "COSINE".
+        rows: Approximate number of rows of a new collection, which determines its index. Milvus
+            Lite: FLAT up to 10,000 or if None, IVF_FLAT beyond; both are exact. A server: FLAT up
+            to 10,000, IVF_FLAT up to 1 million or if None, HNSW up to 10 million, IVF_SQ8 beyond.
+        index_type: The index of a new collection, instead of that choice: "FLAT", "IVF_FLAT",
+            "IVF_SQ8", "HNSW" or "HNSW_SQ"; on a server also "DISKANN", "IVF_RABITQ" or "AUTOINDEX".
+            An existing collection with another index is refused: see
             `qwen3_core.milvus.rebuild_index`.
-        hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on). A search then
+        hybrid: Add full-text search (BM25; Milvus Lite, or a server of 2.5 or later). A search then
             takes `k` candidates of each kind and fuses them by reciprocal rank.
-        analyzer: How full-text search cuts texts into words: "standard" (at spaces), "chinese" or
+        analyzer: How full-text search splits texts into words: "standard" (at spaces), "chinese" or
             "jieba"; on a server also "english" and "icu" (any language); or Milvus's own
-            `analyzer_params`. An existing collection must have been made with it. None: as the
-            collection has it; "standard" for a new one.
+            `analyzer_params`. An existing collection must have the same one. None: the
+            collection's own; "standard" for a new one.
         auto_id: False: documents have the caller's ids, `ids=` or `Document.id`, or a UUID. True:
-            Milvus numbers them, so that what is added twice is there twice. None: as an existing
-            collection has it, False for a new one.
-        drop_old: Let the store drop an existing collection of this name, which is then not checked.
+            Milvus generates ids, so adding a document twice stores it twice. None: as in the
+            existing collection, False for a new one.
+        drop_old: Let the store drop an existing collection of this name; then it is not checked.
 
     Raises:
-        TypeError: If `embeddings` is something else, or an argument unknown.
+        TypeError: If `embeddings` has the wrong type, or an argument is unknown.
         ValueError: If an argument is out of range, or the collection exists with another dimension,
             metric, analyzer or kind of ids, or with vectors of another model or settings; or a
-            cache around the embeddings holds vectors of another model.
-        ImportError: If langchain-milvus is not installed, or jieba where the analyzer needs it.
+            cache around the embeddings contains vectors of another model.
+        ImportError: If langchain-milvus is not installed, or jieba if the analyzer needs it.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         OSError: If the embedding model cannot be found or read.
         pymilvus.exceptions.MilvusException: If the server does not answer.
@@ -156,10 +157,10 @@ def _make_milvus_ours() -> type["Qwen3Milvus"]:
 
 
 def _made_with(embeddings: Embeddings, collection_name: str) -> tuple[Fingerprint | None, int]:
-    """What vectors of documents are made with, as far as it can be known, and their length.
+    """The fingerprint of document vectors, or None if unknown, and their length.
 
     A wrapper, such as a cache, has the fingerprint of the `Qwen3Embeddings` within it if it returns
-    that one's vectors.
+    the same vectors.
     """
     if isinstance(embeddings, Qwen3Embeddings):
         fingerprint = embeddings.embedder.fingerprint
@@ -189,7 +190,7 @@ def _made_with(embeddings: Embeddings, collection_name: str) -> tuple[Fingerprin
 
 
 def _within(embeddings: Embeddings) -> Qwen3Embeddings | None:
-    """The `Qwen3Embeddings` that a wrapper, or one within it, has as an attribute."""
+    """The `Qwen3Embeddings` in an attribute of a wrapper, or of a wrapper within it."""
     seen: list[Embeddings] = []
     while not isinstance(embeddings, Qwen3Embeddings):
         seen.append(embeddings)
@@ -203,7 +204,7 @@ def _within(embeddings: Embeddings) -> Qwen3Embeddings | None:
 
 
 def _hybrid(plan: Plan) -> dict[str, Any]:
-    """What differs with full-text search beside the vectors."""
+    """The arguments that differ for a hybrid collection."""
     from langchain_milvus import BM25BuiltInFunction
 
     return {
@@ -211,7 +212,7 @@ def _hybrid(plan: Plan) -> dict[str, Any]:
             output_field_names=TEXT_FIELD, analyzer_params=plan.analyzer
         ),
         "vector_field": ["vector", TEXT_FIELD],
-        # Given, because the store's own would drop a share of the terms, which Lite refuses.
+        # Explicit, because the store's default drops a share of the terms, which Lite refuses.
         "index_params": [plan.index, TEXT_INDEX | {"params": {}}],
         "search_params": [plan.search, {"metric_type": "BM25", "params": {}}],
     }
@@ -219,9 +220,9 @@ def _hybrid(plan: Plan) -> dict[str, Any]:
 
 @takes(milvus_kwargs)
 def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3Milvus":
-    """A Milvus vector store for Qwen3 vectors, made or opened; takes what `milvus_kwargs` takes.
+    """Create or open a Milvus vector store for Qwen3 vectors; arguments as in `milvus_kwargs`.
 
-    It is a `langchain_milvus.Milvus` that checks what it is given, keeps `Document.id` and works in
+    It is a `langchain_milvus.Milvus` that checks its arguments, keeps `Document.id` and works in
     every event loop: see `langchain_qwen3.store.Qwen3Milvus`.
 
     Example:
@@ -231,10 +232,10 @@ def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3Milvus":
         ```
 
     Raises:
-        TypeError: As `milvus_kwargs`.
-        ValueError: As `milvus_kwargs`.
-        ImportError: As `milvus_kwargs`.
-        OSError: As `milvus_kwargs`.
+        TypeError: As in `milvus_kwargs`.
+        ValueError: As in `milvus_kwargs`.
+        ImportError: As in `milvus_kwargs`.
+        OSError: As in `milvus_kwargs`.
         pymilvus.exceptions.MilvusException: If Milvus fails.
     """
     return _make_milvus_ours()(**milvus_kwargs(*args, **kwargs))

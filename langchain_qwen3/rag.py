@@ -1,4 +1,4 @@
-"""`create_rag_chain`: a question answered by an LLM from retrieved passages, with citations."""
+"""`create_rag_chain`: an LLM answers a question from retrieved passages, with citations."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from operator import itemgetter
@@ -22,20 +22,20 @@ from langchain_core.runnables import (
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.vectorstores import VectorStore
 from pydantic import BaseModel
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from langchain_qwen3._arguments import FILTER_LIKE
 from qwen3_core.common.validation import check_query
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
 
 NO_PASSAGES = "No passages were found."
-"""What the LLM reads in place of passages when the retriever returns none."""
+"""The LLM's context if the retriever returns no passages."""
 
 MADE = ("context", "answer", "citations")
-"""What the chain adds to its input."""
+"""Keys that the chain adds to its input."""
 
 HISTORY = "chat_history"
-"""Key of the input that holds the conversation so far."""
+"""Input key of the conversation so far."""
 
 ANSWER_PROMPT = ChatPromptTemplate.from_messages(
     [
@@ -44,7 +44,7 @@ ANSWER_PROMPT = ChatPromptTemplate.from_messages(
         ("human", "{context}\n\nQuestion: {question}"),
     ]
 )
-"""The standard prompt."""
+"""The default prompt."""
 
 
 class Citation(TypedDict):
@@ -60,13 +60,13 @@ class Citation(TypedDict):
 
 
 class RagAnswer(TypedDict):
-    """What the chain returns, beside the input's other keys.
+    """The chain's output, in addition to the input's other keys.
 
     Entries:
-        question: The question as it was asked.
-        context: All passages that the LLM was given, in the order of their numbers.
-        answer: The LLM's text, with citations such as [1]; or the object that an LLM with
-            structured output gives.
+        question: The question, unchanged.
+        context: All passages in the LLM's prompt, in the order of their numbers.
+        answer: The LLM's text, with citations such as [1]; or the object from an LLM with
+            structured output.
         citations: The passages that the answer cites, each once, in order of first mention.
     """
 
@@ -82,15 +82,15 @@ def create_rag_chain(
     *,
     prompt: BasePromptTemplate[Any] | None = None,
 ) -> Runnable[str | Mapping[str, Any], RagAnswer]:
-    r"""A chain from a question to an answer, the passages it stands on, and its citations.
+    r"""A chain from a question to an answer, its passages and its citations.
 
-    Passages are numbered and fenced in tags that their own text cannot close, and the LLM is told
-    not to follow what they say. Without passages it is told that there are none, so that it can say
-    so rather than answer from memory.
+    Passages are numbered and fenced in tags that their own text cannot close, and the prompt tells
+    the LLM not to follow instructions in them. Without passages the prompt says so, so that the LLM
+    does not answer from memory.
 
     The chain is an ordinary Runnable: `invoke`, `batch`, `stream` and their async twins. `stream`
     yields dictionaries: the input, then `{"context": ...}`, `{"answer": "..."}` token by token and
-    `{"citations": ...}`; their sum is what `invoke` returns.
+    `{"citations": ...}`; their sum is the result of `invoke`.
 
     Example:
         ```python
@@ -100,7 +100,7 @@ def create_rag_chain(
             print(citation["number"], citation["document"].metadata)
         ```
 
-        With the conversation so far, which the LLM reads, and the retriever if it can:
+        With the conversation so far, for the LLM and for a history-aware retriever:
 
         ```python
         from langchain_classic.chains import create_history_aware_retriever
@@ -109,30 +109,31 @@ def create_rag_chain(
         chain.invoke({"question": "And where is it kept?", "chat_history": messages})
         ```
 
-        With a filter for the first stage (`expr=` is Milvus's word, most stores say `filter=`):
+        With a filter for the first stage (`expr=` in Milvus, `filter=` in most other stores):
         `create_rag_chain(retriever.bind(expr="year > 2020"), llm)`.
 
     Args:
-        retriever: Finds the passages, e.g. a `Qwen3TwoStageRetriever`. It gets the question; one
-            that begins with a prompt template, such as `create_history_aware_retriever` makes, gets
-            the chain's whole input, the question as `input` too.
-        llm: A chat model or LLM, e.g. `ChatOpenAI`; or `llm.with_structured_output(schema)`, where
-            `answer` is the object, citations are read as `qwen3_core.rag.cited` says, and `stream`
-            gives the answer whole.
-        prompt: In place of the standard one. It has the variables `context` (the fenced passages,
-            one string) and `question`; any others are filled from the chain's input. The standard
-            prompt has a place for `chat_history`, a list of messages.
+        retriever: Finds the passages, such as a `Qwen3TwoStageRetriever`. Its input is the
+            question. A retriever that begins with a prompt template, such as one from
+            `create_history_aware_retriever`, gets the chain's whole input, and the question also as
+            `input`.
+        llm: A chat model or LLM, such as `ChatOpenAI`; or `llm.with_structured_output(schema)`:
+            then `answer` is the object, citations are read by the rules of `qwen3_core.rag.cited`,
+            and `stream` yields the answer in one piece.
+        prompt: Replaces the default prompt. It has the variables `context` (the fenced passages,
+            one string) and `question`; others are filled from the chain's input. The default prompt
+            has a placeholder for `chat_history`, a list of messages.
 
     Returns:
-        A Runnable that takes the question as a string, or a mapping with the key "question" and any
-        others, which the prompt may use; it returns a `RagAnswer` with those others beside. It
-        raises TypeError for a question that is no string or an LLM that gives neither text nor an
-        object, ValueError for a blank question, for an input with a key that the chain itself
-        adds, or for a `chat_history` that nothing would read, and KeyError if the input lacks a
-        variable of the prompt that is not optional.
+        A Runnable. Its input is the question as a string, or a mapping with the key "question" and
+        other keys, which the prompt may use. Its output is a `RagAnswer` with those other keys. It
+        raises TypeError for a question that is not a string or an LLM that returns neither text nor
+        an object; ValueError for a blank question, for an input with a key that the chain itself
+        adds, or for a `chat_history` that nothing reads; and KeyError if the input lacks a required
+        variable of the prompt.
 
     Raises:
-        TypeError: If an argument is not what its name says.
+        TypeError: If an argument has the wrong type.
         ValueError: If the prompt lacks `context` or `question`.
     """
     _check_kind("retriever", retriever, BaseLanguageModel)
@@ -174,7 +175,7 @@ def create_rag_chain(
         | RunnableGenerator(_cite, _acite, name="citations")
     )
     named = chain.with_config(run_name="create_rag_chain")
-    # Said, because it cannot be inferred: `get_input_jsonschema` and its like ask for it.
+    # Explicit, because it cannot be inferred, and `get_input_jsonschema` and others need it.
     typed = named.with_types(
         input_type=cast("Any", str | Mapping[str, Any]), output_type=cast("Any", RagAnswer)
     )
@@ -182,9 +183,9 @@ def create_rag_chain(
 
 
 def _check_kind(name: str, value: object, other: type) -> None:
-    """Refuse what is no Runnable, or is the `other` argument."""
+    """Refuse a value that is not a Runnable, or is the `other` argument."""
     bare = value
-    while isinstance(bare, RunnableBindingBase):  # of `bind`, `with_config`, ...
+    while isinstance(bare, RunnableBindingBase):  # from `bind`, `with_config`, ...
         bare = bare.bound
     if isinstance(value, Runnable) and not isinstance(bare, other):
         return
@@ -199,7 +200,7 @@ def _check_kind(name: str, value: object, other: type) -> None:
 
 
 def _checked(prompt: BasePromptTemplate[Any] | None) -> BasePromptTemplate[Any]:
-    """The prompt to use, with the variables that it must have."""
+    """The prompt to use; raises if it lacks a required variable."""
     if prompt is None:
         return ANSWER_PROMPT
     if not isinstance(prompt, BasePromptTemplate):
@@ -216,7 +217,7 @@ def _checked(prompt: BasePromptTemplate[Any] | None) -> BasePromptTemplate[Any]:
 
 
 def _begins_with_prompt(runnable: Any) -> bool:
-    """Whether a runnable fills a prompt's variables from its input, so that it wants a mapping."""
+    """Whether a runnable begins with a prompt, and so needs a mapping as input."""
     if isinstance(runnable, RunnableBindingBase):
         return _begins_with_prompt(runnable.bound)
     if isinstance(runnable, RunnableWithFallbacks):
@@ -234,7 +235,7 @@ def _with_input(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _input(value: str | Mapping[str, Any]) -> dict[str, Any]:
-    """The chain's input as a dictionary, its question checked."""
+    """The chain's input as a dictionary, with a checked question."""
     given = dict(value) if isinstance(value, Mapping) else {"question": value}
     if "question" not in given:
         msg = f"the chain's input has no 'question' (its keys: {', '.join(map(str, given))})"
@@ -260,7 +261,7 @@ class _Reading:
         self._called: list[str] = []
 
     def read(self, chunk: object) -> Iterator[str]:
-        """The text of a chunk; none for an object, which is kept."""
+        """The text of a chunk; nothing for an object, which is stored."""
         if isinstance(chunk, BaseMessage):
             calls = getattr(chunk, "tool_calls", [])
             self._called += [call["name"] for call in calls if call["name"]]
@@ -269,7 +270,7 @@ class _Reading:
             self.answer += chunk
             yield chunk
         elif isinstance(chunk, (BaseModel, Mapping)):
-            self.answer = chunk  # what comes before the last one is incomplete
+            self.answer = chunk  # all objects before the last one are incomplete
         else:
             msg = (
                 f"the LLM's output is neither text nor an object but {type(chunk).__name__}: give "
@@ -278,7 +279,7 @@ class _Reading:
             raise TypeError(msg)
 
     def end(self) -> Iterator[object]:
-        """The object, if it was one."""
+        """The object, if the output was one."""
         if not isinstance(self.answer, str):
             yield self.answer
         elif self._called and not self.answer:
@@ -290,7 +291,7 @@ class _Reading:
 
 
 def _read(chunks: Iterator[object]) -> Iterator[object]:
-    """The answer out of what the LLM gives: its text as it comes, or its object."""
+    """The answer in the LLM's output: its text as it arrives, or its object."""
     reading = _Reading()
     for chunk in chunks:
         yield from reading.read(chunk)
@@ -307,9 +308,9 @@ async def _aread(chunks: AsyncIterator[object]) -> AsyncIterator[object]:
 
 
 def _cite(chunks: Iterator[dict[str, Any]]) -> Iterator[AddableDict]:
-    """Pass the chunks on as they come, and then say which passages the whole answer cites."""
-    # `RunnablePassthrough.assign` would do, but its branches share a lock over the stream, so that
-    # tokens wait for later tokens.
+    """Forward the chunks as they arrive, then yield the citations of the whole answer."""
+    # Not `RunnablePassthrough.assign`: its branches share a lock over the stream, so that tokens
+    # wait for later tokens.
     answer: Any = ""
     context: list[Document] = []
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""`Qwen3Reranker`: orders retrieved documents by what Qwen3-Reranker thinks of them."""
+"""`Qwen3Reranker`: ranks retrieved documents by Qwen3-Reranker's scores."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,17 +25,17 @@ WANTED = "documents must be a list of strings or Documents"
 
 @dataclass(frozen=True, slots=True)
 class RankedDocument(Ranked):
-    """A document's place in a ranking, with the document."""
+    """A document's result in a ranking, with the document."""
 
     document: str | Document
-    """As it was given."""
+    """The document, unchanged."""
 
 
 class ScoredMetadata(dict[str, Any]):
-    """Metadata with scores. These do not count when two documents with scores are compared.
+    """Metadata with scores, which are ignored when two such documents are compared.
 
     A document that is found for two questions has two scores. `MultiQueryRetriever` and others
-    return it once, because they go by equality.
+    remove duplicates by equality, so they still return it once.
     """
 
     SCORES: ClassVar = ("relevance_score", "relevance_log_odds", "retrieval_score")
@@ -55,7 +55,7 @@ class ScoredMetadata(dict[str, Any]):
 
 
 class _RerankerSettings(CheckpointSettings, RerankerMethods):
-    """What the compressor and the cross encoder share."""
+    """Base of the compressor and the cross encoder."""
 
     model: str | Path = DEFAULT_RERANKER_MODEL
     """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
@@ -69,10 +69,10 @@ class _RerankerSettings(CheckpointSettings, RerankerMethods):
 
     @property
     def reranker(self) -> Reranker | RemoteReranker:
-        """The reranker behind this component, for what LangChain has no method for.
+        """The reranker behind this component, with methods that LangChain's interface lacks.
 
-        For example its engine's counters, where the model runs in this process:
-        `component.reranker.stats()`.
+        If the model runs in this process, `component.reranker.stats()` returns the engine's
+        statistics.
         """
         return self._reranker
 
@@ -81,11 +81,11 @@ class _RerankerSettings(CheckpointSettings, RerankerMethods):
 class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
     """Qwen3-Reranker as a LangChain document compressor.
 
-    It reads query and document together and gives the probability that the document meets the
-    query. Scores are per pair: other documents in the list do not change them. Use it wherever
-    LangChain takes a compressor, or call `rerank` directly.
+    It reads query and document together and returns the probability that the document answers the
+    query. Each pair is scored alone: other documents in the list do not change its score. Use it
+    wherever LangChain takes a compressor, or call `rerank` directly.
 
-    The step shows as a run named "Qwen3Reranker" in callbacks and traces.
+    Callbacks and traces show the step as a run named "Qwen3Reranker".
 
     Example:
         ```python
@@ -100,10 +100,10 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
     """
 
     top_n: int | None = None
-    """Keep at most so many documents, at least 1. None: all."""
+    """The number of documents to keep, at least 1. None: all."""
 
     score_threshold: float | None = None
-    """Then drop documents whose score is below it, from 0 to 1. What a good value is depends on
+    """Documents with a lower score, from 0 to 1, are dropped after that. A good value depends on
     model and task: look at the scores of your own data first. None: keep all."""
 
     score_metadata: bool = True
@@ -149,15 +149,15 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         score_threshold: Threshold = UNSET,
         return_documents: bool = False,
     ) -> list[Ranked] | list[RankedDocument]:
-        """The documents' places in a ranking, best first; equal ones keep their order.
+        """Rank documents, best first; ties keep their order.
 
         Args:
             documents: Texts or Documents; an empty text is scored like any other.
-            query: What is asked; not blank.
-            top_n: In place of the reranker's own; None keeps all.
-            instruction: In place of the reranker's own.
-            score_threshold: In place of the reranker's own; None keeps all.
-            return_documents: Whether each result holds its document, as it was given.
+            query: The query; not blank.
+            top_n: Replaces the reranker's own; None keeps all.
+            instruction: Replaces the reranker's own.
+            score_threshold: Replaces the reranker's own; None keeps all.
+            return_documents: Whether each result contains its document, unchanged.
 
         Returns:
             Results with `index` (the position in `documents`), `score` (a probability from 0 to 1)
@@ -165,9 +165,9 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
             model.
 
         Raises:
-            TypeError: If the query or a document is of another type.
-            ValueError: If the query is blank, an argument is out of range, or a text holds a lone
-                surrogate.
+            TypeError: If the query or a document has the wrong type.
+            ValueError: If the query is blank, an argument is out of range, or a text contains a
+                lone surrogate.
             OSError: If the model cannot be found or read.
         """
         candidates, texts = _texts(documents, query)
@@ -228,25 +228,24 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         score_threshold: Threshold = UNSET,
         score_metadata: bool | Unset = UNSET,
     ) -> list[Document]:
-        """Documents by relevance to the query, best first; equal ones keep their order.
+        """Rank documents by relevance to the query, best first; ties keep their order.
 
         Args:
-            documents: The candidates; they are left as they are.
-            query: What is asked; not blank.
+            documents: The candidates; they are not modified.
+            query: The query; not blank.
             callbacks: Handlers that see the step as a run.
-            top_n: In place of the reranker's own; None keeps all.
-            instruction: In place of the reranker's own.
-            score_threshold: In place of the reranker's own; None keeps all.
-            score_metadata: In place of the reranker's own.
+            top_n: Replaces the reranker's own; None keeps all.
+            instruction: Replaces the reranker's own.
+            score_threshold: Replaces the reranker's own; None keeps all.
+            score_metadata: Replaces the reranker's own.
 
         Returns:
-            Copies (same id and class). With `score_metadata` they have two more entries in their
-            metadata: `relevance_score`, a probability from 0 to 1, and `relevance_log_odds`, its
-            log-odds, which tell documents
-            apart where the probability is so near 0 or 1 that it no longer does.
+            Copies (same id and class). With `score_metadata` their metadata has two more entries:
+            `relevance_score`, a probability from 0 to 1, and `relevance_log_odds`, its log-odds,
+            which still distinguish documents where the probability saturates near 0 or 1.
 
         Raises:
-            TypeError: If the query or a document is of another type.
+            TypeError: If the query or a document has the wrong type.
             ValueError: As in `rerank`.
             OSError: If the model cannot be found or read.
         """
@@ -285,9 +284,9 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
     def _step(
         self, documents: Sequence[Document], query: str, options: dict[str, Any], written: bool
     ) -> tuple[RunnableLambda[dict[str, Any], list[Document]], dict[str, Any]]:
-        """The rerank step as a Runnable, which makes it a run, and what to show as its input.
+        """The rerank step as a Runnable, so that it is a run of its own, and the run's input.
 
-        The candidates are counted there, not repeated: the first stage's run shows them.
+        The input has the number of candidates only: the first stage's run shows the candidates.
         """
         check_order(documents, query)
         candidates: list[Document] = _listed(documents, WANTED)
@@ -319,7 +318,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
 
 @fields_documented
 class Qwen3CrossEncoder(_RerankerSettings, BaseCrossEncoder):
-    """Qwen3-Reranker as a LangChain cross encoder, for components that take one.
+    """Qwen3-Reranker as a LangChain cross encoder, for components that need one.
 
     `CrossEncoderReranker(model=Qwen3CrossEncoder())` works, but drops the scores; `Qwen3Reranker`
     keeps them.
@@ -329,18 +328,18 @@ class Qwen3CrossEncoder(_RerankerSettings, BaseCrossEncoder):
     """
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
-        """Probability, from 0 to 1, that each (query, document) pair's document meets its query.
+        """Score (query, document) pairs: the probability, from 0 to 1, of each pair's relevance.
 
         Pairs with the same query share its computation.
 
         Raises:
-            TypeError: If a pair is no pair, or a text is not a string.
-            ValueError: If a query is blank or a text holds a lone surrogate.
+            TypeError: If an item is not a pair, or a text is not a string.
+            ValueError: If a query is blank or a text contains a lone surrogate.
             OSError: If the model cannot be found or read.
         """
         pairs = _listed(text_pairs, "text_pairs must be a list of (query, document) pairs")
         for i, pair in enumerate(pairs):
-            # A string of two letters would unpack as well.
+            # A string of two letters would also unpack.
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 msg = f"text_pairs[{i}] must be a (query, document) pair, got {pair!r:.80}"
                 raise TypeError(msg)
@@ -350,7 +349,7 @@ class Qwen3CrossEncoder(_RerankerSettings, BaseCrossEncoder):
 
 
 def _listed(values: object, wanted: str) -> list[Any]:
-    """The values as a list; `wanted` begins the error for what is no collection of values."""
+    """The values as a list; for other types raises TypeError, which begins with `wanted`."""
     if isinstance(values, (str, bytes, Document)) or not isinstance(values, Iterable):
         msg = f"{wanted}, got {type(values).__name__}: {values!r:.80}"
         raise TypeError(msg)
@@ -360,7 +359,7 @@ def _listed(values: object, wanted: str) -> list[Any]:
 def _texts(
     documents: Sequence[str | Document], query: str
 ) -> tuple[list[str | Document], list[str]]:
-    """The documents as a list, and their texts; what is no text is left for the core to refuse."""
+    """The documents as a list, and their texts; the core refuses values that are not texts."""
     check_order(documents, query)
     candidates = _listed(documents, WANTED)
     return candidates, [d.page_content if isinstance(d, Document) else d for d in candidates]

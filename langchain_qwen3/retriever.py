@@ -1,4 +1,4 @@
-"""`Qwen3TwoStageRetriever`: many candidates from a vector store, the best few by the reranker."""
+"""`Qwen3TwoStageRetriever`: retrieves many candidates and returns the best after reranking."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -31,38 +31,38 @@ from qwen3_core.rag import nothing_found
 logger = logging.getLogger(__name__)
 
 DEFAULT_K = 10
-"""Candidates taken from a vector store, as in Milvus' tutorial on these models."""
+"""Default number of candidates from a vector store, as in Milvus' tutorial on these models."""
 
 OVERRIDES = ("k", "top_n", "instruction", "score_threshold", "search_kwargs")
-"""What a call may override; its other arguments are the first stage's."""
+"""Arguments by which a call overrides settings; all others go to the first stage."""
 
 
 @fields_documented
 class Qwen3TwoStageRetriever(BaseRetriever):
     """Retrieves candidates, reranks them and returns the best.
 
-    The first stage is a vector store or any other retriever: give one of the two. It and the rerank
-    step show as runs of their own below this retriever's run in callbacks and traces.
+    The first stage is a vector store or any other retriever: give exactly one of the two. Callbacks
+    and traces show the first stage and the rerank step as child runs of this retriever's run.
 
-    Each call may override the settings and hand arguments to the first stage:
+    Each call can override settings and pass arguments to the first stage:
     `retriever.invoke(query, k=50, top_n=5, instruction="fact_check", expr="year > 2020")`. A call's
-    `instruction` is the reranker's; the first stage keeps that of its `Qwen3Embeddings`. `expr=` is
-    Milvus's word for a filter, most other stores say `filter=`. In a chain, bind them:
+    `instruction` applies to the reranker; the first stage keeps that of its `Qwen3Embeddings`.
+    Filters are called `expr=` in Milvus and `filter=` in most other stores. In a chain, bind them:
     `create_rag_chain(retriever.bind(expr="year > 2020"), llm)`.
 
-    An argument that the first stage would drop is a TypeError. Stores and retrievers of LangChain
-    take any keyword and use some, so one must be known to arrive: a store names it in its search, a
-    retriever in its `_get_relevant_documents`. An ensemble passes nothing on to its members: set
-    filters there.
+    An argument that the first stage would drop raises TypeError. LangChain's stores and retrievers
+    accept any keyword and use only some, so only known arguments are passed: those that a store
+    names in its search, or a retriever in its `_get_relevant_documents`. An ensemble passes nothing
+    to its members: set filters on the members.
 
-    A first stage that returns nothing at all is spoken of in the log, once.
+    An empty first stage is logged once.
 
-    The documents come with `relevance_score` and `relevance_log_odds` in their metadata (see
-    `Qwen3Reranker`) and, from a vector store that tells it, its own score as `retrieval_score`: the
-    cosine similarity with `milvus_kwargs`, whatever the store computes otherwise. With Chroma and
-    FAISS it is a distance, so lower is better. With `score_metadata=False` they come as they are in
-    the store. Scores do not count when results are compared, so that retrievers around this one,
-    such as `MultiQueryRetriever`, return a document once.
+    The documents' metadata has `relevance_score` and `relevance_log_odds` (see `Qwen3Reranker`).
+    If the vector store returns its own score, it is there as `retrieval_score`: the cosine
+    similarity with `milvus_kwargs`, otherwise the store's own measure. With Chroma and FAISS it is
+    a distance, so lower is better. With `score_metadata=False` the metadata is unchanged. Scores
+    are ignored when results are compared, so that outer retrievers such as `MultiQueryRetriever`
+    return a document once.
 
     A document that the first stage returns twice is reranked and returned once.
 
@@ -81,7 +81,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         arbitrary_types_allowed=True,
         extra="forbid",
         use_attribute_docstrings=True,
-        hide_input_in_errors=True,  # what is meant for another component may be a key
+        hide_input_in_errors=True,  # a misplaced argument may be a key
     )
 
     @model_validator(mode="before")
@@ -108,20 +108,20 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     """Second stage: a `Qwen3Reranker`, or another document compressor."""
 
     k: int | None = None
-    """Candidates of the first stage, at least 1. A vector store, or the retriever made from one, is
-    asked for that many; any other retriever returns what it returns, and the first k are reranked.
-    None: 10 from a vector store (more if `top_n` is more), all that a retriever returns."""
+    """Candidates of the first stage, at least 1. A vector store, or a retriever made from one,
+    searches for that many. Of any other retriever's results, the first k are reranked. None: 10
+    from a vector store (more if `top_n` is more), all that a retriever returns."""
 
     top_n: int | None = 3
-    """Documents returned, at least 1, in place of the reranker's own `top_n`. None: all k."""
+    """Documents returned, at least 1, instead of the reranker's own `top_n`. None: all k."""
 
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments for the first stage, such as `{"expr": "year > 2020"}` (Milvus) or
     `{"filter": ...}` (other stores)."""
 
     score_metadata: bool = True
-    """Whether scores are written into the documents' metadata. False is for code around this one
-    that compares documents by their serialised form."""
+    """Whether scores are written into the documents' metadata. Use False if other code compares
+    documents by their serialised form."""
 
     _spoke_of_nothing: bool = PrivateAttr(default=False)
 
@@ -162,12 +162,12 @@ class Qwen3TwoStageRetriever(BaseRetriever):
 
         Args:
             input: The question; not blank.
-            config: LangChain's, such as callbacks.
-            **kwargs: `k`, `top_n`, `instruction`, `score_threshold` or `search_kwargs` in place of
+            config: LangChain's config, such as callbacks.
+            **kwargs: `k`, `top_n`, `instruction`, `score_threshold` or `search_kwargs` that replace
                 the retriever's own, and arguments of the first stage, such as a filter.
 
         Raises:
-            TypeError: If the question is no string, or an argument would not reach the search.
+            TypeError: If the question is not a string, or an argument would not reach the search.
             ValueError: If the question is blank, or a setting is out of range.
         """
         return super().invoke(input, config, _config=self._read_config(config), **kwargs)
@@ -182,7 +182,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         return await super().ainvoke(input, config, _config=self._read_config(config), **kwargs)
 
     def _read_config(self, config: RunnableConfig | None) -> RunnableConfig:
-        """What of a call's config the first stage gets, beside callbacks."""
+        """The part of a call's config for the first stage, besides callbacks."""
         configurable = ensure_config(config).get("configurable", {})
         declared = {} if self.retriever is None else self.retriever.config_specs
         check_config(configurable, self.search_kwargs, {spec.id for spec in declared})
@@ -242,7 +242,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         instruction: str | None,
         score_threshold: Threshold,
     ) -> tuple[int | None, int | None, dict[str, Any]]:
-        """The call's k and top_n, and the options for the reranker; all checked before any work."""
+        """The call's k and top_n, and the reranker's options; checked before any work."""
         check_question(query, type(self).__name__)
         k = check_top_n(override(k, self.k), "k")
         top_n = check_top_n(override(top_n, self.top_n))
@@ -266,13 +266,13 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     def _first_stage(
         self, k: int | None, top_n: int | None, search_kwargs: dict[str, Any]
     ) -> tuple[RetrieverLike, dict[str, Any]]:
-        """The runnable that finds candidates, and the arguments for its `invoke`."""
+        """The first stage's runnable, and the arguments for its `invoke`."""
         arguments = self._merged(search_kwargs)
         if self.vectorstore is not None:
             arguments["k"] = k or max(DEFAULT_K, top_n or 0)
             kind = _ScoredVectorStoreRetriever if self.score_metadata else VectorStoreRetriever
             return kind(vectorstore=self.vectorstore), arguments
-        if self.retriever is None:  # the validator sees to it
+        if self.retriever is None:  # the validator excludes it
             msg = "no first stage"
             raise RuntimeError(msg)
         if k is not None and takes_k(self.retriever):
@@ -280,7 +280,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         return self.retriever, arguments
 
     def _merged(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The first stage's arguments: the retriever's own, and over them those of a call."""
+        """The first stage's arguments: the retriever's own, overridden by the call's."""
         given = dict(given)
         given.pop("verbose", None)  # BaseRetriever's own
         ours = given.pop("search_kwargs", {})
@@ -301,11 +301,11 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         return arguments
 
     def _check_arguments(self, names: Iterable[str]) -> None:
-        """Refuse what would not reach the search, where this is another's first stage."""
+        """Refuse arguments that would not reach the search, if this is another's first stage."""
         self._merged(dict.fromkeys(name for name in names if name not in OVERRIDES))
 
     def _tell_if_nothing(self, candidates: list[Document], arguments: Mapping[str, Any]) -> None:
-        """Say once in the log that the first stage returned nothing, and what may be the cause."""
+        """Log once that the first stage returned nothing, with possible causes."""
         if candidates or self._spoke_of_nothing:
             return
         self._spoke_of_nothing = True
@@ -320,7 +320,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
 
 
 def _unique(documents: list[Document]) -> list[Document]:
-    """The documents, each once: a merger returns again what several of its members find."""
+    """Remove duplicates: a merger repeats documents that several of its members find."""
     seen: dict[str, list[Document]] = {}
     found = []
     for document in documents:
@@ -332,7 +332,7 @@ def _unique(documents: list[Document]) -> list[Document]:
 
 
 def _check_stages(given: Mapping[str, Any]) -> None:
-    """Refuse a component in the place of another, with the place where it belongs."""
+    """Refuse a component in another component's argument, and name the right argument."""
     stores = "a vector store of LangChain, such as langchain_milvus.Milvus"
     retrievers = "a retriever of LangChain, such as vectorstore.as_retriever()"
     hints: dict[str, dict[type, str]] = {
@@ -367,7 +367,7 @@ class _ScoredVectorStoreRetriever(VectorStoreRetriever):
     ) -> list[Document]:
         try:
             found = self.vectorstore.similarity_search_with_score(query, **kwargs)
-        except NotImplementedError:  # VectorStore leaves this method to those that have scores
+        except NotImplementedError:  # only stores with scores implement this method
             return self.vectorstore.similarity_search(query, **kwargs)
         return [_with_score(document, score) for document, score in found]
 

@@ -1,4 +1,4 @@
-"""LangChain's Milvus store with what it lacks: ids in and out, checked rows, every event loop."""
+"""LangChain's Milvus store with document ids, checked rows, and support for any event loop."""
 
 import uuid
 import warnings
@@ -20,34 +20,34 @@ from qwen3_core.milvus.plan import Plan, Planned
 MAX_ID_BYTES: Final = 65_535
 
 FUNCTION_RANKER_SINCE: Final = (2, 6)
-"""Servers from here on, and Milvus Lite, take a ranker as a `Function`."""
+"""First server release that takes a ranker as a `Function`, like Milvus Lite."""
 
 
 class Qwen3Milvus(Milvus):
-    """`langchain_milvus.Milvus`, made by `open_milvus`, or by `Milvus(**milvus_kwargs(...))`.
+    """`langchain_milvus.Milvus`, created by `open_milvus` or `Milvus(**milvus_kwargs(...))`.
 
-    It differs from its base class in this:
+    It differs from its base class as follows:
 
-    - Documents are added under their `Document.id`, or `ids=`; those without one get a UUID. What
-      comes again under an id replaces what was there. Documents come back with their id, which is
-      also in their metadata as `pk`, and can be fetched and deleted by it, whatever characters it
-      has.
-    - A metadata key that is a field of the collection (`text`, `pk`, `vector`, `sparse`) is refused
-      in place of replacing the passage or the id; so is a text that Milvus cannot hold.
+    - Documents are added under their `Document.id`, or `ids=`; those without one get a UUID. A
+      document with an existing id replaces the stored one. Results have their id, also in their
+      metadata as `pk`. Documents can be fetched and deleted by id, whatever characters it has.
+    - A metadata key that is a field of the collection (`text`, `pk`, `vector`, `sparse`) is
+      refused; it would replace the passage or the id. A text that Milvus cannot store is refused
+      too.
     - A filter with a key that Milvus would misread, such as `doc-type == "a"`, is refused, and so
-      is an argument of a search that pymilvus would ignore.
+      is a search argument that pymilvus would ignore.
     - A hybrid search takes `k` candidates of each kind and fuses them by reciprocal rank, unless
-      `fetch_k=`, `reranker=` or `ranker_type=` say otherwise.
-    - Its asynchronous methods work in any event loop, also in one after another.
+      `fetch_k=`, `reranker=` or `ranker_type=` change that.
+    - Its asynchronous methods work in any event loop, and in several one after another.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         planned = kwargs.get("connection_args")
         self.plan: Plan | None = planned.plan if isinstance(planned, Planned) else None
-        """What `milvus_kwargs` settled; None if the store was made without it."""
+        """The plan of `milvus_kwargs`; None if the store was created without it."""
         if self.plan is not None:
             _use_embeddings(self.plan.embeddings, args, kwargs)
-            if self.plan.found is not None:  # whatever `from_texts` makes of missing ids
+            if self.plan.found is not None:  # overrides the choice of `from_texts` without ids
                 kwargs["auto_id"] = self.plan.found.auto_id
         self._loop_clients = LoopClients(lambda: AsyncMilvusClient(**self._connection_args))
         self._warned_of_unspaced = False
@@ -64,26 +64,26 @@ class Qwen3Milvus(Milvus):
     # Adding
 
     def add_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
-        """Add documents under their ids; one that is there already is replaced.
+        """Add documents under their ids; existing ones are replaced.
 
         Args:
-            documents: The documents. `ids=` stands before `Document.id`.
-            **kwargs: As of `add_texts`.
+            documents: The documents. `ids=` takes precedence over `Document.id`.
+            **kwargs: As in `add_texts`.
 
         Returns:
             The ids.
 
         Raises:
             TypeError: If an id is not a string.
-            ValueError: If an id comes twice or is too long, the collection numbers documents itself
-                and they have ids, or a document's text or metadata cannot be stored as it is.
+            ValueError: If an id is repeated or too long, if documents have ids and the collection
+                generates its own, or if a document's text or metadata cannot be stored unchanged.
             pymilvus.exceptions.MilvusException: If Milvus fails.
         """
         texts, metadatas = _parts(documents)
         return self.add_texts(texts, metadatas, **_with_ids(documents, kwargs))
 
     async def aadd_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
-        """As `add_documents`."""
+        """Like `add_documents`, without blocking the event loop."""
         texts, metadatas = _parts(documents)
         return await self.aadd_texts(texts, metadatas, **_with_ids(documents, kwargs))
 
@@ -120,7 +120,7 @@ class Qwen3Milvus(Milvus):
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """As `add_texts`."""
+        """Like `add_texts`, without blocking the event loop."""
         texts, given = self._checked(texts, metadatas, ids)
         if not texts:
             return []
@@ -172,7 +172,7 @@ class Qwen3Milvus(Milvus):
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """As `add_embeddings`."""
+        """Like `add_embeddings`, without blocking the event loop."""
         texts, given = self._checked(texts, metadatas, ids)
         if given is None:
             return self._as_strings(
@@ -197,7 +197,7 @@ class Qwen3Milvus(Milvus):
         timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
-        """As `add_documents`, which replaces too."""
+        """Same as `add_documents`, which also replaces existing documents."""
         if self.auto_id and ids and documents:
             super().upsert(_numbers(ids), documents, batch_size, timeout, **kwargs)
         elif documents:
@@ -212,7 +212,7 @@ class Qwen3Milvus(Milvus):
         timeout: float | None = None,  # noqa: ASYNC109 - the base class has it
         **kwargs: Any,
     ) -> None:
-        """As `upsert`."""
+        """Like `upsert`, without blocking the event loop."""
         if self.auto_id and ids and documents:
             await super().aupsert(_numbers(ids), documents, batch_size, timeout, **kwargs)
         elif documents:
@@ -268,7 +268,7 @@ class Qwen3Milvus(Milvus):
     def _ranker(
         self, query: str, reranker: Any, ranker_type: Any, ranker_params: Any
     ) -> dict[str, Any]:
-        """The store's arguments for fusing two lists; reciprocal ranks if none is asked for."""
+        """The store's arguments for fusing two lists; by default reciprocal rank fusion."""
         self._warn_of_unspaced([query])
         if reranker is not None:
             if ranker_type is not None or ranker_params is not None:
@@ -302,19 +302,19 @@ class Qwen3Milvus(Milvus):
     def search_by_metadata(
         self, expr: str, fields: list[str] | None = None, limit: int = 10
     ) -> list[Document]:
-        """Documents that meet an expression, in no order."""
+        """Documents that match an expression, in no particular order."""
         check_expression(expr)
         return super().search_by_metadata(expr, fields, limit)
 
     async def asearch_by_metadata(
         self, expr: str, fields: list[str] | None = None, limit: int = 10
     ) -> list[Document]:
-        """As `search_by_metadata`."""
+        """Like `search_by_metadata`, without blocking the event loop."""
         check_expression(expr)
         return await super().asearch_by_metadata(expr, fields, limit)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """The documents with these ids, as far as there are any, in no order."""
+        """The existing documents with these ids, in no particular order."""
         if not ids or self.col is None:
             return []
         rows = self.client.query(
@@ -326,7 +326,7 @@ class Qwen3Milvus(Milvus):
         return [self._parse_document(dict(row)) for row in rows]
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """As `get_by_ids`."""
+        """Like `get_by_ids`, without blocking the event loop."""
         if not ids or self.col is None:
             return []
         rows = await self.aclient.query(
@@ -351,15 +351,15 @@ class Qwen3Milvus(Milvus):
         """Delete by id or by expression.
 
         Raises:
-            ValueError: If both are given, or neither, or the expression names a key that Milvus
-                would misread.
+            ValueError: If both or neither are given, or the expression has a key that Milvus would
+                misread.
         """
         return super().delete(expr=self._to_delete(ids, expr), **kwargs)
 
     async def adelete(
         self, ids: list[str] | None = None, expr: str | None = None, **kwargs: Any
     ) -> bool | None:
-        """As `delete`."""
+        """Like `delete`, without blocking the event loop."""
         return await super().adelete(expr=self._to_delete(ids, expr), **kwargs)
 
     def _to_delete(self, ids: Any, expr: str | None) -> str:
@@ -391,7 +391,7 @@ class Qwen3Milvus(Milvus):
         metadatas: Sequence[Mapping[str, Any]] | None,
         ids: Sequence[str | None] | None,
     ) -> tuple[list[str], list[str] | None]:
-        """The texts as a list, and an id for each; None where Milvus numbers them."""
+        """The texts as a list, and their ids; None if Milvus generates the ids."""
         texts = check_texts(texts, "texts")
         check_text_lengths(texts)
         for name, values in (("metadatas", metadatas), ("ids", ids)):
@@ -430,7 +430,7 @@ class Qwen3Milvus(Milvus):
         ids: list[str],
         batch_size: int,
     ) -> Iterator[list[dict[str, Any]]]:
-        """Rows to write; the collection is made first if need be."""
+        """Rows to write; creates the collection first if it does not exist."""
         rows = self._prepare_insert_list(texts, [vectors], metadatas, ids)
         if rows and not self.client.has_collection(self.collection_name):
             self._init(
@@ -443,7 +443,10 @@ class Qwen3Milvus(Milvus):
         return (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
 
     def _by_partition_key(self) -> bool:
-        """Whether rows are spread by a key; an upsert of Milvus 2.3 puts those where none looks."""
+        """Whether rows have a partition key.
+
+        With one, an upsert of Milvus 2.3 writes rows to a partition where no search looks.
+        """
         if self._has_partition_key is None:
             fields = self.client.describe_collection(self.collection_name)["fields"]
             self._has_partition_key = any(field.get("is_partition_key") for field in fields)
@@ -467,10 +470,10 @@ class Qwen3Milvus(Milvus):
     def _storable(
         self, text: str, metadata: Mapping[str, Any] | None, id_: object
     ) -> dict[str, Any]:
-        """Metadata without what the row says itself; the store would let it replace the row's.
+        """Metadata without the row's own fields; the store would let it replace them.
 
         Raises:
-            ValueError: If a key is a field of the store and says something else.
+            ValueError: If a key is a field of the store and has another value.
         """
         kept = dict(metadata or {})
         own = {self._text_field: text, self._primary_field: id_}
@@ -498,10 +501,10 @@ class Qwen3Milvus(Milvus):
 
 
 def _use_embeddings(planned: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Fill in the embeddings that `milvus_kwargs` was given.
+    """Fill in the embeddings from `milvus_kwargs`.
 
     Raises:
-        ValueError: If others are given.
+        ValueError: If other embeddings are given.
     """
     if not args:
         kwargs.setdefault("embedding_function", planned)
@@ -521,7 +524,7 @@ def _with_ids(documents: Iterable[Document], kwargs: dict[str, Any]) -> dict[str
 
 
 def _numbers(ids: Any) -> list[Any]:
-    """Ids that Milvus gave, which are numbers, as the numbers."""
+    """Ids generated by Milvus, converted back to numbers."""
     try:
         return [int(id_) for id_ in ([ids] if isinstance(ids, str) else ids)]
     except ValueError as error:
@@ -530,11 +533,11 @@ def _numbers(ids: Any) -> list[Any]:
 
 
 def _check_search(expression: str | None, options: Mapping[str, Any]) -> None:
-    """Refuse what pymilvus or Milvus would ignore or misread.
+    """Refuse arguments and filters that pymilvus or Milvus would ignore or misread.
 
     Raises:
         TypeError: If an argument is unknown.
-        ValueError: If the filter names a key that Milvus would misread.
+        ValueError: If the filter has a key that Milvus would misread.
     """
     check_expression(expression)
     for name in options:
@@ -548,13 +551,13 @@ def _check_search(expression: str | None, options: Mapping[str, Any]) -> None:
 
 
 def _ignore_ranker_type(ranker: Mapping[str, Any]) -> None:
-    """The store deprecates `ranker_type`, but a server before 2.6 has nothing else."""
+    """Silence the store's deprecation of `ranker_type`: servers before 2.6 need it."""
     if "ranker_type" in ranker:
         warnings.filterwarnings("ignore", "The 'ranker_type'", DeprecationWarning)
 
 
 def _new(cls: type[Milvus], *_: Any, **kwargs: Any) -> Milvus:
-    """`Milvus(**milvus_kwargs(...))` makes a `Qwen3Milvus`; nobody else's store is touched."""
+    """Make `Milvus(**milvus_kwargs(...))` a `Qwen3Milvus`; other stores are not affected."""
     is_ours = cls is Milvus and isinstance(kwargs.get("connection_args"), Planned)
     return object.__new__(Qwen3Milvus if is_ours else cls)
 

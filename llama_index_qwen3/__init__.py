@@ -41,7 +41,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Say of a name that LangChain's package has what it is here (PEP 562)."""
+    """For a name from LangChain's package, raise an error with the name here (PEP 562)."""
     check_class(__name__, name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -14,14 +14,14 @@ from qwen3_core.settings import Dtype
 class CheckpointSettings(BaseComponent):
     """Fields of a component that runs a Qwen3 checkpoint.
 
-    Those that choose or run the model are fixed; `model_copy(update={...})` gives an object with
-    others. Components with equal settings share one loaded model.
+    Settings that choose or run the model are fixed; `model_copy(update={...})` returns a copy with
+    other values. Components with equal settings share one loaded model.
     """
 
     model_config = ConfigDict(
         extra="forbid",
         use_attribute_docstrings=True,
-        hide_input_in_errors=True,  # a key may be among the input
+        hide_input_in_errors=True,  # the input may contain a key
     )
 
     @model_validator(mode="before")
@@ -33,7 +33,7 @@ class CheckpointSettings(BaseComponent):
 
     @classmethod
     def _model_field(cls) -> str:
-        """Which of `model` and `model_name`, which are one setting, is the field."""
+        """The field's name, `model` or `model_name`; both names mean the same setting."""
         return "model" if "model" in cls.model_fields else "model_name"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004 - for __init__
@@ -46,33 +46,33 @@ class CheckpointSettings(BaseComponent):
     device: str = Field(default="auto", frozen=True)
     """"auto", "cpu", "cuda", "cuda:1", "mps"."""
     dtype: Dtype = Field(default="auto", frozen=True)
-    """"auto" (bfloat16 where the hardware has it, else float32), or by name."""
+    """"auto" (bfloat16 where the hardware supports it, else float32), or a name; "int8" is faster
+    and slightly less exact, on CPUs with VNNI instructions."""
     max_length: int | None = Field(default=None, frozen=True)
-    """Tokens read of one text, instruction included; default 8192, or what the model has."""
+    """Tokens read of one text, instruction included; default 8192, or the model's own limit."""
     instruction: str | None = None
-    """What queries are for: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by default
+    """The task of queries: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by default
     the checkpoint's own prompt if it has one, else the official web search sentence."""
     pack_tokens: int | None = Field(default=None, frozen=True)
     """Token budget of one forward pass; default by device."""
     timeout: float | None = Field(default=None, frozen=True)
-    """Seconds that one call may take, waiting for its turn included, loading the model not; then it
-    raises TimeoutError. Default no limit."""
+    """Seconds until a call raises TimeoutError, including time in the queue, excluding loading of
+    the model. Default no limit."""
     base_url: str | None = Field(default=None, frozen=True)
-    """Where a server's API begins, such as "http://localhost:8000/v1": the model then runs there,
-    and its name here is its name there. By default it runs in this process."""
+    """Base URL of a server's API, such as "http://localhost:8000/v1". The model then runs on that
+    server, and `model` is its name there. By default it runs in this process."""
     api_key: SecretStr | None = Field(default=None, frozen=True, exclude=True)
-    """The server's key; by default `QWEN3_API_KEY` from the environment. It travels neither in
-    pickles nor in `to_dict`."""
+    """The server's key; by default `QWEN3_API_KEY` from the environment. Neither pickles nor
+    `to_dict` contain it."""
     server: Server | str | None = Field(default=None, frozen=True)
-    """What the server is, "vllm" for example, or a `Server` with more settings; by default it is
-    asked."""
+    """The server's kind, such as "vllm", or a `Server` with more settings; by default detected."""
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with some settings changed and checked; an equal model is shared, not loaded."""
+        """A copy with some settings changed and checked; an equal model is shared."""
         del deep  # settings are plain values
         return type(self)(**{**dict(self), **one_model(update or {}, self._model_field())})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the key, which would be readable in a pickle."""
+        """The state without the key, which would be readable in a pickle."""
         state: dict[str, Any] = super().__getstate__()
         return state | {"__dict__": state["__dict__"] | {"api_key": None}}

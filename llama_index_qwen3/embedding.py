@@ -22,13 +22,13 @@ NOT_OF_DOCUMENTS: Final = (
     "pack_tokens",
     "timeout",
 )
-"""Settings that change no document's vector."""
+"""Settings that do not change document vectors."""
 
 
 class _Serialised(dict[str, Any]):
-    """Settings, whose text leaves out `NOT_OF_DOCUMENTS`.
+    """Settings whose `repr` omits `NOT_OF_DOCUMENTS`.
 
-    `IngestionPipeline` makes the key of its cache from that text, and caches vectors of documents.
+    `IngestionPipeline` caches document vectors and uses this string as the cache key.
     """
 
     def __repr__(self) -> str:
@@ -37,14 +37,14 @@ class _Serialised(dict[str, Any]):
 
 @fields_documented
 class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
-    """Embeds queries behind an instruction and documents without, as the models were trained.
+    """Embeds queries with an instruction and documents without one, as the models were trained.
 
     Vectors are lists of floats of length 1, so inner product and cosine are equal. The model is
-    loaded at first use, and shared by all components of the process that name the same one; an
-    object can be shared between threads, copied and pickled.
+    loaded at first use, and shared by all components of the process that name the same one. Objects
+    are thread-safe and can be copied and pickled.
 
-    Settings that choose or run the model are fixed; `model_copy(update={...})` gives an object with
-    others.
+    Settings that choose or run the model are fixed; `model_copy(update={...})` returns a copy with
+    other values.
 
     Example:
         ```python
@@ -55,8 +55,8 @@ class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
         ```
 
     Raises:
-        ValueError: If a setting is out of range. Whether the model exists, is of the right kind and
-            long enough shows at first use: OSError or ValueError there.
+        ValueError: If a setting is out of range. The model itself is checked at first use, which
+            raises OSError or ValueError.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -64,14 +64,14 @@ class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
     model_name: str = Field(default=DEFAULT_EMBEDDING_MODEL, alias="model", frozen=True)
     """Hub name such as "Qwen/Qwen3-Embedding-0.6B", local folder, or "tiny" for the bundled one."""
     dimensions: int | None = Field(default=None, frozen=True)
-    """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 at 0.6B, 4B, 8B), which
+    """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 for 0.6B, 4B, 8B), which
     is the default."""
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
-    """Texts handed to the encoder at once, 1 to 2048. It fills forward passes by tokens, so
-    this bounds no memory; more texts make fuller passes."""
+    """Texts per call of the encoder, 1 to 2048. The encoder fills forward passes by tokens, so this
+    does not limit memory; more texts make fuller passes."""
     embeddings_cache: Any = Field(default=None, frozen=True)
-    """Not supported: LlamaIndex keys it by the text alone, so that a query would get the vector of
-    an equal document. `IngestionPipeline` has a cache of its own that is keyed by all settings."""
+    """Not supported: LlamaIndex's key is the text alone, so a query would get the vector of an
+    equal document. `IngestionPipeline` has its own cache, whose key includes all settings."""
 
     _embedder: Embedder | RemoteEmbedder = PrivateAttr()
     _made_with: str | None = PrivateAttr()
@@ -93,7 +93,7 @@ class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
             raise ValueError(msg)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Check the settings; nothing is loaded yet."""
+        """Check the settings; loads nothing."""
         super().model_post_init(context)
         self._make()
 
@@ -105,15 +105,15 @@ class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """Name under which LlamaIndex serialises it."""
+        """The class name in LlamaIndex's serialisation."""
         return "Qwen3Embedding"
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """All settings but the key."""
+        """All settings except the key."""
         return _Serialised(super().to_dict(**kwargs))
 
     def to_payload(self) -> dict[str, Any]:
-        """What events and callbacks say of this model."""
+        """The description of this model in events and callbacks."""
         return {
             "class_name": self.class_name(),
             "model_name": self.model_name,
@@ -125,28 +125,28 @@ class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
 
     @property
     def model(self) -> str:
-        """The same as `model_name`, as other components call it."""
+        """Alias of `model_name`, the name in other components."""
         return self.model_name
 
     @property
     def embedder(self) -> Embedder | RemoteEmbedder:
-        """The embedder behind this component, for what LlamaIndex has no method for.
+        """The embedder behind this component, with methods that LlamaIndex's interface lacks.
 
-        For example its engine's counters, where the model runs in this process:
-        `embed_model.embedder.stats()`. Its methods take another instruction.
+        If the model runs in this process, `embed_model.embedder.stats()` returns the engine's
+        statistics. Its methods accept another instruction per call.
         """
-        if self._made_with != self.instruction:  # it was assigned; the model stays loaded
+        if self._made_with != self.instruction:  # assigned since; the model stays loaded
             self._make()
         return self._embedder
 
     @property
     def dim(self) -> int:
-        """Length of the vectors, as vector stores ask for it; loads the model if not given."""
+        """Length of the vectors, for vector stores; loads the model if not given."""
         return self._embedder.dimensions
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What the vectors of documents are made with; loads the model if `dim` does."""
+        """Model and settings that produce the document vectors; loads the model if `dim` does."""
         return self._embedder.fingerprint
 
     def _get_query_embedding(self, query: str) -> Embedding:
@@ -174,16 +174,17 @@ class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
         embeddings: list[Embedding] = vectors.tolist()
         return embeddings
 
-    # The base would read a string as a list of letters, and number a bad text within its batch.
+    # The base class would read a string as a list of letters, and report a faulty text's position
+    # within its batch.
 
     def get_text_embedding_batch(
         self, texts: list[str], show_progress: bool = False, **kwargs: Any
     ) -> list[Embedding]:
-        """Vectors of documents.
+        """Embed documents.
 
         Raises:
             TypeError: If `texts` is not a list of strings.
-            ValueError: If a text holds a lone surrogate.
+            ValueError: If a text contains a lone surrogate.
         """
         return super().get_text_embedding_batch(
             check_texts(texts, "texts"), show_progress, **kwargs
@@ -192,7 +193,7 @@ class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
     async def aget_text_embedding_batch(
         self, texts: list[str], show_progress: bool = False, **kwargs: Any
     ) -> list[Embedding]:
-        """Vectors of documents, without blocking the event loop; errors as in the sync twin."""
+        """Like `get_text_embedding_batch`, without blocking the event loop."""
         return await super().aget_text_embedding_batch(
             check_texts(texts, "texts"), show_progress, **kwargs
         )

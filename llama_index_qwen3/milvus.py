@@ -46,55 +46,55 @@ def milvus_kwargs(
     overwrite: bool = False,
     use_async_client: bool = True,
 ) -> dict[str, Any]:
-    """Keyword arguments for LlamaIndex's Milvus store; `open_milvus` gives the store itself.
+    """Keyword arguments for LlamaIndex's Milvus store; `open_milvus` returns the store itself.
 
-    An index that suits the size, strong consistency, room for `k` hits. Adding a node whose id is
-    there already replaces it (`upsert_mode`); `VectorStoreIndex.from_documents` gives nodes new ids
-    each time, so open a filled collection with `VectorStoreIndex.from_vector_store`, and keep one
-    up to date with an `IngestionPipeline` that has a docstore. A new collection keeps what its
-    vectors were made with (model, revision, dimensions, max_length) among its properties, and an
-    existing one is compared with it.
+    They set an index for the collection's size, strong consistency, and search parameters for `k`
+    hits. A node with an existing id replaces the stored one (`upsert_mode`).
+    `VectorStoreIndex.from_documents` gives nodes new ids each time, so open a filled collection
+    with `VectorStoreIndex.from_vector_store`, and keep one up to date with an `IngestionPipeline`
+    that has a docstore. A new collection stores how its vectors were made (model, revision,
+    dimensions, max_length) in its properties. An existing collection is compared with them.
 
-    `MilvusVectorStore(**milvus_kwargs(...))` makes a `Qwen3MilvusVectorStore`, as `open_milvus`
-    does: see there for how it differs from its base class. Change or add what you like in the
-    returned dictionary.
+    `MilvusVectorStore(**milvus_kwargs(...))` creates a `Qwen3MilvusVectorStore`, like
+    `open_milvus`; that class lists the differences from its base class. You may change or add
+    entries in the returned dictionary.
 
     Args:
-        embed_model: The model whose vectors will be stored; loaded now unless it names its
-            `dimensions`.
-        uri: Path of a Milvus Lite file, which ends in ".db" and whose folder exists (`~` is the
-            home folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
-        token: "user:password" or an API key, where the server wants one.
+        embed_model: The model whose vectors will be stored; loaded now unless its `dimensions` are
+            set.
+        uri: Path of a Milvus Lite file that ends in ".db" in an existing folder (`~` is the home
+            folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
+        token: "user:password" or an API key, if the server requires one.
         db_name: The database within Milvus, which must exist. None: the default one.
-        collection_name: The collection, created by the store if it does not exist: ASCII letters,
-            digits and underscores, the first no digit.
-        k: The largest `similarity_top_k` that will be asked for, from 1 to 16,384. A server refuses
-            a search for more; it costs time, so do not set it higher than needed.
+        collection_name: The collection; the store creates it if it does not exist. ASCII letters,
+            digits and underscores; the first is not a digit.
+        k: The largest `similarity_top_k` of a search, from 1 to 16,384. A server refuses a search
+            for more. Larger values make searches slower.
         metric: "IP" (inner product) or "COSINE"; equal for vectors of length 1.
-        rows: About how many rows a new collection will hold, which chooses its index. Milvus Lite:
-            FLAT up to 10,000 or if None, IVF_FLAT beyond; both find all. A server: FLAT up to
-            10,000, IVF_FLAT up to 1 million or if None, HNSW up to 10 million, IVF_SQ8 beyond.
-        index_type: The index of a new collection, in place of that choice: "FLAT", "IVF_FLAT",
-            "IVF_SQ8", "HNSW" or "HNSW_SQ"; on a server "DISKANN", "IVF_RABITQ" or "AUTOINDEX" too.
-            If the collection exists with another, it is refused: see
+        rows: Approximate number of rows of a new collection, which determines its index. Milvus
+            Lite: FLAT up to 10,000 or if None, IVF_FLAT beyond; both are exact. A server: FLAT up
+            to 10,000, IVF_FLAT up to 1 million or if None, HNSW up to 10 million, IVF_SQ8 beyond.
+        index_type: The index of a new collection, instead of that choice: "FLAT", "IVF_FLAT",
+            "IVF_SQ8", "HNSW" or "HNSW_SQ"; on a server also "DISKANN", "IVF_RABITQ" or "AUTOINDEX".
+            An existing collection with another index is refused: see
             `qwen3_core.milvus.rebuild_index`.
-        hybrid: Add full-text search (BM25; Milvus Lite, or a server from 2.5 on), fused with the
-            vectors' by rank where `vector_store_query_mode="hybrid"` is asked for.
-        analyzer: How full-text search cuts texts into words: "standard" (at spaces), "chinese" or
+        hybrid: Add full-text search (BM25; Milvus Lite, or a server of 2.5 or later). With
+            `vector_store_query_mode="hybrid"` it is fused with the vector search by rank.
+        analyzer: How full-text search splits texts into words: "standard" (at spaces), "chinese" or
             "jieba"; on a server also "english" and "icu" (any language); or Milvus's own
-            `analyzer_params`. An existing collection must have been made with it. None: as the
-            collection has it; "standard" for a new one.
+            `analyzer_params`. An existing collection must have the same one. None: the
+            collection's own; "standard" for a new one.
         overwrite: Let the store drop an existing collection of this name.
         use_async_client: Needed for `aquery` and other async calls, which work in any event loop.
-            False leaves the client away.
+            False creates no asynchronous client.
 
     Raises:
-        TypeError: If `embed_model` is none of ours, `uri` neither a string nor a path, or an
-            argument unknown.
+        TypeError: If `embed_model` is not a `Qwen3Embedding`, `uri` is neither a string nor a path,
+            or an argument is unknown.
         ValueError: If an argument is out of range, or the collection exists with another dimension,
             metric or analyzer, or with vectors of another model or other settings.
-        ImportError: If LlamaIndex's Milvus store is not installed, or jieba where the analyzer
-            needs it.
+        ImportError: If LlamaIndex's Milvus store is not installed, or jieba if the analyzer needs
+            it.
         FileNotFoundError: If the folder of a Milvus Lite file does not exist.
         OSError: If the embedding model cannot be found or read.
         pymilvus.exceptions.MilvusException: If the server does not answer.
@@ -126,7 +126,7 @@ def milvus_kwargs(
         replace=overwrite,
         embeddings=embed_model,
     )
-    # The store wants these flat: it nests what is not a name of its own under "params" itself.
+    # The store takes a flat dictionary: it nests names that it does not know under "params".
     index = {key: value for key, value in plan.index.items() if key != "params"}
     kwargs = {
         "uri": plan.uri,
@@ -137,7 +137,7 @@ def milvus_kwargs(
         "index_config": Planned(index | plan.index["params"], plan),
         "search_config": plan.search["params"],
         "consistency_level": CONSISTENCY,
-        # The store would unload a collection that exists to set them.
+        # To set properties, the store would unload an existing collection.
         "collection_properties": plan.properties,
         "upsert_mode": True,
         "overwrite": overwrite,
@@ -150,9 +150,9 @@ def milvus_kwargs(
 
 @takes(milvus_kwargs)
 def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3MilvusVectorStore":
-    """A Milvus vector store for Qwen3 vectors, made or opened; takes what `milvus_kwargs` takes.
+    """Create or open a Milvus vector store for Qwen3 vectors; arguments as in `milvus_kwargs`.
 
-    It is a `MilvusVectorStore` that writes filters and ids rightly and works in every event loop:
+    It is a `MilvusVectorStore` that writes filters and ids correctly and works in every event loop:
     see `llama_index_qwen3.store.Qwen3MilvusVectorStore`.
 
     Example:
@@ -162,29 +162,29 @@ def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3MilvusVectorStore":
         ```
 
     Raises:
-        TypeError: As `milvus_kwargs`.
-        ValueError: As `milvus_kwargs`.
-        ImportError: As `milvus_kwargs`.
-        OSError: As `milvus_kwargs`.
+        TypeError: As in `milvus_kwargs`.
+        ValueError: As in `milvus_kwargs`.
+        ImportError: As in `milvus_kwargs`.
+        OSError: As in `milvus_kwargs`.
         pymilvus.exceptions.MilvusException: If Milvus fails.
     """
     return _make_store_ours()(**milvus_kwargs(*args, **kwargs))
 
 
 def check_index(index: VectorStoreIndex) -> None:
-    """Check that an index over a Milvus store has the model of the store's vectors.
+    """Check that an index over a Milvus store uses the model of the store's vectors.
 
-    Its model is loaded, unless it is the one that the store was opened with.
+    The index's model is loaded, unless the store was opened with it.
 
     Args:
-        index: Over any store; one that is not Milvus's, or does not say what its vectors were made
-            with, is left alone.
+        index: An index over any store. Stores other than Milvus, and those without a fingerprint,
+            are not checked.
 
     Raises:
-        ValueError: If the collection holds vectors of another model or other settings.
+        ValueError: If the collection contains vectors of another model or other settings.
     """
     store: Any = index.vector_store
-    model = index._embed_model  # noqa: SLF001 - it has no public name
+    model = index._embed_model  # noqa: SLF001 - there is no public name
     is_milvus = any(kind.__name__ == "MilvusVectorStore" for kind in type(store).__mro__)
     if not is_milvus or not isinstance(model, Qwen3Embedding):
         return
@@ -221,7 +221,7 @@ def _made_with(embed_model: Qwen3Embedding) -> tuple[Fingerprint, int]:
 
 
 def _hybrid(plan: Plan) -> dict[str, Any]:
-    """What differs with full-text search beside the vectors."""
+    """The arguments that differ for a hybrid collection."""
     from llama_index.vector_stores.milvus.utils import BM25BuiltInFunction
 
     return {

@@ -1,4 +1,4 @@
-"""Retrieve, rerank, answer with citations: a query engine in one call."""
+"""A query engine that retrieves, reranks, and answers with citations."""
 
 import logging
 from collections.abc import AsyncGenerator, Generator, Sequence
@@ -43,7 +43,7 @@ PLAIN_PROMPT: Final = _prompt(PLAIN_INSTRUCTIONS)
 """Default prompt without citations."""
 
 _TAG_TOKENS = 24
-"""Room kept for the tags around a passage (about 15 tokens) and the framework's own padding."""
+"""Tokens reserved for the tags around a passage (about 15) and the framework's own padding."""
 
 COMPONENTS: Final[dict[str, tuple[Any, str, dict[Any, str]]]] = {
     "llm": (
@@ -60,19 +60,19 @@ COMPONENTS: Final[dict[str, tuple[Any, str, dict[Any, str]]]] = {
         {str: "write PromptTemplate(...)"},
     ),
 }
-"""What an argument takes, and hints at what is taken for it: see `misplaced`."""
+"""The accepted classes of each argument, and hints for common mistakes: see `misplaced`."""
 
 
 class CitedPassages(BaseSynthesizer):
-    """Answers in one LLM call from numbered passages that cannot pretend to be anything else.
+    """Answers in one LLM call from numbered, fenced passages, which cannot imitate the prompt.
 
-    Passage i is source node i. `response.metadata["citations"]` holds the numbers that the answer
-    cites, in order of first mention, beside LlamaIndex's own entries (node id -> node metadata).
-    While a response streams the list is empty; it is filled when the stream ends. Without any node
-    there is no LLM call, and the list stays empty.
+    Passage i is source node i. `response.metadata["citations"]` has the numbers that the answer
+    cites, in order of first mention, in addition to LlamaIndex's own entries (node id -> node
+    metadata). While a response streams, the list is empty; it is filled when the stream ends.
+    Without nodes there is no LLM call, and the list stays empty.
 
-    Passages that do not fit into the LLM's context window together are cut to an equal share of it,
-    with a warning in the log.
+    If the passages together exceed the LLM's context window, each is truncated to an equal share of
+    it, with a warning in the log.
     """
 
     def __init__(
@@ -84,25 +84,25 @@ class CitedPassages(BaseSynthesizer):
         streaming: bool = False,
         citations: bool = True,
     ) -> None:
-        """Set it up.
+        """Check the arguments.
 
         Args:
-            llm: The LLM; by default `Settings.llm`. As in all engines of LlamaIndex,
-                `Settings.callback_manager` becomes its own, if it has handlers.
-            text_qa_template: Prompt with the variables `context_str` and `query_str`, in place of
+            llm: The LLM; by default `Settings.llm`. As in all of LlamaIndex's engines,
+                `Settings.callback_manager` becomes its callback manager, if it has handlers.
+            text_qa_template: Prompt with the variables `context_str` and `query_str`; replaces
                 `ANSWER_PROMPT` or `PLAIN_PROMPT`.
             output_cls: Answer with an object of this class, as with `llm.as_structured_llm`:
                 `response.response` is the object. Citations are read from its strings and from a
                 field `citations` of integers (see `qwen3_core.rag.cited`).
-            streaming: Return streaming responses. `as_query_engine(streaming=True)` does not tell
-                a synthesizer that it is given.
-            citations: Number the passages and ask for citations. False is for answers that others
-                read on, such as an agent, a router or a sub-question engine: numbers would mean
-                nothing to them. The response's metadata then has no "citations".
+            streaming: Return streaming responses. `as_query_engine(streaming=True)` does not set
+                this on a given synthesizer.
+            citations: Number the passages and ask for citations. Use False if an agent, a router or
+                a sub-question engine reads the answer: numbers would mean nothing to them. The
+                response's metadata then has no "citations".
 
         Raises:
-            TypeError: If `llm` or the prompt is something else.
-            ValueError: If the prompt lacks a variable, or an object is to be streamed.
+            TypeError: If `llm` or the prompt has the wrong type.
+            ValueError: If the prompt lacks a variable, or `streaming` is set with `output_cls`.
         """
         check_components(COMPONENTS, llm=llm, text_qa_template=text_qa_template)
         llm = llm or Settings.llm
@@ -172,7 +172,7 @@ class CitedPassages(BaseSynthesizer):
         return {"context_str": fenced, "query_str": query_str}
 
     def _fence(self, prompt: BasePromptTemplate, texts: Sequence[str], question: str) -> str:
-        """The fenced passages, cut only if they do not fit into the context window together."""
+        """The fenced passages, truncated only if together they exceed the context window."""
         fenced = fence(texts, numbered=self._citations)
         window = self._llm.metadata.context_window
         split = self._prompt_helper.get_text_splitter_given_prompt
@@ -223,9 +223,9 @@ class CitedPassages(BaseSynthesizer):
     def _finish(
         self, response: RESPONSE_TYPE, more_nodes: Sequence[NodeWithScore] | None
     ) -> RESPONSE_TYPE:
-        """Add what LlamaIndex's empty response lacks, and nodes that the LLM did not see.
+        """Complete LlamaIndex's empty response, and add nodes that the LLM did not see.
 
-        Those come last, so that the numbers of passages are those of the first source nodes.
+        These nodes come last, so that passage numbers match the first source nodes.
         """
         own: dict[str, Any] = {"citations": []} if self._citations else {}
         response.metadata = {**own, **(response.metadata or {})}
@@ -238,7 +238,7 @@ class CitedPassages(BaseSynthesizer):
 def _watch(
     tokens: Generator[str, None, None], count: int, citations: list[int]
 ) -> Generator[str, None, None]:
-    """Pass the answer on; at its end, add what it cites to `citations`."""
+    """Forward the answer; at its end, add its citations to `citations`."""
     answer = ""
     for token in tokens:
         answer += token
@@ -249,7 +249,7 @@ def _watch(
 async def _awatch(
     tokens: AsyncGenerator[str, None], count: int, citations: list[int]
 ) -> AsyncGenerator[str, None]:
-    """As `_watch`."""
+    """Like `_watch`, for asynchronous generators."""
     answer = ""
     async for token in tokens:
         answer += token
@@ -266,21 +266,21 @@ def _check_prompt(prompt: BasePromptTemplate) -> BasePromptTemplate:
 
 
 class TwoStageQueryEngine(RetrieverQueryEngine):
-    """Answers over a `Qwen3TwoStageRetriever`; `two_stage_query_engine` makes it."""
+    """Answers over a `Qwen3TwoStageRetriever`; created by `two_stage_query_engine`."""
 
     def with_filters(
         self, filters: MetadataFilters | None = None, *, string_expr: str | None = None
     ) -> "TwoStageQueryEngine":
-        """The same engine, narrowed further: for one query, one customer, one request.
+        """A copy of the engine with further filters, for one query, customer or request.
 
-        `engine.with_filters(filters).query(question)`. It is made at once, and shares all models
-        and connections; see `Qwen3TwoStageRetriever.with_filters` for arguments and errors.
+        `engine.with_filters(filters).query(question)`. Creating it is cheap: it shares all models
+        and connections. See `Qwen3TwoStageRetriever.with_filters` for arguments and errors.
         """
         retriever: Any = self.retriever
         return self.with_retriever(retriever.with_filters(filters, string_expr=string_expr))
 
     def with_retriever(self, retriever: BaseRetriever) -> "TwoStageQueryEngine":
-        """The same engine over another retriever."""
+        """A copy of the engine with another retriever."""
         return TwoStageQueryEngine(
             retriever, self._response_synthesizer, callback_manager=self.callback_manager
         )
@@ -304,28 +304,28 @@ def two_stage_query_engine(
 ) -> TwoStageQueryEngine:
     """A query engine that retrieves `top_k`, reranks, and answers from the best `top_n`.
 
-    It is a `Qwen3TwoStageRetriever` before `CitedPassages`; what the arguments mean stands there.
-    `response.source_nodes` are the reranked nodes in the order of their passage numbers, and
-    `response.metadata["citations"]` the numbers that the answer cites.
+    It combines `Qwen3TwoStageRetriever` and `CitedPassages`, which describe the arguments in
+    detail. `response.source_nodes` are the reranked nodes in the order of their passage numbers,
+    and `response.metadata["citations"]` the numbers that the answer cites.
 
     Args:
         source: The first stage: an index, a filled vector store, or any retriever.
         llm: The LLM that answers; by default `Settings.llm`.
-        embed_model: For a vector store: the model its vectors were made with.
+        embed_model: For a vector store: the model of its vectors.
         reranker: By default `Qwen3Rerank()`.
         top_k: Candidates to retrieve; by default 10 from an index.
         similarity_top_k: LlamaIndex's name for `top_k`.
         top_n: Passages to answer from; by default the reranker's own `top_n`, else 3.
-        filters: Which nodes to search among. For one query: `engine.with_filters(...)`.
+        filters: Restrict the search to matching nodes. For one query: `engine.with_filters(...)`.
         text_qa_template: Prompt with the variables `context_str` and `query_str`.
         output_cls: Answer with an object of this class.
         streaming: Answer with a streaming response.
-        citations: Number the passages and ask for citations. False is for answers that an agent, a
-            router or a sub-question engine reads on.
+        citations: Number the passages and ask for citations. Use False if an agent, a router or a
+            sub-question engine reads the answer.
         **search: Further arguments of the index's `as_retriever`.
 
     Raises:
-        TypeError: If a component is in the place of another, or an argument unknown.
+        TypeError: If a component is in another component's argument, or an argument is unknown.
         ValueError: If a number is out of range, the prompt lacks a variable, or an argument would
             be ignored.
 

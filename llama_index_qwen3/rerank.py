@@ -22,22 +22,22 @@ from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
 
 RETRIEVAL_SCORE = "retrieval_score"
-"""Metadata key of the first stage's score, where it is kept."""
+"""Metadata key of the first stage's score, if it is kept."""
 
 _dispatcher = get_dispatcher(__name__)
 
 
 @fields_documented
 class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
-    """Orders retrieved nodes by the probability that they meet the query, best first.
+    """Ranks retrieved nodes by the probability that they answer the query, best first.
 
-    It returns new `NodeWithScore` objects whose score is that probability, from 0 to 1; what was
-    handed in stays as it is. Equal nodes keep their order. The model is loaded at first use, and
-    shared by all components of the process that name the same one; an object can be shared between
-    threads, copied and pickled.
+    It returns new `NodeWithScore` objects whose score is that probability, from 0 to 1; its input
+    is not modified. Ties keep their order. The model is loaded at first use, and shared by all
+    components of the process that name the same one. Objects are thread-safe and can be copied and
+    pickled.
 
-    Settings that choose or run the model are fixed; `model_copy(update={...})` gives an object with
-    others.
+    Settings that choose or run the model are fixed; `model_copy(update={...})` returns a copy with
+    other values.
 
     Example:
         ```python
@@ -49,29 +49,30 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
         ```
 
     Raises:
-        ValueError: If a setting is out of range. Whether the model exists, is of the right kind and
-            long enough shows at first use: OSError or ValueError there.
+        ValueError: If a setting is out of range. The model itself is checked at first use, which
+            raises OSError or ValueError.
     """
 
     model: str = Field(default=DEFAULT_RERANKER_MODEL, frozen=True)
     """Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny" for the bundled one."""
     top_n: int | None = None
-    """Keep at most so many nodes, at least 1; None keeps all."""
+    """The number of nodes to keep, at least 1; None keeps all."""
     score_threshold: float | None = None
-    """Then drop nodes whose score is below it, 0 to 1; None drops none."""
+    """Nodes with a lower score, from 0 to 1, are dropped after that; None drops none."""
     instruction: str | None = None
-    """What makes a node relevant: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by
+    """The criterion of relevance: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by
     default the checkpoint's own if it has one, else the official web search sentence."""
     metadata_mode: MetadataMode = MetadataMode.EMBED
-    """What the model reads of a node: by default what was embedded, which is the metadata not in
-    `excluded_embed_metadata_keys`, then the text. `MetadataMode.NONE` is the text alone."""
+    """The part of a node that the model reads. By default it is the part that was embedded: the
+    metadata not in `excluded_embed_metadata_keys`, then the text. `MetadataMode.NONE` is the text
+    alone."""
     keep_retrieval_score: bool = False
-    """Keep the first stage's score in the node's metadata as "retrieval_score", excluded from what
-    LLMs and embedding models read. The node is then a copy, and fusion retrievers take it for
-    another node when another question finds it; else it is the very object."""
+    """Keep the first stage's score in the node's metadata as "retrieval_score", excluded from the
+    texts for LLMs and embedding models. The node is then a copy, and fusion retrievers treat it as
+    another node if another question finds it; otherwise it is the same object."""
     max_length: int | None = Field(default=None, frozen=True)
-    """Tokens of one prompt (frame, instruction, query, node); default 8192, or what the model
-    has."""
+    """Tokens of one prompt (frame, instruction, query, node); default 8192, or the model's own
+    limit."""
     show_progress: bool = False
     """Show a progress bar on stderr."""
 
@@ -84,7 +85,7 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
         return str(value) if isinstance(value, Path) else value
 
     def model_post_init(self, context: Any, /) -> None:
-        """Check the settings; nothing is loaded yet."""
+        """Check the settings; loads nothing."""
         super().model_post_init(context)
         check_top_n(self.top_n)
         check_threshold(self.score_threshold)
@@ -96,22 +97,22 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """Name under which LlamaIndex serialises it."""
+        """The class name in LlamaIndex's serialisation."""
         return "Qwen3Rerank"
 
     @property
     def model_name(self) -> str:
-        """The same as `model`, as other components call it."""
+        """Alias of `model`, the name in other components."""
         return self.model
 
     @property
     def reranker(self) -> Reranker | RemoteReranker:
-        """The reranker behind this component, for what LlamaIndex has no method for.
+        """The reranker behind this component, with methods that LlamaIndex's interface lacks.
 
-        For example its engine's counters, where the model runs in this process:
-        `rerank.reranker.stats()`. Its methods take another instruction.
+        If the model runs in this process, `rerank.reranker.stats()` returns the engine's
+        statistics. Its methods accept another instruction per call.
         """
-        if self._made_with != self.instruction:  # it was assigned; the model stays loaded
+        if self._made_with != self.instruction:  # assigned since; the model stays loaded
             self._make()
         return self._reranker
 
@@ -176,9 +177,9 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
         return node.node.get_content(metadata_mode=self.metadata_mode)
 
     def _with_retrieval_score(self, found: NodeWithScore) -> BaseNode:
-        """A copy of the node that remembers its first score, out of sight of prompts."""
+        """A copy of the node with its first score in the metadata, excluded from prompts."""
         node = found.node
-        # A reranker before this one may have kept it already.
+        # An earlier reranker may have stored it already.
         if found.score is None or RETRIEVAL_SCORE in node.metadata:
             return node
         hidden = [RETRIEVAL_SCORE]
@@ -194,9 +195,9 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
     def _events(
         self, query_bundle: QueryBundle, nodes: list[NodeWithScore]
     ) -> Iterator[list[NodeWithScore]]:
-        """Tell LlamaIndex's instrumentation and callbacks of start and end, also after an error.
+        """Emit start and end events to LlamaIndex's instrumentation and callbacks, also on errors.
 
-        Yields the list to fill with the nodes to be returned.
+        Yields a list, to be filled with the nodes to return.
         """
         reranked: list[NodeWithScore] = []
         top_n = len(nodes) if self.top_n is None else self.top_n

@@ -1,4 +1,4 @@
-"""`Qwen3TwoStageRetriever`: many candidates from an index, the best few by the reranker."""
+"""`Qwen3TwoStageRetriever`: retrieves many candidates and returns the best after reranking."""
 
 import copy
 import logging
@@ -30,36 +30,36 @@ from qwen3_core.rag import nothing_found
 logger = logging.getLogger(__name__)
 
 DEFAULT_TOP_K: Final = 10
-"""Candidates taken from an index where nobody says how many, or `top_n` if that is more."""
+"""Default number of candidates from an index, or `top_n` if that is more."""
 
 DEFAULT_TOP_N: Final = 3
-"""Nodes kept where nobody says how many."""
+"""Default number of nodes to return."""
 
 
 class Search(TypedDict, total=False):
-    """How an index is searched: further arguments of its `as_retriever`."""
+    """Further arguments of an index's `as_retriever`."""
 
     vector_store_query_mode: VectorStoreQueryMode | str
     """"default", "hybrid", "mmr", ..."""
     node_ids: list[str] | None
-    """Search among these nodes alone."""
+    """Search only these nodes."""
     doc_ids: list[str] | None
-    """Search among the nodes of these documents alone."""
+    """Search only the nodes of these documents."""
     alpha: float | None
-    """Weight of the vectors in a hybrid search, for stores that have one."""
+    """Weight of the vector search in a hybrid search, for stores that support it."""
     sparse_top_k: int | None
-    """Candidates by words in a hybrid search, for stores that take it."""
+    """Candidates of the full-text part of a hybrid search, for stores that support it."""
     hybrid_top_k: int | None
-    """Candidates of a hybrid search, for stores that take it."""
+    """Candidates of a hybrid search, for stores that support it."""
     vector_store_kwargs: dict[str, Any]
     """Arguments of the store's own search, such as `{"string_expr": "year > 2020"}` for Milvus."""
 
 
 NARROWING: Final = ("filters", "node_ids", "doc_ids", "vector_store_kwargs")
-"""What may exclude everything."""
+"""Arguments that may exclude all nodes."""
 
 OWN: Final = ("embed_model", "reranker", "top_k", "similarity_top_k", "top_n", "filters")
-"""Arguments of `Qwen3TwoStageRetriever` beside those of `Search`."""
+"""Arguments of `Qwen3TwoStageRetriever` in addition to those of `Search`."""
 
 UNREAD: Final = {
     "MilvusVectorStore": dict.fromkeys(
@@ -71,7 +71,7 @@ UNREAD: Final = {
         "doc_ids": "give node_ids or filters",
     },
 }
-"""By class of a store, arguments that it would ignore in silence, and what to do instead."""
+"""By store class: arguments that it would silently ignore, and the alternative."""
 
 COMPONENTS: Final[dict[str, tuple[Any, str, dict[Any, str]]]] = {
     "embed_model": (
@@ -100,14 +100,14 @@ COMPONENTS: Final[dict[str, tuple[Any, str, dict[Any, str]]]] = {
         },
     ),
 }
-"""What an argument takes, and hints at what is taken for it: see `misplaced`."""
+"""The accepted classes of each argument, and hints for common mistakes: see `misplaced`."""
 
 
 class Qwen3TwoStageRetriever(BaseRetriever):
     """Retrieves `top_k` candidates, reranks them and returns the best `top_n`.
 
-    A retriever like any other: for query and chat engines, fusion, agents. A blank query is
-    refused. A first stage that finds nothing is logged once.
+    Use it like any retriever: in query and chat engines, fusion, agents. Blank queries are refused.
+    An empty first stage is logged once.
 
     Example:
         ```python
@@ -130,26 +130,26 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         callback_manager: CallbackManager | None = None,
         **search: Unpack[Search],
     ) -> None:
-        """Set it up; no model is loaded yet.
+        """Check the arguments; loads no model.
 
         Args:
             source: The first stage: an index, a filled vector store such as `MilvusVectorStore`, or
-                any retriever, such as a `QueryFusionRetriever`, with filters of its own.
-            embed_model: For a vector store: the model its vectors were made with, by default
-                `Settings.embed_model`, or `Qwen3Embedding()` if that was not set. An index brings
-                its own.
+                any retriever, such as a `QueryFusionRetriever`, with its own filters.
+            embed_model: For a vector store: the model of its vectors, by default
+                `Settings.embed_model`, or `Qwen3Embedding()` if that is not set. An index has its
+                own.
             reranker: A `Qwen3Rerank`, by default `Qwen3Rerank()`, or any other node postprocessor.
             top_k: Candidates, at least 1; by default 10 from an index (more if `top_n` is more),
                 all that a retriever returns. `milvus_kwargs(k=...)` must allow as many.
             similarity_top_k: LlamaIndex's name for `top_k`.
             top_n: Nodes to return, at least 1; by default the reranker's own `top_n`, else 3.
-            filters: Which nodes to search among.
+            filters: Restrict the search to matching nodes.
             callback_manager: For retrieval and reranking; by default the first stage's.
             **search: Further arguments of the index's `as_retriever`: see `Search`.
 
         Raises:
-            TypeError: If a component is in the place of another, or an argument unknown or given
-                twice.
+            TypeError: If a component is in another component's argument, or an argument is unknown
+                or given twice.
             ValueError: If a number is out of range, the reranker keeps fewer nodes than `top_n`, or
                 an argument would be ignored by the first stage.
         """
@@ -180,7 +180,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             self._top_k = top_k or max(DEFAULT_TOP_K, self._top_n)
             self._first_stage = self._search_of(self._index, filters, search)
         super().__init__(callback_manager or self._first_stage.callback_manager)
-        # A copy, because callback managers are assigned; the model is shared.
+        # A copy, because its callback manager is replaced; the model is shared.
         update: dict[str, Any] = {"callback_manager": self.callback_manager}
         if isinstance(given, Qwen3Rerank):
             update["top_n"] = self._top_n
@@ -188,29 +188,29 @@ class Qwen3TwoStageRetriever(BaseRetriever):
 
     @property
     def first_stage(self) -> BaseRetriever:
-        """What finds the candidates."""
+        """The retriever of the candidates."""
         return self._first_stage
 
     @property
     def reranker(self) -> BaseNodePostprocessor:
-        """What orders them."""
+        """The second stage, which ranks the candidates."""
         return self._reranker
 
     def with_filters(
         self, filters: MetadataFilters | None = None, *, string_expr: str | None = None
     ) -> Self:
-        """The same retriever, narrowed further: for one query, one customer, one request.
+        """A copy of the retriever with further filters, for one query, customer or request.
 
-        It is made at once, and shares all models and connections. Its own filters still hold: both
-        must be met.
+        Creating it is cheap: it shares all models and connections. Existing filters still apply:
+        nodes must match both.
 
         Args:
-            filters: Which nodes to search among.
+            filters: Restrict the search to matching nodes.
             string_expr: An expression of Milvus, for a Milvus store.
 
         Raises:
-            TypeError: If an argument is of another type, or the first stage is a retriever.
-            ValueError: If nothing would be narrowed, or the store would ignore `string_expr`.
+            TypeError: If an argument has the wrong type, or the first stage is a retriever.
+            ValueError: If no filter is given, or the store would ignore `string_expr`.
         """
         check_components(filters=filters)
         if string_expr is not None and not isinstance(string_expr, str):
@@ -238,12 +238,12 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     def as_tool(self, name: str, description: str) -> RetrieverTool:
         """A tool for an agent's LLM, which reads the nodes' texts as the tool's output.
 
-        The LLM's question is searched for as it is; LlamaIndex's own `RetrieverTool` puts "input
-        is " before it. The output's `raw_output` holds the nodes with their scores.
+        The query is the LLM's question, unchanged; LlamaIndex's own `RetrieverTool` prepends "input
+        is ". The output's `raw_output` has the nodes with their scores.
 
         Args:
             name: The tool's name.
-            description: Says to the LLM what can be found, and when to call it.
+            description: Tells the LLM what the tool finds, and when to call it.
         """
         return _SearchTool(self, ToolMetadata(name=name, description=description))
 
@@ -266,7 +266,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         return best[: self._top_n]
 
     def _check_model(self) -> None:
-        """Compare the index's model with what a Milvus collection was made with, at first use."""
+        """At first use, check that the index's model made a Milvus collection's vectors."""
         if self._index is not None and not self._is_checked:
             check_index(self._index)
             self._is_checked = True
@@ -293,14 +293,14 @@ class Qwen3TwoStageRetriever(BaseRetriever):
 
 
 class _SearchTool(RetrieverTool):
-    """Searches for what the LLM asks, to the letter."""
+    """Searches with the LLM's question, unchanged."""
 
     def call(self, input: str) -> ToolOutput:  # noqa: A002 - LlamaIndex's name
         """The nodes' texts."""
         return self._output(input, self.retriever.retrieve(input))
 
     async def acall(self, input: str) -> ToolOutput:  # noqa: A002 - LlamaIndex's name
-        """As `call`."""
+        """Like `call`, without blocking the event loop."""
         return self._output(input, await self.retriever.aretrieve(input))
 
     def _output(self, question: str, nodes: list[NodeWithScore]) -> ToolOutput:
@@ -316,14 +316,14 @@ class _SearchTool(RetrieverTool):
 def check_components(
     components: dict[str, tuple[Any, str, dict[Any, str]]] = COMPONENTS, /, **given: object
 ) -> None:
-    """Refuse a component in the place of another, with the place where it belongs.
+    """Refuse a component in another component's argument, and name the right argument.
 
     Args:
-        components: What each argument takes.
-        **given: The arguments; None is left alone.
+        components: The accepted classes of each argument.
+        **given: The arguments; None is accepted.
 
     Raises:
-        TypeError: If one of them is of another type.
+        TypeError: If one of them has the wrong type.
     """
     for name, value in given.items():
         if value is not None and (msg := misplaced(name, value, *components[name])):
@@ -331,7 +331,7 @@ def check_components(
 
 
 def _check_names(given: Iterable[str]) -> None:
-    """Refuse what `as_retriever` would ignore.
+    """Refuse arguments that `as_retriever` would ignore.
 
     Raises:
         TypeError: If an argument is unknown.
@@ -346,10 +346,10 @@ def _check_names(given: Iterable[str]) -> None:
 
 
 def _check_store(store: BasePydanticVectorStore, search: Search) -> None:
-    """Refuse what a store is known to ignore.
+    """Refuse arguments that a store is known to ignore.
 
     Raises:
-        ValueError: If an argument would change nothing.
+        ValueError: If an argument would have no effect.
     """
     kinds = {kind.__name__ for kind in type(store).__mro__}
     for kind, unread in UNREAD.items():
@@ -367,13 +367,13 @@ def _check_store(store: BasePydanticVectorStore, search: Search) -> None:
 def _written(
     store: BasePydanticVectorStore, filters: MetadataFilters | None, search: Search
 ) -> tuple[MetadataFilters | None, Search]:
-    """Filters and search arguments as a store honours them.
+    """Filters and search arguments in a form that the store honours.
 
-    Milvus stores of LlamaIndex that `open_milvus` or `milvus_kwargs` did not make turn some filters
-    into others, so that they get an expression in their place.
+    LlamaIndex's own Milvus store, if not created by `open_milvus` or `milvus_kwargs`, changes the
+    meaning of some filters. It gets an expression instead.
 
     Raises:
-        ValueError: If the store would ignore one of them beside another.
+        ValueError: If the store would ignore one of them in combination with another.
     """
     kinds = {kind.__name__ for kind in type(store).__mro__}
     if "MilvusVectorStore" not in kinds or "Qwen3MilvusVectorStore" in kinds:
@@ -403,7 +403,7 @@ def _written(
 def _refuse_for_retriever(
     retriever: BaseRetriever, embed_model: BaseEmbedding | None, names: list[str]
 ) -> None:
-    """Refuse what a retriever as first stage would not be told."""
+    """Refuse arguments that do not reach a first stage that is a retriever."""
     stage = type(retriever).__name__
     if embed_model is not None:
         msg = f"a {stage} brings its own embed_model: give one only together with a vector store"
@@ -417,7 +417,7 @@ def _refuse_for_retriever(
 
 
 def _top_n(asked: int | None, reranker: BaseNodePostprocessor) -> int:
-    """How many nodes to return."""
+    """The number of nodes to return."""
     own = getattr(reranker, "top_n", None)
     own = own if isinstance(own, int) else None
     if asked and own and own < asked and not isinstance(reranker, Qwen3Rerank):
@@ -430,11 +430,11 @@ def _top_n(asked: int | None, reranker: BaseNodePostprocessor) -> int:
 
 
 def _both(own: MetadataFilters | None, more: MetadataFilters | None) -> MetadataFilters | None:
-    """Filters that hold where both do."""
+    """The conjunction of both filters."""
     given = [filters for filters in (own, more) if filters is not None and filters.filters]
     if len(given) < 2:
         return given[0] if given else None
-    # Flat where it can be: LlamaIndex's own store reads no nested filters.
+    # Flat where possible: LlamaIndex's own store does not support nested filters.
     if all(filters.condition == FilterCondition.AND for filters in given):
         return MetadataFilters(filters=[part for filters in given for part in filters.filters])
     return MetadataFilters(filters=list(given))
@@ -447,7 +447,7 @@ def _as_index(source: object, embed_model: BaseEmbedding | None) -> VectorStoreI
             raise ValueError(msg)
         return source
     if isinstance(source, BasePydanticVectorStore):
-        # The public property would make an OpenAI model where none was set.
+        # The public property would create an OpenAI model if none was set.
         default: BaseEmbedding | None = Settings._embed_model  # noqa: SLF001
         return VectorStoreIndex.from_vector_store(
             source, embed_model=embed_model or default or Qwen3Embedding()

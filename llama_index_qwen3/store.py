@@ -1,4 +1,4 @@
-"""LlamaIndex's Milvus store with what it lacks: right filters and ids, every event loop."""
+"""LlamaIndex's Milvus store with correct filters and ids, and support for any event loop."""
 
 import json
 from collections.abc import Collection, Iterable, Sequence
@@ -33,28 +33,28 @@ QUERY_OPTIONS: Final = (
     "mmr_threshold",
     "string_expr",
 )
-"""What the store takes as `vector_store_kwargs`."""
+"""The store's `vector_store_kwargs`."""
 
 DOCUMENT_FIELDS: Final = ("doc_id", "document_id", "ref_doc_id")
-"""Where LlamaIndex writes the document's id, beside the metadata."""
+"""Fields in which LlamaIndex writes the document's id, next to the metadata."""
 
 
 def expression(
     filters: MetadataFilters | None, *, columns: Collection[str] = (), lite: bool = False
 ) -> str:
-    """Filters of LlamaIndex as an expression of Milvus; "" for none.
+    """Write LlamaIndex's filters as a Milvus expression; "" for none.
 
-    `FilterCondition.NOT` holds where none of its filters holds, as in LlamaIndex's own store;
-    conditions may be nested; keys and values stand for themselves, whatever they hold.
+    `FilterCondition.NOT` matches if none of its filters matches, as in LlamaIndex's own store.
+    Conditions may be nested. Keys and values are quoted and escaped.
 
     Args:
         filters: The filters.
         columns: Fields of the collection's schema, which every row has.
-        lite: Whether Milvus Lite will read it, which knows less.
+        lite: Whether it is for Milvus Lite, which supports less.
 
     Raises:
-        TypeError: If a value does not suit its operator.
-        ValueError: If an operator cannot be written for its key or for this Milvus.
+        TypeError: If a value does not fit its operator.
+        ValueError: If an operator is not supported for its key or by this Milvus.
     """
     if filters is None:
         return ""
@@ -80,18 +80,18 @@ def expression(
 
 
 class Qwen3MilvusVectorStore(MilvusVectorStore):
-    """`MilvusVectorStore`, made by `open_milvus`, or by `MilvusVectorStore(**milvus_kwargs(...))`.
+    """Milvus store created by `open_milvus` or `MilvusVectorStore(**milvus_kwargs(...))`.
 
-    It differs from its base class in this:
+    It differs from its base class as follows:
 
-    - `MetadataFilters` mean what they say: `FilterCondition.NOT`, nested conditions, keys such as
-      `doc-type`, values and ids with quotes and backslashes. `filters`, `doc_ids`, `node_ids` and
-      `string_expr` together all hold. An unknown entry of `vector_store_kwargs` is refused.
-    - A node is refused if its metadata has a key that is a field of the collection, by which a
-      filter would find another thing, or if Milvus cannot hold its text, or its vector is of
-      another length; so is a query's.
-    - Searches leave `search_config` as it is, so that all modes work in any order.
-    - Its asynchronous methods work in any event loop, also in one after another.
+    - `MetadataFilters` are applied correctly: `FilterCondition.NOT`, nested conditions, keys such
+      as `doc-type`, values and ids with quotes and backslashes. `filters`, `doc_ids`, `node_ids`
+      and `string_expr` apply together. An unknown entry of `vector_store_kwargs` is refused.
+    - A node is refused if its metadata has a key that is a field of the collection, because a
+      filter would then read the field; if Milvus cannot store its text; or if its vector has
+      another length. A query vector of another length is refused too.
+    - Searches do not modify `search_config`, so that all modes work in any order.
+    - Its asynchronous methods work in any event loop, and in several one after another.
     """
 
     _plan: Plan | None = PrivateAttr(default=None)
@@ -109,7 +109,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
 
     @property
     def plan(self) -> Plan | None:
-        """What `milvus_kwargs` settled; None if the store was made without it."""
+        """The plan of `milvus_kwargs`; None if the store was created without it."""
         return self._plan
 
     @property
@@ -120,17 +120,17 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
     # Adding
 
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """Add nodes with their vectors; one whose id is there already is replaced.
+        """Add nodes with their vectors; existing nodes with the same id are replaced.
 
         Raises:
-            ValueError: If a node's text, vector or metadata cannot be stored as it is.
+            ValueError: If a node's text, vector or metadata cannot be stored unchanged.
             pymilvus.exceptions.MilvusException: If Milvus fails.
         """
         self._check_nodes(nodes)
         return super().add(list(nodes), **add_kwargs)
 
     async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """As `add`."""
+        """Like `add`, without blocking the event loop."""
         self._check_nodes(nodes)
         return await super().async_add(list(nodes), **add_kwargs)
 
@@ -173,26 +173,26 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         """Search.
 
         Args:
-            query: What to search for.
+            query: The query.
             **kwargs: Those of `QUERY_OPTIONS`.
 
         Raises:
-            TypeError: If an argument is unknown, or a filter's value does not suit its operator.
-            ValueError: If a filter cannot be written, or the query's vector is of another length.
+            TypeError: If an argument is unknown, or a filter's value does not fit its operator.
+            ValueError: If a filter is not supported, or the query's vector has another length.
             pymilvus.exceptions.MilvusException: If Milvus fails.
         """
         query, kwargs = self._written(query, kwargs)
         return super().query(query, **kwargs)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """As `query`."""
+        """Like `query`, without blocking the event loop."""
         query, kwargs = self._written(query, kwargs)
         return await super().aquery(query, **kwargs)
 
     def _written(
         self, query: VectorStoreQuery, kwargs: dict[str, Any]
     ) -> tuple[VectorStoreQuery, dict[str, Any]]:
-        """The query with all that narrows it in one expression."""
+        """The query, and options with all its filters in one expression."""
         for name in kwargs:
             if name not in QUERY_OPTIONS:
                 hint = ": a Milvus expression is string_expr" if "expr" in name else ""
@@ -216,7 +216,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         ]
         kept = [f"({part})" if " or " in part else part for part in parts if part]
         options = {k: v for k, v in kwargs.items() if k != "milvus_scalar_filters"}
-        # pymilvus 2.6 writes into what it is given.
+        # A copy, because pymilvus 2.6 modifies its argument.
         config = json.loads(json.dumps(kwargs.get("milvus_search_config", self.search_config)))
         options |= {"string_expr": " and ".join(kept), "milvus_search_config": config}
         return replace(query, filters=None, doc_ids=None, node_ids=None), options
@@ -240,7 +240,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         output_fields: list[str],
         options: dict[str, Any],
     ) -> dict[str, Any]:
-        """A search by words alone; the base class drops a share of them, which Lite refuses."""
+        """Arguments of a full-text search; the base class drops some words, which Lite refuses."""
         return {
             "collection_name": self.collection_name,
             "data": [query.query_str],
@@ -259,7 +259,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         self.client.delete(self.collection_name, **self._of_document(ref_doc_id, delete_kwargs))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """As `delete`."""
+        """Like `delete`, without blocking the event loop."""
         arguments = self._of_document(ref_doc_id, delete_kwargs)
         await self._async().delete(self.collection_name, **arguments)
 
@@ -269,7 +269,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         filters: MetadataFilters | None = None,
         **delete_kwargs: Any,
     ) -> None:
-        """Delete nodes by id, by filters, or those that meet both.
+        """Delete nodes by id, by filters, or by both together.
 
         Raises:
             ValueError: If neither is given.
@@ -283,7 +283,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         filters: MetadataFilters | None = None,
         **delete_kwargs: Any,
     ) -> None:
-        """As `delete_nodes`."""
+        """Like `delete_nodes`, without blocking the event loop."""
         wanted = self._to_delete(self._expression_given(node_ids, filters), delete_kwargs)
         await self._async().delete(self.collection_name, **wanted)
 
@@ -293,7 +293,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         filters: MetadataFilters | None = None,
         **kwargs: Any,
     ) -> list[BaseNode]:
-        """Nodes by id, by filters, or those that meet both.
+        """Get nodes by id, by filters, or by both together.
 
         Raises:
             ValueError: If neither is given.
@@ -309,7 +309,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         filters: MetadataFilters | None = None,
         **kwargs: Any,
     ) -> list[BaseNode]:
-        """As `get_nodes`."""
+        """Like `get_nodes`, without blocking the event loop."""
         rows = await self._async().query(
             self.collection_name, **self._to_get(self._expression_given(node_ids, filters), kwargs)
         )
@@ -361,7 +361,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         return {"filter": wanted, "output_fields": ["*"], "partition_names": partitions} | options
 
     def _nodes(self, rows: Iterable[dict[str, Any]]) -> list[BaseNode]:
-        # As hits of a search, which the base class reads: a node each, with its text.
+        # In the form of search hits, which the base class converts to nodes.
         hits = [{"entity": row, "id": row[MILVUS_ID_FIELD], "distance": 0.0} for row in rows]
         nodes, _, _ = self._parse_from_milvus_results([hits])
         for node, hit in zip(nodes, hits, strict=True):
@@ -370,7 +370,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
 
 
 def _new(cls: type[MilvusVectorStore], *_: Any, **kwargs: Any) -> MilvusVectorStore:
-    """`MilvusVectorStore(**milvus_kwargs(...))` makes ours; nobody else's store is touched."""
+    """Make `MilvusVectorStore(**milvus_kwargs(...))` ours; other stores are not affected."""
     is_ours = cls is MilvusVectorStore and isinstance(kwargs.get("index_config"), Planned)
     return object.__new__(Qwen3MilvusVectorStore if is_ours else cls)
 
