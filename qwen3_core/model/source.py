@@ -133,7 +133,9 @@ class Source:
         if not self.local:
             from huggingface_hub import HfApi
 
-            with contextlib.suppress(OSError):  # the hub cannot be reached
+            # The hub cannot be reached. The hub client's releases raise the transport errors of
+            # different libraries, and not all are OSErrors.
+            with contextlib.suppress(Exception):
                 return sorted(HfApi().list_repo_files(self.place, revision=self.revision))
         paths = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
         return sorted(path.as_posix() for path in paths)

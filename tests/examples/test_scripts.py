@@ -144,7 +144,8 @@ def test_hybrid_shows_all_stages(run, uri, notes):
 def test_the_tutorials_faq(run, uri, milvus_faq_folder: Path):
     question = "How is data stored in milvus?"
     out = run(
-        "compare.py", "--uri", uri, "--corpus", str(milvus_faq_folder), "--question", question
+        *("compare.py", "--uri", uri, "--corpus", str(milvus_faq_folder)),
+        *("--splitter", "headers", "--question", question),
     ).stdout
     assert "72 passages from 4 files" in out
     assert "dense search, top 3 of 10" in out
