@@ -3,7 +3,7 @@
     python -m qwen3_retrieval.demo
     python -m qwen3_retrieval.demo --corpus handbook --model Qwen/Qwen3-Embedding-0.6B
 
-It listens on this machine alone, and the page loads nothing from elsewhere.
+It listens on this machine only, and the page loads nothing from other hosts.
 """
 
 import argparse

@@ -4,12 +4,11 @@
     python -m qwen3_retrieval.evaluation questions.csv --corpus docs --model tiny
     python -m qwen3_retrieval.evaluation docs --ask "Where is the data kept?"
 
-DATASET is a folder of documents, cut as the ingest cuts them (its headings become questions), a
-folder in BEIR's layout
-(corpus.jsonl, queries.jsonl, qrels/*.tsv), or a .csv, .tsv or .jsonl of questions, each with the
-passage or the source file that answers it. A table is printed and a page written. It can be stopped
-at any moment: the same command goes on where it was.
-Exit code: 0 done; 1 it could not go on; 2 the command is wrong; 130 interrupted.
+DATASET is a folder of documents, cut like in an ingest (its headings become questions), a folder in
+BEIR's layout (corpus.jsonl, queries.jsonl, qrels/*.tsv), or a .csv, .tsv or .jsonl of questions,
+each with the passage or the source file that answers it. The command prints a table and writes a
+page. It can be interrupted at any time: the same command resumes.
+Exit code: 0 done; 1 failed; 2 the command is wrong; 130 interrupted.
 """
 
 import argparse

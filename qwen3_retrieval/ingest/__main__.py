@@ -2,9 +2,9 @@
 
     python -m qwen3_retrieval.ingest --corpus handbook --uri ./milvus.db --collection handbook
 
-It can be stopped at any moment: the same command goes on where it was.
-Exit code: 0 all is there; 1 it could not go on, or nothing could be read; 2 the command is wrong;
-3 done, but a file or a part of one was left out that may hold text; 130 interrupted.
+It can be interrupted at any time: the same command resumes.
+Exit code: 0 complete; 1 failed, or nothing could be read; 2 the command is wrong; 3 done, but a
+file that may contain text was omitted, in whole or in part; 130 interrupted.
 """
 
 import argparse
