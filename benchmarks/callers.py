@@ -1,4 +1,4 @@
-"""Threads and coroutines that ask, wait, check and ask again, and a clock in their event loop."""
+"""Threads and coroutines that send requests and check answers, and a clock in their event loop."""
 
 import asyncio
 import gc
@@ -18,43 +18,42 @@ from benchmarks.workload import Answers, Kind, Workload
 from qwen3_core import EngineClosedError
 
 TICK = 0.001
-"""Seconds that the clock of the event loop sleeps at a time."""
+"""Sleep of the event loop's clock, in seconds."""
 
 PATIENCE = 120.0
-"""Seconds that callers may take after the last request was handed out; then it counts as lost."""
+"""Seconds after the last request until unanswered requests count as lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one request."""
+    """The result of one request."""
 
     ticket: int
     kind: Kind
     took: float
     """Seconds from the call to the answer."""
     distance: float
-    """From the serial answer."""
+    """Distance from the serial answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What an event loop's clock saw since its last tick; all times in seconds."""
+    """An event loop clock's record since its last tick; all times in seconds."""
 
     late: float
-    """How late the tick was."""
+    """Delay of the tick."""
     ours: float
-    """Spent inside the calls under test, all their steps together, by the clock on the wall."""
+    """Wall time in all steps of the calls under test."""
     ours_cpu: float
-    """The same by the processor time of the loop's thread: what other threads and other processes
-    take does not count."""
+    """The same in CPU time of the loop's thread, without other threads and processes."""
     collecting: float
-    """Spent in garbage collections, in whichever thread: they stop all of them."""
+    """Time of garbage collections in any thread; they stop all threads."""
     queueing: float
-    """For which the loop's thread was ready to run and had no processor; nan but on Linux."""
+    """Time that the loop's thread was ready but had no processor; nan except on Linux."""
 
 
 def queued_for_processor() -> float:
-    """Seconds that this thread has waited for a processor, so far; nan if the system is mute."""
+    """Seconds that this thread has waited for a processor so far; nan if unknown."""
     try:
         _, waited, _ = Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()
     except (OSError, ValueError):
@@ -63,7 +62,7 @@ def queued_for_processor() -> float:
 
 
 class LoopClock:
-    """Sleeps `TICK` seconds over and over in an event loop, and notes what went on meanwhile."""
+    """Sleeps `TICK` seconds repeatedly in an event loop, and records a `Tick` each time."""
 
     def __init__(self) -> None:
         self.ticks: list[Tick] = []
@@ -91,7 +90,7 @@ class LoopClock:
             gc.callbacks.remove(self._note_collection)
 
     def add_step(self, wall: float, cpu: float) -> None:
-        """Note a step of a call under test."""
+        """Record a step of a call under test."""
         self._ours += wall
         self._ours_cpu += cpu
 
@@ -104,14 +103,14 @@ class LoopClock:
 
 @dataclass
 class Outcome:
-    """What a run gave; all times in seconds."""
+    """The results of a run; all times in seconds."""
 
     issued: int = 0
     answers: list[Answer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     took: float = 0.0
     clock: LoopClock = field(default_factory=LoopClock)
-    """Watched the coroutines' event loop."""
+    """Clock of the coroutines' event loop."""
 
     def wrong(self, tolerance: Callable[[Kind], float]) -> int:
         """Answers farther from the serial one than the tolerance for their kind."""
@@ -135,7 +134,7 @@ class Outcome:
 
 
 class Callers:
-    """A fixed number of callers; each has one request under way at a time."""
+    """A fixed number of callers; each sends one request at a time."""
 
     def __init__(self, workload: Workload, *, threads: int, coroutines: int) -> None:
         self.workload = workload
@@ -154,16 +153,16 @@ class Callers:
         background_threads: int = 0,
         daemon: bool = True,
     ) -> Outcome:
-        """Hand requests to whichever caller is free.
+        """Give requests to free callers.
 
         Args:
-            system: What answers.
+            system: The system under test.
             requests: Numbers of requests of the workload.
-            seconds: Hand out none after so long.
+            seconds: Give out no requests after this time.
             pause: Seconds that a caller waits before each request, at random with this mean.
             stagger: Seconds over which the coroutines make their first call, one after another;
                 at 0 all do in one round of the event loop.
-            background: Requests that other threads send all the while, one after the other, until
+            background: Requests that other threads send meanwhile, one after the other, until
                 the callers are done; they count among the answers.
             background_threads: How many such threads.
             daemon: Whether the interpreter may exit without the threads.
@@ -260,7 +259,7 @@ class Callers:
 
 
 class _Tickets:
-    """Hands out requests, each with a number of its own, to many callers."""
+    """Distributes numbered requests to many callers."""
 
     def __init__(
         self, requests: Iterable[int], seconds: float | None, numbers: Iterator[int]
@@ -274,7 +273,7 @@ class _Tickets:
         self._lock = threading.Lock()
 
     def stop(self) -> None:
-        """Hand out no more."""
+        """Stop the distribution."""
         self._stopped = True
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

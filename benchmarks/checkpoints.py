@@ -1,4 +1,4 @@
-"""A pair of checkpoints in the shape of Qwen3-0.6B with random weights: its speed, no meaning."""
+"""A pair of checkpoints in the shape of Qwen3-0.6B with random weights, for speed measurements."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 32768,
     "tie_word_embeddings": True,
 }
-"""Of Qwen3-Embedding-0.6B and Qwen3-Reranker-0.6B (their config.json)."""
+"""Shape of Qwen3-Embedding-0.6B and Qwen3-Reranker-0.6B (their config.json)."""
 
 
 def random_pair(folder: Path) -> tuple[Path, Path]:
@@ -35,7 +35,7 @@ def random_pair(folder: Path) -> tuple[Path, Path]:
         The folders of the two.
 
     Raises:
-        FileNotFoundError: If the published tokenizer is not at hand.
+        FileNotFoundError: If the published tokenizer is not available.
     """
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
@@ -77,7 +77,7 @@ def random_pair(folder: Path) -> tuple[Path, Path]:
 
 
 def _append_end_of_text(file: Path) -> None:
-    """Let a tokenizer put `<|endoftext|>` behind every text, as the embedding model's does."""
+    """Make a tokenizer append `<|endoftext|>` to every text, like the embedding model's."""
     data = json.loads(file.read_text(encoding="utf-8"))
     (end,) = (token["id"] for token in data["added_tokens"] if token["content"] == END_OF_TEXT)
     step = {

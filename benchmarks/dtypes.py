@@ -1,4 +1,4 @@
-"""How far a dtype is from float32: vectors and log-odds of the same texts in both.
+"""Compares a dtype with float32: vectors and log-odds of the same texts in both.
 
     python benchmarks/dtypes.py
     python benchmarks/dtypes.py --model random-0.6b-shape --questions 1 --dtype int8
@@ -53,7 +53,7 @@ def main() -> None:
         compare_vectors(texts, str(embedding), options.device, dtypes)
         try:
             compare_scores(texts, questions, str(reranker), options.device, dtypes)
-        except ValueError as error:  # int8 does not do for every model
+        except ValueError as error:  # not every model tolerates int8
             print(error)
 
 
@@ -75,7 +75,7 @@ def compare_scores(
     device: str,
     dtypes: tuple[Dtype, Dtype],
 ) -> None:
-    """Print how far apart the two log-odds of each question and text are."""
+    """Print the differences between the two log-odds of each question and text."""
     rerankers = [Reranker(model, dtype=dtype, device=device) for dtype in dtypes]
     exact, fast = (
         np.array([reranker.score(texts, question) for question in questions])

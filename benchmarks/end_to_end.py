@@ -68,7 +68,7 @@ class LangChain:
 
 
 class InLlamaIndex:
-    """What both systems in LlamaIndex do."""
+    """Base of both systems in LlamaIndex."""
 
     _embeddings: Any
     _reranker: Any
@@ -193,7 +193,7 @@ def _cross_encoder(given: Checkpoints) -> Any:
 
 
 def _beyond_the_core(call: Callable[[str], object], core: Any, rounds: int = 7) -> np.ndarray:
-    """Median seconds of a framework's call, and of it what the core's call within leaves over."""
+    """Median seconds of a framework's call, and of the part outside the core's call within it."""
     whole, within = list[float](), list[float]()
     rerank = core.rerank
 

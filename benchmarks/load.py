@@ -60,14 +60,14 @@ from qwen3_core.model.linear import STEP
 from qwen3_core.settings import Dtype
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}
-"""How far an answer may be from the serial one: distance of vectors of length 1, difference of
-log-odds. bfloat16 has 8 bits: what shares a pack decides how products are rounded."""
+"""Accepted distance from the serial answer: distance of vectors of length 1, difference of
+log-odds. bfloat16 has 8 bits, and the other sequences in a pack change the rounding of products."""
 
 PEER_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
-"""The same for sentence-transformers, whose arithmetic goes in another order."""
+"""The same for sentence-transformers, which computes in another order."""
 
 INDEXERS = 4
-"""Threads that embed documents all the while when queries are timed."""
+"""Threads that embed documents while queries are timed."""
 
 ASKERS = 8
 """Callers whose queries are timed then."""
@@ -78,7 +78,7 @@ same millisecond; that many calls begun in one round of the loop hold it for as 
 together, whatever they call."""
 
 WORST = 5
-"""Holds of the event loop that are shown one by one."""
+"""Number of the longest event loop holds to show."""
 
 MANY = 16
 """Requests of a round of throughput at least."""
@@ -95,7 +95,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 @dataclass
 class Report:
-    """Everything measured: for people as tables, for programs as JSON."""
+    """All measurements, as tables and as JSON."""
 
     data: dict[str, Any] = field(default_factory=dict)
     missed: list[str] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Report:
         console.print(table)
 
     def target(self, what: str, value: float, limit: float, *, at_least: bool = False) -> None:
-        """Say whether a target is met."""
+        """Print whether a target is met."""
         met = value >= limit if at_least else value <= limit
         word = "at least" if at_least else "at most"
         line = f"{what}: {_shown(value)} (target: {word} {_shown(limit)})"
@@ -136,7 +136,7 @@ def milliseconds(values: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass
 class Bench:
-    """The systems under load, what they are asked, and by how many."""
+    """The systems under load, the workload, and the number of callers."""
 
     options: argparse.Namespace
     pair: Pair
@@ -154,7 +154,7 @@ class Bench:
         )
 
     def check(self, name: str, outcome: Outcome, tolerance: float) -> dict[str, Any]:
-        """Counts of what went wrong."""
+        """Counts of failures."""
         counts = {
             "wrong": outcome.wrong(lambda _: tolerance),
             "lost": outcome.lost,
@@ -513,14 +513,14 @@ def arguments() -> argparse.Namespace:
 
 
 def idle_clock() -> list[Tick]:
-    """What the event loop's clock says when this process does nothing else."""
+    """The event loop clock's record while this process is otherwise idle."""
     clock = LoopClock()
     asyncio.run(clock.run(2))
     return clock.ticks
 
 
 def beside_products() -> list[Tick]:
-    """What it says while two threads multiply matrices: what any busy process has to bear."""
+    """The clock's record while two threads multiply matrices, as in any busy process."""
     import torch
 
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""What a measurement ran on, and what of it is free."""
+"""Description and free resources of the machine of a measurement."""
 
 import ctypes
 import os
@@ -23,14 +23,14 @@ def describe() -> dict[str, str]:
 
 
 def load_average() -> str:
-    """Processes that ran or waited, over 1, 5 and 15 minutes; "unknown" where there is none."""
+    """Load average over 1, 5 and 15 minutes; "unknown" if the system has none."""
     if not hasattr(os, "getloadavg"):
         return "unknown"
     return ", ".join(f"{load:.1f}" for load in os.getloadavg())
 
 
 def held() -> tuple[float, float]:
-    """Resident memory of this process in MiB and its open files; nan where the system is mute."""
+    """Resident memory of this process in MiB and its open files; nan if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a path of each is not needed
@@ -52,7 +52,7 @@ class _Mallinfo(ctypes.Structure):
 
 
 def in_use() -> float:
-    """What this process has allocated of the C library and not freed, in MiB; nan but with glibc.
+    """Memory in MiB that this process has allocated in the C library now; nan without glibc.
 
     Resident memory is more: what was freed and not given back, and what code generators map.
     """

@@ -35,7 +35,7 @@ NAME = "benchmark"
 LITE: tuple[IndexType, ...] = ("FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "HNSW_SQ")
 SERVER: tuple[IndexType, ...] = ("FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "AUTOINDEX")
 AT_ONCE = {"consistency_level": "Eventually"}
-"""Else a search would wait for the server's next time tick, 200 ms, whatever the index."""
+"""Otherwise a search waits for the server's next time tick, 200 ms, with any index."""
 BLANK = "Page intentionally left blank."
 CORPUS = Path(__file__).parent.parent / "examples" / "corpus"
 
@@ -210,7 +210,7 @@ def fill(client: Any, uri: str, vectors: Vectors) -> Any:
 
 
 def reopen(client: Any, uri: str) -> Any:
-    """Let go of what is in memory: Milvus Lite is closed, a server unloads the collection."""
+    """Release memory: close Milvus Lite, or unload the server's collection."""
     from pymilvus import MilvusClient
 
     client.release_collection(NAME)

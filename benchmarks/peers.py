@@ -30,7 +30,7 @@ from qwen3_core.settings import Dtype
 
 TASK = TASKS["web_search"]
 METHODS = ("rerank", "embed", "query", "index", "ask", "overhead")
-"""What a system may offer."""
+"""Methods that a system may have."""
 
 SERVER_START = 300
 """Seconds that a server may take to start."""
@@ -40,7 +40,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """What all systems load."""
+    """The checkpoints that all systems load."""
 
     embedding: str
     reranker: str
@@ -48,7 +48,7 @@ class Checkpoints:
 
 
 class OurClasses:
-    """Asks an embedder and a reranker of this package, wherever their models run."""
+    """Calls an embedder and a reranker of this package, local or remote."""
 
     _embedder: Embedder | RemoteEmbedder
     _reranker: Reranker | RemoteReranker
@@ -80,7 +80,7 @@ class OursInt8(Ours):
 
 
 class WithoutPrefix:
-    """This package, with the instruction's keys and values computed for each query anew."""
+    """This package without the prefix cache: the instruction is computed again for each query."""
 
     def __init__(self, given: Checkpoints) -> None:
         self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
@@ -112,7 +112,7 @@ class Floor:
         return self._run(sum(map(len, rows)))
 
     def query(self, text: str) -> np.ndarray:
-        return self.embed([f":{text}"])  # without the instruction, which is known
+        return self.embed([f":{text}"])  # without the instruction, which is cached
 
     def _run(self, tokens: int) -> np.ndarray:
         """All layers' products, for blocks of rows as a forward pass takes them."""
@@ -205,7 +205,7 @@ class SentenceTransformers:
 
 
 class OneByOne:
-    """The same, each document by itself: no padding, as many calls as documents."""
+    """The same, one call per document: no padding."""
 
     def __init__(self, given: Checkpoints) -> None:
         from sentence_transformers import SentenceTransformer
@@ -219,7 +219,7 @@ class OneByOne:
 
 
 class Server(OurClasses):
-    """A server of another project, asked through our client."""
+    """A server of another project, called through our client."""
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -250,7 +250,7 @@ class Server(OurClasses):
         embedding: str,
         reranker: str,
     ) -> None:
-        # Random weights would fail the check: they know no answers.
+        # Random weights would fail the self-check.
         options: dict[str, Any] = {"server": RemoteServer(server, self_check=False)}
         self._embedder = RemoteEmbedder(
             given.embedding, base_url=embedding, timeout=3600, **options
@@ -323,7 +323,7 @@ SYSTEMS: dict[str, Callable[[Checkpoints], Any]] = {
 
 
 class Peer:
-    """One system in a process of its own, asked over a pipe."""
+    """One system in a separate process, called over a pipe."""
 
     def __init__(self, system: Callable[[Checkpoints], Any], given: Checkpoints) -> None:
         """Start it.
@@ -357,7 +357,7 @@ class Peer:
         return seconds, answer, memory
 
     def close(self) -> None:
-        """End it, if it has not ended by itself."""
+        """End the process if it still runs."""
         with contextlib.suppress(BrokenPipeError):
             self._pipe.send(None)
         self._process.join()
@@ -376,7 +376,7 @@ def _serve(pipe: Connection, load: Callable[[Checkpoints], Any], given: Checkpoi
     """Load a system and answer calls until None comes."""
     try:
         system = load(given)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other side reports it
+    except Exception as error:  # noqa: BLE001 - the parent process reports it
         pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
         return
     pipe.send({name for name in METHODS if hasattr(system, name)})
@@ -394,13 +394,13 @@ def _serve(pipe: Connection, load: Callable[[Checkpoints], Any], given: Checkpoi
 
 
 def _forget_peak() -> None:
-    """Start measuring this process's peak memory anew, where Linux lets us."""
+    """Reset this process's peak memory, if Linux allows it."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak() -> float:
-    """Peak resident memory in GiB since then; nan where it is not told."""
+    """Peak resident memory in GiB since then; nan if unknown."""
     if sys.platform != "linux":
         return float("nan")
     for line in Path("/proc/self/status").read_text().splitlines():

@@ -43,7 +43,7 @@ PROMPTS: dict[str, Callable[[str, str], str]] = {
     "end cut off": lambda query, text: rerank_frame(TASK, query) + rerank_document(text),
     "query and document alone": lambda query, text: f"{query}\n{text}",
 }
-"""What a reranker reads, by variant."""
+"""The reranker's prompt, by variant."""
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def rerank(
     model: str, questions: Sequence[str], texts: Sequence[str], candidates: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Log-odds of each question's candidates, (questions, candidates), by variant of the prompt."""
-    # With transformers alone: our own reranker knows no other prompt than the published one.
+    # With plain transformers: our own reranker supports only the published prompt.
     source = str(BUNDLED / "reranker") if model == TINY else model
     tokenizer = AutoTokenizer.from_pretrained(source)
     network: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)

@@ -38,7 +38,7 @@ def passages(count: int) -> list[str]:
 
 
 def ragged(count: int, words: tuple[int, int]) -> list[str]:
-    """Texts from that corpus of very different lengths, each from another place."""
+    """Texts of very different lengths from that corpus, each from another place."""
     chance = random.Random(0)
     text = " ".join(passages(60)).split(" ")
     found = []
@@ -66,7 +66,7 @@ DEFAULT_TASKS = ("rerank-10", "embed-64", "query")
 
 
 def in_turn(turn: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments with other first words in every round: servers keep what they have seen.
+    """The arguments with other first words in every round, because servers cache prefixes.
 
     Round 0 warms up and takes 16 texts of a list at most.
     """
@@ -88,7 +88,7 @@ def measure(
         for name, peer in list(peers.items()):
             try:
                 seconds, answers[name], memory[name] = peer.run(method, *in_turn(turn, arguments))
-            except RuntimeError as error:  # such as killed because memory was short
+            except RuntimeError as error:  # such as a process killed for lack of memory
                 print(f"without {name}: {error}", file=sys.stderr, flush=True)
                 del peers[name]
                 times.pop(name, None)

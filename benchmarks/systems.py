@@ -1,4 +1,4 @@
-"""What answers the load: the shared engine, the same encoder behind one lock, and a peer."""
+"""The systems under load: the shared engine, the same encoder behind one lock, and a peer."""
 
 import asyncio
 import copy
@@ -74,7 +74,7 @@ class Shared:
 
 
 class Locked:
-    """The same components and weights; each call is computed alone, by its own thread.
+    """The same components and weights; each call is computed separately, in its own thread.
 
     Tokenising happens outside the lock, which favours this peer: a transformers tokenizer, which
     threads must not share, would have to be inside.
@@ -179,15 +179,15 @@ class SentenceTransformers:
 
 
 class Waiting:
-    """A control: threads ask the engine, coroutines sleep in its place and get the serial answer.
+    """A control: threads use the engine; coroutines sleep instead and get the serial answer.
 
-    What holds the event loop then is not the engine's code in that loop.
+    Holds of the event loop are then not caused by the engine's code in that loop.
     """
 
     name = "no calls from the event loop"
 
     def __init__(self, shared: Shared, workload: Workload, sleeps: Mapping[Kind, float]) -> None:
-        """Sleep so many seconds by the kind of request."""
+        """Set the sleep, in seconds, by kind of request."""
         self._shared = shared
         self._sleeps = sleeps
         self._answers = dict(zip(workload.requests, workload.expected, strict=True))
@@ -206,7 +206,7 @@ System = Shared | Locked | SentenceTransformers | Waiting
 
 
 class PackLog(logging.Handler):
-    """Keeps what workers log of each pack, while it is open as a context manager."""
+    """Context manager that records the workers' log entry of each pack."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -216,7 +216,7 @@ class PackLog(logging.Handler):
         self._level, self._propagate = self._logger.level, self._logger.propagate
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record about a pack."""
+        """Store a record about a pack."""
         if isinstance(record.args, tuple) and len(record.args) == 5:
             _, tokens, _, _, took = record.args
             self.packs.append((int(str(tokens)), float(str(took))))

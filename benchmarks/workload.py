@@ -1,4 +1,4 @@
-"""Requests of three kinds, the serial answers to them, and how far other answers are from those."""
+"""Requests of three kinds, their serial answers, and the distance of other answers from these."""
 
 import itertools
 import random
@@ -14,10 +14,10 @@ QUERIES: Mapping[Kind, int] = {"query": 100}
 """The shortest calls."""
 
 SHORT: Mapping[Kind, int] = {"query": 70, "rerank": 30}
-"""What chains ask while a user waits; in percent."""
+"""Requests of chains while a user waits; in percent."""
 
 MIXED: Mapping[Kind, int] = {"query": 60, "rerank": 25, "documents": 15}
-"""The same beside callers that index documents; in percent."""
+"""The same, with callers that index documents; in percent."""
 
 WORDS = """
 milvus vector search index segment storage object query node memory disk cluster replica
@@ -42,7 +42,7 @@ class Sizes:
 
 SIZES = Sizes((5, 14), (20, 50), (2, 6), (60, 160), (8, 24))
 SMALL_SIZES = Sizes((5, 14), (15, 40), (2, 3), (40, 100), (2, 6))
-"""For models that take seconds for a pack."""
+"""Sizes for models that take seconds per pack."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Request:
 
 
 class Answers(Protocol):
-    """Whatever answers requests: vectors (n, dimensions), or log-odds (n,) of a rerank call."""
+    """A system that answers requests: vectors (n, dimensions), or log-odds (n,) for reranking."""
 
     def answer(self, request: Request) -> np.ndarray:
         """Answer in this thread."""
@@ -65,7 +65,7 @@ class Answers(Protocol):
 
 
 class Workload:
-    """A pool of requests that all differ, with the answer that each gets when it is alone."""
+    """A pool of distinct requests, with their serial answers."""
 
     def __init__(self, sizes: Sizes, *, each: int, seed: int = 0) -> None:
         """Write the requests, `each` of every kind."""
@@ -89,7 +89,7 @@ class Workload:
         self.expected: list[np.ndarray] = []
 
     def answer_serially(self, system: Answers) -> None:
-        """Let every request be answered with nothing beside it."""
+        """Compute every request's answer separately."""
         self.expected = [system.answer(request) for request in self.requests]
 
     def sample(self, mix: Mapping[Kind, int], count: int, seed: int) -> list[int]:
@@ -111,9 +111,9 @@ class Workload:
         return distance(answer, self.expected[number])
 
     def least_distance_between(self, kind: Kind) -> float:
-        """How far the serial answers to two requests of a kind are from each other at least.
+        """Least distance between the serial answers to two requests of a kind.
 
-        A tolerance means something if it is far below: another caller's answer would show.
+        The tolerance must be far below it, so that another caller's answer is detected.
         """
         rows = [
             np.atleast_2d(expected[0])

@@ -1,4 +1,4 @@
-"""The examples' corpus: Markdown files, cut into passages that Milvus keeps under stable ids."""
+"""The examples' corpus: Markdown files, cut into passages that Milvus stores under stable ids."""
 
 import glob
 import hashlib
@@ -40,7 +40,7 @@ MILVUS_FAQ_PASSAGES = 72
 
 
 def load_passages(settings: Settings, splitters: Splitters) -> list[Chunk]:
-    """Read the corpus and cut it into passages, each with text in it and none of them twice.
+    """Read the corpus and cut it into passages, without blank ones and duplicates.
 
     Args:
         settings: The command line.
@@ -76,7 +76,7 @@ def collection_name(settings: Settings, framework: str) -> str:
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """What has to be done so that a collection holds the corpus."""
+    """The changes that bring a collection up to date with the corpus."""
 
     missing: list[Chunk]
     """To be embedded and added."""
@@ -87,7 +87,7 @@ class IndexPlan:
 def plan_index(
     client: Any, collection: str, id_field: str, passages: list[Chunk], settings: Settings
 ) -> IndexPlan:
-    """Compare the corpus with what a collection holds of it.
+    """Compare the corpus with its rows in a collection.
 
     Args:
         client: A `pymilvus.MilvusClient`.
@@ -109,7 +109,7 @@ def plan_index(
 
 
 def delete_stale(client: Any, collection: str, plan: IndexPlan, settings: Settings) -> None:
-    """Delete what the plan says."""
+    """Delete the plan's stale passages."""
     delete_rows(client, collection, _place(settings.corpus), plan.stale)
 
 
@@ -184,7 +184,7 @@ def milvus_faq() -> Path:
 
 
 def _download(url: str, target: Path) -> None:
-    """Fetch a file with a progress bar; a file that is not complete never bears its name."""
+    """Download a file with a progress bar; an incomplete file never has the final name."""
     part = target.with_suffix(".part")
     try:
         with urllib.request.urlopen(url, timeout=30) as reply, part.open("wb") as file:
@@ -207,6 +207,6 @@ def _download(url: str, target: Path) -> None:
 
 
 def _place(name: str) -> str:
-    """A folder or glob by its full path; other names, such as those of the hub, as they are."""
+    """The full path of a folder or glob; other names, such as hub names, unchanged."""
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() or glob.has_magic(name) else name

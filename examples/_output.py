@@ -1,4 +1,4 @@
-"""What the examples print: plain words and one kind of table, readable without colour."""
+"""The examples' output: plain text and one kind of table, readable without colour."""
 
 import shlex
 import sys
@@ -23,7 +23,7 @@ WIDTH = 80
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage that was found, and the score it was found with."""
+    """A retrieved passage with its score."""
 
     id: str
     title: str
@@ -50,7 +50,7 @@ def say(text: str = "", style: str | None = None) -> None:
 
 
 def busy(what: str) -> AbstractContextManager[object]:
-    """Say on a terminal what is going on, until it is over."""
+    """Show a status on a terminal until the block ends."""
     return console.status(f"{what} ...") if console.is_terminal else nullcontext()
 
 
@@ -64,7 +64,7 @@ def fact(name: str, value: str) -> None:
 
 
 def show_settings(settings: Settings, passages: Sequence[Chunk]) -> None:
-    """Say what is searched, and with which models."""
+    """Print the corpus and the models."""
     files = {passage.metadata["source"] for passage in passages}
     place = _short(settings.corpus)
     fact("corpus", f"{_count(passages, 'passage')} from {_count(files, 'file')} in {place}")
@@ -79,7 +79,7 @@ def show_settings(settings: Settings, passages: Sequence[Chunk]) -> None:
 def show_indexing(
     framework: str, plan: IndexPlan, passages: Sequence[Chunk], seconds: float
 ) -> None:
-    """Say what was done to the index."""
+    """Print the changes of the index."""
     if plan.missing:
         share = "all" if len(plan.missing) == len(passages) else f"{len(plan.missing)} of"
         what = f"embedded {share} {_count(passages, 'passage')} in {seconds:.1f} s"
@@ -141,7 +141,7 @@ def show_ranking(title: str, hits: Sequence[Hit]) -> None:
 
 
 def explain_scores() -> None:
-    """Say what the scores of a comparison are."""
+    """Explain the scores of a comparison."""
     say()
     say("Scores: on the left the cosine of the vectors of question and passage; on the right the "
         "probability, by the reranker, that the passage answers the question.", "dim")  # fmt: skip
@@ -184,7 +184,7 @@ def show_unanswered(framework: str, hits: Sequence[Hit], shown: Sequence[Hit] = 
 
 
 def show_next_steps(settings: Settings) -> None:
-    """Say what the bundled models are worth, and how to use the real ones."""
+    """Print the limits of the bundled models, and how to use the published ones."""
     if TINY not in (settings.model, settings.reranker):
         return
     say()
@@ -227,7 +227,7 @@ def _indented(text: str, indent: int, *, style: str = "", max_lines: int | None 
 
 
 def _short(path: str) -> str:
-    """A path relative to the working directory, if it lies in there."""
+    """A path relative to the working directory, if it is in there."""
     given = Path(path)
     if given.is_absolute() and given.is_relative_to(Path.cwd()):
         return str(given.relative_to(Path.cwd()))

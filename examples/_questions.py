@@ -1,6 +1,6 @@
-"""Questions on the bundled corpus, in other words than its own.
+"""Questions about the bundled corpus, in other words than its own.
 
-They were written before any model had seen them, and none was left out for how it came out.
+They were written before any model had seen them. None was removed because of its result.
 """
 
 QUESTIONS = {

@@ -1,4 +1,4 @@
-"""Parquet shards that Milvus bulk import takes, in the schema of either framework's store."""
+"""Parquet shards for Milvus bulk import, in the schema of either framework's store."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ def milvus_row(framework: str, key: str, text: str, metadata: Mapping[str, Any])
 
 
 def write_shard(path: Path, framework: str, rows: Sequence[dict[str, Any]], vectors: Any) -> None:
-    """Write a shard at once or not at all: a worker that dies leaves no half of one.
+    """Write a shard atomically: a worker that dies leaves no partial file.
 
     Args:
         path: The file; one that is there is replaced.

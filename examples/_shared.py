@@ -1,4 +1,4 @@
-"""What the examples share: command line, and errors as one line."""
+"""Helpers of the examples: command line, and errors on one line."""
 
 import argparse
 import logging
@@ -23,7 +23,7 @@ from qwen3_retrieval.documents.cutting import Splitter
 
 HERE = Path(__file__).resolve().parent
 KEPT = HERE.parent / ".demo"
-"""Folder for what the examples keep: the Milvus Lite database and the downloaded corpus."""
+"""The examples' data folder: the Milvus Lite database and the downloaded corpus."""
 
 BUNDLED_CORPUS = HERE / "corpus"
 MILVUS_DOCS = "milvus-docs"
@@ -31,7 +31,7 @@ QUESTION = "How is data stored in Milvus?"
 
 
 class UserError(Exception):
-    """Something that the person at the keyboard can mend; the message says how."""
+    """An error that the user can fix; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def kept_folder() -> Path:
 
 
 def run(main: Callable[[Settings], None], description: str | None) -> None:
-    """Run an example; errors that a person can mend become one line on stderr and exit code 1."""
+    """Run an example; errors that the user can fix become one line on stderr and exit code 1."""
     settings = read_settings(description)
     if settings.model == settings.reranker == TINY:
         # Too small to gain from more threads, which slow each other down on a busy machine.
@@ -186,7 +186,7 @@ def run(main: Callable[[Settings], None], description: str | None) -> None:
     if not settings.debug:
         import pymilvus  # noqa: F401 - now, because it sets the levels of its loggers
 
-        # It logs each error with a traceback before it raises it.
+        # These libraries log each error with a traceback before they raise it.
         for name in ("pymilvus", "milvus_lite", "grpc", "faiss"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -209,7 +209,7 @@ def run(main: Callable[[Settings], None], description: str | None) -> None:
 
 
 def _explain(error: Exception, settings: Settings) -> str | None:
-    """What to tell the user of an error; None for one that is our own mistake."""
+    """The message for the user; None for an error that is a bug."""
     # By name, because which of these libraries are loaded depends on the example.
     libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if "pymilvus" in libraries:

@@ -1,4 +1,4 @@
-"""What the commands, such as `python -m qwen3_retrieval.ingest`, share."""
+"""Helpers of the commands, such as `python -m qwen3_retrieval.ingest`."""
 
 import argparse
 import re
@@ -11,10 +11,10 @@ CALL = rf"\w+\((?:{_PART}|\((?:{_PART})*\))*\)"
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser whose help shows a module's docstring as it stands; options are not abbreviated.
+    """A parser whose help shows a module's docstring unchanged; abbreviated options are refused.
 
     Args:
-        name: Of the module below `qwen3_retrieval`.
+        name: Name of the module below `qwen3_retrieval`.
         description: The docstring.
     """
     return argparse.ArgumentParser(
@@ -26,12 +26,12 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def is_expected(error: Exception, package: str) -> bool:
-    """Whether a person can mend it, so that its message is enough.
+    """Whether the user can fix the cause, so that the message is enough without a traceback.
 
     Args:
-        error: What a command ended with.
-        package: Another library whose errors are told in the same way. It goes by name, because
-            importing it may be slow and it need not be installed.
+        error: The error that ended a command.
+        package: Another library whose errors are expected too. It is given by name, because
+            importing it may be slow and it may not be installed.
     """
     from qwen3_core.remote import ServerError
 
@@ -41,7 +41,7 @@ def is_expected(error: Exception, package: str) -> bool:
 
 
 def in_one_line(error: Exception) -> str:
-    """What an error says, on one line; of a component's settings the first that is wrong."""
+    """An error's message on one line; for several invalid settings, the first one's."""
     message = str(getattr(error, "message", error))
     if callable(details := getattr(error, "errors", None)):  # pydantic's, which adds a link
         first: dict[str, Any] = details()[0]
@@ -50,7 +50,7 @@ def in_one_line(error: Exception) -> str:
 
 
 def with_options(message: str, options: Mapping[str, str]) -> str:
-    """A message for callers of Python, with the command's options in place of the arguments.
+    """Replace Python arguments in an error message by the command's options.
 
     An argument is told from a word by its "=", by an underscore, or because the message begins with
     it; what stands in quotes, in a path or in a call's parentheses stays.

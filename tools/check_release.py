@@ -60,7 +60,7 @@ def main() -> None:
         sys.exit("There is no .venv yet: run tools/setup_venv.py first.")
 
     env = with_pip_settings_for_uv({**os.environ, "UV_LINK_MODE": "copy"})
-    env.pop("PYTHONPATH", None)  # else the checkout would be tested in place of the wheel
+    env.pop("PYTHONPATH", None)  # otherwise the checkout would be tested instead of the wheel
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         uv = [str(PYTHON), "-m", "uv"]
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def check_content(sdist: Path, wheel: Path) -> None:
-    """Exit unless the files hold what they must, and nothing else at the top of the wheel."""
+    """Exit unless the files contain what they must, and nothing else at the top of the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     tops = {name.partition("/")[0] for name in names}
@@ -98,7 +98,7 @@ def check_content(sdist: Path, wheel: Path) -> None:
 
 
 def check_extras(uv: list[str], wheel: Path, work: Path, env: dict[str, str]) -> None:
-    """Exit unless the requirements of each extra, alone, can be met."""
+    """Exit unless the requirements of each extra alone can be resolved."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
     wanted = work / "wanted.txt"

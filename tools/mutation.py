@@ -1,4 +1,4 @@
-"""Changes the core's code, one small change at a time, and runs its tests: do they notice?
+"""Mutation testing of the core: makes one small change at a time and runs the tests.
 
     python tools/mutation.py             # all modules
     python tools/mutation.py model.packing model.layers
@@ -43,7 +43,7 @@ TESTS = {
 """Modules of `qwen3_core`, each with the files of `tests/core` that specify it."""
 
 TEXT_MATTERS = {"prompts", "tokenizer", "model.buffers"}
-"""Modules whose texts say what is computed; elsewhere they are names, or for people to read."""
+"""Modules whose strings determine the computation; elsewhere they are names or messages."""
 
 PRELOADED = ["transformers.models.qwen3.modeling_qwen3", "hypothesis.strategies", "tokenizers"]
 PLUGINS = ["pytest_timeout", "pytest_asyncio.plugin", "_hypothesis_pytestplugin"]
@@ -72,7 +72,7 @@ MODULES = {"torch", "F", "re", "json", "unicodedata", "math", "np", "logger"}
 
 
 def changes(node: ast.AST, text_matters: bool) -> Iterator[ast.AST]:
-    """What may stand in a node's place."""
+    """The mutations of a node."""
 
     def changed(**fields: object) -> ast.AST:
         new = copy.copy(node)
@@ -122,7 +122,7 @@ def changes(node: ast.AST, text_matters: bool) -> Iterator[ast.AST]:
 
 
 def places(node: ast.AST, inside: bool = False) -> Iterator[tuple[ast.AST, Callable[..., None]]]:
-    """The nodes of functions that may change, each with what puts another in its place."""
+    """The mutable nodes of functions, each with a function that replaces it."""
     inside |= isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     for field, value in ast.iter_fields(node):
         if field in {"annotation", "returns", "decorator_list", "bases"}:
@@ -145,7 +145,7 @@ def places(node: ast.AST, inside: bool = False) -> Iterator[tuple[ast.AST, Calla
 
 
 def _is_for_people(node: ast.AST) -> bool:
-    """Whether it is a docstring, or what an error or a log entry says."""
+    """Whether it is a docstring, or the text of an error or log entry."""
     match node:
         case ast.Expr(value=ast.Constant()):
             return True
@@ -157,7 +157,7 @@ def _is_for_people(node: ast.AST) -> bool:
 
 
 def mutants(source: str, text_matters: bool) -> Iterator[tuple[str, str]]:
-    """Every changed source, with what changed: "the line => the line that takes its place"."""
+    """Every mutated source, with its change: "old line => new line"."""
     tree = ast.parse(source)
     before = ast.unparse(tree)
     for node, put in places(tree):
@@ -196,7 +196,7 @@ def run_tests(module: str, source: str, tests: list[str]) -> None:
 
 
 def outcome(module: str, source: str, limit: float | None) -> str:
-    """Whether its tests killed a source or it survived, or that they had to be ended."""
+    """Whether the tests killed a mutant, it survived, or they timed out."""
     tests = [str(ROOT / "tests" / "core" / f"test_{name}.py") for name in TESTS[module]]
     fork = multiprocessing.get_context("fork")
     process = fork.Process(target=run_tests, args=(module, source, tests))
@@ -215,7 +215,7 @@ def covers(known: str, change: str) -> bool:
 
 
 def check(module: str, known: Set[str]) -> bool:
-    """Run all mutants of a module; whether none survived but those that compute the same."""
+    """Run all mutants of a module; returns whether only equivalent ones survived."""
     source = (ROOT / "qwen3_core" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     begin = time.monotonic()
     if outcome(module, source, None) != "survived":

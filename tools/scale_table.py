@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Work out what indexing many chunks takes, from figures that can be replaced.
+"""Calculates the cost of indexing many chunks, from adjustable figures.
 
 python tools/scale_table.py [--tokens 300] [--rate 250] [--price 2.5]
 """
@@ -13,7 +13,7 @@ WORDS = {1024: "full", 256: "cut"}
 
 @dataclass(frozen=True)
 class Figures:
-    """What the table is worked out from; the defaults are those of docs/scale.md."""
+    """The figures behind the table; the defaults are those of docs/scale.md."""
 
     tokens: float = 300
     """Tokens of a chunk."""
@@ -30,7 +30,7 @@ class Figures:
     node_bytes: float = 64e9
     """Memory of one query node."""
     fill: float = 0.7
-    """Part of that memory that vectors and index may take."""
+    """Share of that memory for vectors and index."""
     write_rate: float = 5_203
     """Rows that one core writes to Parquet in a second."""
 

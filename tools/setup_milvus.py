@@ -39,7 +39,7 @@ def main() -> None:
     install = [str(PYTHON), "-m", "uv", "pip", "install", "--python", str(PYTHON), "--no-deps"]
     server = [*install, "--target", str(folder / "package"), f"milvus=={VERSION}"]
     step(f"installing Milvus {VERSION}", server, env, INDEX_HINT)
-    # Once here, in place of once for each data folder.
+    # Once here, instead of once per data folder.
     unpack = [str(PYTHON), "-c", UNPACK.format(str(folder))]
     env["PYTHONPATH"] = str(folder / "package")
     step("unpacking it", unpack, env, f"Is there room for 310 MB in {folder}?")

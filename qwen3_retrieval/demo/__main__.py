@@ -3,7 +3,7 @@
     python -m qwen3_retrieval.demo
     python -m qwen3_retrieval.demo --corpus handbook --model Qwen/Qwen3-Embedding-0.6B
 
-It listens on this machine alone, and the page loads nothing from elsewhere.
+It listens on this machine only, and the page loads nothing from other hosts.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from qwen3_retrieval.command import make_parser
 _HERE: Final = Path(__file__).resolve().parent
 _IN_WHEEL: Final = _HERE / "corpus"
 BUNDLED: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _HERE.parents[1] / "examples" / "corpus"
-"""The examples' corpus: a wheel brings it, a clone has it beside the packages."""
+"""The examples' corpus: part of the wheel, or of a clone, next to the packages."""
 
 EXAMPLES: Final = (
     "Every passage is rated 0.99, how can I tell them apart?",
     "My data does not fit into RAM, what now?",
     "Opening the same .db file from a second script fails",
 )
-"""Questions on that corpus."""
+"""Questions about that corpus."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The page: its controls, and what happens when somebody asks or brings files."""
+"""The page: its controls, searches and uploads."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-# Read when gradio is imported, which looks for a newer release of itself otherwise.
+# Read when gradio is imported; otherwise gradio checks for a newer release of itself.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
@@ -23,23 +23,23 @@ UPLOADS: Final = "My files"
 MAX_QUESTION: Final = 1_000
 
 FAILURES: Final = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
-"""What a search or an upload raises with words for a person: bad input, files and addresses, a
-server's or the engine's failure, numbers that are none, and too little memory."""
+"""Errors of a search or an upload whose messages are shown to the user: bad input, files and
+addresses, failures of the server or the engine, numbers that are not finite, and lack of memory."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the page is started with."""
+    """The page's settings and data."""
 
     searcher: Searcher
     cutter: Cutter
     """Cuts uploaded files."""
     corpora: dict[str, Corpus]
-    """By the name that the page shows."""
+    """Corpora by the name that the page shows."""
     models: str
-    """Which models run, in words."""
+    """Description of the models."""
     examples: tuple[str, ...]
-    """Questions to begin with."""
+    """Example questions."""
     llm: str
     """Name of the LLM, used if one is configured."""
 
@@ -92,7 +92,7 @@ def build(setup: Setup) -> gr.Blocks:
         done = render.notice(f"{len(corpus.passages):,} passages embedded: ask about them.{left}")
         return corpus, gr.update(choices=[*names, UPLOADS], value=UPLOADS), done
 
-    # Uploads are deleted an hour after they came.
+    # Uploads are deleted after an hour.
     with gr.Blocks(
         title="Qwen3 reranking", analytics_enabled=False, delete_cache=(600, 3600)
     ) as page:
@@ -110,7 +110,7 @@ def build(setup: Setup) -> gr.Blocks:
                 max_lines=1,
                 max_length=MAX_QUESTION,
                 autofocus=True,
-                min_width=320,  # on a phone, a row of its own
+                min_width=320,  # a separate row on phones
                 scale=5,
             )
             corpus = gr.Dropdown(names, value=next(iter(names), None), label="Corpus", scale=2)
@@ -154,12 +154,12 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, block: bool = True) -
     """Serve a page; returns its address.
 
     Args:
-        page: What `build` made.
+        page: The result of `build`.
         host: Address to bind to.
-        port: None: the first free one from 7860 on.
-        block: Return when it is stopped by Ctrl+C, else at once.
+        port: None: the first free port from 7860 on.
+        block: Whether to return only after Ctrl+C, not at once.
     """
-    fonts = ("system-ui", "sans-serif")  # installed ones: nothing is fetched from elsewhere
+    fonts = ("system-ui", "sans-serif")  # installed fonts: nothing is downloaded
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -183,6 +183,6 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, block: bool = True) -
 def _answered(question: str, sent: list[Any], llm: str) -> str:
     try:
         text = answer.answer(question, [passage.text for passage in sent], llm)
-    except Exception as error:  # noqa: BLE001 - whatever a server far away does, the page stays
+    except Exception as error:  # noqa: BLE001 - no error of a remote server may break the page
         return render.unanswered(sent, f"{llm} gave no answer ({type(error).__name__}: {error}).")
     return render.answered(text, sent)

@@ -12,13 +12,13 @@ from qwen3_retrieval.documents.reading import read_sections
 from qwen3_retrieval.documents.text import Note, UnreadableError
 
 MAX_FILES: Final = 10
-"""Files of one upload."""
+"""The most files of one upload."""
 
 MAX_FILE_MB: Final = 5
-"""Size of one uploaded file, in units of 1,000,000 bytes."""
+"""The largest size of an uploaded file, in units of 1,000,000 bytes."""
 
 MAX_PASSAGES: Final = 2_000
-"""Passages of one corpus: all are embedded at once, while somebody waits."""
+"""The most passages of one corpus: all are embedded while the user waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Passage:
     """A piece of a file."""
 
     title: str
-    """Its headings, or its first line with words in it."""
+    """Its headings, or its first line with words."""
     source: str
     """File name, with the page, slide or sheet."""
     text: str
@@ -34,11 +34,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read."""
+    """The passages that were read, and notes."""
 
     passages: list[Passage]
     notes: list[str]
-    """What was left out, each with the reason."""
+    """Omitted files and parts, each with the reason."""
 
 
 def read_folder(path: Path, cutter: Cutter) -> Reading:
@@ -46,7 +46,7 @@ def read_folder(path: Path, cutter: Cutter) -> Reading:
 
     Raises:
         FileNotFoundError: If there is no such folder or file.
-        ValueError: If it cannot be read, holds no text or too much of it.
+        ValueError: If it cannot be read, or contains no text or too much.
     """
     corpus = find_corpus(path)
     skipped = [f"{each}: {why_skipped(each.suffix)}" for each in corpus.skipped]
@@ -76,7 +76,7 @@ def read_uploads(paths: Sequence[Path], cutter: Cutter) -> Reading:
 
 
 def _read(files: Sequence[SourceFile], cutter: Cutter, notes: list[str]) -> Reading:
-    passages: dict[str, Passage] = {}  # equal texts once
+    passages: dict[str, Passage] = {}  # without duplicate texts
     for file in files:
         try:
             for passage in _passages(file, cutter, notes):

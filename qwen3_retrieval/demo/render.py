@@ -1,4 +1,4 @@
-"""Results as HTML. Every text goes through `html.escape`: documents and answers are strangers'."""
+"""Results as HTML. Every text goes through `html.escape`: documents and answers are untrusted."""
 
 import re
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ def comparison(result: Result, top_n: int) -> str:
     """Both columns side by side, with lines from each passage's place to its new one.
 
     Args:
-        result: What was found.
-        top_n: Passages that go to the LLM; the others are dimmed in the second column.
+        result: The result of a search.
+        top_n: Number of passages for the LLM; the others are dimmed in the second column.
     """
     n = len(result.candidates)
     dense = "".join(
@@ -50,13 +50,13 @@ def comparison(result: Result, top_n: int) -> str:
 
 
 def timings(seconds: dict[str, float]) -> str:
-    """One line: how long each stage took."""
+    """One line with the duration of each stage."""
     parts = (f"<span>{escape(stage)} <b>{_time(s)}</b></span>" for stage, s in seconds.items())
     return f'<p class="q3-timings">{"".join(parts)}</p>'
 
 
 def answered(text: str, passages: Sequence[Passage]) -> str:
-    """An answer whose citations lead to the passages below it, those cited marked and open."""
+    """An answer with citations as links to the passages below; cited ones are marked and open."""
     body, behind = "", 0
     numbers: list[int] = []
     for citation in find_citations(text, len(passages)):
@@ -72,7 +72,7 @@ def answered(text: str, passages: Sequence[Passage]) -> str:
 
 
 def unanswered(passages: Sequence[Passage], reason: str) -> str:
-    """The passages that would be sent, or were, and why there is no answer."""
+    """The passages in the LLM's prompt, and the reason why there is no answer."""
     return (
         f'<section class="q3-answer"><h2>For the LLM</h2><p class="note">{escape(reason)}</p>'
         f"{_passages(passages, [1])}</section>"
@@ -80,7 +80,7 @@ def unanswered(passages: Sequence[Passage], reason: str) -> str:
 
 
 def notice(text: str, *, error: bool = False) -> str:
-    """One sentence to the reader."""
+    """One sentence for the user."""
     kind, role = ("q3-error", "alert") if error else ("q3-notice", "status")
     return f'<p class="{kind}" role="{role}">{escape(text)}</p>'
 
@@ -98,7 +98,7 @@ def _row(place: int, passage: Passage, score: str, share: float, kind: str = "")
 
 
 def _linked(bracket: str, numbers: Sequence[int]) -> str:
-    """A citation whose numbers lead to their passages."""
+    """A citation with its numbers as links to their passages."""
     return "".join(
         f'<a href="#q3-passage-{int(part)}">{part}</a>'
         if part.isdecimal() and int(part) in numbers

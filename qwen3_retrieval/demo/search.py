@@ -1,4 +1,4 @@
-"""Two-stage search over passages in memory, each stage timed."""
+"""Two-stage search over passages in memory; times each stage."""
 
 import time
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Result:
-    """What both stages found."""
+    """The results of both stages."""
 
     candidates: list[Passage]
-    """In the order of dense search, best first."""
+    """Candidates in the order of dense search, best first."""
     similarities: list[float]
     """Cosine of each candidate with the question."""
     ranking: list[Ranked]
     """All candidates in the reranker's order."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Stage -> time it took."""
+    """Stage -> duration."""
 
 
 class Searcher:
-    """An embedder and a reranker; may be shared by threads as they may."""
+    """An embedder and a reranker; thread-safe like them."""
 
     def __init__(
         self, embedder: Embedder | RemoteEmbedder, reranker: Reranker | RemoteReranker
@@ -51,16 +51,16 @@ class Searcher:
         return Corpus(list(passages), vectors)
 
     def search(self, corpus: Corpus, question: str, k: int, instruction: str | None) -> Result:
-        """The `k` passages nearest to a question, and how the reranker orders them.
+        """The `k` passages nearest to a question, and the reranker's order of them.
 
         Args:
-            corpus: Where to search.
-            question: Not blank.
-            k: Candidates, at least 1; fewer come back if the corpus has fewer.
-            instruction: Task name or sentence for both models; None for theirs.
+            corpus: The corpus to search.
+            question: The question; not blank.
+            k: Number of candidates, at least 1; fewer if the corpus has fewer passages.
+            instruction: Task name or sentence for both models; None for their defaults.
 
         Raises:
-            ValueError: If the question is blank or the instruction an unknown name.
+            ValueError: If the question is blank, or the instruction is an unknown name.
         """
         start = time.perf_counter()
         query = self._embedder.embed_queries([question], instruction=instruction)[0]

@@ -1,4 +1,4 @@
-"""One reading and one cutting of documents, for the ingest, the evaluation, the demo and examples.
+"""Reads and cuts documents, in the same way for ingest, evaluation, demo and examples.
 
-`corpus` finds the files, `reading` makes sections of them, `cutting` makes passages of those.
+`corpus` finds the files, `reading` splits them into sections, `cutting` splits these into passages.
 """

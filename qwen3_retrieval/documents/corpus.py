@@ -45,12 +45,12 @@ KINDS: Final[dict[str, Kind]] = {
         "code",
     ),
 }
-"""What the files are, by their suffix in lower case."""
+"""Kinds of files by their suffix in lower case."""
 
 SHOWN_KINDS: Final = (
     ".md .html .pdf .docx .xlsx .pptx .epub .eml .csv .json .jsonl .txt .rst, source code"
 )
-"""The kinds in a few words."""
+"""Short description of the kinds."""
 
 MEDIA: Final = frozenset(
     (
@@ -59,7 +59,7 @@ MEDIA: Final = frozenset(
         *(".woff", ".woff2", ".ttf", ".otf", ".eot", ".map"),
     )
 )
-"""Pictures, sound and their like: nobody expects a text of them."""
+"""Pictures, sound and the like: no text is expected in them."""
 
 OTHER_FORMATS: Final = {
     ".doc": "an old Word file: save it as .docx",
@@ -72,11 +72,11 @@ OTHER_FORMATS: Final = {
     ".msg": "an Outlook message: save it as .eml",
     ".mbox": "a mailbox: save its messages as .eml",
 }
-"""What can be done about files whose text is not read."""
+"""Advice for files whose text is not read."""
 
 
 def why_skipped(suffix: str) -> str:
-    """Why files with this ending are not read."""
+    """The reason why files with this suffix are not read."""
     suffix = suffix.lower()
     if suffix in MEDIA:
         return "pictures and the like"
@@ -90,40 +90,39 @@ class SourceFile:
 
     path: Path
     source: str
-    """Its path relative to the corpus, with "/"; with lone surrogates where it is not UTF-8."""
+    """Its path relative to the corpus, with "/"; bytes that are not UTF-8 are lone surrogates."""
     kind: Kind
     size: int
-    """Bytes, when it was found."""
+    """Size in bytes when it was found."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A folder of files, or one file of it."""
+    """A folder of files, or one file in it."""
 
     name: str
     files: list[SourceFile]
     skipped: list[Path]
     """Files of other kinds, relative to the folder."""
     whole: bool
-    """Whether it is a folder, all of it listed: a file that is not here does not exist."""
+    """Whether this is a folder that was listed completely: files not in it do not exist."""
     unreadable: list[str] = field(default_factory=list)
     """Folders that could not be listed, each with the reason."""
 
 
 def find_corpus(path: Path, name: str | None = None, exclude: Sequence[str] = ()) -> Corpus:
-    """The readable kinds of files under a folder, by name; or one file of a folder.
+    """Find the files of readable kinds under a folder, sorted by name; or one file of a folder.
 
-    Files and folders whose name begins with a dot are left out.
+    Files and folders whose name begins with a dot are omitted.
 
     Args:
         path: Folder or file.
-        name: What the corpus is called in the collection; by default the folder's name.
-        exclude: Patterns of files that are no part of it, such as "*.log" or "drafts/*"; "*" also
-            stands for "/".
+        name: Name of the corpus in the collection; by default the folder's name.
+        exclude: Patterns of files to omit, such as "*.log" or "drafts/*"; "*" also matches "/".
 
     Raises:
         FileNotFoundError: If there is no such folder or file.
-        ValueError: If there is nothing to read in it.
+        ValueError: If it contains nothing to read.
     """
     path = path.expanduser().resolve()
     known = f"({SHOWN_KINDS})"
@@ -158,7 +157,7 @@ def _walk(folder: Path, unreadable: list[str]) -> Iterator[Path]:
         place = os.path.relpath(error.filename, folder)
         unreadable.append(f"{place}: {error.strerror or error}")
 
-    # Path.rglob passes over folders that it may not list.
+    # Path.rglob silently skips folders that it may not list.
     for place, folders, names in os.walk(folder, onerror=report):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:

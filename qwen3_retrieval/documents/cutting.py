@@ -1,7 +1,7 @@
-"""Passages from sections: cut at headings, then blocks, rows and lines, sentences, words.
+"""Cuts sections into passages: at headings, then blocks, rows and lines, sentences, words.
 
-A passage is a slice of its section's text to the letter, without the blank lines at its ends; one
-that begins within a table has the table's header before it.
+A passage is an exact slice of its section's text, without blank lines at its ends. A passage that
+begins within a table also begins with the table's header.
 """
 
 import re
@@ -22,16 +22,16 @@ from qwen3_core.tokenizer import Qwen3Tokenizer
 from qwen3_retrieval.documents.text import Block, Section
 
 CHUNK_SIZE: Final = 512
-"""Tokens of a passage at most."""
+"""The most tokens of a passage."""
 
 CHUNK_OVERLAP: Final = 64
-"""Tokens at most that a passage repeats of the one before it, in whole sentences or lines."""
+"""The most tokens that a passage repeats from the previous one, in whole sentences or lines."""
 
 MAX_TITLE: Final = 200
-"""Characters that are kept of a title."""
+"""The most characters of a title; longer ones are shortened."""
 
 CUTTING: Final = "cutting 1"
-"""Names how texts are cut; another name lets the next run of an ingest read all files again."""
+"""Version of the cutting; after a change, the next ingest reads all files again."""
 
 Splitter = Literal["structure", "headers", "framework", "none"]
 
@@ -46,15 +46,15 @@ class Piece:
 
     text: str
     place: dict[str, Any]
-    """Where in its file it stands: keys of `PLACE`; the title is the path of its headings."""
+    """Its place in the file: keys of `PLACE`; the title is the path of its headings."""
     metadata: dict[str, Any]
-    """Fields that its file gives it."""
+    """Fields from its file."""
     body: int = 0
-    """Where in `text` its headings end."""
+    """End of its headings in `text`."""
     headings: tuple[str, ...] = ()
-    """Those that it stands below, the outermost first."""
+    """The headings above it, outermost first."""
     part: int = 0
-    """The number in its section of what stands below one heading; pieces of it share it."""
+    """Number, within the section, of the text below one heading; all its pieces share it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +62,21 @@ class FrameworkSplitters:
     """The splitters of LangChain or LlamaIndex."""
 
     at_headings: Callable[[str], list[tuple[str, list[str]]]]
-    """A Markdown text in parts, each with its headings: the outermost first, its own last."""
+    """Splits a Markdown text into parts, each with its headings: outermost first, own last."""
     to_size: SplitText
-    """A text in pieces."""
+    """Splits a text into pieces."""
 
 
 _Part = tuple[int, Sequence[str], Iterable[tuple[str, int]]]
-"""A number, headings, and texts with the length of the headings that they begin with."""
+"""A number, headings, and texts, each with the length of the headings at its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cutter:
-    """How sections are cut."""
+    """Cuts sections into passages."""
 
     tokenizer: LoadTokenizer
-    """Gives the embedding model's tokenizer; asked when there is something to cut."""
+    """Loads the embedding model's tokenizer; called when there is something to cut."""
     splitter: Splitter = "structure"
     chunk_size: int = CHUNK_SIZE
     chunk_overlap: int = CHUNK_OVERLAP
@@ -84,15 +84,15 @@ class Cutter:
     """For the splitter "framework"."""
 
     def __post_init__(self) -> None:
-        """Check the numbers.
+        """Check the sizes.
 
         Raises:
-            ValueError: If one is out of range.
+            ValueError: If a size is out of range.
         """
         check_sizes(self.chunk_size, self.chunk_overlap)
 
     def cut(self, section: Section) -> Iterator[Piece]:
-        """The passages of a section, in order, none of them blank or headings alone."""
+        """The passages of a section, in order; never blank, and never headings alone."""
         own = section.place.get("title", "")
         for number, headings, texts in self._parts(section):
             title = heading_path(headings) or str(own)
@@ -134,10 +134,10 @@ class Cutter:
 
 
 def check_sizes(chunk_size: int, chunk_overlap: int) -> None:
-    """Check how large passages are to be.
+    """Check the passages' sizes.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a size is out of range.
     """
     if chunk_size < 1:
         msg = f"chunk_size must be at least 1, got {chunk_size}"
@@ -151,10 +151,10 @@ def check_sizes(chunk_size: int, chunk_overlap: int) -> None:
 
 
 def tokenizer_of(model: str, base_url: str | None = None) -> LoadTokenizer:
-    """Loads a model's tokenizer at its first use. All published sizes share one.
+    """A function that loads a model's tokenizer at first use. All published sizes share one.
 
     Args:
-        model: Hub name, folder, or "tiny"; with `base_url` it may be an alias of the server's.
+        model: Hub name, folder, or "tiny"; with `base_url` it may be the server's alias.
         base_url: Address of the server that runs the model.
     """
     own = base_url is None or model == TINY or "/" in model or Path(model).is_dir()
@@ -164,13 +164,13 @@ def tokenizer_of(model: str, base_url: str | None = None) -> LoadTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Headings and what stands below them, up to the next heading."""
+    """Headings and the text below them, up to the next heading."""
 
     blocks: list[Block]
     end: int
     headings: list[str]
     body: int
-    """Where its headings end."""
+    """End of its headings."""
 
     @property
     def start(self) -> int:
@@ -180,12 +180,12 @@ class _Group:
 def _groups(section: Section) -> Iterator[_Group]:
     """The parts of a section between headings.
 
-    A heading with nothing below it goes to the next part, at the end of the text to the last one.
+    A heading without text below it belongs to the next part; at the end, to the last one.
     """
     ends = [block.start for block in section.blocks[1:]] + [len(section.text)]
     path: list[tuple[int, str]] = []
     found: list[_Group] = []
-    blocks: list[Block] = []  # of the part that is open
+    blocks: list[Block] = []  # of the current part
     for block, end in zip(section.blocks, ends, strict=True):
         has_words = bool(found) and found[-1].blocks is blocks
         if block.level:
@@ -208,15 +208,15 @@ def _groups(section: Section) -> Iterator[_Group]:
 _SENTENCE: Final = regex.compile(
     r"\p{SB=ST}+[\p{SB=CL}\p{SB=EX}]*\s*|\p{SB=AT}+\p{SB=CL}*\s+|\n[ \t]*\n\s*"
 )
-"""What ends a sentence, in any script (Unicode's Sentence_Break), and the white space behind it."""
+"""The end of a sentence in any script (Unicode's Sentence_Break), with the white space after it."""
 _WORD: Final = regex.compile(r"[^\S\u00a0\u202f\u2007]+|[，、；：,;]+[\p{SB=CL}]*")
-"""What ends a word: white space, except where it must not break; a mark within a sentence."""
+"""The end of a word: white space, except no-break spaces; or a mark within a sentence."""
 _GRAPHEME: Final = regex.compile(r"\X")
 _BLANK_LINES: Final = re.compile(r"(?:[ \t]*\n)*")
 
 
 class _Spans:
-    """Cuts a group into pieces; iterating gives the start and the text of each."""
+    """Cuts a group into pieces; iteration yields each piece's start and text."""
 
     def __init__(
         self, text: str, group: _Group, tokenizer: Qwen3Tokenizer, size: int, overlap: int
@@ -226,7 +226,7 @@ class _Spans:
         self._tokenizer = tokenizer
         self._size = size
         self._overlap = overlap
-        # A heading and what follows it are not cut apart.
+        # A heading is not separated from the text after it.
         self._blocks = [
             block.start
             for before, block in pairwise(group.blocks)
@@ -240,7 +240,7 @@ class _Spans:
         while done < self._group.end:
             head = self._head(start)
             end = self._end(start, head)
-            if end <= done:  # the overlap leaves no room for anything new
+            if end <= done:  # the overlap leaves no room for new text
                 start, head = done, self._head(done)
                 end = self._end(start, head)
             start += self._blank(start, end)
@@ -251,12 +251,12 @@ class _Spans:
             start = self._overlapping(start, end)
 
     def _blank(self, start: int, end: int) -> int:
-        """The length of the blank lines that a span begins with."""
+        """The length of the blank lines at a span's beginning."""
         found = _BLANK_LINES.match(self._text, start, end)
         return found.end() - start if found else 0
 
     def _head(self, start: int) -> str:
-        """The header of the table in which a piece begins, if it begins behind the header."""
+        """The header of the table in which a piece begins, if it begins after the header."""
         block = self._group.blocks[bisect_right(self._starts, start) - 1]
         if block.head is None or start < block.head[1]:
             return ""
@@ -267,14 +267,14 @@ class _Spans:
         return len(self._tokenizer.encode(text))
 
     def _end(self, start: int, head: str) -> int:
-        """Where a piece that begins at `start` ends."""
+        """The end of a piece that begins at `start`."""
         stop = self._group.end
         limit = self._limit(start, self._size - self._tokens(head) if head else self._size)
         while limit < stop or head:
             end = stop if limit >= stop else self._best_cut(start, limit)
             if end > limit or limit <= start + 1:
-                return end  # one character, as a reader sees them, that takes more tokens
-            # The parts together may be other tokens than each alone.
+                return end  # a single grapheme with more tokens than the limit
+            # The parts together may have other tokens than separately.
             piece = self._text[start:end].rstrip(" \t\n")
             if self._tokens(head + piece) <= self._size:
                 return end
@@ -282,7 +282,7 @@ class _Spans:
         return stop
 
     def _limit(self, start: int, size: int) -> int:
-        """How far a piece of so many tokens reaches."""
+        """The end of a piece of `size` tokens."""
         width = 8 * size
         while True:
             window = self._text[start : min(start + width, self._group.end)]
@@ -294,7 +294,7 @@ class _Spans:
             width *= 2
 
     def _best_cut(self, start: int, limit: int) -> int:
-        """The last good place up to `limit`: one that leaves a piece of some size, if there is."""
+        """The last good cut up to `limit`, preferably one that leaves a piece of some size."""
         low = start + (limit - start) // 4
         for places in (self._blocks, self._lines):
             at = bisect_right(places, limit) - 1
@@ -309,7 +309,7 @@ class _Spans:
         return fitting[-1] if fitting else ends[0]
 
     def _overlapping(self, start: int, end: int) -> int:
-        """Where the next piece begins: earlier than `end` by what it repeats."""
+        """The start of the next piece: before `end` by the overlap."""
         block = self._group.blocks[bisect_right(self._starts, min(end, self._group.end - 1)) - 1]
         if not self._overlap or end >= self._group.end or block.head is not None:
             return end
@@ -328,12 +328,12 @@ class _Spans:
 
 
 def _ends(pattern: regex.Pattern[str], text: str, start: int, end: int) -> list[int]:
-    """Where the matches within a part of a text end."""
+    """The ends of all matches within a part of a text."""
     return [found.end() for found in pattern.finditer(text, start, end)]
 
 
 def heading_path(headings: Sequence[str]) -> str:
-    """A place as a citation tells it, "Install > Docker"; where it is long, less of its begin."""
+    """Headings as shown in a citation, "Install > Docker"; long paths lose their beginning."""
     named = [name for heading in headings if (name := heading.strip())]
     while len(named) > 1 and len(" > ".join(named)) > MAX_TITLE:
         del named[0]
@@ -341,13 +341,13 @@ def heading_path(headings: Sequence[str]) -> str:
 
 
 def split_to_fit(text: str, limit: int = MAX_TEXT_BYTES) -> Iterator[str]:
-    """The text in parts of at most `limit` bytes of UTF-8, none of them blank.
+    """Split a text into parts of at most `limit` bytes of UTF-8; blank parts are omitted.
 
-    It is cut at white space where there is some in the last half of a part.
+    It is cut at white space if there is some in the second half of a part.
     """
     data = text.encode()
     while len(data) > limit:
-        part = data[:limit].decode(errors="ignore")  # what is cut through goes to the next
+        part = data[:limit].decode(errors="ignore")  # a split character goes to the next part
         spaces = list(re.finditer(r"\s", part[len(part) // 2 :]))
         if spaces:
             part = part[: len(part) // 2 + spaces[-1].end()]
@@ -360,11 +360,11 @@ def split_to_fit(text: str, limit: int = MAX_TEXT_BYTES) -> Iterator[str]:
 
 
 def split_at_headings(text: str) -> list[str]:
-    """Cut at every "# ", to the letter as in the Milvus tutorial."""
+    """Cut at every "# ", exactly as in the Milvus tutorial."""
     return text.split("# ")
 
 
 def title_of(text: str) -> str:
-    """The first line with words in it, without the marks of a heading or a list."""
+    """The first line with words, without heading or list marks."""
     lines = (line.strip(" \t#*-") for line in text.splitlines())
     return next((line for line in lines if line), "(no words)")

@@ -1,4 +1,4 @@
-"""Text from bytes: by its mark, as UTF-8, as UTF-16 that shows itself, or by the user's word."""
+"""Decodes bytes: by byte order mark, as UTF-8, as recognisable UTF-16, or as the user says."""
 
 import codecs
 import re
@@ -7,7 +7,7 @@ from typing import Final
 
 from qwen3_retrieval.documents.text import UnreadableError
 
-_MARKS: Final = (  # UTF-32's before UTF-16's, which it begins with
+_MARKS: Final = (  # UTF-32 before UTF-16, because its mark begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -16,21 +16,21 @@ _MARKS: Final = (  # UTF-32's before UTF-16's, which it begins with
 )
 
 _GUESSED: Final = 65_536
-"""Bytes that a guess looks at."""
+"""Bytes that a guess examines."""
 
 
 def decode(data: bytes, encoding: str | None = None) -> str:
-    """The text, with every line end as one newline.
+    """Decode a text; every line end becomes one newline.
 
-    A legacy encoding is never guessed, for a wrong guess would be indexed in silence: the error
-    names the likely one.
+    Legacy encodings are never guessed, because a wrong guess would be indexed silently. The error
+    names the likely encoding.
 
     Args:
-        data: What is in the file.
-        encoding: Of text that is not Unicode.
+        data: The file's contents.
+        encoding: Encoding of text that is not Unicode.
 
     Raises:
-        UnreadableError: If it is not text in these encodings, or holds NUL characters.
+        UnreadableError: If it is not text in these encodings, or contains NUL characters.
     """
     for mark, name in _MARKS:
         if data.startswith(mark):
@@ -47,7 +47,7 @@ def decode(data: bytes, encoding: str | None = None) -> str:
 def _unmarked(data: bytes, encoding: str | None) -> str:
     if b"\0" in data and (text := _wide(data)) is not None:
         return text
-    if b"\x1b$" in data:  # all its bytes are ASCII
+    if b"\x1b$" in data:  # ISO-2022, whose bytes are all ASCII
         if encoding is None or not codecs.lookup(encoding).name.startswith("iso2022"):
             reason = "not UTF-8 text"
             detail = "it has the escapes of ISO-2022: --encoding iso2022_jp reads it so"
@@ -74,7 +74,7 @@ def _strict(data: bytes, name: str, what: str) -> str:
 
 
 def _wide(data: bytes) -> str | None:
-    """UTF-16 or UTF-32 without a mark, as their bytes show; None where they leave a doubt."""
+    """The text in UTF-16 or UTF-32 without a mark, judged by its bytes; None in case of doubt."""
     quarter = len(data) // 4
     for name, zeros in (("utf-32-le", (2, 3)), ("utf-32-be", (0, 1))):
         if len(data) % 4 == 0 and all(data[i::4].count(0) == quarter for i in zeros):
@@ -82,11 +82,11 @@ def _wide(data: bytes) -> str | None:
     if len(data) % 2:
         return None
     for name, high in (("utf-16-le", data[1::2]), ("utf-16-be", data[::2])):
-        # The high bytes of alphabets are control characters, of which text has few.
+        # The high bytes of alphabets are control characters, which are rare in text.
         if sum(byte < 0x20 for byte in high) >= 0.9 * len(high):
             return _sound(data, name)
     if _is_utf8(data.replace(b"\0", b"")):
-        return None  # single bytes, among which there are NULs
+        return None  # a single-byte encoding with NULs
     sound = [text for name in ("utf-16-le", "utf-16-be") if (text := _sound(data, name))]
     usual = [text for text in sound if len(_USUAL.findall(text)) >= 0.9 * len(text)]
     return usual[0] if len(usual) == 1 else None
@@ -99,7 +99,7 @@ _USUAL: Final = re.compile(
 
 
 def _sound(data: bytes, name: str) -> str | None:
-    """The text, unless it has characters that nobody has been given."""
+    """The text; None if it contains unassigned characters."""
     try:
         text = data.decode(name)
     except UnicodeDecodeError:
@@ -117,7 +117,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _likely(data: bytes) -> str:
-    """The encoding that it has perhaps, or ""."""
+    """The likely encoding, or ""."""
     try:
         from charset_normalizer import from_bytes
     except ModuleNotFoundError:

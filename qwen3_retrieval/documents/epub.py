@@ -1,4 +1,4 @@
-"""Electronic books (EPUB): their chapters in the order of reading."""
+"""Electronic books (EPUB): their chapters in reading order."""
 
 import io
 import posixpath
@@ -13,7 +13,7 @@ from qwen3_retrieval.documents.text import Section, UnreadableError
 
 
 def read_epub(data: bytes) -> Iterator[Section]:
-    """Chapter by chapter.
+    """Yield the chapters.
 
     Raises:
         UnreadableError: If it cannot be read.

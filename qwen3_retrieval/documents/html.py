@@ -1,4 +1,4 @@
-"""The text of a web page as a browser shows it: blocks apart, inline elements together."""
+"""The text of a web page as a browser shows it: blocks separate, inline elements joined."""
 
 import codecs
 import re
@@ -15,7 +15,7 @@ _PARAGRAPHS: Final = frozenset(
         *("fieldset", "table", "hr", "h1", "h2", "h3", "h4", "h5", "h6"),
     )
 )
-"""Blocks with an empty line before and behind."""
+"""Blocks with an empty line before and after."""
 _LINES: Final = frozenset(
     (
         *("address", "article", "aside", "body", "center", "dd", "details", "dialog", "div", "dt"),
@@ -26,7 +26,7 @@ _LINES: Final = frozenset(
 )
 """Blocks that begin and end a line."""
 _BOXES: Final = frozenset(("button", "meter", "progress", "input", "object", "text"))
-"""What stands in a line as a box of its own; <text> is in pictures."""
+"""Inline elements that are separate boxes; <text> occurs in SVG."""
 _HIDDEN: Final = frozenset(
     (
         *("script", "style", "template", "noscript", "title", "head", "datalist", "noembed"),
@@ -40,7 +40,7 @@ _DECLARED: Final = re.compile(
     rb"""<meta[^>]*?charset\s*=\s*["']?\s*([\w.:-]+)|^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)""",
     re.IGNORECASE,
 )
-_BLANKS: Final = re.compile("[ \t\n\r\f]+")  # CSS's: a no-break space is none
+_BLANKS: Final = re.compile("[ \t\n\r\f]+")  # CSS's white space, without the no-break space
 _NOT_SHOWN: Final = re.compile(r"(?:^|;)\s*display\s*:\s*none", re.IGNORECASE)
 _AS_IT_STANDS: Final = re.compile(
     r"(?:^|;)\s*white-space\s*:\s*(?:pre|break-spaces)", re.IGNORECASE
@@ -48,10 +48,10 @@ _AS_IT_STANDS: Final = re.compile(
 
 
 def read_html(data: bytes, encoding: str | None = None) -> Section:
-    """A page, with its title.
+    """The text of a page, with its title.
 
     Raises:
-        UnreadableError: If its characters cannot be told.
+        UnreadableError: If its encoding cannot be determined.
     """
     if declared := _DECLARED.search(data[:4096]):
         word = (declared[1] or declared[2]).decode()
@@ -60,7 +60,7 @@ def read_html(data: bytes, encoding: str | None = None) -> Section:
         except LookupError as error:
             reason = "its character set is unknown"
             raise UnreadableError(reason, f"it says {word!r}") from error
-        # Browsers take Latin-1 and ASCII for what Windows has made of them.
+        # Browsers read Latin-1 and ASCII as Windows-1252.
         encoding = "cp1252" if name in ("iso8859-1", "ascii") else name
     return html_section(decode(data, encoding), len(data))
 
@@ -71,8 +71,8 @@ def html_section(markup: str, size: int, *, verbatim: bool = False, heads: bool 
     Args:
         markup: HTML or XHTML.
         size: Bytes of the file that were read for it.
-        verbatim: Keep all white space, as in <pre>.
-        heads: A table's first row is its header even where no cell says so.
+        verbatim: Whether to keep all white space, as in <pre>.
+        heads: Whether a table's first row is its header even if no cell is marked so.
     """
     lexbor = need("selectolax.lexbor", "selectolax", "HTML")
     root = lexbor.LexborHTMLParser(clean(markup)).root
@@ -87,7 +87,7 @@ def html_section(markup: str, size: int, *, verbatim: bool = False, heads: bool 
 
 
 class _Page:
-    """Takes words and breaks, and gives the text and its blocks."""
+    """Collects words and breaks into a text with blocks."""
 
     def __init__(self, *, heads: bool) -> None:
         self._heads = heads
@@ -96,20 +96,20 @@ class _Page:
         self._breaks = 0
         self._space = False
         self._tabs = 0
-        self._cell = False  # whether a cell is open in which nothing stands yet
+        self._cell = False  # whether an empty cell is open
         self._blocks: list[Block] = []
         self._cuts: list[int] = []  # of the last block
         self._head: tuple[int, int] | None = None
         self._fresh = True  # whether the next words begin a block
         self._tables = 0
         self._rows: list[tuple[int, bool]] = []  # of the outermost table: start, whether a header
-        self._level = 0  # of the heading that is open
-        self._opened = (0, 0)  # how many blocks and parts there were before it
-        self._row: bool | None = None  # a row that begins: whether it is a header
+        self._level = 0  # level of the open heading
+        self._opened = (0, 0)  # numbers of blocks and parts before it
+        self._row: bool | None = None  # for a row that begins: whether it is a header
         self._first_cell = self._row_empty = True
 
     def words(self, text: str) -> None:
-        """Text whose white space is one space."""
+        """Add text, with white space collapsed to single spaces."""
         text = _BLANKS.sub(" ", text)
         if text.startswith(" "):
             self._space = True
@@ -118,7 +118,7 @@ class _Page:
             self._space = text.endswith(" ")
 
     def verbatim(self, text: str) -> None:
-        """Text as it stands."""
+        """Add text unchanged."""
         if not text:
             return
         begin = self._put(text)
@@ -126,16 +126,16 @@ class _Page:
             self._cuts += [begin + found.end() for found in re.finditer("\n", text[:-1])]
 
     def space(self) -> None:
-        """What follows is at a distance."""
+        """Separate the following text by a space."""
         self._space = True
 
     def line(self) -> None:
-        """What follows stands on the next line."""
+        """Begin a new line."""
         if not self._cell:
             self._breaks = max(1, self._breaks)
 
     def paragraph(self) -> None:
-        """What follows is another block."""
+        """Begin a new block."""
         if self._cell:
             return
         self._breaks = 2
@@ -148,7 +148,7 @@ class _Page:
             self._breaks = min(2, self._breaks + 1)
 
     def heading(self, level: int) -> None:
-        """A heading begins, or with 0 the one that is open ends."""
+        """Begin a heading, or with level 0 end the open one."""
         if self._tables:
             return
         if level:
@@ -161,7 +161,7 @@ class _Page:
         self._level = level
 
     def table(self, *, begins: bool) -> None:
-        """A table begins or ends."""
+        """Begin or end a table."""
         if begins:
             self.paragraph()
             self._tables += 1
@@ -174,7 +174,7 @@ class _Page:
             self.paragraph()
 
     def row(self, *, header: bool) -> None:
-        """A table's row begins."""
+        """Begin a table row."""
         self._cell, self._tabs = False, 0
         self.line()
         self._first_cell = self._row_empty = True
@@ -182,7 +182,7 @@ class _Page:
             self._row = header
 
     def cell(self) -> None:
-        """A cell of a row begins."""
+        """Begin a cell of a row."""
         if not self._first_cell:
             self._tabs += 1
             self._space = False
@@ -192,12 +192,12 @@ class _Page:
         self._cell = True
 
     def close(self) -> tuple[str, tuple[Block, ...]]:
-        """What was written."""
+        """The text and its blocks."""
         self._close_block()
         return clean("".join(self._parts)), tuple(self._blocks) or (Block(0),)
 
     def _put(self, text: str) -> int:
-        """Write; returns where the text begins."""
+        """Append text; returns its start."""
         if self._length and self._breaks:
             self._add("\n" * self._breaks)
         elif self._length and self._space and not self._tabs:
@@ -247,7 +247,7 @@ class _Page:
 
 
 def _show(root: Any, page: _Page, *, verbatim: bool) -> None:
-    """One pass without recursion: a page may hold a hundred thousand tags within one another."""
+    """Visit all nodes without recursion: a page may nest a hundred thousand tags."""
     stack = [(root, root.child, verbatim)]
     while stack:
         parent, node, as_it_stands = stack.pop()
@@ -268,7 +268,7 @@ def _is_shown(node: Any) -> bool:
     attributes = node.attributes
     if node.tag in _HIDDEN or _NOT_SHOWN.search(attributes.get("style") or ""):
         return False
-    # What "until-found" hides is found by a browser's search.
+    # A browser's search finds text that is hidden "until-found".
     return bool(attributes.get("hidden", "until-found") == "until-found")
 
 

@@ -1,4 +1,4 @@
-"""E-mails (.eml): who wrote what to whom, and the body."""
+"""E-mails (.eml): headers, body and attachments."""
 
 import email
 import email.policy
@@ -16,17 +16,17 @@ ReadAttachment = Callable[[str, bytes], Iterable[Section]]
 
 
 def read_mail(data: bytes, read: ReadAttachment, note: Note) -> Iterator[Section]:
-    """The headers and the body, then the attachments that can be read.
+    """Yield headers and body, then the readable attachments.
 
     Raises:
-        UnreadableError: If there is no body in it.
+        UnreadableError: If the e-mail has no body.
     """
     message = email.message_from_bytes(data, policy=email.policy.default)
     try:
         headers = [(name, clean(str(message[name]))) for name in _HEADERS if message[name]]
         body = message.get_body(("plain", "html"))
         attachments = list(message.iter_attachments())
-    except Exception as error:  # a broken one can raise anything
+    except Exception as error:  # a broken e-mail can raise anything
         reason = "not a readable e-mail"
         raise UnreadableError(reason, f"{type(error).__name__}: {error}") from error
     if not headers:
@@ -41,7 +41,7 @@ def read_mail(data: bytes, read: ReadAttachment, note: Note) -> Iterator[Section
     for part in attachments:
         name = clean(part.get_filename() or part.get_content_type())
         content = part.get_payload(decode=True)
-        if not isinstance(content, bytes):  # an e-mail within
+        if not isinstance(content, bytes):  # an attached e-mail
             inner: Any = part.get_payload()
             content = b"".join(bytes(each) for each in inner)
             name = f"{name}.eml"

@@ -17,7 +17,7 @@ _ANCHOR: Final = re.compile(r"\s*\{#[^}]*\}\s*$")
 
 
 def markdown_blocks(text: str) -> tuple[Block, ...]:
-    """The blocks of a text whose line ends are newlines.
+    """The blocks of a text; its line ends must be newlines.
 
     Raises:
         UnreadableError: If markdown-it-py is not installed.
@@ -44,14 +44,14 @@ def markdown_blocks(text: str) -> tuple[Block, ...]:
             starts.discard(first)
         head = None
         if token.type == "table_open":
-            starts -= {first + 1}  # a table without rows is header and delimiters
+            starts -= {first + 1}  # a table without rows has only header and delimiters
             head = (lines[first], lines[first + 2])
         blocks.append(Block(begin, cuts=tuple(sorted(lines[s] for s in starts)), head=head))
     return tuple(blocks) or (Block(0),)
 
 
 def _words(inline: "Token") -> str:
-    """A heading's words, without marks, links and anchors."""
+    """A heading's words, without markup, links and anchors."""
     parts = []
     for token in inline.children or ():
         if token.type in ("softbreak", "hardbreak"):
@@ -66,7 +66,7 @@ def _words(inline: "Token") -> str:
 def front_matter(text: str) -> tuple[dict[str, Any], str]:
     """The fields of a text's YAML or TOML front matter, and the rest of the text.
 
-    What looks like front matter and cannot be parsed stays in the text.
+    Front matter that cannot be parsed stays in the text.
     """
     found = _FRONT_MATTER.match(text)
     if found is None:
@@ -99,7 +99,7 @@ def _toml(text: str) -> Any:
 
 
 def _value(value: Any) -> Any:
-    """As JSON has it."""
+    """The value in JSON's types."""
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, dict):

@@ -10,7 +10,7 @@ from qwen3_retrieval.documents.html import html_section
 from qwen3_retrieval.documents.text import Block, Section, UnreadableError, need, plain_blocks
 
 MAX_UNPACKED: Final = 1 << 30
-"""Bytes that a packed file may unpack to: a small file can be made to fill any memory."""
+"""The most bytes that a packed file may unpack to: a small file can be crafted to fill memory."""
 
 _TITLES: Final = "p[style-name='Title'] => h1:fresh"
 
@@ -38,7 +38,7 @@ def read_docx(data: bytes) -> Section:
 
 
 def read_xlsx(data: bytes) -> Iterator[Section]:
-    """Sheet by sheet, a line per row, with tabs between the cells.
+    """Yield the sheets, with a line per row and tabs between cells.
 
     Raises:
         UnreadableError: If it cannot be read.
@@ -47,7 +47,7 @@ def read_xlsx(data: bytes) -> Iterator[Section]:
     openpyxl = need("openpyxl", "openpyxl", "Excel files")
     check_packed(data, kind)
     try:
-        # A formula that nobody has computed has no value: it is shown itself.
+        # A formula that was never computed has no value: the formula itself is shown.
         books = [
             openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=computed)
             for computed in (True, False)
@@ -67,7 +67,7 @@ def read_xlsx(data: bytes) -> Iterator[Section]:
 
 
 def _rows(sheet: Any) -> list[list[tuple[Any, str] | None]]:
-    sheet.reset_dimensions()  # what the file says of its size may be wrong
+    sheet.reset_dimensions()  # the size in the file may be wrong
     return [[_known(cell) for cell in row] for row in sheet.iter_rows()]
 
 
@@ -76,7 +76,7 @@ def _known(cell: Any) -> tuple[Any, str] | None:
 
 
 def _cell(known: tuple[Any, str] | None) -> str:
-    """A cell's value as a line has room for it."""
+    """A cell's value on one line."""
     if known is None:
         return ""
     value, form = known
@@ -93,7 +93,7 @@ def _cell(known: tuple[Any, str] | None) -> str:
 
 
 def read_pptx(data: bytes) -> Iterator[Section]:
-    """Slide by slide: its texts, tables and notes.
+    """Yield the slides: texts, tables and notes.
 
     Raises:
         UnreadableError: If it cannot be read.
@@ -121,7 +121,7 @@ def _slide(slide: Any) -> tuple[str, str]:
 
 def _shapes(shapes: Iterable[Any]) -> Iterator[str]:
     for shape in shapes:
-        if hasattr(shape, "shapes"):  # a group
+        if hasattr(shape, "shapes"):  # a group of shapes
             yield from _shapes(shape.shapes)
         elif getattr(shape, "has_table", False):
             rows = ([_lines(cell.text) for cell in row.cells] for row in shape.table.rows)
@@ -131,11 +131,11 @@ def _shapes(shapes: Iterable[Any]) -> Iterator[str]:
 
 
 def _lines(text: str) -> str:
-    return text.replace("\v", "\n")  # a break within a paragraph
+    return text.replace("\v", "\n")  # a line break within a paragraph
 
 
 def table_of(rows: list[str]) -> tuple[str, Block]:
-    """Rows as one text, and its block: the first row is the header."""
+    """Rows as one text with its block; the first row is the header."""
     starts = [0]
     for row in rows:
         starts.append(starts[-1] + len(row) + 1)
@@ -144,12 +144,12 @@ def table_of(rows: list[str]) -> tuple[str, Block]:
 
 
 def check_packed(data: bytes, kind: str) -> None:
-    """Check that a file is a ZIP archive, and how much it unpacks to.
+    """Check that a file is a ZIP archive of acceptable unpacked size.
 
     Raises:
-        UnreadableError: If it is none, is encrypted, or unpacks to too much.
+        UnreadableError: If it is not a ZIP archive, is encrypted, or unpacks to too much.
     """
-    if data.startswith(b"\xd0\xcf\x11\xe0"):  # what encrypted and old files are in
+    if data.startswith(b"\xd0\xcf\x11\xe0"):  # the container of encrypted and old files
         reason = f"not a readable {kind}"
         raise UnreadableError(reason, "encrypted, or of a format before 2007: save it anew")
     try:
@@ -163,5 +163,5 @@ def check_packed(data: bytes, kind: str) -> None:
 
 
 def broken(kind: str, error: Exception) -> UnreadableError:
-    """What to say of a file that its library cannot read."""
+    """The error for a file that its library cannot read."""
     return UnreadableError(f"not a readable {kind}", f"{type(error).__name__}: {error}")

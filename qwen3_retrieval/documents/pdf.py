@@ -20,17 +20,17 @@ _NO_TITLE: Final = re.compile(
     r"\S+\.(docx?|pptx?|xlsx?|odt|tex|dvi|indd|html?|txt|pdf)",
     re.IGNORECASE,
 )
-"""What programs write where nobody gave a title."""
+"""Titles that programs write by default."""
 
 
 _ONE_AT_A_TIME: Final = threading.Lock()
-"""PDFium is for one thread."""
+"""PDFium is not thread-safe."""
 
 _PASSWORD: Final = 4  # FPDF_ERR_PASSWORD
 
 
 def read_pdf(data: bytes, note: Note) -> Iterator[Section]:
-    """Page by page.
+    """Yield the pages.
 
     Raises:
         UnreadableError: If it cannot be read, needs a password, or is a scan.
@@ -60,12 +60,12 @@ def read_pdf(data: bytes, note: Note) -> Iterator[Section]:
 
 
 def _read_page(document: Any, index: int, raw: Any) -> tuple[str, bool]:
-    """A page's text, and whether it has pictures, which may be some of text."""
+    """A page's text, and whether it has pictures, which may contain text."""
     page = document[index]
     try:
         text = clean(page.get_textpage().get_text_range())
         pictures = next(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]), None) is not None
     finally:
         page.close()
-    # Where a line ends in a hyphen, PDFium writes U+FFFE.
+    # PDFium writes U+FFFE for a hyphen at the end of a line.
     return re.sub("\r\n?", "\n", text).replace("\ufffe", "-"), pictures

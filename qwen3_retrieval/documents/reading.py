@@ -1,4 +1,4 @@
-"""The sections of a file, whatever its kind."""
+"""Reads the sections of a file of any supported kind."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -16,7 +16,7 @@ from qwen3_retrieval.documents.records import read_json, read_table, record
 from qwen3_retrieval.documents.text import Note, Section, UnreadableError, plain_blocks
 
 READERS: Final = "reading 1"
-"""Names what is made of files; another name lets the next run of an ingest read all files again."""
+"""Version of the readers; after a change, the next ingest reads all files again."""
 
 
 class Hasher(Protocol):
@@ -37,17 +37,17 @@ def read_sections(
 ) -> Iterator[Section]:
     """The sections of a file, in order.
 
-    JSON lines are read one by one, and a bad one is reported and left out. Any other file is
-    read whole, before the first section comes.
+    JSON lines are read one by one; invalid ones are reported and omitted. Any other file is read
+    whole before the first section is yielded.
 
     Args:
         file: The file.
-        hasher: Gets every byte of it.
-        report: Told of each bad line or record.
-        text_field: Name of the field that holds a JSON record's text.
-        encoding: Of text files that are not Unicode.
-        remark: Told of what has no text that could be read: scanned pages of a PDF, attachments
-            of an e-mail.
+        hasher: Updated with every byte of the file.
+        report: Called for each invalid line or record.
+        text_field: Name of the field with a JSON record's text.
+        encoding: Encoding of text files that are not Unicode.
+        remark: Called for parts without readable text: scanned pages of a PDF, attachments of an
+            e-mail.
 
     Raises:
         UnreadableError: If the file cannot be read.

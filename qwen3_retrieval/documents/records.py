@@ -15,16 +15,16 @@ def record(line: str, text_field: str, size: int) -> Section:
     """The section of a JSON object.
 
     Raises:
-        ValueError: If it is none, has no text, or has what a row cannot hold.
+        ValueError: If it is not a JSON object, has no text, or has values that a row cannot store.
     """
     return _section(parse_json(line), text_field, size)
 
 
 def parse_json(text: str) -> Any:
-    """A JSON value, whose numbers fit into 64 bits.
+    """Parse a JSON value whose numbers fit into 64 bits.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is invalid.
     """
     try:
         return json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_int64)
@@ -60,7 +60,7 @@ def _section(value: Any, text_field: str, size: int) -> Section:
 
 
 def read_json(data: bytes, encoding: str | None, text_field: str, note: Note) -> Iterator[Section]:
-    """A list of objects with texts as records; any other document as it stands.
+    """Yield a list of objects with texts as records; any other document as one unchanged text.
 
     Raises:
         UnreadableError: If it is not JSON.
@@ -86,7 +86,7 @@ def read_json(data: bytes, encoding: str | None, text_field: str, note: Note) ->
             except ValueError as error:
                 note("a bad record", f"record {number}: {error}")
         return
-    # Escapes that spell letters would be found by nobody.
+    # Replace escapes of letters, which no search would find.
     text = _STRING.sub(_spelled_out, text)
     if "\0" in text or re.search("[\ud800-\udfff]", text):
         reason = "JSON that spells NUL or a lone surrogate, which is no character"
@@ -109,10 +109,10 @@ def _spelled_out(found: re.Match[str]) -> str:
 
 
 def read_table(data: bytes, encoding: str | None) -> Section:
-    """Lines as they stand, to be cut between records; the first is the header.
+    """The unchanged lines, to be cut between records; the first line is the header.
 
     Raises:
-        UnreadableError: If it is no table.
+        UnreadableError: If it is not a table.
     """
     text = decode(data, encoding)
     try:

@@ -1,4 +1,4 @@
-"""What readers make of files: sections of text, with the places where they may be cut."""
+"""The readers' results: sections of text, with the places where they may be cut."""
 
 import importlib
 import json
@@ -9,30 +9,30 @@ from typing import Any, Final
 from qwen3_core.common.extras import how_to_install
 
 Note = Callable[[str, str], None]
-"""Told of a part of a file that is left out: the reason, then where and what, or ""."""
+"""Called for an omitted part of a file: with the reason, then the place and details, or ""."""
 
 MAX_METADATA: Final = 16_384
-"""Bytes of metadata (as JSON) that one passage may have: Milvus keeps at most 65,536 bytes of
-dynamic fields in a row, and LlamaIndex's store writes them twice, once as JSON in JSON."""
+"""The most bytes of a passage's metadata (as JSON): Milvus stores at most 65,536 bytes of dynamic
+fields per row, and LlamaIndex's store writes them twice, once as JSON in JSON."""
 
 PLACE: Final = ("title", "page", "slide", "sheet", "attachment")
-"""Metadata that say where in its file a text stands. Equal texts may differ in them."""
+"""Metadata that locate a text in its file. Equal texts may differ in them."""
 
 RESERVED: Final = frozenset(
     (
         *("pk", "text", "vector", "id", "embedding", "doc_id", "document_id", "ref_doc_id"),
         *("corpus", "source", "sources", "places", "relevance_score"),
-        *("sparse", "sparse_embedding"),  # of full-text search
+        *("sparse", "sparse_embedding"),  # for full-text search
     )
 )
-"""Names that the stores, the components or we ourselves use."""
+"""Reserved names: the stores, the components or this package use them."""
 
 
 class UnreadableError(Exception):
-    """A file cannot be read. `reason` is one of few, `detail` is about this file."""
+    """A file cannot be read. `reason` is a general reason, `detail` concerns this file."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        """Say why."""
+        """Set the reason and the detail."""
         super().__init__(f"{reason} ({detail})" if detail else reason)
         self.reason = reason
         self.detail = detail
@@ -40,48 +40,48 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part of a text that is best kept whole: a heading, a paragraph, a list, a table, code.
+    """A part of a text to keep whole if possible: a heading, paragraph, list, table or code.
 
     A block ends where the next one begins.
     """
 
     start: int
-    """Where it begins, in characters."""
+    """Start, in characters."""
     level: int = 0
-    """1 to 6: it is a heading."""
+    """1 to 6 for headings, else 0."""
     heading: str = ""
     """A heading's words."""
     cuts: tuple[int, ...] = ()
-    """Where a block that is too long is cut first: rows, items, lines; ascending."""
+    """Preferred cuts of a block that is too long: rows, items, lines; ascending."""
     head: tuple[int, int] | None = None
-    """Start and end of a table's header, which is repeated in pieces that begin behind it."""
+    """Start and end of a table's header, which is repeated in pieces that begin after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a file that is cut on its own: all of it, a page, a sheet, a record."""
+    """A part of a file that is cut separately: the whole file, a page, a sheet, a record."""
 
     text: str
     size: int
     """Bytes of the file that were read for it."""
     blocks: tuple[Block, ...] = (Block(0),)
-    """In order; the first begins at 0."""
+    """Blocks in order; the first one begins at 0."""
     place: dict[str, Any] = field(default_factory=dict)
-    """Where in the file it stands: keys of `PLACE`."""
+    """Its place in the file: keys of `PLACE`."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Fields that the file itself gives it, such as a record's."""
+    """Fields from the file itself, such as a record's."""
     markdown: bool = False
     """Whether the text is Markdown."""
     matter: str = ""
-    """Front matter as it stands before the text; what it says is in `place` and `metadata`."""
+    """Unparsed front matter before the text; its values are in `place` and `metadata`."""
 
 
 def plain_blocks(text: str, *, by_lines: bool = False) -> tuple[Block, ...]:
-    r"""Blocks of a text without markup: what blank lines separate.
+    r"""Blocks of a text without markup, separated by blank lines.
 
     Args:
         text: With "\\n" as line ends.
-        by_lines: Cut a long block at its lines, as source code, rather than at sentences.
+        by_lines: Whether to cut long blocks at lines, as in source code, not at sentences.
     """
     starts = [0]
     lines: list[list[int]] = [[]]
@@ -103,12 +103,12 @@ def plain_blocks(text: str, *, by_lines: bool = False) -> tuple[Block, ...]:
 
 
 def usable_metadata(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A file's own fields under names that the stores leave free, without empty ones.
+    """A file's own fields under names that the stores do not use, without empty ones.
 
-    A name that is taken, or begins with no letter, is kept as "record_" plus the name.
+    A name that is reserved, or does not begin with a letter, gets the prefix "record_".
 
     Raises:
-        ValueError: If a row has no room for them, or a string is no text.
+        ValueError: If they are too large for a row, or a string is not valid text.
     """
     metadata = {
         f"record_{key}" if key in RESERVED or not key[:1].isalpha() else key: value
@@ -144,5 +144,5 @@ def need(package: str, distribution: str, kind: str) -> Any:
 
 
 def clean(text: str) -> str:
-    """Without lone surrogates and NULs, which broken fonts give: U+FFFD stands in their places."""
+    """Replace lone surrogates and NULs, which come from broken fonts, by U+FFFD."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")

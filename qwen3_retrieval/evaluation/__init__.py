@@ -1,9 +1,9 @@
-"""Measures retrieval on a user's own data: is it worth it, and at which settings?
+"""Measures retrieval on a user's own data: is reranking worth it, and at which settings?
 
-`python -m qwen3_retrieval.evaluation DATASET` is the command; docs/evaluation.md walks through its
-report. `evaluate` is the same in Python, and takes any LangChain retriever, LlamaIndex retriever or
-query engine beside the built-in systems. Importing this package loads none of the libraries that
-the extra `evaluation` brings.
+`python -m qwen3_retrieval.evaluation DATASET` is the command; docs/evaluation.md explains its
+report. `evaluate` does the same in Python. It also takes any LangChain retriever, LlamaIndex
+retriever or query engine in addition to the built-in systems. Importing this package does not load
+the libraries of the extra `evaluation`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -4,12 +4,11 @@
     python -m qwen3_retrieval.evaluation questions.csv --corpus docs --model tiny
     python -m qwen3_retrieval.evaluation docs --ask "Where is the data kept?"
 
-DATASET is a folder of documents, cut as the ingest cuts them (its headings become questions), a
-folder in BEIR's layout
-(corpus.jsonl, queries.jsonl, qrels/*.tsv), or a .csv, .tsv or .jsonl of questions, each with the
-passage or the source file that answers it. A table is printed and a page written. It can be stopped
-at any moment: the same command goes on where it was.
-Exit code: 0 done; 1 it could not go on; 2 the command is wrong; 130 interrupted.
+DATASET is a folder of documents, cut like in an ingest (its headings become questions), a folder in
+BEIR's layout (corpus.jsonl, queries.jsonl, qrels/*.tsv), or a .csv, .tsv or .jsonl of questions,
+each with the passage or the source file that answers it. The command prints a table and writes a
+page. It can be interrupted at any time: the same command resumes.
+Exit code: 0 done; 1 failed; 2 the command is wrong; 130 interrupted.
 """
 
 import argparse
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    # The lock that it has by default is for several processes, and starts one to watch over it.
+    # The default lock is for several processes, and starts a process to track it.
     tqdm.set_lock(threading.RLock())
     if not options.debug:
         warnings.showwarning = _warn
@@ -118,7 +117,7 @@ def _cutting(options: argparse.Namespace, settings: Settings) -> dict[str, Any]:
 
 
 def _ours(options: argparse.Namespace) -> list[Path]:
-    """What the command writes, which may lie in the folder that it reads."""
+    """Files that the command writes; they may be in the folder that it reads."""
     return [path for path in (options.html, options.json) if path is not None]
 
 
@@ -128,7 +127,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         return {name: value for name, value in every.items() if value is not None}
 
     pair, second = Pair(**given("")), given("second_")
-    # Another server with the same model is a second pair too.
+    # Another server with the same model is also a second pair.
     named = {"model": pair.model} | ({} if "model" in second else {"reranker": pair.reranker})
     progress = options.progress
     return Settings(
@@ -231,7 +230,7 @@ def _count_or_zero(text: str) -> int:
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning in one line, without the line of code that it comes from."""
+    """Print a warning on one line, without its source line."""
     print(f"evaluation: {message}", file=sys.stderr)  # noqa: T201
 
 

@@ -1,4 +1,4 @@
-"""LangChain's part in `qwen3_retrieval.evaluation`: what a retriever finds."""
+"""LangChain adapter of `qwen3_retrieval.evaluation`: the results of a retriever."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,10 @@ from qwen3_retrieval.evaluation.sources import Hit
 
 
 def searcher(source: Runnable[str, Any]) -> Callable[[str], list[Hit]]:
-    """How a retriever, or another runnable from a string to documents, is asked.
+    """A search function for a retriever, or another runnable from a string to documents.
 
     Raises:
-        TypeError: If it is no runnable; when it is asked, if it returns anything but documents.
+        TypeError: If it is not a runnable; during a search, if it does not return documents.
     """
     if not isinstance(source, Runnable):
         msg = f"a {type(source).__name__} is no retriever: pass as_retriever() of a vector store"

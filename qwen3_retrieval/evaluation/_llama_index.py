@@ -1,4 +1,4 @@
-"""LlamaIndex's part in `qwen3_retrieval.evaluation`: what a retriever or a query engine finds."""
+"""LlamaIndex adapter of `qwen3_retrieval.evaluation`: results of retrievers and query engines."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ from qwen3_retrieval.evaluation.sources import Hit
 
 
 def searcher(source: BaseRetriever | BaseQueryEngine) -> Callable[[str], list[Hit]]:
-    """How a retriever or a query engine is asked.
+    """A search function for a retriever or a query engine.
 
-    A query engine is asked for its nodes, postprocessors included, without an answer; one that
-    cannot do that is asked for an answer, which calls its LLM.
+    A query engine returns its nodes, after postprocessors, without an answer. If it does not
+    support that, it has to answer, which calls its LLM.
 
     Raises:
         TypeError: If it is neither.
@@ -37,5 +37,5 @@ def _nodes(source: BaseRetriever | BaseQueryEngine, query: QueryBundle) -> list[
         return source.retrieve(query)
     try:
         return source.retrieve(query)
-    except NotImplementedError:  # it answers in one step
+    except NotImplementedError:  # it retrieves and answers in one step
         return source.query(query).source_nodes

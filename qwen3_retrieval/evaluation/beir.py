@@ -19,7 +19,7 @@ COLUMNS = ("query-id", "corpus-id", "score")
 
 
 def is_beir(folder: Path) -> bool:
-    """Whether a folder is laid out so."""
+    """Whether a folder has this layout."""
     return (folder / "corpus.jsonl").is_file() and (folder / "queries.jsonl").is_file()
 
 
@@ -27,13 +27,12 @@ def read_beir(folder: Path, split: str | None = None) -> Dataset:
     """Read a dataset.
 
     Args:
-        folder: Where the files are.
-        split: Which of qrels/*.tsv; by default "test", or the only one.
+        folder: Folder of the files.
+        split: Name in qrels/*.tsv; by default "test", or the only one.
 
     Raises:
         OSError: If a file cannot be read.
-        DatasetError: If a file is not as it should be, or too many judgements name what is not
-            there.
+        DatasetError: If a file is malformed, or too many judgements refer to missing items.
     """
     qrels = _find_qrels(folder, split)
     passages = _read_corpus(folder / "corpus.jsonl")
@@ -84,7 +83,7 @@ def _read_corpus(path: Path) -> list[Passage]:
         if not isinstance(title, str):
             fail(path, line, f"'title' is a {type(title).__name__}, not a string")
         text = record.get("text")
-        if text == "" and title.strip():  # BEIR's own datasets hold some
+        if text == "" and title.strip():  # BEIR's own datasets contain some
             text = text_of(record, "title", path, line)
         else:
             text = f"{title}\n{text_of(record, 'text', path, line)}".strip()

@@ -1,4 +1,4 @@
-"""Vectors, scores and timings on disk, so that a run that ends early goes on where it was."""
+"""Vectors, scores and timings on disk, so that an interrupted run can resume."""
 
 import hashlib
 import json
@@ -11,14 +11,14 @@ from typing import Any, Final, Self
 import numpy as np
 
 BATCH: Final = 500
-"""Keys that one SELECT asks for; SQLite allows 999 variables everywhere."""
+"""Keys per SELECT; every SQLite allows 999 variables."""
 
 
 class Keys:
-    """Makes the keys of texts that are treated in one way."""
+    """Makes cache keys of texts for one set of settings."""
 
     def __init__(self, **settings: Any) -> None:
-        """Take everything that changes the outcome: model, revision, prompt, dimensions, ..."""
+        """Take all settings that change the result: model, revision, prompt, dimensions, ..."""
         described = json.dumps(settings, sort_keys=True, default=str)
         self._base = hashlib.sha256(described.encode())
 
@@ -33,19 +33,19 @@ class Keys:
 
 
 class Cache:
-    """A file of keys and values; several runs may use it at a time.
+    """A file of keys and values; several runs may use it at the same time.
 
-    It holds numbers and questions that an LLM made, and nothing that could run.
+    It contains numbers and questions that an LLM wrote, and nothing executable.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Open it, or make it.
+        """Open or create the cache.
 
         Args:
             path: The file; None keeps everything in memory.
 
         Raises:
-            ValueError: If the file is no such cache, or cannot be opened.
+            ValueError: If the file is not such a cache, or cannot be opened.
         """
         try:
             if path is not None:
@@ -72,7 +72,7 @@ class Cache:
         self._database.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The values of those keys that are there."""
+        """The values of the keys that exist."""
         found: dict[bytes, bytes] = {}
         for start in range(0, len(keys), BATCH):
             part = keys[start : start + BATCH]
@@ -82,24 +82,24 @@ class Cache:
         return found
 
     def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keep values; on disk when it returns."""
+        """Store values; they are on disk when this returns."""
         with self._database:
             self._database.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", items)
 
     def get_numbers(self, keys: Sequence[bytes]) -> dict[bytes, float]:
-        """Those of the numbers that are there."""
+        """The numbers of the keys that exist."""
         return {key: struct.unpack("<d", value)[0] for key, value in self.get(keys).items()}
 
     def put_numbers(self, items: Iterable[tuple[bytes, float]]) -> None:
-        """Keep numbers."""
+        """Store numbers."""
         self.put((key, struct.pack("<d", value)) for key, value in items)
 
 
 def to_bytes(vector: np.ndarray) -> bytes:
-    """A vector as it is kept."""
+    """A vector as stored bytes."""
     return vector.astype("<f4").tobytes()
 
 
 def to_vector(data: bytes) -> np.ndarray:
-    """What `to_bytes` made: (n,) float32."""
+    """The vector in the bytes of `to_bytes`: (n,) float32."""
     return np.frombuffer(data, dtype="<f4")

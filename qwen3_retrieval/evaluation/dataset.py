@@ -8,11 +8,11 @@ from typing import Final, Literal
 Kind = Literal["beir", "table", "markdown", "python"]
 
 MAX_MISSING: Final = 0.05
-"""Share of judgements that may name what is not in the corpus; more of them is an error."""
+"""Share of judgements that may refer to items missing from the corpus; more is an error."""
 
 
 class DatasetError(ValueError):
-    """The data cannot be used as they are; the message names file and line where it can."""
+    """The data are invalid; the message names file and line if possible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +22,16 @@ class Passage:
     id: str
     text: str
     unit: str
-    """What is judged: the passage itself (then equal to `id`), or the section or file that it is a
-    piece of. A unit is found where its first passage is found."""
+    """The judged item: the passage itself (then equal to `id`), or the section or file that
+    contains it. A unit's rank is that of its first passage."""
     source: str = ""
-    """File that it comes from, where there is one."""
+    """The passage's file, if there is one."""
     title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, and what answers it."""
+    """A question and the units that answer it."""
 
     id: str
     text: str
@@ -41,23 +41,23 @@ class Question:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What systems are measured on."""
+    """Passages and questions to measure systems on."""
 
     name: str
     kind: Kind
     passages: list[Passage]
     questions: list[Question]
     synthetic: str = ""
-    """How questions were made that no person asked: "headings", or "LLM" and its name; else ""."""
+    """Origin of synthetic questions: "headings", or "LLM" and its name; "" for real questions."""
     notes: list[str] = field(default_factory=list)
-    """What was left out, each with its reason."""
+    """Omitted items, each with its reason."""
 
     def __post_init__(self) -> None:
-        """Check that it hangs together.
+        """Check that the dataset is consistent.
 
         Raises:
             DatasetError: If there are no passages or questions, ids occur twice, a question is
-                blank or nothing answers it, or it names a unit that no passage belongs to.
+                blank or has no answer, or it names a unit without passages.
         """
         if not self.passages:
             raise DatasetError(f"{self.name}: there are no passages")  # noqa: EM102
@@ -75,16 +75,16 @@ class Dataset:
 
     @property
     def units(self) -> int:
-        """How many units there are to be found."""
+        """The number of units."""
         return len({passage.unit for passage in self.passages})
 
 
 def check_missing(missing: list[str], total: int, where: Path) -> list[str]:
-    """What to note of judgements that name what is not there.
+    """Notes on judgements that refer to missing items.
 
     Args:
-        missing: One text for each of them, with its place.
-        total: All judgements.
+        missing: One text per judgement, with its place.
+        total: Number of all judgements.
         where: The file.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The packages of the extra `evaluation`, and what to say where they are missing."""
+"""The packages of the extra `evaluation`, and the error if they are missing."""
 
 from importlib.util import find_spec
 from typing import Final
@@ -16,7 +16,7 @@ PACKAGES: Final = {
 
 
 def check_installed() -> None:
-    """Check that the extra is there, before hours of work end at its absence.
+    """Check that the extra is installed, before hours of work fail for lack of it.
 
     Raises:
         ImportError: If a package of it is missing; the text names the extra.

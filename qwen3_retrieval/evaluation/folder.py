@@ -14,39 +14,39 @@ from qwen3_retrieval.documents.text import Note, UnreadableError
 from qwen3_retrieval.evaluation.dataset import Dataset, DatasetError, Passage, Question
 
 MIN_ANSWER: Final = 80
-"""Characters that a section has at least for its heading to become a question."""
+"""The least characters of a section whose heading becomes a question."""
 
 
 @dataclass
 class Part:
-    """What stands between a heading and the next one of any level."""
+    """The text between a heading and the next one of any level."""
 
     id: str
     source: str
     headings: tuple[str, ...]
-    """From the outermost to its own; empty before the first one."""
+    """Headings from the outermost to its own; empty before the first heading."""
     length: int = 0
-    """Characters below its headings."""
+    """Number of characters below its headings."""
     units: set[str] = field(default_factory=set)
-    """Of its passages; another part's where the same text stands there."""
+    """Units of its passages; a text that also occurs in another part may have that part's unit."""
 
     @property
     def answers(self) -> set[str]:
-        """The units that hold its text: itself, unless all of it stands elsewhere too."""
+        """The units with its text: itself, unless all of its text also occurs elsewhere."""
         return {self.id} if self.id in self.units else self.units
 
 
 @dataclass
 class Folder:
-    """What is read of a folder."""
+    """The contents of a folder."""
 
     parts: list[Part]
     passages: list[Passage]
-    """As an ingest stores them: equal texts once."""
+    """The passages as an ingest stores them, without duplicate texts."""
     bodies: list[str]
-    """The passages without the headings that they begin with."""
+    """The passages without the headings at their beginning."""
     notes: list[str]
-    """What was left out, each with the reason."""
+    """Omitted files and parts, each with the reason."""
 
 
 def read_folder(path: Path, cutter: Cutter, leave_out: Sequence[Path] = ()) -> Folder:
@@ -54,12 +54,12 @@ def read_folder(path: Path, cutter: Cutter, leave_out: Sequence[Path] = ()) -> F
 
     Args:
         path: Folder or file.
-        cutter: How files are cut.
-        leave_out: Files that are no part of it, such as the questions themselves.
+        cutter: Cuts the files.
+        leave_out: Files to omit, such as the questions themselves.
 
     Raises:
         OSError: If there is no such folder or file.
-        ValueError: If there is nothing to read in it.
+        ValueError: If it contains nothing to read.
     """
     corpus = find_corpus(path)
     folder = Folder([], [], [], list(corpus.unreadable))
@@ -101,14 +101,14 @@ def _pieces(file: SourceFile, cutter: Cutter, folder: Folder) -> Iterator[tuple[
 
 
 def read_headings(path: Path, cutter: Cutter, leave_out: Sequence[Path] = ()) -> Dataset:
-    """Passages of a folder, and a question from each heading with an answer under it.
+    """Passages of a folder, and a question from each heading with an answer below it.
 
-    The passages lack their headings, so that finding them by the heading is no comparison of
-    strings.
+    The passages lack their headings, so that finding them by the heading is not mere string
+    matching.
 
     Raises:
         OSError: If there is no such folder or file.
-        DatasetError: If there is nothing to read, or no heading with a text under it.
+        DatasetError: If there is nothing to read, or no heading with text below it.
     """
     folder = read_folder(path, cutter, leave_out)
     questions = list(heading_questions(folder.parts))
@@ -125,9 +125,9 @@ def read_headings(path: Path, cutter: Cutter, leave_out: Sequence[Path] = ()) ->
 
 
 def heading_questions(parts: list[Part]) -> Iterator[Question]:
-    """A question for each part whose heading, with those above it if need be, is its own.
+    """A question for each part with a unique heading, including headings above it if necessary.
 
-    "Overview" stands in every file: such a heading gets the ones above it until it is unique.
+    "Overview" occurs in every file: such a heading gets the ones above it until it is unique.
     """
     named = [part for part in parts if part.headings]
     depth = max((len(part.headings) for part in named), default=0)
@@ -137,7 +137,7 @@ def heading_questions(parts: list[Part]) -> Iterator[Question]:
         rest: list[Part] = []
         for part in named:
             wording = _wording(part, length)
-            # A single word says too little, where there is more to say.
+            # A single word says too little if there are further headings.
             clear = counts[wording] == 1 and (
                 " " in wording or not wording.isascii() or length >= len(part.headings)
             )
@@ -149,7 +149,7 @@ def heading_questions(parts: list[Part]) -> Iterator[Question]:
 
 
 def _wording(part: Part, length: int) -> str:
-    """Its heading, behind those above it: "Install Milvus: Prerequisites"."""
+    """Its heading, after those above it: "Install Milvus: Prerequisites"."""
     return ": ".join(dict.fromkeys(part.headings[-length:]))
 
 

@@ -1,4 +1,4 @@
-"""BM25 by bm25s, the baseline that any dense retrieval has to beat."""
+"""BM25 by bm25s, the baseline for dense retrieval."""
 
 import re
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ _CJK: Final = re.compile(f"[{_SIGNS}]")
 def words(text: str) -> list[str]:
     """Lower-case words; Chinese, Japanese and Korean as pairs of neighbouring characters.
 
-    Those pairs are what Lucene's CJK analyzer indexes. There is no stemming and no list of stop
-    words, since the language is not known.
+    Lucene's CJK analyzer indexes the same pairs. There is no stemming and no stop word list,
+    because the language is unknown.
     """
     found: list[str] = []
     for word in _WORD.findall(text.lower()):
@@ -53,10 +53,10 @@ class Lexical:
 
 
 def top(scores: np.ndarray, k: int, above: float = -np.inf) -> np.ndarray:
-    """Positions of the k highest scores above a limit, best first; equal ones keep their order."""
+    """Positions of the k highest scores above a limit, best first; ties keep their order."""
     k = min(k, len(scores))
     if k < len(scores):
-        # Ties at the border would be cut at random: the lowest positions win them.
+        # Among ties at the cut, the lowest positions are kept, not arbitrary ones.
         border = np.partition(scores, len(scores) - k)[len(scores) - k]
         sure = np.flatnonzero(scores > border)
         tied = np.flatnonzero(scores == border)[: k - len(sure)]

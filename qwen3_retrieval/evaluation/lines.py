@@ -1,4 +1,4 @@
-"""Lines, JSON objects and table rows of a file; every error names file and line."""
+"""Reads lines, JSON objects and table rows of a file; every error names file and line."""
 
 import csv
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def fail(path: Path, line: int, reason: str) -> NoReturn:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line number from 1 and text of each line, its end included.
+    """Yield the number, from 1, and the text of each line, including its line end.
 
     Raises:
         OSError: If the file cannot be read.
@@ -35,7 +35,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each line of JSON lines that is not blank.
+    """Yield the line number and object of each non-blank line of JSON lines.
 
     Raises:
         OSError: If the file cannot be read.
@@ -54,7 +54,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_table(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number (of the last line, where a cell has several) and row by column name.
+    """Yield the line number (the last, if a cell has several lines) and the row by column name.
 
     Raises:
         OSError: If the file cannot be read.
@@ -86,7 +86,7 @@ def text_of(record: dict[str, Any], name: str, path: Path, line: int) -> str:
     """A record's text in this field.
 
     Raises:
-        DatasetError: If it is missing, no string, blank, or holds a lone surrogate.
+        DatasetError: If it is missing, not a string, blank, or contains a lone surrogate.
     """
     if name not in record:
         fail(path, line, f"no {name!r}; there are {', '.join(map(repr, record)) or 'no fields'}")

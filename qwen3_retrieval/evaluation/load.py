@@ -1,4 +1,4 @@
-"""A dataset from whatever the user has: BEIR, a table of questions, or just documents."""
+"""Loads a dataset: BEIR, a table of questions, or a folder of documents."""
 
 import random
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from qwen3_retrieval.evaluation.folder import read_folder, read_headings
 from qwen3_retrieval.evaluation.tables import SUFFIXES, read_questions
 
 MAX_QUESTIONS: Final = 300
-"""Questions that are asked at most; a bootstrap interval of a share is then about 5 points wide on
+"""Default limit of questions; the bootstrap interval of a share is then about 5 points wide on
 either side."""
 
 
@@ -30,24 +30,24 @@ def load_dataset(
     chunk_overlap: int = CHUNK_OVERLAP,
     leave_out: Sequence[Path] = (),
 ) -> Dataset:
-    """Read a dataset; its kind follows from what is there.
+    """Read a dataset; detects its kind.
 
     Args:
         path: A folder in BEIR's layout; a .csv, .tsv or .jsonl of questions, each with a passage or
-            a source file; or a folder or file of documents, as the ingest reads them: headings
+            a source file; or a folder or file of documents, read like in an ingest, whose headings
             become questions.
-        corpus: Folder that a table's passages or files are in.
-        split: Which qrels of a BEIR dataset; by default "test", or the only one.
-        max_questions: Ask so many at most, drawn at random but always the same; None asks all.
-        model: Embedding model, whose tokens a folder's passages are measured in.
+        corpus: Folder of a table's passages or files.
+        split: Name of the qrels of a BEIR dataset; by default "test", or the only one.
+        max_questions: The most questions, sampled with a fixed seed; None takes all.
+        model: Embedding model; its tokenizer measures a folder's passages.
         base_url: Server that runs the model; `model` may then be an alias.
-        chunk_size: Tokens of a folder's passages at most, as the ingest stores them.
-        chunk_overlap: Tokens at most that a passage repeats of the one before it.
-        leave_out: Files that are no part of a folder.
+        chunk_size: The most tokens of a folder's passages, as in an ingest.
+        chunk_overlap: The most tokens that a passage repeats from the previous one.
+        leave_out: Files of a folder to omit.
 
     Raises:
-        OSError: If a file or folder is not there or cannot be read.
-        DatasetError: If its content cannot be used; names file and line. It is a ValueError.
+        OSError: If a file or folder is missing or cannot be read.
+        DatasetError: If its content is invalid; names file and line. It is a ValueError.
     """
     path = Path(path).expanduser()
     folder = None if corpus is None else Path(corpus).expanduser()
@@ -69,7 +69,7 @@ def load_passages(
     chunk_size: int = CHUNK_SIZE,
     chunk_overlap: int = CHUNK_OVERLAP,
 ) -> list[Passage]:
-    """The passages of a dataset, or of a folder whose headings need not make questions.
+    """The passages of a dataset, or of a folder, without making questions from its headings.
 
     Arguments and errors as in `load_dataset`.
     """
@@ -81,7 +81,7 @@ def load_passages(
 
 
 def sample_questions(dataset: Dataset, count: int | None) -> Dataset:
-    """The dataset with at most so many of its questions, in their order, with a note if fewer."""
+    """The dataset with at most `count` of its questions, in order; notes if any are omitted."""
     total = len(dataset.questions)
     if count is None or total <= count:
         return dataset

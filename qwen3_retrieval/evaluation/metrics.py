@@ -1,4 +1,4 @@
-"""Metrics by pytrec_eval, their confidence intervals, and whether two systems differ."""
+"""Metrics by pytrec_eval, their confidence intervals, and tests of differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Qrels = Mapping[str, Mapping[str, int]]
 """Question -> unit -> grade."""
 
 Run = Mapping[str, Sequence[str]]
-"""Question -> units, best first, none of them twice."""
+"""Question -> units, best first, without duplicates."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,23 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two systems on the same questions; the difference is the second one less the first."""
+    """Two systems on the same questions; the difference is the second minus the first."""
 
     first: str
     second: str
     metric: str
     difference: Estimate
     p: float
-    """Of a paired two-sided randomisation test, corrected by Holm for all pairs compared."""
+    """p value of a paired two-sided randomisation test, Holm-corrected for all compared pairs."""
     better: int
-    """Questions on which the second one does better."""
+    """Number of questions on which the second one is better."""
     worse: int
 
 
 def names(k: int) -> dict[str, str]:
-    """The metrics that are reported, with pytrec_eval's names of them.
+    """The reported metrics, with pytrec_eval's names.
 
-    MRR is taken of the first ten results, and so has its run cut; MAP and the longer recall see
+    MRR considers the first ten results, so its run is truncated; MAP and the longer recall consider
     all `k` results.
     """
     return {
@@ -62,9 +62,9 @@ def evaluate_run(qrels: Qrels, run: Run, k: int) -> dict[str, np.ndarray]:
     """Metrics of each question: name -> (n,) float64, in the order of `qrels`.
 
     Args:
-        qrels: What answers each question.
-        run: What was found; a question without results scores 0.
-        k: Results that are looked at; further ones do not count.
+        qrels: The units that answer each question.
+        run: The results; a question without results scores 0.
+        k: Number of results to consider; further ones are ignored.
     """
     from pytrec_eval import RelevanceEvaluator
 
@@ -82,7 +82,7 @@ def evaluate_run(qrels: Qrels, run: Run, k: int) -> dict[str, np.ndarray]:
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """Mean and percentile bootstrap interval of values per question; always the same."""
+    """Mean and percentile bootstrap interval of values per question, with a fixed seed."""
     mean = float(values.mean())
     if len(values) < 2 or np.ptp(values) == 0:
         return Estimate(mean, mean, mean)
@@ -103,7 +103,7 @@ def estimate(values: np.ndarray) -> Estimate:
 def p_value(first: np.ndarray, second: np.ndarray) -> float:
     """Paired two-sided randomisation test of equal means.
 
-    It needs no distribution to hold: Smucker, Allan and Carterette, CIKM 2007.
+    It assumes no distribution: Smucker, Allan and Carterette, CIKM 2007.
     """
     if np.array_equal(first, second):
         return 1.0
@@ -121,11 +121,11 @@ def p_value(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def compare(results: Mapping[str, np.ndarray], metric: str) -> list[Comparison]:
-    """Every pair of systems, p corrected by Holm.
+    """Compare every pair of systems, with Holm-corrected p.
 
     Args:
-        results: System -> metric of each question, in one order.
-        metric: Its name.
+        results: System -> metric of each question, all in the same order.
+        metric: The metric's name.
     """
     systems = list(results)
     pairs = [(a, b) for i, a in enumerate(systems) for b in systems[i + 1 :]]
@@ -155,5 +155,5 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _scored(run: Run, k: int) -> dict[str, dict[str, float]]:
-    """Ranks as scores, so that trec_eval, which breaks ties by name, keeps the order."""
+    """Ranks as scores, because trec_eval breaks ties by name and would not keep the order."""
     return {q: {unit: float(-i) for i, unit in enumerate(units[:k])} for q, units in run.items()}

@@ -1,4 +1,4 @@
-"""A pair of models behind the cache: vectors, scores, and the time they take."""
+"""A pair of models with a cache: vectors, scores and timings."""
 
 import platform
 import time
@@ -26,10 +26,10 @@ TEXTS: Final = 256
 
 
 class Models:
-    """What systems ask of a pair of models."""
+    """Vectors, scores and timings of a pair of models, cached."""
 
     def __init__(self, pair: Pair, cache: Cache, *, progress: bool = False) -> None:
-        """Take the settings; a model is loaded when something is missing in the cache."""
+        """Store the settings; a model is loaded only if the cache lacks something."""
         self.pair = pair
         self._cache = cache
         self._progress = progress
@@ -40,7 +40,7 @@ class Models:
         self._warm: set[tuple[str, int | None]] = set()
 
     def document_vectors(self, texts: Sequence[str], max_length: int | None) -> np.ndarray:
-        """Vectors of documents, as long as the model's: (n, hidden) float32."""
+        """Vectors of documents, of the model's full length: (n, hidden) float32."""
         return self._vectors(
             texts, None, max_length, lambda e, part: e.embed_documents(part), "Documents"
         )
@@ -48,7 +48,7 @@ class Models:
     def query_vectors(
         self, texts: Sequence[str], instruction: str | None, max_length: int | None
     ) -> np.ndarray:
-        """Vectors of queries; instruction None leaves the whole prompt away, as in documents."""
+        """Vectors of queries; instruction None omits the whole prompt, as for documents."""
         if instruction is None:
             return self.document_vectors(texts, max_length)
         return self._vectors(
@@ -91,7 +91,7 @@ class Models:
         return np.array([found[name] for name in names])
 
     def time_query(self, text: str, instruction: str | None, max_length: int | None) -> float:
-        """Seconds that embedding one query takes, with nothing else under way."""
+        """Seconds for embedding one query, with nothing else running."""
 
         def embed() -> object:
             embedder = self._embedder(max_length)
@@ -105,7 +105,7 @@ class Models:
     def time_reranking(
         self, query: str, texts: Sequence[str], instruction: str, max_length: int | None
     ) -> float:
-        """Seconds that scoring these documents of one query takes."""
+        """Seconds for scoring these documents of one query."""
 
         def rerank() -> object:
             reranker = self._reranker(max_length)
@@ -117,12 +117,13 @@ class Models:
     def timed(
         self, key: bytes, work: Callable[[], object], warm: tuple[str, int | None] | None = None
     ) -> float:
-        """Seconds that some work takes; what this machine took before, if the cache knows.
+        """Seconds for some work; an earlier timing of this machine if the cache has one.
 
         Args:
-            key: Names the work.
+            key: The work's cache key.
             work: The work.
-            warm: What it warms up; the first time that it is named, the work is done once more.
+            warm: Name of what the work warms up; for a new name, the work is first done once
+                without timing.
         """
         key = Keys(machine=platform.node(), key=key.hex())()
         known = self._cache.get_numbers([key])
@@ -138,7 +139,7 @@ class Models:
         return seconds
 
     def tokens(self, text: str) -> int | None:
-        """Tokens of a text, without any prompt; None where the tokenizer is not at hand."""
+        """Tokens of a text, without any prompt; None if the tokenizer is not available."""
         if text not in self._lengths:
             if self._encode is None:
                 self._encode = _encoder(self.pair)
@@ -149,7 +150,7 @@ class Models:
         return self._lengths[text]
 
     def close(self) -> None:
-        """Let go of the models."""
+        """Release the models."""
         for component in (*self._embedders.values(), *self._rerankers.values()):
             component.close()
 
@@ -203,16 +204,16 @@ class Models:
         return np.empty((0, 0), np.float32) if out is None else out
 
     def _fit(self, texts: tuple[str, ...], max_length: int | None, spare: int) -> bool:
-        """Whether texts are sure to be read to their end, so that it is as without a limit.
+        """Whether texts are certainly not truncated, so that the limit does not matter.
 
         Args:
-            texts: What is read.
-            max_length: Tokens that are.
-            spare: Tokens of the prompt around them, at most.
+            texts: The texts.
+            max_length: The limit, in tokens.
+            spare: The most tokens of the prompt around them.
         """
         if max_length is None:
             return True
-        # No token is shorter than a byte.
+        # Every token has at least one byte.
         if sum(len(text.encode()) for text in texts) + spare <= max_length:
             return True
         counts = [self.tokens(text) for text in texts]
@@ -273,14 +274,14 @@ class Models:
 
 
 def _given(instruction: str) -> str | None:
-    """The default sentence stands for the prompt of the checkpoint's own, if it has one."""
+    """The instruction; None for the default sentence, so that a checkpoint's own prompt applies."""
     return None if resolve_instruction(instruction) == TASKS[DEFAULT_TASK] else instruction
 
 
 def _settings(
     pair: Pair, base_url: str | None, revision: str | None, max_length: int | None
 ) -> Settings:
-    """Settings of a model; device and dtype are about one in this process."""
+    """Settings of a model; device and dtype apply only to a model in this process."""
     settings: Settings = {"revision": revision, "max_length": max_length}
     if base_url is not None:
         return {**settings, "base_url": base_url}
@@ -288,9 +289,9 @@ def _settings(
 
 
 def _encoder(pair: Pair) -> Callable[[str], Any]:
-    """The embedding model's tokenizer, or what returns None where there is none.
+    """The embedding model's tokenizer, or a function that returns None if there is none.
 
-    All published sizes share one, and so do servers that give them another name.
+    All published sizes share one, so it also fits servers' aliases of them.
     """
     name = pair.model
     if pair.base_url is not None and name != TINY and "/" not in name:
@@ -304,15 +305,15 @@ def _encoder(pair: Pair) -> Callable[[str], Any]:
 
 
 def _weights(model: str, kind: Kind) -> str | None:
-    """Digest of a folder's weights, and what it says of its prompts and head.
+    """Digest of a folder's weights, prompts and head.
 
-    None of models on the hub or a server, which are known by their names.
+    None for models on the hub or a server, which are identified by name.
     """
     if not is_here(model):
         return None
     try:
         known = describe(model, kind)
-    except (OSError, ValueError):  # loading it will say so; a server's may be a tokenizer alone
+    except (OSError, ValueError):  # loading reports it; a server's folder may be a tokenizer only
         return None
     digest = weights_digest(known.folder, kind, extra=known.extra_weights)
     says = (known.query_prompt, known.document_prompt, known.instruction, known.head)

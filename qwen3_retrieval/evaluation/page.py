@@ -23,7 +23,7 @@ from qwen3_retrieval.evaluation.terminal import STAGES, milliseconds, moved
 from qwen3_retrieval.evaluation.views import change
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-"""So that a browser would refuse to load anything, whatever a passage's text held."""
+"""Content security policy: a browser loads nothing, whatever a passage's text contains."""
 
 
 def render(report: Report) -> str:
@@ -42,7 +42,7 @@ def render(report: Report) -> str:
         _notes(data),
     ]
     texts = {move.passage: move.text for view in report.views for move in view.moves}
-    # In a script element only "</" and "<!--" end or change anything.
+    # In a script element only "</" and "<!--" have a meaning.
     described = json.dumps(texts, ensure_ascii=False).replace("<", "\\u003c")
     return f"""<!doctype html>
 <html lang="en">
@@ -288,7 +288,7 @@ def _kind(view: View) -> str:
 
 def _view(view: View, kind: str, before: str, after: str) -> str:
     colour = {"worse": "down", "better": "up", "same": ""}[kind]
-    # The first ten, and where what answers the question is if it is not among them.
+    # The first ten, and the relevant passages that are not among them.
     old = {m.before: m for m in view.moves if m.before and (m.before <= CUT or m.relevant)}
     new = {m.after: m for m in view.moves if m.after and (m.after <= CUT or m.relevant)}
     missing = [m for m in view.moves if m.before is None and m.after is None]
@@ -355,7 +355,7 @@ def _table(
     chosen: Iterable[int] = (),
     text: Sequence[int] = (),
 ) -> str:
-    """A table of cells that are HTML already; the header is not."""
+    """A table; cells are HTML already, the header is escaped here."""
     marked = set(chosen)
 
     titles = "".join(

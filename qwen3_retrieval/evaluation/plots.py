@@ -1,4 +1,4 @@
-"""The report's plots: SVG to be put into a page, in the page's own colours, light or dark."""
+"""The report's plots: SVG to embed in a page, in the page's own colours, light or dark."""
 
 import io
 import re
@@ -23,7 +23,7 @@ COLOURS: Final = {
     "--purple": "#010209",
     "--page": "#01020a",
 }
-"""CSS variable -> what stands for it while the plot is drawn."""
+"""CSS variable -> its placeholder while the plot is drawn."""
 
 LOOKS: Final = {
     "BM25": ("--muted", "s"),
@@ -223,7 +223,7 @@ def scores_plot(found: Distribution) -> str:
 
 
 def on_white(plot: str) -> str:
-    """A plot to stand outside the page: in the colours that the page has in the light, on white."""
+    """A plot for use outside the page: in the page's light colours, on white."""
     css = files("qwen3_retrieval.evaluation").joinpath("page.css").read_text("utf-8")
     light = css[: css.index("@media")]
     for variable, colour in re.findall(r"(--\w+): (#\w+);", light):
@@ -244,13 +244,13 @@ def _kind(point: Point) -> str:
 
 
 def _figure(name: str, draw: Callable[["Axes"], None], height: float) -> str:
-    """Draw one plot of this height in inches, named so in its page; returns `<svg>...</svg>`."""
+    """Draw one plot, with this name in its page and height in inches; returns `<svg>...</svg>`."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     settings: Any = {name: COLOURS[variable] for name, variable in INKS.items()}
     settings |= {
-        "svg.fonttype": "none",  # text stays text: it can be read out and found
+        "svg.fonttype": "none",  # text stays text, for screen readers and search
         "svg.hashsalt": "qwen3",  # so that equal reports are equal files
         "font.family": "sans-serif",
         "font.size": 10.5,
@@ -273,7 +273,7 @@ def _figure(name: str, draw: Callable[["Axes"], None], height: float) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for variable, colour in COLOURS.items():
         text = text.replace(colour, f"var({variable})")
-    # Several plots share one page, in which an id may occur once.
+    # Several plots share one page, and ids must be unique there.
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     return re.sub(r"url\(#", f"url(#{name}-", text)

@@ -1,4 +1,4 @@
-"""One question in both orders: that of dense search, and the reranker's."""
+"""The results of one question in dense search's order and in the reranker's."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,8 +22,8 @@ def ask_question(
     """The first ten of both orders, each passage with its place in the other one.
 
     Args:
-        question: What is asked.
-        passages: What is searched.
+        question: The question.
+        passages: The passages to search.
         settings: Models and number of candidates.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What an evaluation found: plain data, of which table, JSON and HTML are three views."""
+"""The results of an evaluation: plain data, shown as table, JSON and HTML."""
 
 import json
 from collections.abc import Sequence
@@ -16,50 +16,50 @@ class Latency:
     p50: float
     p95: float
     questions: int
-    """How many were timed."""
+    """Number of timed questions."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What can be turned at a system."""
+    """The settings of a system."""
 
     first: str
     """First stage: "bm25", "dense" or "hybrid" (reciprocal rank fusion of both)."""
     rerank: bool
     k: int
-    """Candidates that the first stage hands on."""
+    """Number of candidates from the first stage."""
     dimensions: int | None = None
     """None: the model's own."""
     instruction: str | None = None
-    """Sentence put before queries; None: none (the reranker then has its default)."""
+    """Sentence before queries; None: none (the reranker then uses its default)."""
     max_length: int | None = None
-    """None: 8192 tokens, or what the model has."""
+    """None: 8192 tokens, or the model's own limit."""
 
 
 @dataclass(frozen=True)
 class System:
-    """One way to retrieve, measured."""
+    """One retrieval system with its measurements."""
 
     name: str
     pair: str
-    """Which models, or "" where there are none of ours."""
+    """Label of the models; "" for a system without our models."""
     setting: Setting | None
     """None: a retriever that was passed in."""
     metrics: dict[str, Estimate]
     latency: dict[str, Latency]
-    """Stage ("bm25", "embed", "search", "rerank") -> time; "total" is of all of them."""
+    """Stage ("bm25", "embed", "search", "rerank") -> time; "total" is the sum of all."""
     tokens: float | None
-    """Tokens of query and passages that models read for a question, mean, prompts not counted."""
+    """Mean tokens of query and passages that models read per question, without prompts."""
     index_bytes: int | None
-    """Vectors as float32, and the BM25 index, where the system needs them."""
+    """Bytes of vectors as float32 and of the BM25 index, if the system needs them."""
     per_question: dict[str, list[float]]
     """Metrics of each question, in the order of the report's questions."""
     unmatched: float = 0.0
-    """Share of the results of a retriever passed in that belong to no passage of the dataset."""
+    """For a user's retriever: share of results that match no passage of the dataset."""
 
 
 def candidates_of(systems: Sequence[System]) -> str:
-    """How many candidates the systems rerank, in words; "" where none does."""
+    """The number of candidates that the systems rerank, in words; "" if none reranks."""
     ks = {s.setting.k for s in systems if s.setting is not None and s.setting.rerank}
     counts = " or ".join(map(str, sorted(ks)))
     return f"Reranked are the first {counts} candidates of each question." if ks else ""
@@ -67,12 +67,12 @@ def candidates_of(systems: Sequence[System]) -> str:
 
 @dataclass(frozen=True)
 class Point:
-    """One setting that the sweep tried."""
+    """One setting of the sweep."""
 
     axis: str
-    """What was turned: "k", "dimensions", "instruction", "max_length" or "recommended"."""
+    """The varied setting: "k", "dimensions", "instruction", "max_length" or "recommended"."""
     value: str
-    """What it was turned to."""
+    """Its value."""
     name: str
     setting: Setting
     ndcg: Estimate
@@ -81,30 +81,30 @@ class Point:
     latency: Latency
     index_bytes: int
     frontier: bool = False
-    """Whether nothing that was tried is both faster and better."""
+    """Whether no other point is both faster and better."""
 
 
 @dataclass(frozen=True)
 class TopN:
-    """What so many passages in the LLM's prompt bring."""
+    """The effect of a number of passages in the LLM's prompt."""
 
     top_n: int
     success: float
     """Share of the questions with at least one relevant passage among them."""
     recall: float
     tokens: float | None
-    """Tokens of those passages, mean."""
+    """Mean tokens of those passages."""
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The setting to use."""
+    """The recommended setting."""
 
     setting: Setting
     pair: str
     top_n: int
     score_threshold: float | None
-    """For the reranker's score; None where nothing is reranked, or nothing relevant was found."""
+    """Threshold of the reranker's score; None without reranking or without relevant results."""
     ndcg: float
     p50: float
     """Milliseconds."""
@@ -114,7 +114,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Settings around the one that systems were compared at."""
+    """Settings around the one at which systems were compared."""
 
     questions: int
     points: list[Point]
@@ -123,18 +123,18 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a score_threshold would do."""
+    """The effect of a score_threshold."""
 
     score: float
     relevant: float
-    """Share of the relevant candidates that stay."""
+    """Share of the relevant candidates that are kept."""
     other: float
-    """Share of the other candidates that stay."""
+    """Share of the other candidates that are kept."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Scores of candidates, relevant ones and the rest."""
+    """Score distributions of relevant candidates and of the others."""
 
     system: str
     score: str
@@ -150,7 +150,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Move:
-    """A passage's place before and after reranking, from 1."""
+    """A passage's rank before and after reranking, from 1."""
 
     before: int | None
     after: int | None
@@ -159,7 +159,7 @@ class Move:
     text: str
     relevant: bool
     score: float | None
-    """The reranker's, from 0 to 1; None where it was not among the candidates."""
+    """The reranker's score, from 0 to 1; None if the passage was not a candidate."""
 
 
 @dataclass(frozen=True)
@@ -169,15 +169,15 @@ class View:
     id: str
     question: str
     before: float | None
-    """nDCG@10; None where it is not known what answers the question."""
+    """nDCG@10; None if the relevant passages are unknown."""
     after: float | None
     moves: list[Move]
-    """The first ten after reranking and before it, then relevant ones that are not among them."""
+    """The first ten after and before reranking, then relevant passages that are not among them."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What systems were measured on."""
+    """The dataset of the measurements."""
 
     name: str
     kind: str
@@ -187,7 +187,7 @@ class Data:
     """Their ids, in the order of all results."""
     synthetic: str
     tokens: int | None
-    """Of all passages."""
+    """Tokens of all passages."""
     longest: int | None
     """Tokens of the longest passage."""
     notes: list[str]
@@ -195,7 +195,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found."""
+    """All results of an evaluation."""
 
     version: str
     created: str
@@ -210,21 +210,21 @@ class Report:
     recommendation: Recommendation | None
     distributions: list[Distribution]
     compared: tuple[str, str] | None
-    """The systems that `views` are of: before and after reranking."""
+    """The systems that `views` compare: before and after reranking."""
     views: list[View]
     """Questions, the worst regressions first."""
     seconds: float
 
     def to_json(self) -> str:
-        """As JSON, with the fields named as here."""
+        """The report as JSON, with these field names."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
 
     def write_json(self, path: str | Path) -> None:
-        """Write it to a file."""
+        """Write the JSON to a file."""
         Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
 
     def write_html(self, path: str | Path) -> None:
-        """Write it as one page that needs nothing else, no network either."""
+        """Write a self-contained HTML page, which needs no network."""
         from qwen3_retrieval.evaluation.page import render
 
         Path(path).write_text(render(self), encoding="utf-8")

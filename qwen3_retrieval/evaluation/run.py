@@ -1,4 +1,4 @@
-"""One evaluation: systems side by side, then the sweep, then what is recommended."""
+"""One evaluation: systems compared, then the sweep, then the recommendation."""
 
 import os
 import platform
@@ -36,17 +36,17 @@ def evaluate(
     """Measure the built-in systems, and your own, on a dataset.
 
     Args:
-        dataset: See `load_dataset`, or make one of `Passage`s and `Question`s.
-        settings: Models, number of candidates, what the sweep tries; by default the published
-            0.6B pair.
+        dataset: From `load_dataset`, or built from `Passage`s and `Question`s.
+        settings: Models, number of candidates, range of the sweep; by default the published 0.6B
+            pair.
         retrievers: Name -> LangChain retriever, LlamaIndex retriever or query engine, or function
-            from a question to `Hit`s. It searches its own index; what it finds is matched to the
+            from a question to `Hit`s. It searches its own index; its results are matched to the
             dataset by id, by file, or by text.
 
     Raises:
         ImportError: If a package of the extra `evaluation` is missing.
         ValueError: If a setting is out of range.
-        TypeError: If a retriever is none.
+        TypeError: If a retriever has the wrong type.
         OSError: If a model cannot be found or read.
         ServerError: If a server fails.
     """
@@ -91,10 +91,10 @@ def evaluate(
 
 
 class Bench:
-    """The dataset, the pairs of models on it, and what was measured so far."""
+    """The dataset, the pairs of models, and the measurements so far."""
 
     main = f"nDCG@{CUT}"
-    """What decides."""
+    """The metric of decisions."""
 
     def __init__(self, dataset: Dataset, settings: Settings, cache: Cache) -> None:
         """Index the passages for BM25."""
@@ -114,7 +114,7 @@ class Bench:
         lexical = Lexical(texts)
         labels = [pair for pair in (settings.pair, settings.second) if pair is not None]
         names = [pair.label for pair in labels]
-        if len(set(names)) < len(names):  # the rerankers differ, then
+        if len(set(names)) < len(names):  # then the rerankers differ
             names = [f"{pair.label} + {pair.reranker_model}" for pair in labels]
         if len(set(names)) < len(names):
             names = [f"{name} ({i})" for i, name in enumerate(names, 1)]
@@ -125,7 +125,7 @@ class Bench:
 
     @property
     def base(self) -> Setting:
-        """Where systems are compared, and where the sweep starts: dense search alone."""
+        """The setting of the comparison and the sweep's start: dense search alone."""
         settings = self.settings
         return Setting(
             "dense",
@@ -162,7 +162,7 @@ class Bench:
         return next(name for name, each in self.pairs.items() if each is systems)
 
     def add_retriever(self, name: str, search: Any) -> None:
-        """Measure a retriever that was passed in; every question is timed."""
+        """Measure a user's retriever; every question is timed."""
         matcher = Matcher(self.dataset)
         run: dict[str, list[str]] = {}
         seconds, hits, unmatched = [], 0, 0
@@ -205,11 +205,11 @@ class Bench:
         return metrics.evaluate_run(qrels, run, setting.k), rankings
 
     def units(self, ranking: Ranking) -> list[str]:
-        """The units of a ranking, each where its first passage is."""
+        """The units of a ranking, each at the rank of its first passage."""
         return list(dict.fromkeys(self.dataset.passages[i].unit for i in ranking.passages))
 
     def data(self) -> Data:
-        """What is measured on."""
+        """The dataset's description for the report."""
         dataset = self.dataset
         models = next(iter(self.pairs.values())).models
         counts = [models.tokens(passage.text) for passage in dataset.passages]
@@ -227,7 +227,7 @@ class Bench:
         )
 
     def close(self) -> None:
-        """Let go of the models."""
+        """Release the models."""
         for systems in self.pairs.values():
             systems.models.close()
 
@@ -248,7 +248,7 @@ class Bench:
 
 
 def _described(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON holds them."""
+    """The settings in JSON's types."""
     described = asdict(settings)
     described["cache"] = None if settings.cache is None else str(settings.cache)
     described["pair"]["reranker"] = settings.pair.reranker_model

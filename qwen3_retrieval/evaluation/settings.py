@@ -1,4 +1,4 @@
-"""What one evaluation is asked to do."""
+"""The settings of an evaluation."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype, matching_reranker
 
 CUT: Final = 10
-"""Results that nDCG and MRR look at, as BEIR and MTEB do."""
+"""Number of results that nDCG and MRR consider, as in BEIR and MTEB."""
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,20 @@ class Pair:
     model: str = DEFAULT_EMBEDDING_MODEL
     """Embedding model: hub name, folder, or "tiny"."""
     reranker: str | None = None
-    """Reranking model; None: the one that goes with the model ("tiny" with "tiny", else the
+    """Reranking model; None: the default for the embedding model ("tiny" for "tiny", else the
     published 0.6B)."""
     base_url: str | None = None
-    """Server that embeds; None: the model runs in this process."""
+    """Embedding server; None: the model runs in this process."""
     reranker_base_url: str | None = None
     revision: str | None = None
-    """Of the embedding model on the hub."""
+    """Revision of the embedding model on the hub."""
     reranker_revision: str | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
 
     @property
     def reranker_model(self) -> str:
-        """The reranker in force."""
+        """The reranker, as given or by default."""
         return self.reranker or matching_reranker(self.model)
 
     @property
@@ -44,38 +44,38 @@ class Pair:
 
 @dataclass(frozen=True)
 class Settings:
-    """Models, the setting that systems are compared at, and what the sweep tries."""
+    """Models, the setting at which systems are compared, and the range of the sweep."""
 
     pair: Pair = field(default_factory=Pair)
     second: Pair | None = None
-    """Another pair, measured beside the first."""
+    """Another pair, measured in addition to the first."""
     instruction: str | None = None
     """Task name or sentence for both models; None: the official default."""
     more_instructions: tuple[str, ...] = ()
-    """Others that the sweep tries."""
+    """Further instructions for the sweep."""
     dimensions: int | None = None
     max_length: int | None = None
     k: int = 30
-    """Candidates: what each system returns, and what a reranker reads."""
+    """Number of candidates that each system returns and a reranker reads."""
     sweep: bool = True
     sweep_k: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
     sweep_top_n: tuple[int, ...] = (1, 2, 3, 5, 10, 20)
     sweep_questions: int = 30
-    """Questions that the sweep asks at most: it reranks up to 200 candidates of each."""
+    """The most questions of the sweep, which reranks up to 200 candidates of each."""
     latency_questions: int = 10
-    """Questions that are asked once more, one by one and without the cache, to take the time."""
+    """Questions that are repeated one by one, without the cache, for timing."""
     tolerance: float = 0.01
     """nDCG@10 (0 to 1) that a faster setting may lose and still be recommended."""
     cache: Path | None = None
-    """File that keeps vectors and scores; None: they are kept in memory, and gone afterwards."""
+    """File for vectors and scores; None: they are kept in memory only."""
     progress: bool = False
-    """Progress bars on stderr."""
+    """Show progress bars on stderr."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked here.
+        """Check the settings.
 
         Raises:
-            ValueError: If a number is out of range, or an instruction is no task or sentence.
+            ValueError: If a number is out of range, or an instruction is neither task nor sentence.
         """
         check_dimensions(self.dimensions)
         for instruction in (self.instruction, *self.more_instructions):

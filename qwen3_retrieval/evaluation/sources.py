@@ -1,4 +1,4 @@
-"""A user's own retriever or query engine as a system: what it finds, and which passage that is."""
+"""A user's own retriever or query engine as a system: its results, matched to passages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ SOURCES: Final = ("source", "file_path", "file_name", "path", "url")
 """Metadata that name a file."""
 
 FRAMEWORKS: Final = {"langchain_core": "_langchain", "llama_index": "_llama_index"}
-"""Package of a framework -> the module here that knows it."""
+"""Package of a framework -> its adapter module here."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """Something that a retriever found."""
+    """One result of a retriever."""
 
     text: str
     id: str | None = None
@@ -24,22 +24,22 @@ class Hit:
 
 
 Search = Callable[[str], Sequence[Hit]]
-"""Question -> what was found, best first."""
+"""Question -> results, best first."""
 
 
 def as_search(source: Any) -> Search:
-    """How a retriever or query engine is asked.
+    """A search function for a retriever or query engine.
 
     Args:
         source: A LangChain retriever (or any runnable from a string to documents), a LlamaIndex
             retriever or query engine, or a function from a question to `Hit`s.
 
     Raises:
-        TypeError: If it is nothing of the kind.
+        TypeError: If it has another type.
     """
     packages = {kind.__module__.partition(".")[0] for kind in type(source).__mro__}
     for package, ours in FRAMEWORKS.items():
-        # What has a framework's base class was made with that framework installed.
+        # An object with a framework's base class implies that the framework is installed.
         if package in packages:
             return cast(
                 "Search", import_module(f"qwen3_retrieval.evaluation.{ours}").searcher(source)
@@ -54,7 +54,7 @@ def as_search(source: Any) -> Search:
 
 
 class Matcher:
-    """Finds the unit that a hit belongs to."""
+    """Finds the unit of a hit."""
 
     def __init__(self, dataset: Dataset) -> None:
         """Index a dataset's passages by id, text and file."""
@@ -67,8 +67,8 @@ class Matcher:
     def __call__(self, hit: Hit) -> str | None:
         """The unit of a hit, or None.
 
-        In this order: its id, or `id` or `_id` in its metadata, is that of a passage or unit; its
-        file is a unit; its text is a passage's, part of one, or holds one.
+        Criteria in this order: its id, or `id` or `_id` in its metadata, is that of a passage or
+        unit; its file is a unit; its text equals, is part of, or contains a passage.
         """
         for key in (hit.id, hit.metadata.get("_id"), hit.metadata.get("id")):
             if key is not None and str(key) in self._by_id:
@@ -85,7 +85,7 @@ class Matcher:
         return self._known[text]
 
     def _file(self, name: object) -> str | None:
-        """The unit that a file's path ends in: the longest one that does."""
+        """The longest unit that is the end of a file's path."""
         if not isinstance(name, str) or not name:
             return None
         parts = name.replace("\\", "/").split("/")
@@ -93,7 +93,7 @@ class Matcher:
         return next((end for end in ends if end in self._units), None)
 
     def _overlapping(self, text: str) -> str | None:
-        """The unit of the longest passage that holds the text or is part of it."""
+        """The unit of the longest passage that contains the text or is part of it."""
         if not text:
             return None
         found = [(len(t), unit) for t, unit in self._texts if t and (t in text or text in t)]

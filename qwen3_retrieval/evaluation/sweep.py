@@ -1,4 +1,4 @@
-"""Which setting is worth its time: one thing is turned at a time, and the best of all is tried."""
+"""Finds the setting that is worth its time: varies one setting at a time, then combines them."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from qwen3_retrieval.evaluation.run import Bench
 
 TIMED: Final = 5
-"""Questions that are timed at each setting."""
+"""Questions that are timed per setting."""
 
 TASKS_TRIED: Final = (DEFAULT_TASK, "question_answering")
 
 TOP_N_SHARE: Final = 0.95
-"""Share of the recall of the longest list that the recommended top_n keeps."""
+"""Share of the longest list's recall that the recommended top_n keeps."""
 
 
 def sweep(bench: "Bench", systems: Systems) -> Sweep:
-    """Turn k, dimensions, instruction and max_length around the setting of the systems.
+    """Vary k, dimensions, instruction and max_length around the setting of the systems.
 
-    It asks `sweep_questions` of the questions, spread evenly. Vectors and scores of the systems
-    are used again; only what is new is computed.
+    It uses `sweep_questions` of the questions, spread evenly. Vectors and scores of the systems are
+    reused; only new ones are computed.
     """
     asked = spread(len(bench.dataset.questions), bench.settings.sweep_questions)
     runner = _Runner(bench, systems, asked)
@@ -56,7 +56,7 @@ def sweep(bench: "Bench", systems: Systems) -> Sweep:
 
 
 def recommend(bench: "Bench", systems: Systems, found: Sweep) -> Recommendation:
-    """The setting that the sweep tried last, and why."""
+    """The last setting of the sweep, with the reason."""
     points = found.points
     chosen = points[-1]
     best = max(points, key=lambda point: point.ndcg.mean)
@@ -73,7 +73,7 @@ def recommend(bench: "Bench", systems: Systems, found: Sweep) -> Recommendation:
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """The points, those marked that no other one beats in time without losing in quality."""
+    """The points, with those on the frontier marked: no other is faster and at least as good."""
 
     def beaten(point: Point) -> bool:
         return any(
@@ -95,7 +95,7 @@ class _Runner:
         self._known: dict[Setting, dict[str, np.ndarray]] = {}
 
     def values(self, setting: Setting) -> dict[str, np.ndarray]:
-        """Metrics of each question; measured once."""
+        """Metrics of each question; cached."""
         if setting not in self._known:
             found, rankings = self.bench.measure(self.systems, setting, self.asked)
             found["recall"] = np.array(
@@ -108,13 +108,13 @@ class _Runner:
         return self._known[setting]
 
     def score(self, setting: Setting) -> float:
-        """Its nDCG@10."""
+        """nDCG@10 of a setting."""
         return float(self.values(setting)[self.bench.main].mean())
 
     def add(self, axis: str, value: str, setting: Setting) -> None:
-        """Measure a setting in quality and time."""
+        """Measure quality and time of a setting."""
         with warnings.catch_warnings():
-            if setting.max_length != self.bench.settings.max_length:  # texts are cut on purpose
+            if setting.max_length != self.bench.settings.max_length:  # deliberate truncation
                 warnings.simplefilter("ignore", TruncationWarning)
             found = self.values(setting)
             latency = self.systems.latency(setting, self._timed)["total"]
@@ -151,7 +151,7 @@ def describe(setting: Setting) -> str:
 
 
 def recommended_rows(found: Recommendation) -> dict[str, str]:
-    """What to set, by name, for a person to read; without what the setting has no use for."""
+    """The recommended values by name, for display; omits those that do not apply."""
     setting = found.setting
     rows: dict[str, object] = {"system": describe(setting).partition(",")[0]}
     if setting.first != "bm25":
@@ -167,7 +167,7 @@ def recommended_rows(found: Recommendation) -> dict[str, str]:
 
 
 def instruction_name(instruction: str | None) -> str:
-    """The task's name of a sentence, else the sentence; "none" of None."""
+    """The name of a sentence's task, else the sentence; "none" for None."""
     if instruction is None:
         return "none"
     names = (name for name, sentence in TASKS.items() if sentence == instruction)
@@ -175,7 +175,7 @@ def instruction_name(instruction: str | None) -> str:
 
 
 def _choose(bench: "Bench", runner: _Runner) -> Setting:
-    """The fastest setting that loses no more than the tolerance, then the rest turned as well."""
+    """The fastest setting within the tolerance, then with the other settings varied as well."""
     tolerance = bench.settings.tolerance
     on_k = [point for point in runner.points if point.axis == "k"]
     enough = max(point.ndcg.mean for point in on_k) - tolerance
@@ -187,12 +187,12 @@ def _choose(bench: "Bench", runner: _Runner) -> Setting:
     setting = fast
     for axis in ("instruction", "dimensions", "max_length"):
         setting = _turn(axis, setting, runner, tolerance)
-    # Each of them cost little alone; together they must not cost more than the tolerance.
+    # Each change costs little alone; together they must not cost more than the tolerance.
     return setting if runner.score(setting) >= runner.score(fast) - tolerance else fast
 
 
 def _turn(axis: str, setting: Setting, runner: _Runner, tolerance: float) -> Setting:
-    """The setting with one thing turned to where it is cheapest, or for instructions, best."""
+    """The setting with one value changed to the cheapest, or for instructions, the best."""
     tried = [
         point.setting
         for point in runner.points
@@ -205,7 +205,7 @@ def _turn(axis: str, setting: Setting, runner: _Runner, tolerance: float) -> Set
     if axis == "instruction":
         best = max(options, key=runner.score)
         return best if runner.score(best) > now + tolerance else setting
-    for option in options:  # from the cheapest
+    for option in options:  # cheapest first
         if runner.score(option) >= now - tolerance / 2:
             return option
     return setting
@@ -262,12 +262,12 @@ def _ms(milliseconds: float) -> str:
 
 
 def _within(values: Sequence[int], limit: int) -> list[int]:
-    """Those up to the limit, and the limit in place of what is beyond it."""
+    """The values up to the limit, and the limit instead of larger ones."""
     return sorted({min(value, limit) for value in values})
 
 
 def _widths(full: int) -> list[int]:
-    """32, 64, ... and the model's own."""
+    """32, 64, ... and the model's own length."""
     widths, width = [], MIN_DIMENSIONS
     while width < full:
         widths.append(width)
@@ -282,12 +282,12 @@ def _instructions(bench: "Bench") -> list[tuple[str, str | None]]:
 
 
 def _lengths(bench: "Bench", systems: Systems) -> list[int]:
-    """Powers of two that would cut between one in 20 and all of the passages."""
+    """Powers of two that would truncate between one in 20 and all of the passages."""
     counts = [systems.models.tokens(passage.text) for passage in bench.dataset.passages]
     known = [count for count in counts if count is not None]
     if not known:
         return []
-    frame = 128  # about the reranker's frame, so that less leaves no room for the document
+    frame = 128  # about the reranker's frame; a smaller limit leaves no room for the document
     high = float(np.percentile(known, 95))
     lengths = [2**i for i in range(8, 14)]
     return [length for length in lengths if length < high + frame]

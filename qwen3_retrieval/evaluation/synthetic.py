@@ -1,4 +1,4 @@
-"""Questions that an LLM makes from passages, where nobody has asked any yet."""
+"""Questions that an LLM writes from passages, if there are no real ones yet."""
 
 import random
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ PROMPT: Final = (
 )
 
 MAX_CHARACTERS: Final = 500
-"""A longer answer is no question."""
+"""Longer answers are not accepted as questions."""
 
 
 def make_questions(
@@ -35,21 +35,21 @@ def make_questions(
     cutter: Cutter,
     leave_out: Sequence[Path] = (),
 ) -> Dataset:
-    """Passages of a folder, and questions that an LLM makes from some of them.
+    """Passages of a folder, and questions that an LLM writes from some of them.
 
     Args:
-        path: Folder of documents. What is drawn from it is sent to the LLM.
+        path: Folder of documents. The sampled passages are sent to the LLM.
         model: Name of the model; the client reads `OPENAI_API_KEY` and `OPENAI_BASE_URL`.
-        count: Passages that are drawn, always the same; 0: all.
-        cache: File that keeps the questions.
-        progress: A progress bar on stderr.
-        cutter: How the files are cut.
-        leave_out: Files that are no part of the folder.
+        count: Number of sampled passages, with a fixed seed; 0: all.
+        cache: File for the questions.
+        progress: Whether to show a progress bar on stderr.
+        cutter: Cuts the files.
+        leave_out: Files of the folder to omit.
 
     Raises:
         ImportError: If the openai package is missing.
         OSError: If there is no such folder or file.
-        DatasetError: If there is nothing to read in it, or the LLM made no question.
+        DatasetError: If it contains nothing to read, or the LLM wrote no question.
         openai.OpenAIError: If there is no key, or the server fails.
     """
     try:

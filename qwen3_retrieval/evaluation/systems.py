@@ -18,17 +18,17 @@ RRF: Final = 60
 """Constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
 
 BLOCK: Final = 2**24
-"""Scores of questions by passages that are in memory at a time: 64 MiB of float32."""
+"""Question-passage scores in memory at a time: 64 MiB of float32."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a system returns for one question."""
+    """A system's result for one question."""
 
     passages: np.ndarray
     """Positions of passages, best first: (n,) int."""
     scores: np.ndarray | None = None
-    """The reranker's log-odds of them, or None: (n,) float64."""
+    """The reranker's log-odds of these passages, (n,) float64, or None."""
 
 
 class Systems:
@@ -37,7 +37,7 @@ class Systems:
     def __init__(
         self, texts: Sequence[str], questions: Sequence[str], models: Models, lexical: Lexical
     ) -> None:
-        """Take the parts; vectors and scores come when they are needed.
+        """Store the parts; vectors and scores are computed on demand.
 
         Args:
             texts: The passages.
@@ -73,19 +73,19 @@ class Systems:
         return rankings
 
     def cosines(self, setting: Setting, questions: Sequence[int]) -> list[np.ndarray]:
-        """The cosine of each dense candidate, in their order, at least `k` of them."""
+        """The cosines of at least `k` dense candidates, in their order."""
         self._dense(setting, setting.k)
         return [self._cosines[_key(setting)][q] for q in questions]
 
     def latency(self, setting: Setting, questions: Sequence[int]) -> dict[str, Latency]:
-        """Time of each stage, one question after another and nothing else under way."""
+        """Time of each stage, for questions one by one, with nothing else running."""
         rows = [self._time(setting, q) for q in questions]
         stages = {stage: [row[stage] for row in rows] for stage in rows[0]}
         stages["total"] = [sum(row.values()) for row in rows]
         return {stage: latency(seconds) for stage, seconds in stages.items()}
 
     def tokens(self, setting: Setting, rankings: Sequence[tuple[int, Ranking]]) -> float | None:
-        """Tokens of query and passages that the models read for a question, mean."""
+        """Mean tokens of query and passages that the models read per question."""
         total = 0
         for q, ranking in rankings:
             texts: list[str] = []
@@ -132,7 +132,7 @@ class Systems:
         return [found[q] for q in questions]
 
     def _dense(self, setting: Setting, k: int) -> list[np.ndarray]:
-        """Passages nearest to each question, at least k of them where there are so many."""
+        """The passages nearest to each question, at least k if there are as many."""
         key = _key(setting)
         known = self._found.get(key)
         if known is not None and (not known or len(known[0]) >= min(k, len(self._texts))):
@@ -154,7 +154,7 @@ class Systems:
         return found
 
     def _vectors(self, setting: Setting) -> np.ndarray:
-        """The passages' vectors; the last ones used are kept."""
+        """The passages' vectors; the last result is cached."""
         key = (setting.dimensions, setting.max_length)
         if self._documents is None or self._documents[0] != key:
             self._documents = None
@@ -192,7 +192,7 @@ class Systems:
 
 
 def fuse(rankings: Sequence[np.ndarray], constant: int = RRF) -> np.ndarray:
-    """Reciprocal rank fusion: all that occurs in any ranking, best first; ties in given order."""
+    """Reciprocal rank fusion: all items of any ranking, best first; ties keep their order."""
     scores: dict[int, float] = {}
     for ranking in rankings:
         for rank, i in enumerate(ranking, 1):
@@ -201,7 +201,7 @@ def fuse(rankings: Sequence[np.ndarray], constant: int = RRF) -> np.ndarray:
 
 
 def spread(total: int, count: int) -> list[int]:
-    """So many positions, evenly over all."""
+    """`count` positions, spread evenly over `total`."""
     count = min(total, count)
     return [i * total // count for i in range(count)]
 
@@ -217,12 +217,12 @@ def _key(setting: Setting) -> tuple[object, ...]:
 
 
 def _task(setting: Setting) -> str:
-    """The reranker has no prompt without an instruction: its default stands in."""
+    """The reranker's instruction; its prompt always has one, so None becomes the default."""
     return setting.instruction or DEFAULT_TASK
 
 
 def _slice(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:
-    """The first dimensions, normalised again, as `Embedder(dimensions=...)` gives them."""
+    """The first dimensions, normalised again, like those of `Embedder(dimensions=...)`."""
     if dimensions is None or dimensions >= vectors.shape[1]:
         return vectors
     return normalised(vectors[:, :dimensions], "the model")

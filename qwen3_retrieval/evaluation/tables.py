@@ -1,4 +1,4 @@
-"""A CSV or JSON lines file of questions, each with the passage or the file that answers it."""
+"""Reads a CSV or JSON lines file of questions, each with the passage or file that answers it."""
 
 import hashlib
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ NAMES: Final = {
     "passage": ("passage", "expected_passage", "context", "answer", "text"),
     "source": ("source", "expected_source", "source_file", "file"),
 }
-"""Columns, and what they may be called; the first that is there counts."""
+"""Columns and their accepted names; the first existing one is used."""
 
 
 def read_questions(
@@ -32,20 +32,20 @@ def read_questions(
 ) -> Dataset:
     """Read questions and the passages or files that answer them.
 
-    With a passage column alone the corpus is the passages of the file; with `corpus` each must be
-    part of a passage there. With a source column the corpus is a folder, and the file is found
-    where the first of its passages is.
+    With a passage column alone, the corpus consists of the file's passages; with `corpus`, each
+    must be part of a passage there. With a source column, the corpus is a folder, and a file's rank
+    is that of its first passage.
 
     Args:
         path: .csv, .tsv or .jsonl.
-        cutter: How the folder's files are cut.
-        corpus: Folder of documents; for a source column by default the file's own.
-        leave_out: Files that are no part of the folder, beside the table itself.
+        cutter: Cuts the folder's files.
+        corpus: Folder of documents; for a source column, by default the table's folder.
+        leave_out: Files of the folder to omit, in addition to the table itself.
 
     Raises:
         OSError: If a file cannot be read.
-        DatasetError: If columns are missing, a line is not as it should be, or too many lines name
-            what is not in the corpus.
+        DatasetError: If columns are missing, a line is malformed, or too many lines refer to items
+            missing from the corpus.
     """
     rows = list(_rows(path))
     if not rows:
@@ -141,7 +141,7 @@ def _by_source(path: Path, rows: list[Row], question: str, source: str, folder: 
 
 
 def _questions(judged: list[tuple[str, str]]) -> list[Question]:
-    """One question for each wording; its answers are those of all its lines."""
+    """One question per wording, with the answers of all its lines."""
     relevant: dict[str, dict[str, int]] = {}
     for asked, unit in judged:
         relevant.setdefault(asked.strip(), {})[unit] = 1

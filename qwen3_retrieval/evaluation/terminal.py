@@ -10,15 +10,15 @@ from qwen3_retrieval.evaluation.settings import CUT
 from qwen3_retrieval.evaluation.sweep import recommended_rows
 
 STAGES = ("bm25", "embed", "search", "rerank")
-"""Of a question's way, in their order."""
+"""Stages of a question, in order."""
 
 SHOWN_NOTES = 5
 SHOWN_TEXT = 160
-"""Characters of a passage."""
+"""Characters of a passage that are shown."""
 
 
 def show(report: Report, console: Console) -> None:
-    """Systems side by side, whether they differ, and the recommendation."""
+    """Print the systems, the significance of their differences, and the recommendation."""
     data = report.data
     console.print(
         f"[bold]{escape(data.name)}[/]: {data.passages} passages, {len(data.questions)} questions"
@@ -54,7 +54,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def show_question(view: View, console: Console) -> None:
-    """The rankings of one question side by side, and what reranking moved."""
+    """Print both rankings of one question side by side, and the moves by reranking."""
     table = Table(title=escape(view.question), title_justify="left", expand=True)
     table.add_column("", justify="right")
     table.add_column("dense", ratio=1)
@@ -86,7 +86,7 @@ def _coloured(move: str) -> str:
 
 
 def moved(move: Move) -> str:
-    """How far up or down a passage went: "▲ 3", "▼ 1", "=", or "new"."""
+    """A passage's move up or down: "▲ 3", "▼ 1", "=", or "new"."""
     if move.after is None:
         return "not found" if move.before is None else "dropped"
     if move.before is None:
@@ -134,7 +134,7 @@ def _cost(systems: list[System]) -> Table:
 
 
 def milliseconds(value: float) -> str:
-    """With as many digits as are worth reading."""
+    """Format milliseconds with significant digits only."""
     return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 
 

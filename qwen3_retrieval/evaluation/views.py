@@ -1,4 +1,4 @@
-"""Question by question: what reranking moved, and how scores part relevant from other passages."""
+"""The effect of reranking per question, and the score distributions of relevant passages."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from qwen3_retrieval.evaluation.systems import Ranking, Systems
 
 KEPT: Final = 0.95
-"""Share of the relevant candidates that the suggested threshold keeps."""
+"""Share of relevant candidates that the suggested threshold keeps."""
 
 THRESHOLDS: Final = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 BINS: Final = 30
 
 TEXT: Final = 600
-"""Characters that are kept of a passage."""
+"""The most characters of a passage in the report."""
 
 
 def views(bench: "Bench", systems: "Systems") -> tuple[tuple[str, str] | None, list[View]]:
@@ -56,12 +56,12 @@ def views(bench: "Bench", systems: "Systems") -> tuple[tuple[str, str] | None, l
 
 
 def change(view: View) -> float:
-    """What reranking did to nDCG@10."""
+    """The change of nDCG@10 by reranking."""
     return (view.after or 0.0) - (view.before or 0.0)
 
 
 def distributions(bench: "Bench", systems: "Systems") -> list[Distribution]:
-    """Scores of the candidates of every question: the reranker's, and the cosine."""
+    """Distributions of all questions' candidate scores: the reranker's, and the cosine."""
     by_name = {system.name: system for system in bench.systems}
     names = _compared(bench)
     if names is None:
@@ -120,7 +120,7 @@ def _distribution(
         hits, others = sigmoid(hits), sigmoid(others)
         thresholds = [Threshold(t, _share(hits, t), _share(others, t)) for t in THRESHOLDS]
         if len(hits):
-            # Rounded down, so that it keeps what it says it keeps.
+            # Rounded down, so that it keeps at least the stated share.
             exact = float(np.quantile(hits, 1 - KEPT, method="lower"))
             digits = 3 if exact >= 0.01 else 6
             suggested = float(np.floor(exact * 10**digits) / 10**digits)
@@ -149,12 +149,12 @@ def moves(
     after: "Ranking",
     relevant: Mapping[str, Sequence[int]],
 ) -> list[Move]:
-    """The first ten after reranking and before it, and relevant units that are not among them.
+    """The first ten after and before reranking, and relevant units that are not among them.
 
     Args:
-        passages: All of them.
+        passages: All passages.
         before: The first stage's ranking.
-        after: The reranker's.
+        after: The reranker's ranking.
         relevant: Unit -> positions of its passages, for the units that answer the question.
     """
     old = {int(i): rank for rank, i in enumerate(before.passages, 1)}

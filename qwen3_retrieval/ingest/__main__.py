@@ -2,9 +2,9 @@
 
     python -m qwen3_retrieval.ingest --corpus handbook --uri ./milvus.db --collection handbook
 
-It can be stopped at any moment: the same command goes on where it was.
-Exit code: 0 all is there; 1 it could not go on, or nothing could be read; 2 the command is wrong;
-3 done, but a file or a part of one was left out that may hold text; 130 interrupted.
+It can be interrupted at any time: the same command resumes.
+Exit code: 0 complete; 1 failed, or nothing could be read; 2 the command is wrong; 3 done, but a
+file that may contain text was omitted, in whole or in part; 130 interrupted.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.debug:
         _quiet()
-    # The lock that it has by default is for several processes, and starts one to watch over it.
+    # The default lock is for several processes, and starts a process to track it.
     tqdm.set_lock(threading.RLock())
     try:
         given = {each.name: getattr(options, each.name) for each in fields(Settings)}
@@ -142,18 +142,18 @@ def _parser() -> argparse.ArgumentParser:
 
 OPTIONS = {each.name: f"--{each.name.replace('_', '-')}" for each in fields(Settings)} | {
     "collection_name": "--collection",
-    "api_key": "API key",  # there is no option: it would be seen in the list of processes
+    "api_key": "API key",  # not an option: the process list would show it
 }
-"""What the command calls the arguments of those that it calls."""
+"""The command's names for arguments of the functions that it calls."""
 
 LOUD = ("pymilvus", "milvus_lite", "grpc", "faiss", "langchain_milvus", "llama_index")
-"""Loggers of those who log an error, some with a row's text, before they raise it."""
+"""Loggers of libraries that log an error, some with a row's text, before they raise it."""
 
 
 def _quiet() -> None:
-    """Each error is told once, by `_stop`."""
+    """Silence these loggers: `_stop` reports each error once."""
     try:
-        import pymilvus  # noqa: F401 - now, because it sets the levels of its loggers
+        import pymilvus  # noqa: F401 - imported first, because it sets its loggers' levels
     except ModuleNotFoundError:
         return
     for name in LOUD:
@@ -168,7 +168,7 @@ def _stop(reason: str, ingest: Ingest | None) -> None:
 
 
 def _show(summary: Summary, settings: Settings) -> None:
-    """The summary, on stdout; what was left out is named on stderr already."""
+    """Print the summary on stdout; omitted files were already reported on stderr."""
     would = settings.dry_run
     read = summary.files - summary.unchanged
     do, undo, redo = ("to write", "to delete", "to update") if would else (

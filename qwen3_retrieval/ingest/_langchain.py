@@ -1,4 +1,4 @@
-"""LangChain's part in the ingest: rows in `langchain_milvus.Milvus`, and its splitters."""
+"""LangChain adapter of the ingest: rows in `langchain_milvus.Milvus`, and its splitters."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -19,13 +19,13 @@ from qwen3_retrieval.ingest.settings import Settings
 
 
 class IngestFramework:
-    """Writes what `Milvus(**milvus_kwargs(...))` opens."""
+    """Writes collections that `Milvus(**milvus_kwargs(...))` can open."""
 
     id_field: ClassVar[str] = "pk"
     splitter_package: ClassVar[str] = "langchain-text-splitters"
 
     def __init__(self, settings: Settings) -> None:
-        """Make the components; nothing is loaded or opened yet."""
+        """Create the components; loads and opens nothing."""
         self._settings = settings
         self._embeddings = Qwen3Embeddings(
             model=settings.model,
@@ -38,15 +38,15 @@ class IngestFramework:
         self._exists = False
 
     def splitters(self, tokenizer: LoadTokenizer) -> FrameworkSplitters:
-        """See the function."""
+        """See the function `splitters`."""
         return splitters(tokenizer, self._settings.chunk_size, self._settings.chunk_overlap)
 
     def check(self) -> None:
-        """Raise ValueError if the collection exists but does not fit; creates nothing."""
+        """Raise ValueError if the collection exists but does not match; creates nothing."""
         self._kwargs()
 
     def write(self, chunks: Sequence[Chunk]) -> None:
-        """Embed chunks and write their rows; one whose id is there already is replaced."""
+        """Embed chunks and write their rows; rows with existing ids are replaced."""
         if self._store is None:  # the collection is created with the first rows
             self._store = Milvus(**self._kwargs())
             self._exists = self._store.client.has_collection(self._settings.collection)
@@ -54,7 +54,7 @@ class IngestFramework:
         ids = [chunk.id for chunk in chunks]
         if self._exists:
             self._store.upsert(ids=ids, documents=documents)
-        else:  # the store's upsert creates no collection
+        else:  # the store's upsert does not create collections
             self._store.add_documents(documents, ids=ids)
             self._exists = True
 

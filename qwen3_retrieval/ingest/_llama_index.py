@@ -1,4 +1,4 @@
-"""LlamaIndex's part in the ingest: rows in `MilvusVectorStore`, and its splitters."""
+"""LlamaIndex adapter of the ingest: rows in `MilvusVectorStore`, and its splitters."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -20,13 +20,13 @@ from qwen3_retrieval.ingest.settings import Settings
 
 
 class IngestFramework:
-    """Writes what `VectorStoreIndex.from_vector_store` reads."""
+    """Writes collections that `VectorStoreIndex.from_vector_store` can read."""
 
     id_field: ClassVar[str] = "id"
     splitter_package: ClassVar[str] = "llama-index-core"
 
     def __init__(self, settings: Settings) -> None:
-        """Make the components; nothing is loaded or opened yet."""
+        """Create the components; loads and opens nothing."""
         self._settings = settings
         self._embed_model = Qwen3Embedding(
             model=settings.model,
@@ -38,15 +38,15 @@ class IngestFramework:
         self._store: MilvusVectorStore | None = None
 
     def splitters(self, tokenizer: LoadTokenizer) -> FrameworkSplitters:
-        """See the function."""
+        """See the function `splitters`."""
         return splitters(tokenizer, self._settings.chunk_size, self._settings.chunk_overlap)
 
     def check(self) -> None:
-        """Raise ValueError if the collection exists but does not fit; creates nothing."""
+        """Raise ValueError if the collection exists but does not match; creates nothing."""
         self._kwargs()
 
     def write(self, chunks: Sequence[Chunk]) -> None:
-        """Embed chunks and write their rows; one whose id is there already is replaced."""
+        """Embed chunks and write their rows; rows with existing ids are replaced."""
         nodes = list(self._embed_model([_node(chunk) for chunk in chunks]))
         if self._store is None:  # now, because it creates the collection
             self._store = MilvusVectorStore(**self._kwargs())
@@ -65,7 +65,7 @@ class IngestFramework:
 
 
 def _node(chunk: Chunk) -> TextNode:
-    # The models read the text alone: the metadata is for filters and citations.
+    # The models read only the text; the metadata is for filters and citations.
     metadata = chunk.metadata
     hidden = list(metadata)
     return TextNode(
@@ -79,7 +79,7 @@ def _node(chunk: Chunk) -> TextNode:
 
 
 def _heading(node: BaseNode) -> str:
-    """The heading that a part of a Markdown text begins with, or ""."""
+    """The heading at the beginning of a part of a Markdown text, or ""."""
     first = node.get_content().lstrip().partition("\n")[0]
     return first.strip(" \t#") if first.startswith("#") else ""
 
@@ -88,7 +88,7 @@ def splitters(
     tokenizer: LoadTokenizer, chunk_size: int = CHUNK_SIZE, chunk_overlap: int = CHUNK_OVERLAP
 ) -> FrameworkSplitters:
     """MarkdownNodeParser and SentenceSplitter."""
-    headings = MarkdownNodeParser(header_path_separator="\n")  # in no heading
+    headings = MarkdownNodeParser(header_path_separator="\n")  # occurs in no heading
     sizes = SentenceSplitter(
         chunk_size=chunk_size,
         chunk_overlap=chunk_overlap,

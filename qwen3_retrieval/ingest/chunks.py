@@ -1,4 +1,4 @@
-"""Chunks: rows to be, whose ids follow from what they say, with all places where they say it."""
+"""Chunks: rows to write, with ids derived from their content, and all places of their text."""
 
 import hashlib
 import json
@@ -10,23 +10,23 @@ from qwen3_retrieval.documents.cutting import Piece
 from qwen3_retrieval.documents.text import PLACE, RESERVED
 
 MAX_PLACES: Final = 16
-"""Places of one row: Milvus keeps at most 65,536 bytes beside the text. A text that stands in more
-has several rows."""
+"""The most places of one row: Milvus stores at most 65,536 bytes besides the text. A text with more
+places has several rows."""
 
 Place = dict[str, Any]
-"""A `source`, the path of a file, and where in the file: keys of `PLACE`."""
+"""A `source`, the path of a file, and the place in the file: keys of `PLACE`."""
 
 
 @dataclass
 class Chunk:
-    """A row to be."""
+    """A row to write."""
 
     corpus: str
     digest: bytes
-    """16 bytes that follow from text, fields and number."""
+    """16 bytes, derived from text, fields and number."""
     text: str
     fields: dict[str, Any]
-    """What a record says beside its text. Texts with different fields are different rows."""
+    """A record's fields besides its text. Texts with different fields are different rows."""
     places: list[Place] = field(default_factory=list)
     """All places of the text, up to `MAX_PLACES`."""
 
@@ -37,17 +37,17 @@ class Chunk:
 
     @property
     def sources(self) -> list[str]:
-        """The files that it stands in, by name."""
+        """The files that contain it, by name."""
         return sorted({place["source"] for place in self.places})
 
     @property
     def document_id(self) -> str:
-        """One for each file. A text of several files has another, and outlives one's deletion."""
+        """One id per file. A text of several files has its own, and survives a file's deletion."""
         return f"{corpus_prefix(self.corpus)}{source_key(chr(0).join(self.sources))}"
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What is stored beside the text: the first place, and all sources."""
+        """The stored metadata: the first place, and all sources."""
         places = sorted(self.places, key=_described)
         more = {"places": places} if len(places) > 1 or self.fields.keys() & set(PLACE) else {}
         own = {"corpus": self.corpus, "sources": self.sources}
@@ -55,7 +55,7 @@ class Chunk:
 
 
 def chunk_of_row(corpus: str, digest: bytes, row: Mapping[str, Any]) -> Chunk:
-    """The chunk that a row was made of."""
+    """The chunk of a stored row."""
     places = places_of_row(row)
     fields = {
         key: value
@@ -66,14 +66,14 @@ def chunk_of_row(corpus: str, digest: bytes, row: Mapping[str, Any]) -> Chunk:
 
 
 def places_of_row(row: Mapping[str, Any]) -> list[Place]:
-    """The places that a row speaks of."""
+    """The places in a stored row."""
     if "places" in row:
         return [dict(place) for place in row["places"]]
     return [{key: row[key] for key in ("source", *PLACE) if key in row}]
 
 
 PLACE_FIELDS: Final = ("source", "places", *PLACE)
-"""What `places_of_row` reads."""
+"""Fields that `places_of_row` reads."""
 
 
 def make_chunk(corpus: str, piece: Piece, number: int) -> Chunk:
@@ -82,14 +82,14 @@ def make_chunk(corpus: str, piece: Piece, number: int) -> Chunk:
     Args:
         corpus: Name of the corpus.
         piece: The passage.
-        number: 1, or more where the rows before are full.
+        number: 1, or more if earlier rows of this text are full.
     """
     content = _digest(_described(piece.metadata), piece.text, str(number))
     return Chunk(corpus, content[:16], piece.text, piece.metadata)
 
 
 def corpus_prefix(name: str) -> str:
-    """What the ids of all chunks of a corpus begin with: hexadecimal digits and a hyphen."""
+    """Prefix of the ids of all chunks of a corpus: hexadecimal digits and a hyphen."""
     return f"{_digest(name).hex()[:12]}-"
 
 
@@ -99,12 +99,12 @@ def chunk_id(corpus: str, digest: bytes) -> str:
 
 
 def source_key(source: str) -> str:
-    """A short name for a file: 16 hexadecimal digits."""
+    """A short key of a file: 16 hexadecimal digits."""
     return _digest(source).hex()[:16]
 
 
 def place_key(place: Place) -> bytes:
-    """A short name for a place: 8 bytes."""
+    """A short key of a place: 8 bytes."""
     return _digest(_described(place))[:8]
 
 

@@ -1,4 +1,4 @@
-"""What a collection holds of a corpus."""
+"""The rows of a corpus in a collection."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,20 +15,20 @@ from qwen3_retrieval.ingest.chunks import (
 )
 
 BATCH: Final = 1000
-"""Ids that one request asks for or deletes."""
+"""Ids per request."""
 
 
 @dataclass
 class Holdings:
-    """The rows of a corpus; about 200 bytes for each."""
+    """The rows of a corpus; about 200 bytes per row."""
 
     files: dict[str, set[bytes]] = field(default_factory=dict)
-    """By the key of a file its entries: the digest of a row and the key of a place in the file."""
+    """File key -> its entries: the digest of a row and the key of a place in the file."""
     rows: dict[bytes, int] = field(default_factory=dict)
-    """How many places each row has, by its digest."""
+    """Row digest -> number of its places."""
 
     def add(self, digest: bytes, row: Mapping[str, Any]) -> None:
-        """Note a row."""
+        """Record a row."""
         places = places_of_row(row)
         self.rows[digest] = len(places)
         for place in places:
@@ -39,26 +39,26 @@ class Holdings:
 def read_holdings(
     client: Any, collection: str, id_field: str, corpus: str, *, repair: bool
 ) -> Holdings:
-    """The rows of a corpus, without those that are there twice.
+    """Read the rows of a corpus, without duplicates.
 
-    Milvus Lite 3.2 shows rows twice if it was killed within a flush, after it wrote them to a
+    Milvus Lite 3.2 returns rows twice if it was killed during a flush, after it wrote them to a
     segment and before it removed them from its log: it replays them with the same sequence number,
-    by which it would have told them apart. Deleting such an id removes both rows, and the chunk is
-    then missing like any other.
+    so it cannot distinguish them. Deleting such an id removes both rows. The chunk is then missing
+    like any other.
 
     Args:
         client: A `pymilvus.MilvusClient`.
         collection: The collection, which need not exist.
         id_field: Name of its primary key.
         corpus: Name of the corpus.
-        repair: Delete rows that are there twice.
+        repair: Whether to delete duplicate rows.
 
     Raises:
-        ValueError: If an older version of this package made the rows.
+        ValueError: If an older version of this package wrote the rows.
     """
     if not client.has_collection(collection):
         return Holdings()
-    client.load_collection(collection)  # a run that was killed early may not have come to that
+    client.load_collection(collection)  # a run that was killed early may not have loaded it
     while True:
         held = Holdings()
         doubled: set[bytes] = set()
@@ -105,7 +105,7 @@ def _rows(
 def read_rows(
     client: Any, collection: str, corpus: str, digests: Sequence[bytes]
 ) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """All that is stored of these rows, vectors included."""
+    """All stored fields of these rows, including vectors."""
     names = {chunk_id(corpus, digest): digest for digest in digests}
     for row in client.get(collection, ids=list(names), output_fields=["*"]):
         key = next(value for value in row.values() if value in names)
@@ -120,5 +120,5 @@ def delete_rows(client: Any, collection: str, corpus: str, digests: Iterable[byt
 
 
 def fingerprint(entries: set[bytes]) -> str:
-    """A short name for the entries of a file."""
+    """A short digest of a file's entries."""
     return hashlib.sha256(b"".join(sorted(entries))).hexdigest()[:32]

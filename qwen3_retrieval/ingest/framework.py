@@ -1,4 +1,4 @@
-"""What an ingest asks of a framework: rows in its own vector store, and its splitters."""
+"""The interface of the ingest to a framework: its vector store and its splitters."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,18 +17,18 @@ class Framework(Protocol):
     id_field: ClassVar[str]
     """Name of the primary key in the collections that its vector store creates."""
     splitter_package: ClassVar[str]
-    """Distribution whose release decides where its splitters cut."""
+    """Distribution of its splitters; its release determines the cuts."""
 
     def __init__(self, settings: Settings) -> None: ...
 
     def splitters(self, tokenizer: LoadTokenizer) -> FrameworkSplitters:
-        """Its own splitters; ImportError if they are not installed."""
+        """Its own splitters; raises ImportError if they are not installed."""
 
     def check(self) -> None:
-        """Raise ValueError if the collection exists but does not fit; creates nothing."""
+        """Raise ValueError if the collection exists but does not match; creates nothing."""
 
     def write(self, chunks: Sequence[Chunk]) -> None:
-        """Embed chunks and write their rows; one whose id is there already is replaced.
+        """Embed chunks and write their rows; rows with existing ids are replaced.
 
         The first call loads the model, and then opens the vector store.
         """
@@ -38,15 +38,15 @@ FRAMEWORKS: Final = {
     "langchain": ("langchain_milvus", "qwen3_retrieval.ingest._langchain"),
     "llama-index": ("llama_index.vector_stores.milvus", "qwen3_retrieval.ingest._llama_index"),
 }
-"""The framework's Milvus store, which shows that it is there to be used (other packages bring
-langchain-core to LlamaIndex's users too), and where our part is."""
+"""Each framework's Milvus store and our adapter. The store shows that the framework is in use:
+LlamaIndex's users may have langchain-core through other packages."""
 
 
 def load_framework(name: str | None, settings: Settings) -> Framework:
     """The framework of this name, or the first that is installed.
 
     Raises:
-        ImportError: If it, or a package that it needs, is not installed.
+        ImportError: If it or a package that it needs is not installed.
     """
     name = name or first_installed()
     try:

@@ -1,7 +1,7 @@
-"""Notes on finished files, so that an unchanged file need not be read and split again.
+"""Notes on finished files, so that unchanged files are not read and split again.
 
-The collection remains the truth: a note counts only while the collection holds exactly the chunks
-that it speaks of. A journal that is lost, old or torn costs time, never data.
+The collection remains the source of truth: a note is valid only while the collection has exactly
+the chunks in the note. A lost, old or torn journal costs time, never data.
 """
 
 import errno
@@ -14,20 +14,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Note:
-    """A file that was finished."""
+    """A finished file."""
 
     file: str
     """Digest of its bytes."""
     splitter: str
-    """How it was cut, releases of the splitters included."""
+    """The settings of its cutting, including the splitters' releases."""
     chunks: str
     """Fingerprint of its chunks."""
 
 
 class Journal:
-    """A file of JSON lines, to which whole lines are appended.
+    """A file of JSON lines; whole lines are appended.
 
-    It names the corpus's files, so that a new one can be read by its owner alone.
+    It contains the names of the corpus's files, so it is created readable by its owner only.
     """
 
     def __init__(self, path: Path, corpus: str) -> None:
@@ -37,7 +37,7 @@ class Journal:
         self._checked = False
 
     def read(self) -> dict[str, Note]:
-        """The newest note on each file of the corpus, by its source; torn lines are left out.
+        """The newest note on each file of the corpus, by source; torn lines are ignored.
 
         Raises:
             OSError: If the journal exists and cannot be read.
@@ -58,10 +58,10 @@ class Journal:
         return notes
 
     def note(self, source: str, note: Note) -> None:
-        """Note that a file is finished.
+        """Record that a file is finished.
 
         Raises:
-            OSError: If the journal cannot be written, as when the disk is full.
+            OSError: If the journal cannot be written, for example because the disk is full.
         """
         self._append({"corpus": self._corpus, "source": source, **vars(note)})
 
@@ -82,10 +82,10 @@ class Journal:
         try:
             size = os.fstat(file).st_size
             if not self._checked and size and os.pread(file, 1, size - 1) != b"\n":
-                data = b"\n" + data  # the last run was killed in the middle of a line
+                data = b"\n" + data  # the last run was killed while writing a line
             self._checked = False
             # One call, so that two runs do not mix their lines.
-            if os.write(file, data) < len(data):  # a disk that is full takes what it can
+            if os.write(file, data) < len(data):  # a full disk accepts only a part
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file)
             self._checked = True
@@ -94,7 +94,7 @@ class Journal:
 
 
 def default_path(uri: str, collection: str) -> Path:
-    """Beside a Milvus Lite database; for a server in the current folder."""
+    """Next to a Milvus Lite database; for a server, in the current folder."""
     if "://" in uri:
         return Path(f"{collection}.ingest.jsonl")
     path = Path(uri).expanduser()

@@ -1,4 +1,4 @@
-"""One ingest: file by file, batch by batch, each committed before the next."""
+"""One ingest: file by file, batch by batch; each batch is committed before the next."""
 
 import contextlib
 import hashlib
@@ -45,62 +45,62 @@ from qwen3_retrieval.ingest.settings import Settings
 
 @dataclass
 class Summary:
-    """What a run did; with `dry_run` what it would have done."""
+    """The work of a run; with `dry_run`, the work that it would do."""
 
     files: int = 0
-    """Files of the corpus that are of a kind that is read."""
+    """Files of readable kinds in the corpus."""
     unchanged: int = 0
-    """Files whose notes and rows say that nothing is to be done; they were not cut."""
+    """Files that notes and rows show to be unchanged; they were not cut."""
     chunks: int = 0
-    """Different chunks of the files that could be read, those of unchanged files included."""
+    """Distinct chunks of the readable files, including unchanged ones."""
     repeated: int = 0
-    """Chunks among them that stand in several places."""
+    """Chunks among them with several places."""
     written: int = 0
     """New chunks, embedded and written."""
     updated: int = 0
-    """Chunks written again, because they stand in more or fewer places than before."""
+    """Chunks written again, because they have more or fewer places than before."""
     deleted: int = 0
-    """Chunks deleted: replaced ones, and with `delete_missing` those of files that are gone."""
+    """Chunks deleted: replaced ones, and with `delete_missing` those of removed files."""
     missing: int = 0
-    """Files that the collection holds and the corpus does not; gone with `delete_missing`."""
+    """Files in the collection but not in the corpus; `delete_missing` removes them."""
     tokens: int = 0
-    """Tokens of the chunks written."""
+    """Tokens of the written chunks."""
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
-    """Files, lines and records left out, each with the reason."""
+    """Omitted files, lines and records, each with the reason."""
     skipped: list[str] = field(default_factory=list)
-    """Files of kinds that are not read, each with the reason."""
+    """Files of unsupported kinds, each with the reason."""
     remarks: list[str] = field(default_factory=list)
-    """Scanned pages and attachments without a text, each with the reason."""
+    """Scanned pages and attachments without text, each with the reason."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """For "failures", "skipped" and "remarks": reason and kind of file -> how many."""
+    """For "failures", "skipped" and "remarks": reason and kind of file -> count."""
     incomplete: bool = False
-    """Whether a file was left out of which a text could be expected, or a part of one."""
+    """Whether a file that may contain text was omitted, in whole or in part."""
 
 
 @dataclass
 class _Progress:
-    """A file on its way."""
+    """A file in progress."""
 
     file: SourceFile
     key: str
     held: set[bytes]
-    """What the collection holds of it: entries as in `Holdings.files`."""
+    """Its entries in the collection, as in `Holdings.files`."""
     wanted: set[bytes] = field(default_factory=set)
-    """Its entries."""
+    """Its new entries."""
     waiting: int = 0
     """Chunks that wait for their batch."""
     late: bool = False
-    """Whether it has a part in the updates at the end."""
+    """Whether the updates at the end concern it."""
     digest: str | None = None
-    """Of its bytes; known once it is read to its end."""
+    """Digest of its bytes; known after it is read completely."""
     whole: bool = True
-    """Whether no part of it was left out."""
+    """Whether no part of it was omitted."""
 
 
 @dataclass
 class _Update:
-    """How the places of a row change; all of them at the end of the run."""
+    """The changes of a row's places; all are applied at the end of the run."""
 
     added: list[Place] = field(default_factory=list)
     removed: set[bytes] = field(default_factory=set)
@@ -122,7 +122,7 @@ class Ingest:
         self.summary = Summary()
         self._uri = check_uri(settings.uri)
         self._corpus: Corpus = find_corpus(settings.corpus, settings.name, settings.exclude)
-        if settings.base_url is None:  # given the length, the framework loads no model to learn it
+        if settings.base_url is None:  # with the length given, the framework loads no model for it
             full = vector_length(settings.model)
             dimensions = check_dimensions(settings.dimensions, full) or full
             self.settings = settings = replace(settings, dimensions=dimensions)
@@ -156,8 +156,8 @@ class Ingest:
         """Bring the collection up to date.
 
         Raises:
-            ValueError: If the collection exists but does not fit, or is open elsewhere.
-            OSError: If the model or the journal cannot be read, or no Milvus answers.
+            ValueError: If the collection exists but does not match, or is open elsewhere.
+            OSError: If the model or the journal cannot be read, or Milvus does not answer.
             ServerError: If the embedding server fails.
             pymilvus.exceptions.MilvusException: If Milvus fails.
         """
@@ -170,7 +170,7 @@ class Ingest:
             if not self.settings.dry_run and (self.summary.written or self.summary.deleted):
                 self._client.flush(self.settings.collection)
         except BaseException:
-            with contextlib.suppress(OSError):  # what broke the run off is what must be told
+            with contextlib.suppress(OSError):  # the error that ended the run is the one to report
                 self._summarize(begin)
             raise
         self._summarize(begin)
@@ -196,7 +196,7 @@ class Ingest:
         )
 
     def _answering(self) -> Any:
-        """A client of a Milvus that answers."""
+        """A client of a Milvus server that answers."""
         from pymilvus.exceptions import MilvusException
 
         try:
@@ -231,7 +231,7 @@ class Ingest:
             if self._is_unchanged(file, held, notes.get(file.source)):
                 self.summary.unchanged += 1
                 self._want(held)
-                bar.total = (bar.total or 0) - file.size  # rate and time left are of the rest
+                bar.total = (bar.total or 0) - file.size  # rate and remaining time concern the rest
                 bar.refresh()
             else:
                 self._read(file, set(held), bar)
@@ -248,7 +248,7 @@ class Ingest:
             with file.path.open("rb") as data:
                 return hashlib.file_digest(data, "sha256").hexdigest() == note.file
         except OSError:
-            return False  # reading it will say why
+            return False  # reading it will report the error
 
     def _want(self, entries: set[bytes]) -> None:
         for entry in entries:
@@ -270,7 +270,7 @@ class Ingest:
             self._fail(file, error.reason, error.detail, bar)
             bar.update(left)
             self._want(progress.wanted | held)
-            return  # what the collection holds of it stays
+            return  # its rows in the collection stay
         bar.update(left)
         if not progress.wanted and progress.whole:
             progress.whole = False
@@ -282,7 +282,7 @@ class Ingest:
     def _pieces(
         self, progress: _Progress, bar: "tqdm[Any]"
     ) -> Iterator[tuple[Piece, int] | tuple[None, int]]:
-        """The passages of a file, and after those of each section None and the section's bytes."""
+        """Yield a file's passages, and after each section None and the section's bytes."""
         file, hasher = progress.file, hashlib.sha256()
 
         def report(reason: str, detail: str) -> None:
@@ -308,7 +308,7 @@ class Ingest:
         progress.digest = hasher.hexdigest()
 
     def _place(self, piece: Piece, progress: _Progress) -> None:
-        """Let a passage be a row, or a place of a row."""
+        """Make a passage a new row, or a place of an existing row."""
         place = {"source": progress.file.source, **piece.place}
         key = place_key(place)
         rows, resume = self._held.rows, self.settings.resume
@@ -371,7 +371,7 @@ class Ingest:
         )
 
     def _finish(self, progress: _Progress) -> None:
-        """All its new rows are in the collection: give up what it no longer says, and note it."""
+        """After a file's new rows are stored, delete its stale rows and note the file."""
         progress.late |= self._release(progress.held - progress.wanted)
         if progress.late:
             self._late.append(progress)
@@ -384,7 +384,7 @@ class Ingest:
             self._journal.note(progress.file.source, note)
 
     def _release(self, entries: set[bytes]) -> bool:
-        """Delete the rows that have no other places; whether others wait for their update."""
+        """Delete rows without other places; returns whether other rows wait for an update."""
         rows = self._held.rows
         late, empty = False, []
         for entry in entries:
@@ -403,7 +403,7 @@ class Ingest:
         return late
 
     def _clear_missing(self) -> None:
-        """Files that the collection holds and the folder does not."""
+        """Handle files that are in the collection but not in the folder."""
         if not self._corpus.whole:
             return
         present = {_key(file) for file in self._corpus.files}
@@ -414,7 +414,7 @@ class Ingest:
                 self._release(self._held.files[key])
 
     def _update(self) -> None:
-        """Write the rows whose places have changed, then note the files that waited for it."""
+        """Write the rows with changed places, then note the files that waited for them."""
         settings, digests = self.settings, list(self._updates)
         self.summary.updated = len(digests)
         if not settings.dry_run:
@@ -431,7 +431,7 @@ class Ingest:
                     chunks.append(chunk)
                     if before - chunk.metadata.keys():
                         replaced.append(digest)
-                # Milvus Lite's upsert keeps dynamic fields that the new row lacks.
+                # Milvus Lite's upsert keeps old dynamic fields that the new row lacks.
                 delete_rows(*place, replaced)
                 self._write(chunks)
         for progress in self._late:
@@ -449,7 +449,7 @@ class Ingest:
         bar: "tqdm[Any]",
         suffix: str = "",
     ) -> None:
-        """Name what is left out, once, and count it."""
+        """Report an omission once, and count it."""
         text = f"{place}: {reason} ({detail})" if detail else f"{place}: {reason}"
         getattr(self.summary, what).append(text)
         self.summary.incomplete |= what == "failures"
@@ -474,7 +474,7 @@ def _key(file: SourceFile) -> str:
 
 
 def _shown(file: SourceFile) -> str:
-    """The file's name as text that can be printed and hashed."""
+    """The file's name as printable, hashable text."""
     return _text(file.source)
 
 
@@ -483,5 +483,5 @@ def _text(name: str) -> str:
 
 
 def _full_name(settings: Settings) -> str:
-    """The collection's name, with its database's: each has a journal of its own."""
+    """The collection's name with its database's; each has its own journal."""
     return f"{settings.db_name}.{settings.collection}" if settings.db_name else settings.collection

@@ -1,4 +1,4 @@
-"""What one ingest is asked to do."""
+"""The settings of an ingest."""
 
 import codecs
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Splitte
 
 @dataclass(frozen=True)
 class Settings:
-    """The command line; its help describes the fields."""
+    """The command's settings; its help describes them."""
 
     corpus: Path
     uri: str = "./milvus.db"
@@ -37,13 +37,13 @@ class Settings:
     delete_missing: bool = False
     dry_run: bool = False
     progress: bool | None = None
-    """None: where stderr is a terminal."""
+    """None: show progress if stderr is a terminal."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked here.
+        """Check the settings.
 
         Raises:
-            ValueError: If a number is out of range, or there is no such encoding.
+            ValueError: If a number is out of range, or an encoding is unknown.
         """
         if self.encoding is not None:
             try:

@@ -1,4 +1,4 @@
-"""Pairs that the reranker is weighed on, and documents that are hard to tell from their answers."""
+"""Pairs for weighing the reranker, and hard negatives for them."""
 
 from collections.abc import Sequence
 

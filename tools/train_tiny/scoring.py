@@ -1,4 +1,4 @@
-"""Score texts with exported checkpoints through plain transformers, and lexically with BM25."""
+"""Scores texts with exported checkpoints through plain transformers, and with BM25."""
 
 import math
 from collections import Counter, defaultdict
