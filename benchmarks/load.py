@@ -337,7 +337,7 @@ def throughput(bench: Bench, systems: list[System], mix: Mapping[Kind, int], wha
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a long run: counts and rates, and what the process holds when it is over."""
+    """A part of a long run: counts, rates, and the process's resources at its end."""
 
     requests: int
     wrong: int
@@ -368,7 +368,7 @@ def soak(callers: Callers, system: System, seconds: float, tolerance: float) -> 
 
 
 def visit_every_size(shared: Shared) -> None:
-    """Let packs of every size come once, so that what grows afterwards is not what is new.
+    """Run packs of every size once, so that later growth is not due to new sizes.
 
     oneDNN keeps programs for each number of rows (`qwen3_core.model.linear.STEP`), some five MB a
     number; under load, some numbers come for the first time after most of an hour.
@@ -382,7 +382,7 @@ def visit_every_size(shared: Shared) -> None:
 def soak_part(
     callers: Callers, system: System, seconds: float, tolerance: float, seed: int
 ) -> Part:
-    """One part; of its answers nothing is kept, so that what grows is the system's."""
+    """Run one part; its answers are not stored, so that any growth is the system's."""
     numbers = callers.workload.sample(MIXED, 100_000, seed=seed)
     begin = time.process_time()
     outcome = callers.run(system, itertools.cycle(numbers), seconds=seconds, stagger=STAGGER)
@@ -400,10 +400,10 @@ def soak_part(
 
 
 def report_soak(bench: Bench, parts: list[Part]) -> None:
-    """What grew, and whether the end is slower than the beginning."""
+    """Report growth, and whether the end is slower than the beginning."""
     title = f"Mixed load for {bench.options.seconds:.0f} s, part by part; memory in MiB"
     bench.report.table("soak", title, [asdict(part) for part in parts])
-    after = parts[1:]  # behind the warm-up
+    after = parts[1:]  # after the warm-up
     half = len(after) // 2
     early, late = (
         statistics.median(part.cpu for part in some) for some in (after[:half], after[-half:])
@@ -419,7 +419,7 @@ def report_soak(bench: Bench, parts: list[Part]) -> None:
 
 
 def sigterm(bench: Bench) -> None:
-    """How long a process under full load lives after SIGTERM, and one that does nothing."""
+    """Time from SIGTERM to exit, of a process under full load and of an idle one."""
     rows: list[Mapping[str, Any]] = []
     for how in ("default", "handler", "idle"):
         command = [sys.executable, __file__, "--until-killed", how]
@@ -451,7 +451,7 @@ def sigterm(bench: Bench) -> None:
 
 
 def until_killed(bench: Bench, how: str) -> None:
-    """Mixed load without end, by threads that the interpreter joins at exit."""
+    """Endless mixed load, by threads that the interpreter joins at exit."""
     if how != "default":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     shared, workload = bench.shared, bench.workload
@@ -573,9 +573,9 @@ def main() -> int:
             console.print(f"{name:13} {value}")
         console.print("answering every request alone, for comparison ...")
         workload.answer_serially(shared)
-        # As servers do after they have loaded: else the first full garbage collection, which
-        # visits the hundreds of thousands of objects that torch and transformers made at import,
-        # holds every thread for as long as a hundred calls take.
+        # Like servers after loading. Otherwise the first full garbage collection visits hundreds of
+        # thousands of objects from the imports of torch and transformers, and stops all threads for
+        # the time of a hundred calls.
         gc.collect()
         gc.freeze()
         short = workload.sample(SHORT, 20, seed=6)

@@ -67,7 +67,7 @@ def load_passages(settings: Settings, splitters: Splitters) -> list[Chunk]:
 
 
 def collection_name(settings: Settings, framework: str) -> str:
-    """The collection asked for, or one for this framework, corpus and embedding."""
+    """The requested collection, or a name for this framework, corpus and embedding."""
     parts = (settings.model, settings.corpus)
     shape = (str(settings.dimensions), settings.splitter)
     key = "\0".join([*(_place(part) for part in parts), *shape])

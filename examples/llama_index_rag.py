@@ -129,7 +129,7 @@ def search(
 
 
 def open_llm(settings: Settings) -> LLM:
-    """The LLM asked for; without a key one that is never called."""
+    """The requested LLM; without a key, a placeholder that is never called."""
     if not settings.llm:
         return MockLLM()
     if base_url := os.environ.get("OPENAI_BASE_URL"):

@@ -176,7 +176,7 @@ class EmbedShard:
         self.out = Path(out)
 
     def __call__(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Write the shard of a row from `read_and_split`, unless it is there; say what was done."""
+        """Write the shard of a row from `read_and_split`, unless it exists; return the result."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -208,8 +208,8 @@ class EmbedShard:
 def upsert(shards: list[Path], options: argparse.Namespace) -> int:
     """Write the shards into the collection, which the framework's own store creates.
 
-    One process writes, because a Milvus Lite file belongs to one. A large server takes the shards
-    faster through its bulk import.
+    A single process writes, because only one can open a Milvus Lite file. A large server imports
+    the shards faster through its bulk import.
     """
     client, count = None, 0
     for shard in shards:

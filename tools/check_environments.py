@@ -48,7 +48,7 @@ from qwen3_retrieval.demo.__main__ import BUNDLED
 assert "site-packages" in qwen3_core.__file__, qwen3_core.__file__
 assert [*BUNDLED.glob("*.md")], BUNDLED
 """
-"""The wheel is used, not the checkout, and holds the demo's corpus."""
+"""Checks that the wheel is used, not the checkout, and that it contains the demo's corpus."""
 
 SHOWN = {
     "langchain": ("langchain", "langchain-core", "langchain-openai", "openai", "pymilvus"),

@@ -73,7 +73,7 @@ def convert(
         writer.add_eos_token_id(vocabulary[END_OF_TEXT])
         writer.add_add_eos_token(add_eos)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config["num_hidden_layers"])
-    # The larger models have a head of their own, the others use their embeddings as one.
+    # The larger models have their own head; the others use their embeddings as the head.
     head = "embed_tokens.weight" if config["tie_word_embeddings"] else "lm_head.weight"
     for part in sorted(folder.glob("*.safetensors")):
         for name, tensor in SafetensorsLocal(part).tensors.items():
@@ -97,7 +97,7 @@ def convert(
 
 
 def _add_shape(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
-    """What config.json says of the model."""
+    """Write the model's shape from config.json."""
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])

@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("pooling", choices=("last", "rank"))
     parser.add_argument("port", type=int)
     parser.add_argument("context", type=int, help="tokens")
-    # Its threads wait for each other without sleeping, which servers side by side cannot afford.
+    # Its threads wait for each other by spinning, which slows down several servers on one machine.
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--float32", action="store_true", help="keys and values too; else float16")
     options = parser.parse_args()
@@ -33,7 +33,7 @@ def main() -> None:
     params.port = options.port
     params.n_parallel = slots
     params.n_ctx = slots * options.context
-    # As `-ub`: a long text that is read in parts beside a short one gets another vector.
+    # Like `-ub`: a long text that is read in parts next to a short one gets another vector.
     params.n_batch = params.n_ubatch = options.context
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
     if options.float32:

@@ -179,7 +179,7 @@ def _difference(before: str, after: str) -> str:
 
 
 def run_tests(module: str, source: str, tests: list[str]) -> None:
-    """In a process of its own: run the tests against this source; it exits as pytest does."""
+    """Run the tests against this source in a separate process; it exits with pytest's code."""
     code = compile(source, module, "exec", dont_inherit=True)
     get_code = SourceFileLoader.get_code
     silence = os.open(os.devnull, os.O_WRONLY)

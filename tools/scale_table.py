@@ -56,7 +56,7 @@ def hnsw_bytes(chunks: int, dimensions: int, figures: Figures) -> int:
 
 
 def nodes(size: float, figures: Figures) -> int:
-    """Query nodes that hold so many bytes."""
+    """Number of query nodes for `size` bytes."""
     return int(-(-size // (figures.node_bytes * figures.fill)))
 
 

@@ -46,7 +46,7 @@ TORCH_HINT = (
 
 
 def fingerprint(extras: str) -> str:
-    """Hash of everything that decides what .venv holds."""
+    """Hash of everything that determines the contents of .venv."""
     settings = (sys.version, str(ROOT), TORCH, extras, *GROUPS)
     digest = hashlib.sha256("\n".join(settings).encode())
     for path in (ROOT / "pyproject.toml", OVERRIDES, Path(__file__)):
@@ -55,7 +55,7 @@ def fingerprint(extras: str) -> str:
 
 
 def step(title: str, command: list[str], env: dict[str, str], hint: str) -> None:
-    """Run a command behind one line of progress; on failure show its last lines and stop."""
+    """Run a command with one line of progress; on failure show its last lines and exit."""
     start = time.monotonic()
     print(f"{title} ...", end="", flush=True)
     process = subprocess.Popen(
@@ -129,7 +129,7 @@ def torch_backend(env: dict[str, str]) -> list[str]:
     has_nvidia = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia/version").exists()
     if platform.system() != "Linux" or has_nvidia or "UV_TORCH_BACKEND" in env:
         return []
-    # In a process of its own: a timeout of urlopen does not cover the look-up of the host's name.
+    # In a separate process: urlopen's timeout does not cover the look-up of the host's name.
     probe = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=3)"
     command = [sys.executable, "-c", probe, TORCH_CPU_INDEX]
     try:

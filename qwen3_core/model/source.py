@@ -195,7 +195,7 @@ def what_to_give(kind: Kind) -> str:
 
 
 def sentence(error: object) -> str:
-    """An error's text with a full stop, for a message that goes on."""
+    """An error's text with a full stop, so that a message can continue after it."""
     text = str(error)
     return text if text.endswith((".", "?")) else f"{text}."
 

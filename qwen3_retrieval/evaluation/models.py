@@ -21,7 +21,7 @@ from qwen3_retrieval.evaluation.settings import Pair
 
 R = TypeVar("R")
 
-TEXTS: Final = 256
+COMMIT_EVERY: Final = 256
 """Texts embedded, or pairs scored, between two commits to the cache."""
 
 
@@ -78,8 +78,8 @@ class Models:
         todo = {name: i for i, name in enumerate(names) if name not in found}
         rows = list(todo.values())
         with progress_bar("Reranking", len(rows), self._progress and bool(rows)) as advance:
-            for start in range(0, len(rows), TEXTS):
-                part = rows[start : start + TEXTS]
+            for start in range(0, len(rows), COMMIT_EVERY):
+                part = rows[start : start + COMMIT_EVERY]
                 values = self._reranker(max_length).score_pairs(
                     [pairs[i] for i in part], instruction=_given(instruction)
                 )
@@ -181,8 +181,8 @@ class Models:
             out[rows[name]] = vector
 
         every = list(rows)
-        for start in range(0, len(every), TEXTS):
-            part = every[start : start + TEXTS]
+        for start in range(0, len(every), COMMIT_EVERY):
+            part = every[start : start + COMMIT_EVERY]
             found = self._cache.get(part)
             for name in part:
                 if name in found:
@@ -191,8 +191,8 @@ class Models:
                     missing.append(name)
         shown = self._progress and bool(missing)
         with progress_bar(what, len(missing), shown) as advance:
-            for start in range(0, len(missing), TEXTS):
-                part = missing[start : start + TEXTS]
+            for start in range(0, len(missing), COMMIT_EVERY):
+                part = missing[start : start + COMMIT_EVERY]
                 vectors = embed(self._embedder(max_length), [texts[rows[n][0]] for n in part])
                 self._cache.put(
                     (n, to_bytes(vector)) for n, vector in zip(part, vectors, strict=True)

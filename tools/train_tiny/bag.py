@@ -41,7 +41,7 @@ class Bag(nn.Module):
         return limit * torch.tanh(self.log_weight / limit)
 
     def forward(self, rows: Sequence[Sequence[int]], prefix: Sequence[int] = ()) -> Tensor:
-        """Embed ragged sequences behind a shared prefix: float32 (rows, CONTENT)."""
+        """Embed ragged sequences after a shared prefix: float32 (rows, CONTENT)."""
         table, weight = F.normalize(self.table, dim=1), self.bounded_log_weight().exp()
         ids = torch.tensor(list(itertools.chain.from_iterable(rows)))
         lengths = torch.tensor([len(row) for row in rows])

@@ -65,7 +65,7 @@ STILL = (31, 63, 30, 62, 29, 61)
 #: ... and those, one for each of a code, that turn little over a few hundred: equal codes at a
 #: distance of 200 tokens have a similarity of 0.98, of 500 tokens 0.93.
 SLOW = (*range(14, 30), *range(46, 62))
-#: What stands in place of content in a token that has none; its length.
+#: Length of the filler that replaces the content of a token without content.
 FILLER = 1.5
 #: Similarity of equal codes is 1, of others 0 with a deviation of 0.18; each of the three sinks
 #: counts as one of this similarity. For novelty, they together weigh as much as one token.
@@ -94,13 +94,13 @@ class FrameIds:
     query: int
     document: int
     thought_end: int
-    #: Tokens that stand for nothing: attention rests on them.
+    #: Attention sinks: tokens without meaning that absorb attention.
     sinks: tuple[int, ...]
     last: int
     end_of_text: int
     yes: int
     no: int
-    #: Tokens of this prompt and those that stand in their place where a query is embedded.
+    #: Tokens of this prompt, and their counterparts in an embedded query.
     alike: tuple[tuple[int, int], ...]
 
 
@@ -169,7 +169,7 @@ def calibrate(model: TinyQwen3, log_odds: Callable[[], Tensor], size: int) -> li
         features.append(log_odds() - features[0])
         weight.fill_(0)
     similar, loud, shared = features
-    # a norm stands before them: what one square has less, the loud constant has more
+    # a norm precedes them: if one square decreases, the loud constant increases
     share = (torch.cov(torch.stack([similar, loud]))[0] / loud.var())[1].neg()
     steady = (similar + share * loud).mean()
     lists = torch.stack([similar / similar.std(), shared / shared.std()], 1).view(-1, size, 2)
@@ -227,7 +227,7 @@ def _token_embeddings(model: TinyQwen3, tokens: Tensor, idf: Tensor, ids: FrameI
     ):
         table[token, mark], table[token, IDF] = MARK, 0
     table[ids.document, :CONTENT] = tokens[ids.end_of_text]
-    # without content a token would consist of its marks; what stands here is read nowhere
+    # without content a token would consist of its marks; this filler is never read
     empty = [ids.thought_end, *ids.sinks]
     table[empty, :CONTENT] = 0
     table[empty, LOUD] = FILLER
@@ -267,7 +267,7 @@ def _mark(model: TinyQwen3, to_end_of_text: Tensor, ids: FrameIds) -> None:
 
 
 def _exactly_one(model: TinyQwen3, token: int, mark: int) -> dict[int, float]:
-    """What a token's mark and constant are multiplied by so that their sum is 1 behind the norm.
+    """Factors of a token's mark and constant so that their sum is 1 after the norm.
 
     Masks subtract marks from each other: weights in bfloat16 would leave up to 1/256 of them.
     """
@@ -279,9 +279,9 @@ def _exactly_one(model: TinyQwen3, token: int, mark: int) -> dict[int, float]:
 
 
 def _match_words(layer: Layer) -> None:
-    """Document tokens look for their word among the query's tokens, else at the sinks.
+    """Document tokens attend to the query's tokens of the same word, else to the sinks.
 
-    Another head looks among the document's own tokens, themselves included, so that the sinks'
+    Another head attends to the document's own tokens, themselves included, so that the sinks'
     share falls with a repetition.
     """
     attention, width = layer.self_attn, layer.self_attn.width
@@ -371,7 +371,7 @@ def _embed(model: TinyQwen3, index: int, source: Mapping[str, Tensor], prefix: s
 
 
 def _compare(model: TinyQwen3) -> None:
-    """Read the mean of both embeddings, square it, and add what the words tell."""
+    """Read the mean of both embeddings, square it, and add the evidence of the words."""
     layer = model.layer(COMPARE)
     attention, mlp, width = layer.self_attn, layer.mlp, layer.self_attn.width
     share = attention.heads // attention.groups

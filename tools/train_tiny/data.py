@@ -18,8 +18,8 @@ GROUPS: tuple[tuple[str, ...], ...] = (
 )
 SHINGLE_WORDS = 8
 MAX_SHARED_SHINGLES = 2
-#: One of so many documents, with all its pairs, is kept from the embedding model: on what it was
-#: trained on, its cosines look more reliable than they are, and the reranker has to weigh them.
+#: One in this many documents, with all its pairs, is not used to train the embedding model: on its
+#: training data its cosines look more reliable than they are, and the reranker has to weigh them.
 KEPT_FROM_TRAINING = 64
 DEV_QUERIES = 150
 
@@ -103,7 +103,7 @@ def split(pairs: Sequence[Pair]) -> tuple[list[Pair], list[DevSet]]:
 
 
 def kept_from_training(pair: Pair) -> bool:
-    """Whether a training pair is for weighing the reranker alone."""
+    """Whether a training pair is reserved for weighing the reranker."""
     return _digest(pair.document) % KEPT_FROM_TRAINING == KEPT_FROM_TRAINING - 1
 
 
@@ -127,7 +127,7 @@ def as_question(query: str, rng: random.Random, *, always: bool = False) -> str:
 
 
 def vary_query(pair: Pair, rng: random.Random) -> str:
-    """A query as people type it: headings become questions, case and question mark come and go."""
+    """A query as people type it: headings become questions, case and question mark vary."""
     query = as_question(pair.query, rng) if pair.group <= 1 else pair.query
     if rng.random() < 0.2:
         query = query.lower()

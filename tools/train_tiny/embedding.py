@@ -56,7 +56,7 @@ class Stage:
 BAG = Stage("embedding-bag", 0, 600, 1024, 48, 3e-3, 1.0, (48, 64, 128))
 CONTEXT = Stage("embedding-context", 2, 1400, 256, 32, 1e-3, 0.25, (48, 64, 96))
 
-#: Embeds token ids behind a shared prefix: float32 (rows, width).
+#: Embeds token ids after a shared prefix: float32 (rows, width).
 Embed = Callable[[list[list[int]], list[int]], Tensor]
 
 
@@ -85,7 +85,7 @@ class TeacherTargets:
 
 
 class Batches:
-    """Draws pairs in chunks of similar documents, so that a batch holds its own hard negatives."""
+    """Draws pairs in chunks of similar documents, so that a batch has its own hard negatives."""
 
     def __init__(self, workspace: Workspace, targets: TeacherTargets) -> None:
         pairs = workspace.train
@@ -173,7 +173,7 @@ def development_report(embed: Embed, encoder: Encoder, sets: list[DevSet]) -> st
 
 
 class Trainer:
-    """What both stages share: data, targets and the training loop."""
+    """Data, targets and the training loop of both stages."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace

@@ -74,7 +74,7 @@ class Attention(nn.Module):
         last: Tensor | None = None,
         prefix: KeyValue | None = None,
     ) -> tuple[Tensor, KeyValue]:
-        """Attend over ``x`` (batch, length, hidden) behind an optional shared prefix.
+        """Attend over ``x`` (batch, length, hidden) after an optional shared prefix.
 
         ``last`` (batch,) restricts the queries to one position per row.
         """

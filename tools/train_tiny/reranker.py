@@ -95,7 +95,7 @@ def frame_ids(encoder: Encoder) -> FrameIds:
         query=encoder.id_of("<Query"),
         document=encoder.id_of("<Document"),
         thought_end=encoder.id_of("</think>"),
-        # "assistant" without a space before it hardly stands in a text
+        # "assistant" without a space before it is rare in texts
         sinks=tuple(
             encoder.id_of(token) for token in ("<|im_start|>", "<|im_end|>", "<think>", "assistant")
         ),
@@ -117,7 +117,7 @@ def frame_ids(encoder: Encoder) -> FrameIds:
 
 
 class DevLists:
-    """A development set as the reranker meets it: the dense top ten of each query."""
+    """A development set as the reranker's input: the dense top ten of each query."""
 
     def __init__(
         self, dev: DevSet, embedding: TinyQwen3, encoder: Encoder, queries: int = 75

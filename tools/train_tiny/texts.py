@@ -51,7 +51,7 @@ class Encoder:
     def query_head(self, task: str) -> list[int]:
         """Shared beginning of all embedded queries with one instruction.
 
-        It ends before the colon: the pre-tokenizer may join a colon to the word behind it.
+        It ends before the colon: the pre-tokenizer may join a colon to the next word.
         """
         return self.ids(query_prefix(task).removesuffix(":"))
 
