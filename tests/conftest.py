@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 # is imported, and for the child processes too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy.testing  # noqa: F401 - numpy 2.0 starts `lscpu` when this is first imported
 import pytest
 from hypothesis import Phase, settings
 

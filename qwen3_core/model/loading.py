@@ -374,9 +374,13 @@ def _weight_files(base: Source) -> list[Path]:
     if base.local or commit is None or replace(base, revision=commit).fetch(WEIGHTS):
         return weight_files(base.folder)
     if index := base.path(INDEX):
-        from huggingface_hub import snapshot_download
+        names = shard_names(index)
+        # With all files there, the hub is not asked: not all of its client's releases allow that
+        # offline.
+        if not all((base.folder / name).is_file() for name in names):
+            from huggingface_hub import snapshot_download
 
-        snapshot_download(base.place, revision=commit, allow_patterns=shard_names(index))
+            snapshot_download(base.place, revision=commit, allow_patterns=names)
     return weight_files(base.folder)
 
 

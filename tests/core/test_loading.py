@@ -57,7 +57,7 @@ def test_name_that_can_be_on_no_hub():
 
 
 def test_folder_without_a_model(tmp_path):
-    with pytest.raises(OSError, match=r"the folder has no config.json\n(?s:.*)or 'tiny'"):
+    with pytest.raises(OSError, match=r"the folder has no config.json\.\n(?s:.*)or 'tiny'"):
         load(tmp_path, "embedding")
 
 
