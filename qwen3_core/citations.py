@@ -70,7 +70,9 @@ _VARIABLE = re.compile(
     """,
     re.ASCII | re.VERBOSE,
 )
-_INDEX = r"""\[(?:0|-\d+|[a-z][a-z0-9]{0,2}|[^\[\]\n]{0,20}:[^\[\]\n]{0,20}|(['"]).{0,40}?\1)\]"""
+_LABELLED = re.sub(r"\s", "", _LABEL)  # "[Source: 1]" is no slice
+_SLICE = r"[^\[\]\n]{0,20}:[^\[\]\n]{0,20}"
+_INDEX = rf"""\[(?!(?i:{_LABELLED}))(?:0|-\d+|[a-z][a-z0-9]{{0,2}}|{_SLICE}|(['"]).{{0,40}}?\1)\]"""
 _INDEXED_BEFORE = re.compile(rf"\w{_CHAIN}{_INDEX}{_CHAIN}\Z")
 _INDEXED_AFTER = re.compile(rf"{_CHAIN}(?:{_INDEX}|\.[a-z_]|[ ]?[-+*/|&]?=)", re.VERBOSE)
 _LOOK = 120
