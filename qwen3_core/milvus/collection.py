@@ -454,11 +454,10 @@ def connect(uri: str, token: str | None, db_name: str | None = None) -> Any:
         ValueError: If the Milvus Lite file cannot be opened, or there is no such database.
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
-    from pymilvus import MilvusClient
     from pymilvus.exceptions import ConnectionConfigException, MilvusException
 
     try:
-        client = MilvusClient(uri=uri, token=token or "", db_name=db_name or "")
+        client = _client(uri, token or "", db_name or "")
         if db_name:
             client.list_collections()  # Milvus reports a missing database here
     except ConnectionConfigException as error:
@@ -474,6 +473,25 @@ def connect(uri: str, token: str | None, db_name: str | None = None) -> Any:
         )
         raise ValueError(msg) from error
     return client
+
+
+def _client(uri: str, token: str, db_name: str) -> Any:
+    """A new client; Milvus Lite is asked once more if it cannot be reached.
+
+    Its server closes an idle channel ("too many pings"), and with pymilvus 2.6 the next client on
+    that channel fails.
+    """
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import ConnectionConfigException, MilvusException
+
+    try:
+        return MilvusClient(uri=uri, token=token, db_name=db_name)
+    except ConnectionConfigException:
+        raise
+    except MilvusException:
+        if not is_lite(uri):
+            raise
+    return MilvusClient(uri=uri, token=token, db_name=db_name)
 
 
 def _why_not_opened(uri: str) -> str:

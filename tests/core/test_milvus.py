@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
 
 from qwen3_core.milvus import literal, rebuild_index
-from qwen3_core.milvus.collection import Found, check_collection, check_text_lengths
+from qwen3_core.milvus.collection import Found, check_collection, check_text_lengths, connect
 from qwen3_core.milvus.index import choose_index, index_params, search_params
 
 
@@ -310,3 +311,21 @@ def test_texts_too_long_for_milvus_are_named():
         ValueError, match=r"1 of 2 texts \(first: texts\[1\], 80,000 bytes\) are .* split them"
     ):
         check_text_lengths(["x", "é" * 40_000])
+
+
+def test_milvus_lite_is_asked_again_where_its_channel_was_closed(uri, monkeypatch):
+    calls = []
+
+    def client(**arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise MilvusException(code=2, message="Fail connecting to server on 127.0.0.1:1")
+        return MilvusClient(**arguments)
+
+    monkeypatch.setattr("pymilvus.MilvusClient", client)
+    assert connect(uri, None).list_collections() == []
+    assert len(calls) == 2
+    calls.clear()
+    with pytest.raises(MilvusException, match="Fail connecting"):
+        connect("http://127.0.0.1:1", None)
+    assert len(calls) == 1
