@@ -1,0 +1,113 @@
+"""A model exported to OpenVINO, in the environment of `make openvino`.
+
+    python benchmarks/exported.py {embedding,reranker} FOLDER {bfloat16,float32,int8} BATCH
+
+benchmarks/servers.py calls it. It reads a list of whole prompts as a line of JSON, and answers with
+a line: vectors of length 1, or log-odds. It exports the checkpoint once, beside its folder. The
+reranker is exported as the sequence classification whose one label is the log-odds of "yes" against
+"no", so that no logits of the vocabulary are computed.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LONGEST = 8192
+"""Tokens of a prompt at most."""
+
+
+def one_label(folder: str) -> str:
+    """Write a reranker as a sequence classification beside its folder, once; its folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    target = Path(f"{folder}-one-label")
+    if not (target / "tokenizer_config.json").exists():
+        load: Any = AutoTokenizer.from_pretrained
+        tokenizer = load(folder)
+        head = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").get_output_embeddings()
+        yes, no = head.weight[tokenizer.convert_tokens_to_ids(["yes", "no"])].float()
+        make: Any = AutoModelForSequenceClassification.from_pretrained
+        model = make(folder, num_labels=1, pad_token_id=tokenizer.pad_token_id, dtype="auto")
+        with torch.no_grad():
+            model.score.weight.copy_((yes - no)[None])
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+    return str(target)
+
+
+def exported(kind: str, folder: str, precision: str) -> Any:
+    """The model, exported beside its folder at the first time, and compiled."""
+    from optimum.intel import (
+        OVModelForFeatureExtraction,
+        OVModelForSequenceClassification,
+        OVWeightQuantizationConfig,
+    )
+
+    reranks = kind == "reranker"
+    source = one_label(folder) if reranks else folder
+    load = OVModelForSequenceClassification if reranks else OVModelForFeatureExtraction
+    target = Path(f"{folder}-openvino-{'int8' if precision == 'int8' else 'as-it-is'}")
+    if not (target / "config.json").exists():
+        # Left to itself, optimum-intel stores large models in 8 bits.
+        options: dict[str, Any] = {"load_in_8bit": False}
+        if precision == "int8":
+            options = {"quantization_config": OVWeightQuantizationConfig(bits=8)}
+        load.from_pretrained(source, export=True, compile=False, **options).save_pretrained(target)
+    hint = "f32" if precision == "float32" else "bf16"
+    config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    if precision == "int8":
+        config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = DYNAMIC_GROUP
+    return load.from_pretrained(target, ov_config=config)
+
+
+DYNAMIC_GROUP = "128"
+"""Columns of the activations that share a scale."""
+
+
+def answers(model: Any, tokenizer: Any, texts: list[str], batch: int) -> Iterator[np.ndarray]:
+    """Vectors or log-odds, a batch at a time, longest first as sentence-transformers sorts."""
+    reranks = hasattr(model.config, "id2label") and "logits" in model.output_names
+    for start in range(0, len(texts), batch):
+        inputs = tokenizer(
+            texts[start : start + batch],
+            add_special_tokens=not reranks,
+            padding=True,
+            truncation=True,
+            max_length=LONGEST,
+            return_tensors="np",
+        )
+        output = model(**inputs)
+        if reranks:
+            yield output["logits"][:, 0]
+        else:
+            states = np.asarray(output["last_hidden_state"][:, -1], dtype=np.float32)
+            yield states / np.linalg.norm(states, axis=1, keepdims=True)
+
+
+def main() -> None:
+    kind, folder, precision, batch = sys.argv[1:]
+    from transformers import AutoTokenizer
+
+    with redirect_stdout(sys.stderr):
+        model = exported(kind, folder, precision)
+        load: Any = AutoTokenizer.from_pretrained
+        tokenizer = load(folder, padding_side="left")
+    for line in sys.stdin:
+        texts = json.loads(line)
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        found = np.concatenate(
+            list(answers(model, tokenizer, [texts[i] for i in order], int(batch)))
+        )
+        result = np.empty_like(found)
+        result[order] = found
+        print(json.dumps(result.tolist()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
