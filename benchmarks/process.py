@@ -89,18 +89,22 @@ def _serve(pipe: Connection, load: Callable[[Checkpoints], Any], given: Checkpoi
         pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
         return
     offers = {name for name in METHODS if hasattr(system, name)}
-    pipe.send((offers, getattr(system, "version", "")))
-    while (call := pipe.recv()) is not None:
-        method, arguments = call
-        forget_peaks()
-        begin = time.perf_counter()
-        try:
-            answer = getattr(system, method)(*arguments)
-            pipe.send((time.perf_counter() - begin, answer, peak()))
-        except Exception as error:  # noqa: BLE001 - the same
-            pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
-    if hasattr(system, "close"):
-        system.close()
+    try:
+        pipe.send((offers, getattr(system, "version", "")))
+        while (call := pipe.recv()) is not None:
+            method, arguments = call
+            forget_peaks()
+            begin = time.perf_counter()
+            try:
+                answer = getattr(system, method)(*arguments)
+                pipe.send((time.perf_counter() - begin, answer, peak()))
+            except Exception as error:  # noqa: BLE001 - the same
+                pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+    except (BrokenPipeError, EOFError):
+        pass  # the parent process was killed
+    finally:
+        if hasattr(system, "close"):
+            system.close()
 
 
 def _family(process: str = "self") -> list[Path]:
