@@ -34,9 +34,13 @@ NEAR = 1.05
 COLUMNS = ("rerank-tutorial", "embed-16", "query")
 """The README's."""
 
+INT8 = "qwen3-retrieval, int8"
+OWN = {OURS, INT8, "without prefix cache", "floor"}
+"""Not peers."""
+
 ROWS = {
     OURS: "here",
-    "qwen3-retrieval, int8": 'here, `dtype="int8"`',
+    INT8: 'here, `dtype="int8"`',
     "sentence-transformers": "sentence-transformers",
     "sentence-transformers, one by one": "the same, one by one",
     "published code": "the models' published code",
@@ -179,35 +183,43 @@ def not_won(series: Series) -> str:
         f"{system} takes {digits(cell.ratio)} of our time to {TASKS[task].title}"
         for task, systems in series.cells.items()
         for system, cell in systems.items()
-        if system not in {OURS, "floor", "without prefix cache"}
-        and not system.startswith(OURS)
-        and cell.ratio <= NEAR
+        if system in others_of(systems) and cell.ratio <= NEAR
     ]
     return "; ".join(found) or f"nowhere here: all others take more than {NEAR} times as long"
 
 
-def memory(series: Series, task: str) -> str:
-    """Peaks in a task, of the README's systems."""
-    cells = series.cells[task]
-    peaks = [
-        f"{'here' if system == OURS else system} {digits(cells[system].memory)}"
-        for system in ROWS
-        if system in cells and system != "floor"
-    ]
-    return f"peaks in GiB to {TASKS[task].title}: {', '.join(peaks)}"
+def memory(series: Series, tasks: Iterable[str]) -> str:
+    """Our peaks in some tasks, and the least and the largest of the others'."""
+    found = []
+    for task in tasks:
+        cells = series.cells[task]
+        ours = [digits(cells[OURS].memory)]
+        if INT8 in cells:
+            ours.append(f"in int8 {digits(cells[INT8].memory)}")
+        others = [cell.memory for system, cell in cells.items() if system in others_of(cells)]
+        if others:
+            ours.append(f"others {span([digits(min(others)), digits(max(others))])}")
+        found.append(f"to {TASKS[task].title} {', '.join(ours)}")
+    return f"our peak in GiB {'; '.join(found)}"
+
+
+def others_of(cells: Mapping[str, Cell]) -> list[str]:
+    """The systems that are not ours; the floor is no system."""
+    return [system for system in cells if system not in OWN]
 
 
 def conditions(series: Series) -> str:
     """Where and how the series was measured."""
     tasks = series.measured()
     counts = sorted({len(c.seconds) for task in series.cells.values() for c in task.values()})
+    rounds = f"{span(counts)} {'round' if counts[-1] == 1 else 'rounds'}"
     dates = sorted({task["date"] for task in tasks})
     loads = sorted(float(task["load average"][0].split(",")[0]) for task in tasks)
     commits = dict.fromkeys(report["commit"] for report in series.reports)
     return (
         f"Qwen3-0.6B's shape with random weights, {series.dtype}, on {series.fact('cores')} cores "
-        f"of an {series.fact('processor')} ({series.fact('instructions')}) without a GPU; medians "
-        f"of {span(counts)} rounds in which the systems take turns; {span(dates)}, commit "
+        f"of an {series.fact('processor')} ({series.fact('instructions')}) without a GPU; systems "
+        f"in turn, medians of {rounds}; {span(dates)}, commit "
         f"{', '.join(commits)}, load average before a task {span(loads)}"
     )
 
@@ -223,7 +235,7 @@ def readme(series: Series) -> str:
     head = ["our time = 1; lower is faster", *(TASKS[task].title for task in tasks)]
     bullets = [
         f"- **Where we do not win**: {not_won(series)}.",
-        f"- **Memory**: {memory(series, tasks[0])}.",
+        f"- **Memory**: {memory(series, tasks)}.",
         f"- **How it was measured**: {conditions(series)}. {ALL_TASKS}",
     ]
     return markdown(head, rows(series, ROWS, tasks)) + "\n" + "\n".join(bullets) + "\n"

@@ -71,6 +71,7 @@ def test_the_readme_says_where_we_do_not_win(tmp_path: Path) -> None:
     assert "| the models' published code | 2.5 |" in text
     title = tasks.TASKS["rerank-tutorial"].title
     assert f"**Where we do not win**: vLLM takes 0.50 of our time to {title}." in text
+    assert f"our peak in GiB to {title} 2.0, others 1.0 to 5.0." in text
     assert "without a GPU" in text
     assert "commit abc" in text
 
@@ -111,14 +112,6 @@ def test_the_round_that_warms_up_takes_few_texts() -> None:
     assert question == "0 a question"
     assert len(documents) == 16
     assert len(tasks.in_turn(0, (["text"] * 100,))[0]) == 16
-
-
-def test_the_tutorials_candidates_are_ten_chunks_of_the_faq(milvus_faq_folder: Path) -> None:
-    text = "".join(file.read_text("utf-8") for file in milvus_faq_folder.glob("*.md"))
-    found = tasks.tutorial()
-    assert len(set(found)) == 10
-    assert all(chunk in text for chunk in found)
-    assert any(chunk.lstrip().startswith("Where does Milvus store data?") for chunk in found)
 
 
 def test_a_task_without_its_data_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,3 +70,11 @@ def test_openvino_gives_our_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -
         assert set(figures) == {speed.OURS, *systems}
         assert all(figures[name]["difference"] < 1e-3 for name in systems[:2])
         assert figures["OpenVINO int8"]["difference"] > 1e-3
+
+
+def test_the_tutorials_candidates_are_ten_chunks_of_the_faq(milvus_faq_folder: Path) -> None:
+    text = "".join(file.read_text("utf-8") for file in milvus_faq_folder.glob("*.md"))
+    found = tasks.tutorial()
+    assert len(set(found)) == 10
+    assert all(chunk in text for chunk in found)
+    assert any(chunk.lstrip().startswith("Where does Milvus store data?") for chunk in found)
