@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help demo test integration test-all environments bounds nightly mutation docs docs-serve notebooks vllm llama-cpp milvus chromium openvino \
+.PHONY: help demo test integration test-all environments bounds nightly mutation docs docs-serve notebooks vllm llama-cpp milvus chromium openvino onnx \
 	bench bench-table bench-load lint format release-check clean venv
 
 help: ## list the targets
@@ -65,6 +65,9 @@ llama-cpp: venv ## install a llama.cpp server, in an environment of its own, for
 
 openvino: venv ## install OpenVINO, in an environment of its own, for `make bench`
 	@$(PYTHON) tools/setup_openvino.py
+
+onnx: venv ## install ONNX Runtime, in an environment of its own, for `make bench`
+	@$(PYTHON) tools/setup_onnx.py
 
 milvus: venv ## install a Milvus server, in a folder of its own, for tests/milvus
 	@$(PYTHON) tools/setup_milvus.py

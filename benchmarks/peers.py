@@ -23,7 +23,7 @@ from qwen3_core.prompts import (
     RERANK_SUFFIX,
     TASKS,
     rerank_document,
-    rerank_frame,
+    rerank_prefix,
 )
 
 TASK = TASKS["web_search"]
@@ -221,8 +221,8 @@ class Published(ManyCallers):
 
 def rerank_prompts(query: str, documents: list[str]) -> list[str]:
     """The reranker's whole prompts."""
-    frame = rerank_frame(TASK, query)
-    return [frame + rerank_document(document) + RERANK_SUFFIX for document in documents]
+    prefix = rerank_prefix(TASK, query)
+    return [prefix + rerank_document(document) + RERANK_SUFFIX for document in documents]
 
 
 def query_prompt(text: str) -> str:

@@ -228,3 +228,22 @@ class OpenVinoInt8OneByOne(OpenVinoInt8):
     """The same in batches of one, without padding."""
 
     batch = 1
+
+
+class OnnxInt8(Exported):
+    """ONNX Runtime through optimum-onnx, quantised dynamically, in batches of 32 (`make onnx`)."""
+
+    runtime = "onnx"
+    int8 = True
+
+    def _folder(self) -> Path:
+        from setup_onnx import FOLDER, ONNX_RUNTIME, OPTIMUM
+
+        self.version = f"{ONNX_RUNTIME}, optimum-onnx {OPTIMUM}"
+        return FOLDER
+
+
+class OnnxInt8OneByOne(OnnxInt8):
+    """The same in batches of one, without padding."""
+
+    batch = 1

@@ -45,6 +45,8 @@ SYSTEMS: dict[str, Callable[[Checkpoints], Any]] = {
     "OpenVINO, one by one": servers.OpenVinoOneByOne,
     "OpenVINO int8": servers.OpenVinoInt8,
     "OpenVINO int8, one by one": servers.OpenVinoInt8OneByOne,
+    "ONNX Runtime int8": servers.OnnxInt8,
+    "ONNX Runtime int8, one by one": servers.OnnxInt8OneByOne,
     "vLLM": servers.Vllm,
     "llama.cpp Q8_0": servers.LlamaCpp,
     "floor": peers.Floor,

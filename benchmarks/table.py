@@ -46,6 +46,7 @@ ROWS = {
     "published code": "the models' published code",
     "OpenVINO, one by one": "OpenVINO, one by one",
     "OpenVINO int8, one by one": "the same in int8",
+    "ONNX Runtime int8, one by one": "ONNX Runtime in int8, one by one",
     "vLLM": "vLLM on the CPU",
     "llama.cpp Q8_0": "llama.cpp, weights of 8 bits",
     "floor": "floor: the bare weight products",
