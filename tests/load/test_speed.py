@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from benchmarks import speed, tasks
+from benchmarks.checkpoints import ROOT
 from benchmarks.systems import Pair
 
 Run = Callable[..., Any]
+
+pytestmark = pytest.mark.timeout(600)  # many processes start, each with libraries of its own
 
 
 @pytest.fixture
@@ -56,9 +59,8 @@ def test_a_file_is_continued(run: Run) -> None:
         run(["rerank-10"], [speed.OURS], rounds=3)
 
 
-@pytest.mark.timeout(600)
 def test_openvino_gives_our_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tasks.ROOT / "tools"))
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     from setup_openvino import FOLDER
 
     if not (FOLDER / "openvino-ready").exists():
