@@ -33,8 +33,12 @@ def one_label(folder: str) -> str:
     if not (target / "tokenizer_config.json").exists():
         load: Any = AutoTokenizer.from_pretrained
         tokenizer = load(folder)
-        head = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").get_output_embeddings()
-        yes, no = head.weight[tokenizer.convert_tokens_to_ids(["yes", "no"])].float()
+        original: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        yes, no = (
+            original.get_output_embeddings()
+            .weight[tokenizer.convert_tokens_to_ids(["yes", "no"])]
+            .float()
+        )
         make: Any = AutoModelForSequenceClassification.from_pretrained
         model = make(folder, num_labels=1, pad_token_id=tokenizer.pad_token_id, dtype="auto")
         with torch.no_grad():
