@@ -115,6 +115,9 @@ def answers(
             max_length=LONGEST,
             return_tensors="np",
         )
+        if "position_ids" in getattr(model, "input_names", ()):  # optimum-onnx makes none itself
+            mask = inputs["attention_mask"]
+            inputs["position_ids"] = np.maximum(mask.cumsum(axis=1) - 1, 0)
         output = model(**inputs)
         if reranks:
             yield output["logits"][:, 0]
