@@ -10,7 +10,6 @@ from pathlib import Path
 
 from _corpus import IndexPlan
 from _shared import Settings
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -41,7 +40,6 @@ def _console() -> Console:
 
 
 console = _console()
-_ARROW = "->" if console.options.ascii_only else "→"
 
 
 def say(text: str = "", style: str | None = None) -> None:
@@ -96,40 +94,6 @@ def show_question(question: str, remark: str = "") -> None:
     say(question, "bold")
     if remark:
         say(remark, "dim")
-
-
-def show_comparison(
-    dense: Sequence[Hit],
-    reranked: Sequence[Hit],
-    top_n: int,
-    answer: str | None = None,
-) -> None:
-    """Print the best of the first stage beside the best of the second.
-
-    Args:
-        dense: All candidates in the order of the first stage.
-        reranked: The same in the order of the second stage.
-        top_n: Rows to show.
-        answer: Title of the passage that is known to answer, to be marked.
-    """
-    rank = {hit.id: i for i, hit in enumerate(dense, start=1)}
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, show_edge=False, expand=True)
-    table.add_column("score", justify="right", style="dim")
-    table.add_column(f"dense search, top {min(top_n, len(dense))} of {len(dense)}", ratio=1)
-    table.add_column("score", justify="right", style="dim")
-    table.add_column("moved", justify="center")
-    table.add_column(f"reranked, top {min(top_n, len(reranked))}", ratio=1)
-    rows = list(zip(dense, reranked, strict=True))[:top_n]
-    for i, (before, after) in enumerate(rows, start=1):
-        was = rank[after.id]
-        table.add_row(
-            f"{before.score:.3f}",
-            _title(before, answer),
-            f"{after.score:.3f}",
-            Text(f"{was} {_ARROW} {i}" if was != i else "-", "green" if was > i else "dim"),
-            _title(after, answer),
-        )
-    console.print(table)
 
 
 def show_ranking(title: str, hits: Sequence[Hit]) -> None:
@@ -201,11 +165,6 @@ def show_next_steps(settings: Settings) -> None:
         style="bold",
         soft_wrap=True,
     )
-
-
-def _title(hit: Hit, answer: str | None) -> Text:
-    marked = hit.title == answer
-    return Text(f"* {hit.title}" if marked else hit.title, "bold" if marked else "")
 
 
 def _source(number: int, hit: Hit, note: str = "") -> None:

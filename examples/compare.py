@@ -7,13 +7,11 @@ The dense score is the inner product of the vectors of question and passage (the
 have length 1). The reranker's score is the probability that the passage answers the question.
 """
 
-from dataclasses import replace
-
 from _corpus import load_passages
 from _output import (
     Hit,
+    console,
     explain_scores,
-    show_comparison,
     show_next_steps,
     show_question,
     show_settings,
@@ -23,6 +21,7 @@ from langchain_milvus import Milvus
 from langchain_rag import open_store, to_hit
 
 from langchain_qwen3 import Qwen3Reranker
+from qwen3_retrieval.comparison import Move, moves, show
 from qwen3_retrieval.ingest._langchain import splitters
 
 
@@ -33,16 +32,16 @@ def main(settings: Settings) -> None:
 
     question = settings.question or QUESTION
     show_question(question)
-    dense, reranked = search(settings, store, question)
-    show_comparison(dense, reranked, settings.top_n)
+    show(search(settings, store, question), settings.top_n, console)
     explain_scores()
     show_next_steps(settings)
 
 
-def search(settings: Settings, store: Milvus, question: str) -> tuple[list[Hit], list[Hit]]:
-    """The candidates for a question, in the order of dense search and in that of the reranker."""
+def search(
+    settings: Settings, store: Milvus, question: str, answer: str | None = None
+) -> list[Move[Hit]]:
+    """The candidates for a question, in both orders; the one with the title `answer` is marked."""
     found = store.similarity_search_with_score(question, k=settings.top_k)
-    dense = [to_hit(document, score) for document, score in found]
     reranker = Qwen3Reranker(
         model=settings.reranker,
         dtype=settings.dtype,
@@ -50,7 +49,8 @@ def search(settings: Settings, store: Milvus, question: str) -> tuple[list[Hit],
         instruction=settings.instruction,
     )
     ranking = reranker.rerank([document for document, _ in found], question)
-    return dense, [replace(dense[r.index], score=r.score) for r in ranking]
+    hits = [to_hit(document, score) for document, score in found]
+    return moves(hits, [hit.score for hit in hits], ranking, lambda hit: hit.title == answer)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from _corpus import load_passages
 from _output import (
     Hit,
     busy,
+    console,
     explain_scores,
     say,
-    show_comparison,
     show_next_steps,
     show_question,
     show_settings,
@@ -23,8 +23,10 @@ from _output import (
 from _questions import QUESTIONS
 from _shared import BUNDLED_CORPUS, QUESTION, Settings, run
 
-Results = tuple[list[Hit], list[Hit]]
-"""Candidates in the order of dense search, and in that of the reranker."""
+from qwen3_retrieval.comparison import Move, by_first_stage, show
+
+Results = list[Move[Hit]]
+"""The candidates of a question, in the reranker's order."""
 
 
 def main(settings: Settings) -> None:
@@ -53,22 +55,22 @@ def main(settings: Settings) -> None:
         results = {}
         for i, question in enumerate(QUESTIONS, start=1):
             with busy(f"question {i} of {len(QUESTIONS)}"):
-                results[question] = compare.search(settings, store, question)
+                results[question] = compare.search(settings, store, question, QUESTIONS[question])
         show_totals(results)
         shown = extremes(results)
 
     for question, remark in shown.items():
-        first = compare.search(settings, store, question)
-        second = llama_index_rag.search(settings, index, question)
         answer = QUESTIONS.get(question)
+        first = compare.search(settings, store, question, answer)
+        second = llama_index_rag.search(settings, index, question, answer)
         if order(first) == order(second):
             show_question(question, f"{remark}LangChain and LlamaIndex return the same order.")
-            show_comparison(*first, settings.top_n, answer)
+            show(first, settings.top_n, console)
         else:
             show_question(question, f"{remark}LangChain returns:")
-            show_comparison(*first, settings.top_n, answer)
+            show(first, settings.top_n, console)
             say("LlamaIndex returns:", "dim")
-            show_comparison(*second, settings.top_n, answer)
+            show(second, settings.top_n, console)
     explain_scores()
 
     question = next(iter(shown))
@@ -80,13 +82,9 @@ def main(settings: Settings) -> None:
 
 def show_totals(results: Mapping[str, Results]) -> None:
     """Print how often each stage put the passage that answers among the first 1, 3 and all."""
-    k = max(len(dense) for dense, _ in results.values())
+    k = max(map(len, results.values()))
     limits = sorted({1, min(3, k), k})
-    ranks = [
-        (rank(QUESTIONS[question], dense), rank(QUESTIONS[question], reranked))
-        for question, (dense, reranked) in results.items()
-    ]
-    before, after = zip(*ranks, strict=True)
+    before, after = zip(*map(ranks, results.values()), strict=True)
     say()
     say(
         f"{len(results)} questions, worded differently from the corpus. How often the right "
@@ -104,8 +102,8 @@ def show_totals(results: Mapping[str, Results]) -> None:
 def extremes(results: Mapping[str, Results]) -> dict[str, str]:
     """The question that reranking helped most and the one that it hurt most, each with why."""
     gains = {}
-    for question, (dense, reranked) in results.items():
-        before, after = (rank(QUESTIONS[question], hits) for hits in (dense, reranked))
+    for question, found in results.items():
+        before, after = ranks(found)
         if before is not None and after is not None:
             gains[question] = 1 / after - 1 / before
     if not gains:  # with so small a --top-k that nothing was found
@@ -116,14 +114,16 @@ def extremes(results: Mapping[str, Results]) -> dict[str, str]:
     return {best: helped, worst: hurt}
 
 
-def rank(title: str, hits: list[Hit]) -> int | None:
-    """Place of the passage with this title, from 1; None if it is not there."""
-    return next((i for i, hit in enumerate(hits, start=1) if hit.title == title), None)
+def ranks(found: Results) -> tuple[int | None, int | None]:
+    """Ranks of the passage that answers, in both orders; None if it is no candidate."""
+    right = [move for move in found if move.relevant]
+    before = min((move.before for move in right if move.before), default=None)
+    return before, min((move.after for move in right if move.after), default=None)
 
 
-def order(results: Results) -> list[list[str]]:
+def order(found: Results) -> list[list[str]]:
     """The ids, which the frameworks share, in the order of each stage."""
-    return [[hit.id for hit in hits] for hits in results]
+    return [[move.passage.id for move in each] for each in (by_first_stage(found), found)]
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, milvus_kwargs, two_stage_query_engine
+from qwen3_retrieval.comparison import Move
 from qwen3_retrieval.ingest._llama_index import splitters
 from qwen3_retrieval.ingest.chunks import Chunk
 
@@ -115,9 +116,9 @@ def answer(
 
 
 def search(
-    settings: Settings, index: VectorStoreIndex, question: str
-) -> tuple[list[Hit], list[Hit]]:
-    """The candidates for a question, in the order of dense search and in that of the reranker."""
+    settings: Settings, index: VectorStoreIndex, question: str, answer: str | None = None
+) -> list[Move[Hit]]:
+    """The candidates for a question, in both orders; the one with the title `answer` is marked."""
     dense = index.as_retriever(similarity_top_k=settings.top_k).retrieve(question)
     reranker = Qwen3Rerank(
         model=settings.reranker,
@@ -125,7 +126,14 @@ def search(
         base_url=settings.reranker_url,
         instruction=settings.instruction,
     )
-    return to_hits(dense), to_hits(reranker.postprocess_nodes(dense, query_str=question))
+    hits = {hit.id: (before, hit) for before, hit in enumerate(to_hits(dense), 1)}
+    found = []
+    reranked = to_hits(reranker.postprocess_nodes(dense, query_str=question))
+    for after, now in enumerate(reranked, 1):
+        before, hit = hits[now.id]
+        marked = hit.title == answer
+        found.append(Move(hit, before, after, hit.score, now.score, relevant=marked))
+    return found
 
 
 def open_llm(settings: Settings) -> LLM:

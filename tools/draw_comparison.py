@@ -23,6 +23,7 @@ from _output import Hit  # noqa: E402
 from _questions import QUESTIONS  # noqa: E402
 from langchain_rag import open_store  # noqa: E402
 
+from qwen3_retrieval.comparison import Move, by_first_stage, by_reranker  # noqa: E402
 from qwen3_retrieval.ingest._langchain import splitters  # noqa: E402
 
 WIDTH, COLUMN, ROW, TOP = 980, 400, 30, 92
@@ -43,11 +44,9 @@ STYLE = """
 """
 
 
-def draw(question: str, dense: Sequence[Hit], reranked: Sequence[Hit], command: str) -> str:
+def draw(question: str, moves: Sequence[Move[Hit]], command: str) -> str:
     """The two orders of the same passages as columns, with a line for each passage's move."""
-    answer = QUESTIONS.get(question)
-    place = {hit.id: i for i, hit in enumerate(reranked)}
-    height = TOP + ROW * len(dense) + 34
+    height = TOP + ROW * len(moves) + 34
     right = WIDTH - COLUMN
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     label = f'role="img" aria-label="{escape(question)}"'
@@ -59,25 +58,25 @@ def draw(question: str, dense: Sequence[Hit], reranked: Sequence[Hit], command: 
         _text(16, 68, "Dense search: cosine", "head"),
         _text(right, 68, "Reranked: probability", "head"),
     ]
-    for i, hit in enumerate(dense):
-        marked = hit.title == answer
-        y, to = TOP + ROW * i, TOP + ROW * place[hit.id]
+    for move in by_first_stage(moves):
+        y, to = (TOP + ROW * (rank - 1) for rank in (move.before or 0, move.after or 0))
         begin, end, bend = COLUMN + 16, right - 8, (COLUMN + right) // 2
         parts.append(
-            f'<path class="move{" answer" if marked else ""}" '
+            f'<path class="move{" answer" if move.relevant else ""}" '
             f'd="M{begin} {y - 5} C{bend} {y - 5} {bend} {to - 5} {end} {to - 5}"/>'
         )
-        parts += _row(16, y, hit, marked)
-    for i, hit in enumerate(reranked):
-        parts += _row(right, TOP + ROW * i, hit, hit.title == answer)
+        parts += _row(16, y, move, move.cosine)
+    for i, move in enumerate(by_reranker(moves)):
+        parts += _row(right, TOP + ROW * i, move, move.score)
     parts += [_text(16, height - 14, command, "small"), "</svg>", ""]
     return "\n".join(parts)
 
 
-def _row(x: int, y: int, hit: Hit, marked: bool) -> list[str]:
-    title = hit.title if len(hit.title) <= LETTERS else f"{hit.title[: LETTERS - 1].rstrip()}…"
-    kind = "answer" if marked else ""
-    return [_text(x, y, f"{hit.score:.3f}", "score"), _text(x + 50, y, title, kind)]
+def _row(x: int, y: int, move: Move[Hit], score: float | None) -> list[str]:
+    title = move.passage.title
+    title = title if len(title) <= LETTERS else f"{title[: LETTERS - 1].rstrip()}…"
+    kind = "answer" if move.relevant else ""
+    return [_text(x, y, f"{score:.3f}", "score"), _text(x + 50, y, title, kind)]
 
 
 def _text(x: int, y: int, text: str, kind: str) -> str:
@@ -93,10 +92,10 @@ def main() -> None:
     def write(settings: _shared.Settings) -> None:
         question = settings.question or _shared.QUESTION
         store = open_store(settings, load_passages(settings, splitters))
-        dense, reranked = compare.search(settings, store, question)
-        command = f"python examples/compare.py --top-n {len(dense)} --model {settings.model}"
+        moves = compare.search(settings, store, question, QUESTIONS.get(question))
+        command = f"python examples/compare.py --top-n {len(moves)} --model {settings.model}"
         command += f" --reranker {settings.reranker} --dtype {settings.dtype} --question ..."
-        options.out.write_text(draw(question, dense, reranked, command), encoding="utf-8")
+        options.out.write_text(draw(question, moves, command), encoding="utf-8")
 
     _shared.run(write, __doc__)
 

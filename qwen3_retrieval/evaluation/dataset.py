@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-Kind = Literal["beir", "table", "markdown", "python"]
+DatasetKind = Literal["beir", "table", "markdown", "python"]
 
 MAX_MISSING: Final = 0.05
 """Share of judgements that may refer to items missing from the corpus; more is an error."""
@@ -44,7 +44,7 @@ class Dataset:
     """Passages and questions to measure systems on."""
 
     name: str
-    kind: Kind
+    kind: DatasetKind
     passages: list[Passage]
     questions: list[Question]
     synthetic: str = ""

@@ -10,7 +10,7 @@ from qwen3_retrieval.evaluation.cache import Cache, Keys, to_bytes, to_vector
 from qwen3_retrieval.evaluation.lexical import Lexical, top, words
 from qwen3_retrieval.evaluation.models import Models
 from qwen3_retrieval.evaluation.result import Setting
-from qwen3_retrieval.evaluation.settings import Pair, Settings
+from qwen3_retrieval.evaluation.settings import EvaluationSettings, Pair
 from qwen3_retrieval.evaluation.systems import Systems, fuse
 from tests.evaluation.conftest import CORPUS
 
@@ -172,9 +172,9 @@ def test_a_file_that_is_no_cache(tmp_path):
         ({"sweep_k": (5, 0)}, "sweep_k must be"),
         ({"dimensions": 8}, "dimensions must be an integer from 32"),
         ({"more_instructions": ("web_serch",)}, "unknown task name 'web_serch'"),
-        ({"tolerance": 1.0}, "tolerance must be from 0 to below 1"),
+        ({"margin": 1.0}, "margin must be above 0 and below 1"),
     ],
 )
 def test_settings_out_of_range(wrong, message):
     with pytest.raises(ValueError, match=message):
-        Settings(**wrong)
+        EvaluationSettings(**wrong)
