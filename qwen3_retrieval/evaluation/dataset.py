@@ -99,6 +99,11 @@ def check_missing(missing: list[str], total: int, where: Path) -> list[str]:
     return [f"{text}; first: {missing[0]}"]
 
 
+def squeeze(text: str) -> str:
+    """A text with single spaces in place of all white space, for comparisons."""
+    return " ".join(text.split())
+
+
 def _unique(ids: Iterable[str], what: str) -> None:
     seen = set()
     for each in ids:

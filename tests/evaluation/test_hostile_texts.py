@@ -49,7 +49,7 @@ class Page(HTMLParser):
         assert not {"img", "iframe", "object", "embed", "link", "base", "form"} & set(self.tags)
         for name, value in self.attributes:
             assert not name.startswith("on"), name
-            assert name in LABELS or "alert" not in value, (name, value)
+            assert name in LABELS or "alert(" not in value, (name, value)
             if name in ("href", "src", "xlink:href"):
                 assert value.startswith("#"), value
 

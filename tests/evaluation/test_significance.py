@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta  # type: ignore[import-untyped]
 
 from qwen3_retrieval.evaluation.result import Latency, Point, Setting
 from qwen3_retrieval.evaluation.significance import (
@@ -81,7 +81,7 @@ def test_the_bound_on_losses_of_a_whole_question_is_that_of_clopper_and_pearson(
 def test_the_bound_of_many_small_differences_is_that_of_a_normal_distribution():
     differences = np.random.default_rng(1).normal(0, 0.05, 500)
     expected = differences.mean() - 1.645 * 0.05 / math.sqrt(500)
-    assert lower_bound(differences) == pytest.approx(expected, abs=3e-3)
+    assert expected - 2 / 500 < lower_bound(differences) < expected  # the question that is added
 
 
 def test_the_bound_errs_in_one_sample_of_twenty_where_a_bootstrap_errs_in_many():
@@ -134,6 +134,7 @@ def test_going_down_ends_at_the_first_that_does_not_pass():
 def test_so_many_questions_as_are_said_to_be_needed_suffice(share, spread):
     some = slipped(100, round(share * 100), spread)
     needed = questions_for_margin(some, 0.05)
+    assert needed
     assert lower_bound(slipped(round(needed * 1.25), round(share * needed * 1.25), spread)) > -0.05
     assert lower_bound(slipped(round(needed * 0.8), round(share * needed * 0.8), spread)) < -0.05
 
