@@ -53,7 +53,7 @@ def render(report: Report) -> str:
         cut=CUT,
         level=LEVEL,
         power=power(report),
-        stages=STAGES,
+        stages=list(STAGES),
         views=[_columns(view) for view in report.views],
         texts={move.passage.id: move.passage.text for view in report.views for move in view.moves},
         milliseconds=milliseconds,

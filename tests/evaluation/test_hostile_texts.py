@@ -21,8 +21,8 @@ URL = "javascript:alert(3)//<a href='javascript:alert(4)'>"
 TEMPLATE = "{{ 7 * 7 }}{% include 'evaluation/page.css' %}${alert(5)}"
 HOSTILE = f"{SCRIPT} {QUOTES} {URL} {TEMPLATE}"
 PASSAGES = [Excerpt(HOSTILE, URL, f"{HOSTILE} {n}") for n in (1, 2)]
-LABELS = {"title", "aria-label", "placeholder"}
-"""Attributes that show text and do nothing."""
+LABELS = {"title", "aria-label", "placeholder", "data-text"}
+"""Attributes that show or name a text and do nothing."""
 
 
 class Page(HTMLParser):
