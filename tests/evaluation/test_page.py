@@ -69,7 +69,7 @@ def test_the_page_in_a_browser(chromium, path, report, scheme, width, tmp_path):
     text = first.locator("pre", has_text=best.passage.text[:40]).first
     assert not text.is_visible()
     first.locator(".q3-texts summary").first.click()
-    text.wait_for(state="visible", timeout=5000)
+    text.wait_for(state="visible")
     assert first.locator("li.relevant").count() >= 1
     page.get_by_role("button", name="worse").click()
     worse = sum(view.after < view.before for view in report.views)
@@ -113,7 +113,7 @@ def test_texts_cannot_become_markup(chromium, report, tmp_path):
     page.goto(target.as_uri())
     page.locator("details.question > summary").click()
     page.locator(".q3-texts summary").click()
-    page.locator("pre", has_text="</script>").wait_for(state="visible", timeout=5000)
+    page.locator("pre", has_text="</script>").wait_for(state="visible")
     assert page.title() == f"Retrieval on {HOSTILE}"
     assert page.locator("img").count() == 0
     page.close()
