@@ -260,8 +260,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             options["top_n"] = top_n
             if not self.score_metadata:
                 options["score_metadata"] = False
-            if self.reranker.metadata_keys is None:
-                options["metadata_keys"] = self._keys_of_store()
+            if self.reranker.metadata_keys is None and (keys := self._keys_of_store()):
+                options["metadata_keys"] = keys
         elif options:
             msg = (
                 f"a {type(self.reranker).__name__} takes no {' or '.join(options)} per call; only "
