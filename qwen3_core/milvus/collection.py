@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.milvus.analyzers import LITE, SERVER, analyzer_of
 from qwen3_core.milvus.index import (
@@ -81,7 +82,7 @@ def check_name(collection_name: str) -> str:
             f"collection_name={collection_name!r:.300} is no name that a Milvus server takes: use "
             "1 to 255 ASCII letters, digits and underscores, the first no digit"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "collection_name")
     return collection_name
 
 
@@ -101,7 +102,7 @@ def check_uri(uri: str | Path) -> str:
     if isinstance(uri, str) and "://" in uri:
         if "@" in urlsplit(uri).netloc:
             msg = "uri holds a name or password: give token='user:password', which is never shown"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "uri")
         return uri
     if not isinstance(uri, (str, Path)):
         msg = f"uri must be a string or a path, got {type(uri).__name__}: {uri!r:.80}"
@@ -112,7 +113,7 @@ def check_uri(uri: str | Path) -> str:
             f"uri={str(uri)!r} is neither an address such as 'http://localhost:19530' nor the path "
             "of a Milvus Lite file, which ends in '.db'"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "uri")
     if not path.parent.is_dir():
         msg = f"the folder of uri={str(uri)!r} does not exist: create {str(path.parent)!r} first"
         raise FileNotFoundError(msg)
@@ -121,7 +122,7 @@ def check_uri(uri: str | Path) -> str:
             f"uri={str(uri)!r} is a plain file, but a Milvus Lite 3 database is a folder (one of "
             "Milvus Lite 2 cannot be opened any more): choose another uri"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "uri")
     return str(path)
 
 
@@ -213,20 +214,20 @@ def check_collection(
                 f"auto_id={numbered} or leave it out, choose another collection_name, or drop the "
                 "collection"
             )
-            raise ValueError(msg)
+            raise ArgumentError(msg, "auto_id")
         fields = {f["name"]: f for f in description["fields"]}
         if vector_field not in fields:
             msg = (
                 f"collection {collection_name!r} has no vector field {vector_field!r} "
                 f"(its fields: {', '.join(fields)}): {remedy}"
             )
-            raise ValueError(msg)
+            raise ArgumentError(msg, "collection_name")
         if text_search_field is not None and text_search_field not in fields:
             msg = (
                 f"collection {collection_name!r} was made without full-text search: it has no "
                 f"field {text_search_field!r} (its fields: {', '.join(fields)}): {remedy}"
             )
-            raise ValueError(msg)
+            raise ArgumentError(msg, "collection_name")
         check_vectors(
             collection_name,
             description,
@@ -248,7 +249,7 @@ def check_collection(
                     f"collection {collection_name!r} is indexed for the metric {found_metric}, but "
                     f"{metric} was asked for: {remedy}"
                 )
-                raise ValueError(msg)
+                raise ArgumentError(msg, "metric")
         if indexes:
             _check_index(uri, collection_name, found_index, index_type)
             _load(client, uri, collection_name)
@@ -286,7 +287,7 @@ def check_vectors(
             f"embedding model gives {dimensions}: choose another collection_name, drop the "
             f"collection, or use the model or the dimensions={found} that it was made with"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "dimensions")
     if fingerprint is not None:
         _check_fingerprint(collection_name, description, fingerprint)
 
@@ -303,7 +304,7 @@ def _check_analyzer(collection_name: str, description: dict[str, Any], analyzer:
             f"{kept or 'standard'!r}, but {analyzer!r} was asked for: leave analyzer= out, choose "
             "another collection_name, or drop the collection"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "analyzer")
     return kept
 
 
@@ -328,7 +329,7 @@ def _check_index(uri: str, collection_name: str, found: str, wanted: str | None)
             f"asked for: leave index_type out, or change the index with "
             f"qwen3_core.milvus.{rebuild}, index_type={wanted!r})"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "index_type")
 
 
 def _load(client: Any, uri: str, collection_name: str) -> None:
@@ -433,7 +434,7 @@ def _check_fingerprint(
             "both kinds cannot be compared. Index the documents anew into another collection_name, "
             "or use the model and settings that the collection was made with"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "collection_name")
     if found.compared_by(fingerprint) == "name":
         # A model on a server has no known weights, so this is not worth a warning.
         level = logging.INFO if fingerprint.weights is None else logging.WARNING

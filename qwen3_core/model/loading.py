@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.model.adapters import merge_adapter
 from qwen3_core.model.description import (
     Dense,
@@ -80,7 +81,7 @@ def resolve_device(device: str = "auto") -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         msg = f"device {device!r} is not available here ({error}); use 'cpu' or 'auto'"
-        raise ValueError(msg) from error
+        raise ArgumentError(msg, "device") from error
     return device
 
 
@@ -104,7 +105,7 @@ def resolve_dtype(dtype: Dtype, device: str, hidden_size: int = 0) -> "torch.dty
 
         if reason := why_not(device):
             msg = f"dtype 'int8' is not available: {reason}; use dtype='auto'"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "dtype")
     if dtype in ("auto", "int8"):
         kind = torch.device(device).type
         if kind == "cuda":
@@ -113,7 +114,7 @@ def resolve_dtype(dtype: Dtype, device: str, hidden_size: int = 0) -> "torch.dty
     check_settings(dtype=dtype)
     if dtype == "float16" and hidden_size >= 4096:
         msg = "float16 overflows in the 8B models (NaN for some texts): use 'bfloat16' or 'float32'"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "dtype")
     resolved: torch.dtype = getattr(torch, dtype)
     return resolved
 
