@@ -512,7 +512,7 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
             ["--uri", "http://me:secret@localhost"],
             "ingest: --uri holds a name or password: give token='user:password', which is never",
         ),
-        (["--uri", "nope://x"], "no Milvus answers at uri='nope://x' (uri: nope://x is illegal"),
+        (["--uri", "nope://x"], "no Milvus answers at --uri 'nope://x' (uri: nope://x is illegal"),
         (
             ["--dimensions", "5"],
             "ingest: --dimensions must be an integer from 32 to 256, got 5\n",
