@@ -1,7 +1,7 @@
 """Reused memory of forward passes, its release, and the detection of out-of-memory errors."""
 
 import contextlib
-import ctypes
+import ctypes  # noqa: TID251 - of what the process has loaded already
 import math
 import sys
 

@@ -117,7 +117,7 @@ class Cutter:
         elif self.splitter == "none":
             yield 0, [], [(text, 0)]
         elif self.splitter == "framework":
-            assert self.framework is not None
+            assert self.framework is not None  # noqa: S101 - for the type checker
             parts = self.framework.at_headings(text) if section.markdown else [(text, [])]
             for number, (part, headings) in enumerate(parts):
                 yield number, headings, ((piece, 0) for piece in self.framework.to_size(part))
