@@ -13,7 +13,6 @@ from qwen3_core.common.hints import by_name, one_model, suggest
 from qwen3_core.common.validation import check_query
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
-from qwen3_core.tokenizer import TruncationWarning as TruncationWarning
 
 T = TypeVar("T")
 
