@@ -79,8 +79,8 @@ def check_name(collection_name: str) -> str:
     """
     if not _NAME.fullmatch(collection_name):
         msg = (
-            f"collection_name={collection_name!r:.300} is no name that a Milvus server takes: use "
-            "1 to 255 ASCII letters, digits and underscores, the first no digit"
+            f"collection_name={collection_name!r:.300} is not a valid name of a Milvus "
+            "collection: use 1 to 255 ASCII letters, digits and underscores, the first not a digit"
         )
         raise ArgumentError(msg, "collection_name")
     return collection_name
@@ -206,9 +206,9 @@ def check_collection(
         description = client.describe_collection(collection_name)
         numbered = bool(description.get("auto_id"))
         if auto_id is not None and numbered != auto_id:
-            found_ids, wanted = ("numbers what is added itself", "the caller's ids were")
+            found_ids, wanted = ("generates ids itself", "the caller's ids were")
             if auto_id:
-                found_ids, wanted = ("takes the caller's ids", "numbering by Milvus was")
+                found_ids, wanted = ("stores the caller's ids", "ids from Milvus were")
             msg = (
                 f"collection {collection_name!r} {found_ids}, but {wanted} asked for: pass "
                 f"auto_id={numbered} or leave it out, choose another collection_name, or drop the "
@@ -319,7 +319,7 @@ def _check_index(uri: str, collection_name: str, found: str, wanted: str | None)
     if is_lite(uri) and found not in (*LITE_INDEXES, "BRUTE_FORCE"):
         msg = (
             f"collection {collection_name!r} has the index {found}, which Milvus Lite cannot load "
-            f"({', '.join(LITE_INDEXES)}): qwen3_core.milvus.{rebuild}) makes one that it can"
+            f"({', '.join(LITE_INDEXES)}): qwen3_core.milvus.{rebuild}) builds one that it can"
         )
         raise ValueError(msg)
     # Zilliz Cloud always builds its AUTOINDEX.
@@ -343,7 +343,7 @@ def _load(client: Any, uri: str, collection_name: str) -> None:
         msg = (
             f"Milvus Lite cannot load the index of collection {collection_name!r} "
             f"({error.message}): "
-            f"qwen3_core.milvus.rebuild_index({uri!r}, {collection_name!r}) makes it anew from "
+            f"qwen3_core.milvus.rebuild_index({uri!r}, {collection_name!r}) rebuilds it from "
             "the vectors"
         )
         raise ValueError(msg) from error
@@ -356,8 +356,8 @@ def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str)
     rebuild = f"qwen3_core.milvus.rebuild_index({uri!r}, {collection_name!r})"
     if index_type in GRAPHS:
         logger.warning(
-            "collection %r has the index %s, whose search on Milvus Lite can lose passages beside "
-            "many equal ones: %s gives it one that finds all",
+            "collection %r has the index %s, whose search on Milvus Lite can miss passages beside "
+            "many equal ones: %s builds one that finds all",
             collection_name,
             index_type,
             rebuild,
@@ -366,8 +366,8 @@ def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str)
         rows = int(client.get_collection_stats(collection_name).get("row_count", 0))
         if rows > SLOW_ROWS:
             logger.warning(
-                "collection %r has grown to %d rows with the index FLAT, which finds all and takes "
-                "longer than it needs: %s gives it IVF_FLAT, which finds all faster",
+                "collection %r has grown to %d rows with the index FLAT, which finds all but takes "
+                "longer than it needs: %s builds IVF_FLAT, which finds all faster",
                 collection_name,
                 rows,
                 rebuild,
@@ -413,8 +413,8 @@ def _check_fingerprint(
     kept = (description.get("properties") or {}).get(FINGERPRINT_KEY)
     if kept is None:
         logger.warning(
-            "collection %r does not say what its vectors were made with; it is taken for granted "
-            "that they were made with %s",
+            "collection %r does not store how its vectors were made; it is assumed that they "
+            "were made with %s",
             collection_name,
             fingerprint.model,
         )
@@ -431,8 +431,8 @@ def _check_fingerprint(
         )
         msg = (
             f"the vectors of collection {collection_name!r} were made with {listed}: vectors of "
-            "both kinds cannot be compared. Index the documents anew into another collection_name, "
-            "or use the model and settings that the collection was made with"
+            "different models or settings cannot be compared. Index the documents into another "
+            "collection_name, or use the model and settings that the collection was made with"
         )
         raise ArgumentError(msg, "collection_name")
     if found.compared_by(fingerprint) == "name":

@@ -451,7 +451,7 @@ def _linear(description: Description, dense: Dense) -> Linear:
 def _tokenizer(path: Path | None, name: str) -> Qwen3Tokenizer:
     if path is None:
         # Offline, the hub's client does not distinguish uncached files from missing ones.
-        what = "" if Path(name).expanduser().is_dir() else ", or is out of reach"
+        what = "" if Path(name).expanduser().is_dir() else ", or cannot be reached"
         msg = f"{name!r} has no tokenizer.json{what}"
         raise OSError(msg)
     try:
@@ -475,14 +475,14 @@ def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
     """Raise ValueError if the tokenizer has ids beyond the model's, or the model no positions."""
     if tokenizer.size > config.vocab_size:
         msg = (
-            f"the tokenizer of {name!r} gives ids up to {tokenizer.size - 1}, and the model knows "
+            f"the tokenizer of {name!r} gives ids up to {tokenizer.size - 1}, and the model has "
             f"{config.vocab_size}: tokenizer.json is another model's"
         )
         raise ValueError(msg)
     if config.max_position_embeddings < 1:
         msg = (
             f"{name!r} has max_position_embeddings={config.max_position_embeddings} in its "
-            "config.json, and reads no text at all: download it again"
+            "config.json, and cannot read any text: download it again"
         )
         raise ValueError(msg)
 
@@ -509,8 +509,8 @@ def _check_end_of_text(name: str, kind: ModelKind, tokenizer: Qwen3Tokenizer) ->
     """Raise ValueError if an embedding model's tokenizer ends texts with other tokens."""
     if kind == "embedding" and tokenizer.appended != (END_OF_TEXT,):
         msg = (
-            f"the tokenizer of {name!r} puts {tokenizer.appended or 'nothing'} behind a text, "
-            f"where an embedding model's puts {END_OF_TEXT} once (post_processor in its "
+            f"the tokenizer of {name!r} appends {tokenizer.appended or 'nothing'} to a text, "
+            f"where an embedding model's appends {END_OF_TEXT} once (post_processor in its "
             f"tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
         )
         raise ValueError(msg)

@@ -199,13 +199,14 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
         try:
             vectors = _vectors(reply, len(texts))
         except ValueError as error:
-            msg = f"{self.base_url} answered {len(texts)} texts with something else: {error}"
+            msg = f"{self.base_url} answered {len(texts)} texts with an invalid reply: {error}"
             raise ServerError(msg) from None
         width = vectors.shape[1]
         if facts.dimensions and width != facts.dimensions:
             msg = (
                 f"{self.base_url} returned vectors of {width} dimensions, and of "
-                f"{facts.dimensions} before: is another model served now? A new process asks anew"
+                f"{facts.dimensions} before: does it serve another model now? "
+                "A new process accepts that"
             )
             raise ServerError(msg)
         check_dimensions(self._dimensions, width)

@@ -234,9 +234,8 @@ class RemoteReranker(RemoteModel, BaseReranker):
         try:
             scores = _scores(reply, len(documents))
         except ValueError as error:
-            msg = (
-                f"{self.base_url} answered {len(documents)} documents with something else: {error}"
-            )
+            count = len(documents)
+            msg = f"{self.base_url} answered {count} documents with an invalid reply: {error}"
             raise ServerError(msg) from None
         finite = np.abs(scores) <= np.finfo(np.float32).max
         if not finite.all():
