@@ -229,10 +229,8 @@ class FakeServer:
         if self.template is None:
             return query + document
         if self.kind == "llama.cpp":  # by replacement, one after the other; its task is fixed
-            template = (
-                f"{HEAD}<Instruct>: {TASK}\n<Query>: {{query}}\n<Document>: {{document}}{TAIL}"
-            )
-            return template.replace("{query}", query).replace("{document}", document)
+            text = f"{HEAD}<Instruct>: {TASK}\n<Query>: {{query}}\n<Document>: {{document}}{TAIL}"
+            return text.replace("{query}", query).replace("{document}", document)
         messages = [
             {"role": "query", "content": query},
             {"role": "document", "content": document},
