@@ -229,7 +229,7 @@ CONTRADICTIONS = [
     (
         "embedding",
         dense(in_features=128),
-        "the Dense module in 2_Dense/config.json maps 128 dimensions",
+        "the Dense module in 2_Dense/config.json maps 128",
     ),
     ("embedding", dense(out_features=32), r"2_Dense/model.safetensors holds .*\(64, 256\)"),
     ("embedding", dense(bias=True), r"2_Dense/model.safetensors holds .*linear.bias"),

@@ -321,7 +321,7 @@ def test_vectors_of_different_lengths_are_an_error(server):
             entry["embedding"] = entry["embedding"][:100]
 
     server.fail(mangled(change))
-    with pytest.raises(ServerError, match="something else"):
+    with pytest.raises(ServerError, match="invalid reply"):
         ask(on_server(server, options()))
     server.fail(mangled(all_shorter))
     with pytest.raises(ServerError, match=r"vectors of different lengths: \[100, 256\]"):
@@ -555,7 +555,7 @@ FLAWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "embedding",
         {},
         {"append_end_of_text": True},
-        r"one more token on each text, such as a second <\|endoftext\|>. Leave append_end_of_text",
+        r"one more token to each text, such as a second <\|endoftext\|>. Leave append_end_of_text",
     ),
     "mean pooling": (
         "embedding",

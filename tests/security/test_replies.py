@@ -65,7 +65,7 @@ def test_scores_and_vectors_that_are_no_numbers(value, server):
         entry["embedding"] = [value] * 256
 
     for ask in (score, embed):
-        with pytest.raises(ServerError, match="with something else"):
+        with pytest.raises(ServerError, match="with an invalid reply"):
             ask(server, mangled(change))
 
 
