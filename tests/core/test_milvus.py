@@ -243,7 +243,7 @@ def test_other_kind_of_ids(uri, collection):
     )
     with pytest.raises(
         ValueError,
-        match=r"takes the caller.s ids, .* asked for: pass auto_id=False or leave it out",
+        match=r"stores the caller.s ids, .* asked for: pass auto_id=False or leave it out",
     ):
         check_collection(uri, collection, dimensions=64, auto_id=True)
 

@@ -494,9 +494,7 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
     ingest(framework)
     assert ingest(framework, "--dimensions", "64") == 1
     shown = capsys.readouterr().err
-    assert shown.startswith(
-        "ingest: --dimensions: collection 'qwen3' holds vectors of 256 dimensions"
-    )
+    assert shown.startswith("ingest: --dimensions: collection 'handbook' holds vectors of 256")
     assert "or use the model or the dimensions=256 that it was made with" in shown
     assert len(rows(framework)) == 6
 

@@ -211,7 +211,7 @@ def test_other_embeddings_will_do(tmp_path):
             "the vectors of collection 'qwen3' were made with max_length 8192, not 100: ",
         ),
         ({"metric": "COSINE"}, "'qwen3' is indexed for the metric IP, but COSINE was asked for"),
-        ({"auto_id": True}, "'qwen3' takes the caller's ids, but ids from Milvus were asked"),
+        ({"auto_id": True}, "'qwen3' stores the caller's ids, but ids from Milvus were asked"),
     ],
     ids=["dimensions", "fingerprint", "metric", "auto_id"],
 )
