@@ -39,7 +39,7 @@ def parameters(public: Any) -> set[str]:
     if hasattr(public, "model_fields"):
         own = [vars(cls).get("__annotations__", {}) for cls in public.__mro__ if is_ours(cls)]
         return {name for name in public.model_fields if any(name in names for names in own)}
-    if isinstance(public, type) and not is_ours(public.__init__):
+    if isinstance(public, type) and not is_ours(public.__init__):  # type: ignore[misc]
         return set()  # TwoStageQueryEngine has that of LlamaIndex
     return set(inspect.signature(public).parameters)
 
