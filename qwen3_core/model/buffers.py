@@ -8,7 +8,6 @@ import sys
 import torch
 from torch import Tensor
 
-
 OMP_PAUSE_SOFT = 1
 """`omp_pause_soft` of OpenMP 5: settings such as the number of threads are kept."""
 

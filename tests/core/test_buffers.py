@@ -1,7 +1,6 @@
 """Buffers keep their memory from use to use; errors that mean too little memory are told apart."""
 
 import ctypes
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,7 +97,7 @@ def test_other_c_libraries_have_nothing_to_give_back(monkeypatch):
 
 
 def threads():
-    return len(os.listdir("/proc/self/task"))
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 @pytest.mark.skipif(
