@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
+from qwen3_core.common.validation import ArgumentError
+
 
 def check_metadata_keys(keys: Iterable[str] | None) -> tuple[str, ...] | None:
     """Return metadata keys as a tuple; None stays None.
@@ -28,10 +30,10 @@ def check_metadata_keys(keys: Iterable[str] | None) -> tuple[str, ...] | None:
             raise TypeError(msg)
         if not key.strip():
             msg = f"metadata_keys holds the blank key {key!r:.80}: name a key of the metadata"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "metadata_keys")
         if key in found:
             msg = f"metadata_keys holds {key!r:.80} twice: name each key once"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "metadata_keys")
         found.append(key)
     return tuple(found)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.metadata import check_metadata_keys
 from qwen3_core.milvus.analyzers import analyzer_params
@@ -106,11 +107,11 @@ def make_plan(
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
     uri = check_uri(uri)
-    asked, index_type = index_type, choose_index(uri, index_type, rows)
+    given, index_type = index_type, choose_index(uri, index_type, rows)
     search = search_params(k, metric, index_type)
     if analyzer is not None and text_search_field is None:
         msg = f"analyzer={analyzer!r} is for full-text search: pass hybrid=True too"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "analyzer")
     words = analyzer_params(analyzer, lite="://" not in uri)
     keys = check_metadata_keys(metadata_keys)
     if drop_old:
@@ -124,7 +125,7 @@ def make_plan(
             "these embeddings do not tell: pass Qwen3Embeddings, or a wrapper that returns the "
             "vectors of one unchanged"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "metadata_keys")
     found = None
     if not drop_old:
         found = check_collection(
@@ -137,7 +138,7 @@ def make_plan(
             auto_id=auto_id,
             fingerprint=fingerprint,
             analyzer=words,
-            index_type=asked,
+            index_type=given,
             token=token,
             db_name=db_name,
         )
