@@ -258,7 +258,7 @@ def test_a_damaged_file_has_no_digest(tmp_path):
     folder = shutil.copytree(TINY / "embedding", tmp_path / "copy")
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(OSError, match=rf"{re.escape(str(path))} is damaged .*cut off"):
+    with pytest.raises(OSError, match=rf"{re.escape(str(path))} is damaged .*truncated"):
         _ = Embedder(folder, dimensions=64).fingerprint
 
 
@@ -314,7 +314,7 @@ def test_a_collection_is_compared(client, tmp_path):
     with pytest.raises(
         ValueError,
         match=r"made with model Qwen/Qwen3-Embedding-0.6B, not me/fine-tuned; max_length 8192, not "
-        "512: .* Index the documents anew into another collection_name, or use the model",
+        "512: .* Index the documents into another collection_name, or use the model",
     ):
         check_collection(uri, "docs", dimensions=64, fingerprint=other)
 
@@ -338,7 +338,7 @@ def test_a_collection_of_somebody_else_is_taken_with_a_note(client, tmp_path, ca
     uri = str(tmp_path / "milvus.db")
     assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == Found("", auto_id=False)
     (record,) = [r for r in caplog.records if r.name == "qwen3_core.milvus.collection"]
-    assert "collection 'docs' does not say what its vectors were made with" in record.message
+    assert "collection 'docs' does not store how its vectors were made" in record.message
 
 
 def test_a_spoilt_fingerprint_is_an_error(client, tmp_path):
