@@ -106,7 +106,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
 
     score_metadata: bool = Field(default=True, description=DESCRIPTIONS["score_metadata"])
 
-    metadata_keys: tuple[str, ...] | None = None
+    metadata_keys: Sequence[str] | None = None
     """Metadata that the model reads before the page content, such as `["title"]`, one "key: value"
     per line (`qwen3_core.metadata`). None: those of the store in a `Qwen3TwoStageRetriever` over
     `open_milvus`, else none."""
@@ -378,7 +378,7 @@ def _listed(values: object, wanted: str) -> list[Any]:
 
 
 def _texts(
-    documents: Sequence[str | Document], query: str, keys: tuple[str, ...]
+    documents: Sequence[str | Document], query: str, keys: Sequence[str]
 ) -> tuple[list[str | Document], list[str]]:
     """The documents as a list, and what the model reads of them.
 

@@ -83,27 +83,30 @@ def test_the_reranker_reads_what_was_embedded(framework, ingest, uri):
     question = "Where are the spare keys?"
     read = "title: Keys\n\n# Keys\n\nThe spare keys hang in the archive."
     if framework == "langchain":
-        from langchain_qwen3 import (
-            Qwen3Embeddings,
-            Qwen3Reranker,
-            Qwen3TwoStageRetriever,
-            open_milvus,
-        )
+        import langchain_qwen3 as langchain
 
-        store = open_milvus(Qwen3Embeddings(model="tiny"), uri=uri, collection_name="handbook")
-        reranker = Qwen3Reranker(model="tiny")
-        found = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker, k=50, top_n=50).invoke(
-            question
+        store = langchain.open_milvus(
+            langchain.Qwen3Embeddings(model="tiny"), uri=uri, collection_name="handbook"
         )
-        (score,) = [d.metadata["relevance_score"] for d in found if "spare" in d.page_content]
+        reranker = langchain.Qwen3Reranker(model="tiny")
+        retriever = langchain.Qwen3TwoStageRetriever(
+            vectorstore=store, reranker=reranker, k=50, top_n=50
+        )
+        documents = retriever.invoke(question)
+        (score,) = [d.metadata["relevance_score"] for d in documents if "spare" in d.page_content]
         core = reranker.reranker
     else:
-        from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, open_milvus
-        from llama_index_qwen3 import Qwen3TwoStageRetriever as Retriever
+        import llama_index_qwen3 as llama_index
 
-        embed_model, rerank = Qwen3Embedding(model="tiny"), Qwen3Rerank(model="tiny")
-        index = open_milvus(embed_model, uri=uri, collection_name="handbook")
-        retriever = Retriever(index, embed_model=embed_model, reranker=rerank, top_k=50, top_n=50)
-        (score,) = [n.score for n in retriever.retrieve(question) if "spare" in n.get_content()]
+        embed_model = llama_index.Qwen3Embedding(model="tiny")
+        rerank = llama_index.Qwen3Rerank(model="tiny")
+        nodes = llama_index.Qwen3TwoStageRetriever(
+            llama_index.open_milvus(embed_model, uri=uri, collection_name="handbook"),
+            embed_model=embed_model,
+            reranker=rerank,
+            top_k=50,
+            top_n=50,
+        ).retrieve(question)
+        (score,) = [n.score for n in nodes if "spare" in n.node.get_content()]
         core = rerank.reranker
     assert score == pytest.approx(core.rerank([read], question)[0].score, abs=1e-4)
