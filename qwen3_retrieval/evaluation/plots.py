@@ -270,6 +270,7 @@ def _figure(name: str, draw: Callable[["Axes"], None], height: float) -> str:
     settings: Any = {name: COLOURS[variable] for name, variable in INKS.items()}
     settings |= {
         "svg.fonttype": "none",  # text stays text, for screen readers and search
+        "text.parse_math": False,  # a name with two dollar signs is no formula
         "svg.hashsalt": "qwen3",  # so that equal reports are equal files
         "font.family": "sans-serif",
         "font.size": 10.5,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from qwen3_core.common.validation import check_dimensions, is_count
+from qwen3_core.common.validation import ArgumentError, check_dimensions, is_count
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype, matching_reranker
 
@@ -92,7 +92,7 @@ class EvaluationSettings:
             for value in values:
                 if not is_count(value):
                     msg = f"{name} must be a whole number, at least 1, got {value!r}"
-                    raise ValueError(msg)
+                    raise ArgumentError(msg, name)
         if not 0 < self.margin < 1:
             msg = f"margin must be above 0 and below 1, got {self.margin!r}"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "margin")
