@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from qwen3_core.fingerprint import Fingerprint
@@ -18,6 +18,7 @@ from qwen3_core.milvus.index import (
     IndexType,
     Metric,
     is_lite,
+    replace_index,
 )
 
 logger = logging.getLogger(__name__)
@@ -251,7 +252,7 @@ def check_collection(
                 raise ValueError(msg)
         if indexes:
             _check_index(uri, collection_name, found_index, index_type)
-            _load(client, uri, collection_name)
+            _load(client, uri, collection_name, fields[vector_field], found_index)
             _warn_of_index(client, uri, collection_name, found_index)
         return Found(found_index, numbered, kept)
     finally:
@@ -331,7 +332,14 @@ def _check_index(uri: str, collection_name: str, found: str, asked: str | None) 
         raise ValueError(msg)
 
 
-def _load(client: Any, uri: str, collection_name: str) -> None:
+def _load(
+    client: Any, uri: str, collection_name: str, field: dict[str, Any], index_type: str
+) -> None:
+    """Load a collection; on Milvus Lite with a new index if the file of the present one is damaged.
+
+    Milvus Lite writes the file in place, so a process that is killed meanwhile leaves half of it.
+    The vectors are kept elsewhere.
+    """
     from pymilvus.exceptions import MilvusException
 
     try:
@@ -339,13 +347,14 @@ def _load(client: Any, uri: str, collection_name: str) -> None:
     except MilvusException as error:
         if not is_lite(uri):
             raise
-        msg = (
-            f"Milvus Lite cannot load the index of collection {collection_name!r} "
-            f"({error.message}): "
-            f"qwen3_core.milvus.rebuild_index({uri!r}, {collection_name!r}) makes it anew from "
-            "the vectors"
+        logger.warning(
+            "Milvus Lite cannot load the index of collection %r (%s); building it again from the "
+            "vectors, of which none is lost",
+            collection_name,
+            error.message,
         )
-        raise ValueError(msg) from error
+        kept = cast("IndexType", index_type) if index_type in LITE_INDEXES else None
+        replace_index(client, uri, collection_name, field, kept)
 
 
 def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str) -> None:
