@@ -16,7 +16,6 @@ from rich.text import Text
 
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_RERANKER_MODEL, TINY
 from qwen3_retrieval.documents.cutting import title_of
-from qwen3_retrieval.ingest.run import Summary
 
 WIDTH = 80
 
@@ -57,14 +56,6 @@ def say(text: str = "", style: str | None = None) -> None:
 def busy(what: str) -> AbstractContextManager[object]:
     """Show a status on a terminal until the block ends."""
     return console.status(f"{what} ...") if console.is_terminal else nullcontext()
-
-
-def show_indexing(framework: str, summary: Summary) -> None:
-    """Print what the ingest did, and the files that it left out."""
-    say(
-        f"{framework}: {summary.chunks} passages from {summary.files} files; "
-        f"{summary.written} embedded, {summary.deleted} deleted in {summary.seconds:.1f} s"
-    )
 
 
 def show_question(question: str, remark: str = "") -> None:

@@ -2,7 +2,8 @@
 
 from argparse import Namespace
 
-from _output import Hit, show_indexing
+from _ingest import ingest
+from _output import Hit
 from langchain_core.documents import Document
 
 from langchain_qwen3 import (
@@ -12,8 +13,6 @@ from langchain_qwen3 import (
     create_rag_chain,
     open_milvus,
 )
-from qwen3_retrieval.ingest.run import Ingest
-from qwen3_retrieval.ingest.settings import Settings
 
 
 class WithLangChain:
@@ -24,11 +23,7 @@ class WithLangChain:
         place = {"uri": options.uri, "token": options.token}
         model = {"model": options.model, "dtype": options.dtype, "base_url": options.base_url[0]}
         collection = f"langchain_{options.collection}"
-        settings = Settings(
-            options.corpus, **place, **model, collection=collection, splitter=options.splitter,
-            delete_missing=options.corpus.is_dir(),
-        )  # fmt: skip
-        show_indexing("LangChain", Ingest(settings, "langchain").run())
+        ingest("langchain", options, collection)
         embeddings = Qwen3Embeddings(**model, instruction=options.instruction)
         self.store = open_milvus(embeddings, **place, collection_name=collection, k=options.top_k)
         self.reranker = Qwen3Reranker(

@@ -3,14 +3,13 @@
 import os
 from argparse import Namespace
 
-from _output import Hit, show_indexing
+from _ingest import ingest
+from _output import Hit
 from llama_index.core import QueryBundle, VectorStoreIndex
 from llama_index.core.llms import LLM, MockLLM
 from llama_index.core.schema import NodeWithScore
 
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, open_milvus, two_stage_query_engine
-from qwen3_retrieval.ingest.run import Ingest
-from qwen3_retrieval.ingest.settings import Settings
 
 
 class WithLlamaIndex:
@@ -21,11 +20,7 @@ class WithLlamaIndex:
         place = {"uri": options.uri, "token": options.token}
         model = {"model": options.model, "dtype": options.dtype, "base_url": options.base_url[0]}
         collection = f"llama_index_{options.collection}"
-        settings = Settings(
-            options.corpus, **place, **model, collection=collection, splitter=options.splitter,
-            delete_missing=options.corpus.is_dir(),
-        )  # fmt: skip
-        show_indexing("LlamaIndex", Ingest(settings, "llama-index").run())
+        ingest("llama-index", options, collection)
         embed_model = Qwen3Embedding(**model, instruction=options.instruction)
         store = open_milvus(
             embed_model, **place, collection_name=collection, k=options.top_k,

@@ -20,8 +20,7 @@ from langchain_qwen3 import (
     create_rag_chain,
     open_milvus,
 )
-from qwen3_retrieval.ingest.run import Ingest
-from qwen3_retrieval.ingest.settings import Settings
+from qwen3_retrieval.ingest.__main__ import main as ingest
 
 EMBEDDING, RERANKER = "tiny", "tiny"  # Qwen/Qwen3-Embedding-0.6B, Qwen/Qwen3-Reranker-0.6B
 URI, COLLECTION = "./milvus.db", "langchain_rag"
@@ -30,10 +29,13 @@ folder, question = [*sys.argv[1:3], "", ""][:2]
 folder = folder or str(Path(__file__).parent / "corpus")
 question = question or "How is data stored in Milvus?"
 
-# The same as `python -m qwen3_retrieval.ingest`; a second run embeds only what has changed.
-settings = Settings(Path(folder), uri=URI, collection=COLLECTION, model=EMBEDDING)
-summary = Ingest(settings, "langchain").run()
-print(f"{summary.chunks} passages, {summary.written} of them embedded now")
+# `python -m qwen3_retrieval.ingest`; a second run embeds only what has changed.
+ingest(
+    [
+        *("--framework", "langchain", "--corpus", folder, "--delete-missing"),
+        *("--uri", URI, "--collection", COLLECTION, "--model", EMBEDDING),
+    ]
+)
 
 store = open_milvus(Qwen3Embeddings(model=EMBEDDING), uri=URI, collection_name=COLLECTION)
 retriever = Qwen3TwoStageRetriever(

@@ -16,8 +16,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.llms.openai_like import OpenAILike
 
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, open_milvus, two_stage_query_engine
-from qwen3_retrieval.ingest.run import Ingest
-from qwen3_retrieval.ingest.settings import Settings
+from qwen3_retrieval.ingest.__main__ import main as ingest
 
 EMBEDDING, RERANKER = "tiny", "tiny"  # Qwen/Qwen3-Embedding-0.6B, Qwen/Qwen3-Reranker-0.6B
 URI, COLLECTION = "./milvus_llama.db", "llama_index_rag"
@@ -26,10 +25,13 @@ folder, question = [*sys.argv[1:3], "", ""][:2]
 folder = folder or str(Path(__file__).parent / "corpus")
 question = question or "How is data stored in Milvus?"
 
-# The same as `python -m qwen3_retrieval.ingest`; a second run embeds only what has changed.
-settings = Settings(Path(folder), uri=URI, collection=COLLECTION, model=EMBEDDING)
-summary = Ingest(settings, "llama-index").run()
-print(f"{summary.chunks} passages, {summary.written} of them embedded now")
+# `python -m qwen3_retrieval.ingest`; a second run embeds only what has changed.
+ingest(
+    [
+        *("--framework", "llama-index", "--corpus", folder, "--delete-missing"),
+        *("--uri", URI, "--collection", COLLECTION, "--model", EMBEDDING),
+    ]
+)
 
 embed_model = Qwen3Embedding(model=EMBEDDING)
 store = open_milvus(embed_model, uri=URI, collection_name=COLLECTION, use_async_client=False)
