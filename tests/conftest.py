@@ -168,12 +168,14 @@ def from_hub() -> Path | None:
     """The published tokenizer.json in the hub's cache, downloaded if need be and possible."""
     from huggingface_hub import constants, hf_hub_download
 
-    def fetch(**options: bool) -> Path:
+    def fetch(*, cached: bool = False) -> Path:
         names = ("tokenizer_config.json", "tokenizer.json")
-        return Path([hf_hub_download(DEFAULT_RERANKER_MODEL, name, **options) for name in names][1])
+        model = DEFAULT_RERANKER_MODEL
+        _, file = (hf_hub_download(model, name, local_files_only=cached) for name in names)
+        return Path(file)
 
     with contextlib.suppress(OSError):
-        return fetch(local_files_only=True)
+        return fetch(cached=True)
     if not constants.HF_HUB_OFFLINE:
         with contextlib.suppress(OSError, httpx.HTTPError):
             # The hub's client itself tries for half a minute.

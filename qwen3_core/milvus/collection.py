@@ -314,7 +314,7 @@ def _names(function: dict[str, Any]) -> list[str]:
     return re.findall(r"[^\s\[\]',\"]+", names) if isinstance(names, str) else list(names)
 
 
-def _check_index(uri: str, collection_name: str, found: str, asked: str | None) -> None:
+def _check_index(uri: str, collection_name: str, found: str, wanted: str | None) -> None:
     rebuild = f"rebuild_index({uri!r}, {collection_name!r}"
     if is_lite(uri) and found not in (*LITE_INDEXES, "BRUTE_FORCE"):
         msg = (
@@ -323,11 +323,11 @@ def _check_index(uri: str, collection_name: str, found: str, asked: str | None) 
         )
         raise ValueError(msg)
     # Zilliz Cloud always builds its AUTOINDEX.
-    if asked is not None and found != asked and (is_lite(uri) or found != "AUTOINDEX"):
+    if wanted is not None and found != wanted and (is_lite(uri) or found != "AUTOINDEX"):
         msg = (
-            f"collection {collection_name!r} has the index {found}, but index_type={asked!r} was "
+            f"collection {collection_name!r} has the index {found}, but index_type={wanted!r} was "
             f"asked for: leave index_type out, or change the index with "
-            f"qwen3_core.milvus.{rebuild}, index_type={asked!r})"
+            f"qwen3_core.milvus.{rebuild}, index_type={wanted!r})"
         )
         raise ValueError(msg)
 
@@ -435,7 +435,7 @@ def _check_fingerprint(
     differences = found.differences(fingerprint)
     if differences:
         listed = "; ".join(
-            f"{name} {there}, not {asked}" for name, (there, asked) in differences.items()
+            f"{name} {there}, not {wanted}" for name, (there, wanted) in differences.items()
         )
         msg = (
             f"the vectors of collection {collection_name!r} were made with {listed}: vectors of "
