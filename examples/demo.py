@@ -108,8 +108,8 @@ def main(options: argparse.Namespace) -> None:
 
     question = next(iter(shown))
     show_question(question)
-    for name, system in (("LangChain", langchain), ("LlamaIndex", llama_index)):
-        show_answer(name, *system.answer(question))
+    show_answer("LangChain", *langchain.answer(question))
+    show_answer("LlamaIndex", *llama_index.answer(question))
     show_next_steps(options)
 
 

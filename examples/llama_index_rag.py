@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from llama_index.core import QueryBundle, VectorStoreIndex
-from llama_index.core.llms import MockLLM
+from llama_index.core.llms import LLM, MockLLM
 from llama_index.llms.openai_like import OpenAILike
 
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, open_milvus, two_stage_query_engine
@@ -36,7 +36,7 @@ ingest(
 embed_model = Qwen3Embedding(model=EMBEDDING)
 store = open_milvus(embed_model, uri=URI, collection_name=COLLECTION, use_async_client=False)
 index = VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
-llm = MockLLM()  # never called
+llm: LLM = MockLLM()  # never called
 if os.environ.get("OPENAI_API_KEY"):
     llm = OpenAILike(
         model=os.environ.get("OPENAI_MODEL", "gpt-5-mini"),
@@ -48,7 +48,7 @@ engine = two_stage_query_engine(index, llm, reranker=Qwen3Rerank(model=RERANKER)
 if os.environ.get("OPENAI_API_KEY"):
     response = engine.query(question)
     print(response)
-    for number in response.metadata["citations"]:
+    for number in (response.metadata or {})["citations"]:
         print(f"[{number}] {response.source_nodes[number - 1].metadata['source']}")
 else:
     for number, node in enumerate(engine.retrieve(QueryBundle(question)), start=1):
