@@ -9,10 +9,10 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import RunnableConfig, RunnableLambda
-from pydantic import PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from langchain_qwen3._settings import UNSET, CheckpointSettings, Threshold, TopN, Unset, override
-from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented
 from qwen3_core.common.validation import check_order, check_threshold, check_top_n
 from qwen3_core.components import RerankerMethods, make_reranker, settings_of
 from qwen3_core.ranking import Ranked, sigmoid
@@ -57,8 +57,7 @@ class ScoredMetadata(dict[str, Any]):
 class _RerankerSettings(CheckpointSettings, RerankerMethods):
     """Base of the compressor and the cross encoder."""
 
-    model: str | Path = DEFAULT_RERANKER_MODEL
-    """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
+    model: str | Path = Field(default=DEFAULT_RERANKER_MODEL, description=DESCRIPTIONS["model"])
 
     _reranker: Reranker | RemoteReranker = PrivateAttr()
 
@@ -100,14 +99,11 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
     """
 
     top_n: int | None = None
-    """The number of documents to keep, at least 1. None: all."""
+    """The number of results to keep, at least 1. None: all."""
 
-    score_threshold: float | None = None
-    """Documents with a lower score, from 0 to 1, are dropped after that. A good value depends on
-    model and task: look at the scores of your own data first. None: keep all."""
+    score_threshold: float | None = Field(default=None, description=DESCRIPTIONS["score_threshold"])
 
-    score_metadata: bool = True
-    """Whether `compress_documents` writes the scores into the documents' metadata."""
+    score_metadata: bool = Field(default=True, description=DESCRIPTIONS["score_metadata"])
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k
 from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
 from langchain_qwen3.reranker import Qwen3Reranker, ScoredMetadata
-from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented
 from qwen3_core.common.hints import by_name, misplaced, suggest, suggestion
 from qwen3_core.common.validation import (
     check_threshold,
@@ -119,9 +119,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     """Arguments for the first stage, such as `{"expr": "year > 2020"}` (Milvus) or
     `{"filter": ...}` (other stores)."""
 
-    score_metadata: bool = True
-    """Whether scores are written into the documents' metadata. Use False if other code compares
-    documents by their serialised form."""
+    score_metadata: bool = Field(default=True, description=DESCRIPTIONS["score_metadata"])
 
     _spoke_of_nothing: bool = PrivateAttr(default=False)
 

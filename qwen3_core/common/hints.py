@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import wraps
 from inspect import signature
-from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -109,16 +109,20 @@ CLASSES: Final = {
 """By package: names from the other framework's package, and our equivalents."""
 
 
-def check_class(package: str, name: str) -> None:
-    """Refuse a name that belongs to the other framework's package.
+def no_attribute(package: str, name: str) -> NoReturn:
+    """Raise the error for a name that a framework's package does not have (PEP 562).
 
     Raises:
-        ImportError: It names the equivalent here. Python would replace an AttributeError's message.
+        ImportError: If the name is the other framework's; it names the equivalent here. Python
+            would replace an AttributeError's message.
+        AttributeError: If it is any other name.
     """
     if here := CLASSES[package].get(name):
         other = next(p for p in CLASSES if p != package)
         msg = f"{package} has no {name}: use {here} here; {name} is in {other}"
         raise ImportError(msg)
+    msg = f"module {package!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 def by_name(kind: type, given: tuple[object, ...], first: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.milvus.analyzers import LITE, SERVER, analyzer_of
 from qwen3_core.milvus.index import (
@@ -79,10 +80,10 @@ def check_name(collection_name: str) -> str:
     """
     if not _NAME.fullmatch(collection_name):
         msg = (
-            f"collection_name={collection_name!r:.300} is no name that a Milvus server takes: use "
-            "1 to 255 ASCII letters, digits and underscores, the first no digit"
+            f"collection_name={collection_name!r:.300} is not a valid name of a Milvus "
+            "collection: use 1 to 255 ASCII letters, digits and underscores, the first not a digit"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "collection_name")
     return collection_name
 
 
@@ -102,7 +103,7 @@ def check_uri(uri: str | Path) -> str:
     if isinstance(uri, str) and "://" in uri:
         if "@" in urlsplit(uri).netloc:
             msg = "uri holds a name or password: give token='user:password', which is never shown"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "uri")
         return uri
     if not isinstance(uri, (str, Path)):
         msg = f"uri must be a string or a path, got {type(uri).__name__}: {uri!r:.80}"
@@ -113,7 +114,7 @@ def check_uri(uri: str | Path) -> str:
             f"uri={str(uri)!r} is neither an address such as 'http://localhost:19530' nor the path "
             "of a Milvus Lite file, which ends in '.db'"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "uri")
     if not path.parent.is_dir():
         msg = f"the folder of uri={str(uri)!r} does not exist: create {str(path.parent)!r} first"
         raise FileNotFoundError(msg)
@@ -122,7 +123,7 @@ def check_uri(uri: str | Path) -> str:
             f"uri={str(uri)!r} is a plain file, but a Milvus Lite 3 database is a folder (one of "
             "Milvus Lite 2 cannot be opened any more): choose another uri"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "uri")
     return str(path)
 
 
@@ -206,28 +207,28 @@ def check_collection(
         description = client.describe_collection(collection_name)
         numbered = bool(description.get("auto_id"))
         if auto_id is not None and numbered != auto_id:
-            found_ids, wanted = ("numbers what is added itself", "the caller's ids were")
+            found_ids, wanted = ("generates ids itself", "the caller's ids were")
             if auto_id:
-                found_ids, wanted = ("takes the caller's ids", "numbering by Milvus was")
+                found_ids, wanted = ("stores the caller's ids", "ids from Milvus were")
             msg = (
                 f"collection {collection_name!r} {found_ids}, but {wanted} asked for: pass "
                 f"auto_id={numbered} or leave it out, choose another collection_name, or drop the "
                 "collection"
             )
-            raise ValueError(msg)
+            raise ArgumentError(msg, "auto_id")
         fields = {f["name"]: f for f in description["fields"]}
         if vector_field not in fields:
             msg = (
                 f"collection {collection_name!r} has no vector field {vector_field!r} "
                 f"(its fields: {', '.join(fields)}): {remedy}"
             )
-            raise ValueError(msg)
+            raise ArgumentError(msg, "collection_name")
         if text_search_field is not None and text_search_field not in fields:
             msg = (
                 f"collection {collection_name!r} was made without full-text search: it has no "
                 f"field {text_search_field!r} (its fields: {', '.join(fields)}): {remedy}"
             )
-            raise ValueError(msg)
+            raise ArgumentError(msg, "collection_name")
         check_vectors(
             collection_name,
             description,
@@ -249,7 +250,7 @@ def check_collection(
                     f"collection {collection_name!r} is indexed for the metric {found_metric}, but "
                     f"{metric} was asked for: {remedy}"
                 )
-                raise ValueError(msg)
+                raise ArgumentError(msg, "metric")
         if indexes:
             _check_index(uri, collection_name, found_index, index_type)
             _load(client, uri, collection_name, fields[vector_field], found_index)
@@ -287,7 +288,7 @@ def check_vectors(
             f"embedding model gives {dimensions}: choose another collection_name, drop the "
             f"collection, or use the model or the dimensions={found} that it was made with"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "dimensions")
     if fingerprint is not None:
         _check_fingerprint(collection_name, description, fingerprint)
 
@@ -304,7 +305,7 @@ def _check_analyzer(collection_name: str, description: dict[str, Any], analyzer:
             f"{kept or 'standard'!r}, but {analyzer!r} was asked for: leave analyzer= out, choose "
             "another collection_name, or drop the collection"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "analyzer")
     return kept
 
 
@@ -319,7 +320,7 @@ def _check_index(uri: str, collection_name: str, found: str, wanted: str | None)
     if is_lite(uri) and found not in (*LITE_INDEXES, "BRUTE_FORCE"):
         msg = (
             f"collection {collection_name!r} has the index {found}, which Milvus Lite cannot load "
-            f"({', '.join(LITE_INDEXES)}): qwen3_core.milvus.{rebuild}) makes one that it can"
+            f"({', '.join(LITE_INDEXES)}): qwen3_core.milvus.{rebuild}) builds one that it can"
         )
         raise ValueError(msg)
     # Zilliz Cloud always builds its AUTOINDEX.
@@ -329,7 +330,7 @@ def _check_index(uri: str, collection_name: str, found: str, wanted: str | None)
             f"asked for: leave index_type out, or change the index with "
             f"qwen3_core.milvus.{rebuild}, index_type={wanted!r})"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "index_type")
 
 
 def _load(
@@ -364,8 +365,8 @@ def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str)
     rebuild = f"qwen3_core.milvus.rebuild_index({uri!r}, {collection_name!r})"
     if index_type in GRAPHS:
         logger.warning(
-            "collection %r has the index %s, whose search on Milvus Lite can lose passages beside "
-            "many equal ones: %s gives it one that finds all",
+            "collection %r has the index %s, whose search on Milvus Lite can miss passages beside "
+            "many equal ones: %s builds one that finds all",
             collection_name,
             index_type,
             rebuild,
@@ -374,8 +375,8 @@ def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str)
         rows = int(client.get_collection_stats(collection_name).get("row_count", 0))
         if rows > SLOW_ROWS:
             logger.warning(
-                "collection %r has grown to %d rows with the index FLAT, which finds all and takes "
-                "longer than it needs: %s gives it IVF_FLAT, which finds all faster",
+                "collection %r has grown to %d rows with the index FLAT, which finds all but takes "
+                "longer than it needs: %s builds IVF_FLAT, which finds all faster",
                 collection_name,
                 rows,
                 rebuild,
@@ -421,8 +422,8 @@ def _check_fingerprint(
     kept = (description.get("properties") or {}).get(FINGERPRINT_KEY)
     if kept is None:
         logger.warning(
-            "collection %r does not say what its vectors were made with; it is taken for granted "
-            "that they were made with %s",
+            "collection %r does not store how its vectors were made; it is assumed that they "
+            "were made with %s",
             collection_name,
             fingerprint.model,
         )
@@ -439,10 +440,10 @@ def _check_fingerprint(
         )
         msg = (
             f"the vectors of collection {collection_name!r} were made with {listed}: vectors of "
-            "both kinds cannot be compared. Index the documents anew into another collection_name, "
-            "or use the model and settings that the collection was made with"
+            "different models or settings cannot be compared. Index the documents into another "
+            "collection_name, or use the model and settings that the collection was made with"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "collection_name")
     if found.compared_by(fingerprint) == "name":
         # A model on a server has no known weights, so this is not worth a warning.
         level = logging.INFO if fingerprint.weights is None else logging.WARNING

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.milvus.analyzers import analyzer_params
 from qwen3_core.milvus.collection import (
@@ -104,7 +105,7 @@ def make_plan(
     search = search_params(k, metric, index_type)
     if analyzer is not None and text_search_field is None:
         msg = f"analyzer={analyzer!r} is for full-text search: pass hybrid=True too"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "analyzer")
     words = analyzer_params(analyzer, lite="://" not in uri)
     if replace:
         check_name(collection_name)

@@ -31,7 +31,7 @@ def markdown_blocks(text: str) -> tuple[Block, ...]:
     blocks: list[Block] = []
     for this, behind in pairwise([*tops, len(tokens)]):
         token, inner = tokens[this], tokens[this + 1 : behind]
-        assert token.map is not None
+        assert token.map is not None  # noqa: S101 - for the type checker
         first, last = token.map
         begin = lines[first] if blocks else 0
         if token.type == "heading_open":

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = _settings(options)
     except ValueError as error:
-        parser.error(str(error).replace("_", "-"))
+        parser.error(in_one_line(error, OPTIONS))
     try:
         check_installed()
         if options.ask is not None:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug or not is_expected(error, "openai"):
             raise
-        _stop(in_one_line(error), settings)
+        _stop(in_one_line(error, OPTIONS), settings)
         return 1
     return 0
 
@@ -232,6 +232,14 @@ def _count_or_zero(text: str) -> int:
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning on one line, without its source line."""
     print(f"evaluation: {message}", file=sys.stderr)  # noqa: T201
+
+
+OPTIONS = {
+    each.name: f"--{each.name.replace('_', '-')}"
+    for each in (*fields(Pair), *fields(Settings))
+    if each.name != "instruction"  # or one of --try-instruction
+}
+"""The command's names for arguments of the functions that it calls."""
 
 
 def _stop(reason: str, settings: Settings) -> None:

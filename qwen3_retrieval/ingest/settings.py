@@ -4,6 +4,7 @@ import codecs
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.milvus.index import IndexType
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
 from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Splitter, check_sizes
@@ -50,8 +51,8 @@ class Settings:
                 codecs.lookup(self.encoding)
             except LookupError as error:
                 msg = f"encoding {self.encoding!r} is unknown: give one like 'cp1252' or 'gb18030'"
-                raise ValueError(msg) from error
+                raise ArgumentError(msg, "encoding") from error
         if self.batch_size < 1:
             msg = f"batch_size must be at least 1, got {self.batch_size}"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "batch_size")
         check_sizes(self.chunk_size, self.chunk_overlap)
