@@ -145,7 +145,7 @@ def run() -> int:
     except Exception as error:
         if not any(is_expected(error, package) for package in ("pymilvus", "openai")):
             raise
-        print(f"demo.py: {in_one_line(error)}", file=sys.stderr)
+        print(f"demo.py: {in_one_line(error, {})}", file=sys.stderr)
         return 1
     return 0
 
