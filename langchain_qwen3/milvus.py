@@ -1,7 +1,7 @@
 """Milvus stores of LangChain for Qwen3 vectors: `open_milvus`, and the arguments for one."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,6 +48,7 @@ def milvus_kwargs(  # noqa: D417 - the decorator adds the others
     index_type: IndexType | None = None,
     hybrid: bool = False,
     analyzer: str | Mapping[str, Any] | None = None,
+    metadata_keys: Sequence[str] | None = None,
     auto_id: bool | None = None,
     drop_old: bool = False,
 ) -> dict[str, Any]:
@@ -58,7 +59,8 @@ def milvus_kwargs(  # noqa: D417 - the decorator adds the others
     candidates. The store's own defaults are L2, "Session", the first document's metadata keys for
     all, and 10. If the collection exists, its dimension, metric and kind of ids are checked before
     anything is written. A new collection stores how its vectors were made (model, revision,
-    dimensions, max_length) in its properties. An existing collection is compared with them.
+    dimensions, max_length, metadata_keys) in its properties. An existing collection is compared
+    with them.
 
     `Milvus(**milvus_kwargs(...))` creates a `Qwen3Milvus`, like `open_milvus`; that class lists the
     differences from its base class. A hybrid search takes `k` candidates of each kind. Only one
@@ -77,6 +79,10 @@ def milvus_kwargs(  # noqa: D417 - the decorator adds the others
             vectors.
         k: The largest number of candidates of a search, from 1 to 16,384. A server refuses a search
             for more. Larger values make searches slower.
+        metadata_keys: Metadata that is embedded before a document's text, such as `["title"]`, one
+            "key: value" per line (`qwen3_core.metadata`). The stored text is unchanged, and
+            full-text search does not see them. They are recorded in a new collection, and an
+            existing one must have the same. None: the collection's own; none for a new one.
         auto_id: False: documents have the caller's ids, `ids=` or `Document.id`, or a UUID. True:
             Milvus generates ids, so adding a document twice stores it twice. None: as in the
             existing collection, False for a new one.
@@ -110,7 +116,8 @@ def milvus_kwargs(  # noqa: D417 - the decorator adds the others
         vector_field="vector",
         text_search_field=TEXT_FIELD if hybrid else None,
         analyzer=analyzer,
-        replace=drop_old,
+        drop_old=drop_old,
+        metadata_keys=metadata_keys,
         auto_id=auto_id,
         embeddings=embeddings,
     )

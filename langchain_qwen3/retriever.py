@@ -12,6 +12,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config, patch_config
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
@@ -65,6 +66,10 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     return a document once.
 
     A document that the first stage returns twice is reranked and returned once.
+
+    The reranker reads its own `metadata_keys` before the page content. If it has none set, and the
+    first stage is a store of `open_milvus` or a retriever made from one, it reads those of the
+    store, so that both models read the same text.
 
     Example:
         ```python
@@ -253,6 +258,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             options["top_n"] = top_n
             if not self.score_metadata:
                 options["score_metadata"] = False
+            if self.reranker.metadata_keys is None and (keys := self._keys_of_store()):
+                options["metadata_keys"] = keys
         elif options:
             msg = (
                 f"a {type(self.reranker).__name__} takes no {' or '.join(options)} per call; only "
@@ -260,6 +267,18 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             )
             raise ValueError(msg)
         return k, top_n, options
+
+    def _keys_of_store(self) -> tuple[str, ...]:
+        """The metadata in the vectors of a store of `open_milvus`; () for any other first stage."""
+        stage: object = self.retriever if self.vectorstore is None else self.vectorstore
+        while isinstance(stage, RunnableBindingBase):
+            stage = stage.bound
+        if isinstance(stage, VectorStoreRetriever):
+            stage = stage.vectorstore
+        # Compared by name: the module of the class needs langchain-milvus.
+        ours = any(kind.__name__ == "Qwen3Milvus" for kind in type(stage).__mro__)
+        keys: tuple[str, ...] = getattr(stage, "metadata_keys", ()) if ours else ()
+        return keys
 
     def _first_stage(
         self, k: int | None, top_n: int | None, search_kwargs: dict[str, Any]

@@ -1,6 +1,7 @@
 """Milvus stores of LlamaIndex for Qwen3 vectors: `open_milvus`, and the arguments for one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +46,7 @@ def milvus_kwargs(  # noqa: D417 - the decorator adds the others
     index_type: IndexType | None = None,
     hybrid: bool = False,
     analyzer: str | Mapping[str, Any] | None = None,
+    metadata_keys: Sequence[str] | None = None,
     overwrite: bool = False,
     use_async_client: bool = True,
 ) -> dict[str, Any]:
@@ -55,7 +57,8 @@ def milvus_kwargs(  # noqa: D417 - the decorator adds the others
     `VectorStoreIndex.from_documents` gives nodes new ids each time, so open a filled collection
     with `VectorStoreIndex.from_vector_store`, and keep one up to date with an `IngestionPipeline`
     that has a docstore. A new collection stores how its vectors were made (model, revision,
-    dimensions, max_length) in its properties. An existing collection is compared with them.
+    dimensions, max_length, metadata_keys) in its properties. An existing collection is compared
+    with them.
 
     `MilvusVectorStore(**milvus_kwargs(...))` creates a `Qwen3MilvusVectorStore`, like
     `open_milvus`; that class lists the differences from its base class. You may change or add
@@ -67,6 +70,10 @@ def milvus_kwargs(  # noqa: D417 - the decorator adds the others
             set.
         k: The largest `similarity_top_k` of a search, from 1 to 16,384. A server refuses a search
             for more. Larger values make searches slower.
+        metadata_keys: Metadata that every node embeds before its text, such as `["title"]`, and
+            nothing else; a node with other `excluded_embed_metadata_keys` or templates is refused.
+            They are recorded in a new collection, and an existing one must have the same. None:
+            each node decides.
         overwrite: Let the store drop an existing collection of this name.
         use_async_client: Needed for `aquery` and other async calls, which work in any event loop.
             False creates no asynchronous client.
@@ -106,9 +113,12 @@ def milvus_kwargs(  # noqa: D417 - the decorator adds the others
         vector_field=VECTOR_FIELD,
         text_search_field=TEXT_FIELD if hybrid else None,
         analyzer=analyzer,
-        replace=overwrite,
+        drop_old=overwrite,
+        metadata_keys=metadata_keys,
         embeddings=embed_model,
     )
+    if metadata_keys is None:  # also where the collection has some
+        plan = replace(plan, metadata_keys=None)
     # The store takes a flat dictionary: it nests names that it does not know under "params".
     index = {key: value for key, value in plan.index.items() if key != "params"}
     kwargs = {

@@ -136,6 +136,8 @@ class Found(NamedTuple):
     """Whether Milvus generates ids; otherwise the caller does."""
     analyzer: Any = None
     """`analyzer_params` of its full-text search; None for the default, or without that search."""
+    metadata_keys: tuple[str, ...] | None = None
+    """The metadata that its vectors include, as in `Fingerprint`; None if it does not say."""
 
 
 def check_collection(
@@ -255,7 +257,7 @@ def check_collection(
             _check_index(uri, collection_name, found_index, index_type)
             _load(client, uri, collection_name, fields[vector_field], found_index)
             _warn_of_index(client, uri, collection_name, found_index)
-        return Found(found_index, numbered, kept)
+        return Found(found_index, numbered, kept, _metadata_keys(collection_name, description))
     finally:
         client.close()
 
@@ -421,6 +423,13 @@ def _check_fingerprint(
 ) -> None:
     kept = (description.get("properties") or {}).get(FINGERPRINT_KEY)
     if kept is None:
+        if fingerprint.metadata_keys:
+            msg = (
+                f"collection {collection_name!r} does not say what its vectors were made with, so "
+                f"metadata_keys={list(fingerprint.metadata_keys)} cannot be compared or recorded: "
+                "choose another collection_name"
+            )
+            raise ArgumentError(msg, "metadata_keys")
         logger.warning(
             "collection %r does not store how its vectors were made; it is assumed that they "
             "were made with %s",
@@ -428,11 +437,7 @@ def _check_fingerprint(
             fingerprint.model,
         )
         return
-    try:
-        found = Fingerprint.from_json(kept)
-    except ValueError as error:
-        msg = f"property {FINGERPRINT_KEY!r} of collection {collection_name!r} is {error}"
-        raise ValueError(msg) from error
+    found = _parse_fingerprint(collection_name, kept)
     differences = found.differences(fingerprint)
     if differences:
         listed = "; ".join(
@@ -443,7 +448,8 @@ def _check_fingerprint(
             "different models or settings cannot be compared. Index the documents into another "
             "collection_name, or use the model and settings that the collection was made with"
         )
-        raise ArgumentError(msg, "collection_name")
+        keys_alone = list(differences) == ["metadata_keys"]
+        raise ArgumentError(msg, "metadata_keys" if keys_alone else "collection_name")
     if found.compared_by(fingerprint) == "name":
         # A model on a server has no known weights, so this is not worth a warning.
         level = logging.INFO if fingerprint.weights is None else logging.WARNING
@@ -455,6 +461,20 @@ def _check_fingerprint(
             fingerprint.model,
             "the collection does not say" if found.weights is None else "it is not known here",
         )
+
+
+def _parse_fingerprint(collection_name: str, kept: str) -> Fingerprint:
+    try:
+        return Fingerprint.from_json(kept)
+    except ValueError as error:
+        msg = f"property {FINGERPRINT_KEY!r} of collection {collection_name!r} is {error}"
+        raise ValueError(msg) from error
+
+
+def _metadata_keys(collection_name: str, description: dict[str, Any]) -> tuple[str, ...] | None:
+    """The recorded metadata keys of a collection's vectors."""
+    kept = (description.get("properties") or {}).get(FINGERPRINT_KEY)
+    return None if kept is None else _parse_fingerprint(collection_name, kept).metadata_keys
 
 
 def connect(uri: str, token: str | None, db_name: str | None = None) -> Any:

@@ -74,6 +74,7 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> None:
                 *("structure", options.chunk_size, options.chunk_overlap),
             ),
             leave_out=_ours(options),
+            metadata_keys=options.metadata_keys,
         )
     else:
         dataset = load_dataset(
@@ -113,6 +114,7 @@ def _cutting(options: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         "base_url": settings.pair.base_url,
         "chunk_size": options.chunk_size,
         "chunk_overlap": options.chunk_overlap,
+        "metadata_keys": options.metadata_keys,
     }
 
 
@@ -168,6 +170,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N", default=CHUNK_SIZE)  # fmt: skip
     add(data, "--chunk-overlap", "tokens at most that a passage repeats of the one before it",
         type=int, metavar="N", default=CHUNK_OVERLAP)  # fmt: skip
+    add(data, "--metadata-keys", "metadata that the models read before each passage of a folder, "
+        "as of the ingest; default: none", nargs="+", default=[], metavar="KEY")  # fmt: skip
     add(data, "--split", 'which qrels of a BEIR dataset; default: "test", or the only one')
     add(data, "--questions", "ask so many at most; 0: all", type=_count_or_zero, metavar="N",
         default=MAX_QUESTIONS)  # fmt: skip
@@ -238,7 +242,7 @@ OPTIONS = {
     each.name: f"--{each.name.replace('_', '-')}"
     for each in (*fields(Pair), *fields(Settings))
     if each.name != "instruction"  # or one of --try-instruction
-}
+} | {"metadata_keys": "--metadata-keys"}
 """The command's names for arguments of the functions that it calls."""
 
 

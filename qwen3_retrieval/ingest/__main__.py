@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tqdm.set_lock(threading.RLock())
     try:
         given = {each.name: getattr(options, each.name) for each in fields(Settings)}
-        settings = Settings(**given | {"exclude": tuple(options.exclude)})
+        several = {name: tuple(given[name] or ()) for name in ("exclude", "metadata_keys")}
+        settings = Settings(**given | several)
     except ValueError as error:
         parser.error(in_one_line(error, OPTIONS))
     if options.delete_missing and Path(options.corpus).is_file():
@@ -121,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--text-field", "field of a JSON record that holds the text", metavar="NAME")
     add("--encoding", "of text files that are not Unicode, such as cp1252 or gb18030; default: "
         "they are reported", metavar="NAME")  # fmt: skip
+    add("--metadata-keys", "metadata that is embedded before each text, such as title; the "
+        "collection records it; default: none", nargs="+", default=None, metavar="KEY")  # fmt: skip
     parser.add_argument(
         "--exclude", help="files to leave alone, such as '*.log' or 'drafts/*'; can be repeated",
         action="append", default=[], metavar="PATTERN",

@@ -45,6 +45,7 @@ def test_what_it_says():
         "document_prompt": "none",
         "package_version": __version__,
         "commit": None,
+        "metadata_keys": None,
     }
     assert Fingerprint.from_json(HUB.to_json()) == HUB
 
