@@ -63,7 +63,7 @@ def render(report: Report) -> str:
 
 
 def _own(markup: str) -> "Markup":
-    """Markup of our own, not to be escaped: the script, and plots, whose texts matplotlib escapes."""
+    """Markup of our own, not to be escaped: the script, and plots; matplotlib escapes texts."""
     from markupsafe import Markup
 
     return Markup(markup)  # noqa: S704
