@@ -15,7 +15,7 @@ from pathlib import Path
 
 from qwen3_core.components import make_embedder, make_reranker
 from qwen3_core.settings import TINY
-from qwen3_retrieval.comparison import Move
+from qwen3_retrieval.comparison import Move, by_first_stage, by_reranker
 from qwen3_retrieval.demo.passages import Excerpt, read_corpus
 from qwen3_retrieval.demo.search import Searcher
 from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
@@ -57,7 +57,7 @@ def draw(question: str, moves: Sequence[Move[Excerpt]], command: str) -> str:
         _text(16, 68, "Dense search: cosine", "head"),
         _text(right, 68, "Reranked: probability", "head"),
     ]
-    for move in moves:
+    for move in by_first_stage(moves):
         marked = move.passage.title == answer
         y, to = (TOP + ROW * ((rank or 0) - 1) for rank in (move.before, move.after))
         begin, end, bend = COLUMN + 16, right - 8, (COLUMN + right) // 2
@@ -66,7 +66,9 @@ def draw(question: str, moves: Sequence[Move[Excerpt]], command: str) -> str:
             f'd="M{begin} {y - 5} C{bend} {y - 5} {bend} {to - 5} {end} {to - 5}"/>'
         )
         parts += _row(16, y, move.passage.title, move.cosine, marked)
-        parts += _row(right, to, move.passage.title, move.score, marked)
+    for i, move in enumerate(by_reranker(moves)):
+        title = move.passage.title
+        parts += _row(right, TOP + ROW * i, title, move.score, title == answer)
     parts += [_text(16, height - 14, command, "small"), "</svg>", ""]
     return "\n".join(parts)
 
