@@ -78,14 +78,14 @@ def pack_tokens(free: int, config: Any, dtype: torch.dtype) -> int:
     """The default token budget of a pack on a device with so many free bytes.
 
     A quarter of the free memory over `token_bytes`, rounded down to a multiple of 1,024, from 1,024
-    to 8,192. A pack that still runs out of memory is split (`qwen3_core.engine.worker`). With 20 GiB
-    free, Qwen3-0.6B gets 8,192 (31,207 would fit); with 2 GiB, 3,072 (of 3,120).
+    to 8,192. A pack that still runs out of memory is split (`qwen3_core.engine.worker`). Qwen3-0.6B
+    in bfloat16 gets 8,192 with 20 GiB free (31,207 would fit), and 3,072 with 2 GiB (of 3,120).
     """
     tokens = free // MEMORY_SHARE // token_bytes(config, dtype)
     return max(LEAST_PACK_TOKENS, min(tokens - tokens % 1024, MOST_PACK_TOKENS))
 
 
-def free_memory(device: torch.device) -> int:
+def available_memory(device: torch.device) -> int:
     """Bytes on a CUDA device that nobody uses, those that torch keeps for itself included."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -306,7 +306,7 @@ def calls_of(pack: Pack[Any], count: int, *, last: bool = False) -> Calls:
         if branch.cached:
             cached.append((slice(begin, row), branch.cached))
     own_call = _call(own)
-    assert own_call is not None, "a pack has a segment"  # noqa: S101
+    assert own_call is not None, "a pack has a segment"
     return Calls(own_call, _call(new, row, count), _call(cached, row, count))
 
 
@@ -314,7 +314,9 @@ def sent(
     device: torch.device, calls: Sequence[Calls], *lists: Sequence[int]
 ) -> tuple[list[Calls], tuple[Tensor, ...]]:
     """Calls with tensors in place of lists, and more lists as tensors, in one transfer."""
-    ends = [e for every in calls for call in every if call for e in (call.query_ends, call.key_ends)]
+    ends = [
+        e for every in calls for call in every if call for e in (call.query_ends, call.key_ends)
+    ]
     tensors = to_device(device, *ends, *lists)
     arrived = iter(tensors)
 
@@ -391,7 +393,9 @@ def attend(
         for rows in call.rows:
             part = slice(begin, begin := begin + rows.stop - rows.start)
             # Not compiled: a slice may have a single row.
-            out[rows], lse[:, rows] = merged(out[rows], lse[:, rows], other[part], other_lse[:, part])
+            out[rows], lse[:, rows] = merged(
+                out[rows], lse[:, rows], other[part], other_lse[:, part]
+            )
     return out
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qwen3_core.model import cuda
 from qwen3_core.model.attention import (
     Attention,
     Segment,
@@ -21,7 +22,6 @@ from qwen3_core.model.attention import (
     last_tokens_of,
     segments_of,
 )
-from qwen3_core.model import cuda
 from qwen3_core.model.buffers import Buffers, give_back_freed
 from qwen3_core.model.cuda import KeysValues
 from qwen3_core.model.layers import Layer, rms_norm
@@ -81,9 +81,7 @@ class Encoder:
             raise ValueError(msg)
         self.model = model
         self.device = model.embed_tokens.weight.device
-        default = DEFAULT_PACK_TOKENS.get(self.device.type, 1024)
-        if self.device.type == "cuda":
-            default = cuda.pack_tokens(cuda.free_memory(self.device), model.config, model.dtype)
+        default = _default_pack_tokens(model)
         if pack_tokens is None:
             pack_tokens = default
         if pack_tokens < 1:
@@ -215,6 +213,13 @@ class Encoder:
         self._prefixes.move_to_end(prefix)
         while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > PREFIX_CACHE_TOKENS:
             self._prefixes.popitem(last=False)
+
+
+def _default_pack_tokens(model: Any) -> int:
+    device = model.embed_tokens.weight.device
+    if device.type == "cuda":
+        return cuda.pack_tokens(cuda.available_memory(device), model.config, model.dtype)
+    return DEFAULT_PACK_TOKENS.get(device.type, 1024)
 
 
 def _equal(one: Ids, other: Ids) -> int:

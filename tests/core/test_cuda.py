@@ -6,6 +6,7 @@ Without a CUDA device it runs on the CPU, with `varlen_attn` written out; with o
 import logging
 import shutil
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,8 +83,8 @@ def packs(draw):
     for number, (length, known) in enumerate(prefixes):
         prefix = (number,) * length
         cached[prefix] = min(known, length)
-        for count in draw(st.lists(st.integers(1, 60), min_size=1, max_size=3)):
-            sequences.append(TokenSequence(prefix, tuple(range(count))))
+        counts = draw(st.lists(st.integers(1, 60), min_size=1, max_size=3))
+        sequences += [TokenSequence(prefix, tuple(range(count))) for count in counts]
     return next_pack([([Work(sequences)], 1000)], cached.__getitem__)
 
 
@@ -96,7 +97,9 @@ def test_cascade_attention_sees_what_blocks_see(written_out, last, pack, more, s
     query = torch.randn(total + more + 1, HEADS * GROUP, SIZE)[: total + more]
     keys, values = torch.randn(2, len(pack.ids) + more, HEADS, SIZE).unbind()
     known = [b for b in pack.branches if b.cached]
-    cached = [(torch.randn(HEADS, b.cached, SIZE), torch.randn(HEADS, b.cached, SIZE)) for b in known]
+    cached = [
+        (torch.randn(HEADS, b.cached, SIZE), torch.randn(HEADS, b.cached, SIZE)) for b in known
+    ]
     stop, rows = len(keys), {}
     for branch in known:
         rows[branch.prefix] = slice(stop, stop := stop + branch.cached)
@@ -168,8 +171,7 @@ def model_of(random_checkpoints, device, dtype):
     return load(folder, "embedding", device=str(device), dtype=dtype).model
 
 
-@pytest.mark.parametrize("pack_tokens", [1, 150, 2000])
-@pytest.mark.parametrize("block_rows", [50, 8192])
+@pytest.mark.parametrize(("pack_tokens", "block_rows"), [(1, 8192), (150, 50), (2000, 8192)])
 def test_a_model_computes_the_same(
     random_checkpoints, written_out, monkeypatch, pack_tokens, block_rows
 ):
@@ -192,7 +194,9 @@ def test_functions_compile_once_for_all_packs(random_checkpoints, monkeypatch, c
     cuda.compiled.cache_clear()
     model = model_of(random_checkpoints, CPU, "float32")
     expected = states(model, 2000)
-    monkeypatch.setattr(torch, "compile", lambda f, **_: compile_(f, fullgraph=True, backend=backend))
+    monkeypatch.setattr(
+        torch, "compile", lambda f, **_: compile_(f, fullgraph=True, backend=backend)
+    )
     monkeypatch.setattr(cuda, "usable", lambda model: True)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -207,7 +211,9 @@ def test_functions_compile_once_for_all_packs(random_checkpoints, monkeypatch, c
 def test_a_model_computes_the_same_on_cuda(random_checkpoints, dtype, bound):
     expected = states(model_of(random_checkpoints, CPU, "float32"), 2000)
     model = model_of(random_checkpoints, torch.device("cuda"), dtype)
-    assert cuda.usable(model) == (dtype == "bfloat16" and torch.cuda.get_device_capability() >= (8,))
+    assert cuda.usable(model) == (
+        dtype == "bfloat16" and torch.cuda.get_device_capability() >= (8,)
+    )
     for pack_tokens in (1, 150, 2000):
         np.testing.assert_allclose(states(model, pack_tokens), expected, atol=bound)
 
@@ -271,9 +277,7 @@ def broken(*args, **kwargs):
         (broken, "it fails with no kernel image is available)"),
     ],
 )
-def test_a_kernel_that_does_not_agree_is_not_used(
-    written_out, monkeypatch, caplog, kernel, reason
-):
+def test_a_kernel_that_does_not_agree_is_not_used(written_out, monkeypatch, caplog, kernel, reason):
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -293,19 +297,17 @@ def test_a_kernel_that_does_not_agree_is_not_used(
     ],
 )
 def test_it_runs_where_the_kernel_agrees(monkeypatch, device, dtype, agrees, expected):
-    class Model:
-        class embed_tokens:  # noqa: N801
-            class weight:  # noqa: N801
-                device: torch.device
-
-        config = QWEN_06B
-
-    Model.embed_tokens.weight.device = torch.device(device)
-    Model.dtype = dtype  # type: ignore[attr-defined]
     asked = []
     monkeypatch.setattr(cuda, "flash_agrees", lambda *given: asked.append(given) or agrees)
-    assert cuda.usable(Model) is expected
+    assert cuda.usable(stub(device, dtype)) is expected
     assert all(given == (torch.device(device), dtype, 8, 2, 128) for given in asked)
+
+
+def stub(device, dtype):
+    """What is asked of a model before it is wrapped."""
+    weight = SimpleNamespace(device=torch.device(device))
+    embed_tokens = SimpleNamespace(weight=weight)
+    return SimpleNamespace(embed_tokens=embed_tokens, dtype=dtype, config=QWEN_06B)
 
 
 QWEN_06B = Qwen3Config(
@@ -332,15 +334,13 @@ def test_packs_are_sized_by_free_memory(free, tokens):
     assert cuda.pack_tokens(free, QWEN_06B, torch.bfloat16) == tokens
 
 
-def test_an_encoder_on_cuda_asks_for_the_free_memory(random_checkpoints, monkeypatch):
-    model = model_of(random_checkpoints, CPU, "float32")
-    monkeypatch.setattr(cuda, "free_memory", lambda device: 0)
-    assert Encoder(model).pack_tokens == 1024
-    monkeypatch.setattr(type(model.embed_tokens.weight), "device", torch.device("cuda"), raising=False)
-    monkeypatch.setattr(cuda, "usable", lambda model: False)
-    monkeypatch.setattr(cuda, "pack_tokens", lambda free, config, dtype: 5 + free)
-    assert Encoder(model).pack_tokens == 5
-    assert Encoder(model, pack_tokens=7).pack_tokens == 7
+def test_the_default_budget_depends_on_the_device(monkeypatch):
+    from qwen3_core.model.encoder import _default_pack_tokens
+
+    free = {0: 0, 1: 2 * GIB}
+    monkeypatch.setattr(cuda, "available_memory", lambda device: free[device.index])
+    for device, tokens in (("cuda:0", 1024), ("cuda:1", 3072), ("mps", 2048), ("cpu", 1024)):
+        assert _default_pack_tokens(stub(device, torch.bfloat16)) == tokens
 
 
 @pytest.mark.parametrize("device", DEVICES)
