@@ -96,7 +96,8 @@ def to_device(device: torch.device, *lists: Sequence[int]) -> tuple[Tensor, ...]
     numbers = torch.tensor(
         list(chain.from_iterable(lists)), dtype=torch.int32, pin_memory=device.type == "cuda"
     )
-    return numbers.to(device, non_blocking=True).split([len(numbers) for numbers in lists])
+    sizes = [len(numbers) for numbers in lists]
+    return torch.split(numbers.to(device, non_blocking=True), sizes)
 
 
 def to_host(x: Tensor) -> Tensor:
@@ -178,9 +179,8 @@ def compiled(device: torch.device, dtype: torch.dtype, shape: Shape, epsilon: fl
     try:
         # By default torch starts helper processes that compile; here they would have little to do.
         options: dict[str, Any] = {"compile_threads": 1}
-        functions = Functions(
-            *(torch.compile(f, fullgraph=True, options=options) for f in Functions())
-        )
+        fused: Any = [torch.compile(f, fullgraph=True, options=options) for f in Functions()]
+        functions = Functions(*fused)
         samples = _samples(device, dtype, shape, epsilon)
         for function, exact, sample in zip(functions, Functions(), samples, strict=True):
             with torch.inference_mode():
@@ -323,7 +323,10 @@ def sent(
     def with_tensors(call: Call) -> Call:
         return call._replace(query_ends=next(arrived), key_ends=next(arrived))
 
-    found = [Calls(*(call and with_tensors(call) for call in every)) for every in calls]
+    found = [
+        Calls(with_tensors(own), new and with_tensors(new), cached and with_tensors(cached))
+        for own, new, cached in calls
+    ]
     return found, tensors[len(ends) :]
 
 
@@ -546,7 +549,7 @@ class FlashForward:
             x, normed_x = functions.summed(
                 x, layer.self_attn.o_proj(out.flatten(1)), self._norms[index][1], epsilon, dtype
             )
-            blocks = normed_x.split(self._block_rows)
+            blocks = torch.split(normed_x, self._block_rows)
             more = _together([self._mlp(layer.mlp, block, functions) for block in blocks])
             x, normed_x = functions.summed(x, more, following[index], epsilon, dtype)
         states = normed(x[: len(pack.last_rows)], self._final_norm, epsilon)

@@ -298,7 +298,12 @@ def test_a_kernel_that_does_not_agree_is_not_used(written_out, monkeypatch, capl
 )
 def test_it_runs_where_the_kernel_agrees(monkeypatch, device, dtype, agrees, expected):
     asked = []
-    monkeypatch.setattr(cuda, "flash_agrees", lambda *given: asked.append(given) or agrees)
+
+    def tried(*given):
+        asked.append(given)
+        return agrees
+
+    monkeypatch.setattr(cuda, "flash_agrees", tried)
     assert cuda.usable(stub(device, dtype)) is expected
     assert all(given == (torch.device(device), dtype, 8, 2, 128) for given in asked)
 
