@@ -51,7 +51,7 @@ from benchmarks.workload import (
     SHORT,
     SIZES,
     SMALL_SIZES,
-    Kind,
+    RequestKind,
     Workload,
     percentiles,
 )
@@ -88,7 +88,7 @@ MEASUREMENTS = ("mixed", "latency", "throughput", "sigterm")
 SOAK_PARTS = 8
 """Equal parts of a long run; the first one warms up, the others are compared."""
 
-KINDS: tuple[Kind, ...] = ("query", "rerank", "documents")
+KINDS: tuple[RequestKind, ...] = ("query", "rerank", "documents")
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
@@ -293,7 +293,9 @@ def queries_beside_indexing(bench: Bench) -> None:
     bench.report.target("query p95 under bulk load, in packs", p95 / full_pack, 2)
 
 
-def throughput(bench: Bench, systems: list[System], mix: Mapping[Kind, int], what: str) -> None:
+def throughput(
+    bench: Bench, systems: list[System], mix: Mapping[RequestKind, int], what: str
+) -> None:
     """The same requests through each system in turn, several times."""
     rounds, workload = bench.options.rounds, bench.workload
     share = bench.options.seconds / 12

@@ -22,7 +22,7 @@ from benchmarks.checkpoints import ROOT
 from benchmarks.machine import free_port
 from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
 from qwen3_core.model.linear import projected
-from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
+from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_prefix
 from qwen3_core.remote import TEMPLATE_FILE
 from qwen3_core.remote import Server as RemoteServer
 from qwen3_core.remote.checks import HF_OVERRIDES
@@ -158,8 +158,8 @@ class Published:
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
         tokenizer = self._tokenizers[1]
         yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
-        frame = rerank_frame(TASK, query)
-        prompts = [frame + rerank_document(d) + RERANK_SUFFIX for d in documents]
+        prefix = rerank_prefix(TASK, query)
+        prompts = [prefix + rerank_document(d) + RERANK_SUFFIX for d in documents]
         batch = tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors="pt")
         with self._torch.inference_mode():
             logits = self._reranker(**batch).logits[:, -1].float()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workload import Kind, Request, Workload
+from benchmarks.workload import Request, RequestKind, Workload
 from qwen3_core import Embedder, Reranker
 from qwen3_core.engine.engine import Engine
 from qwen3_core.engine.local import LocalModel
@@ -186,7 +186,9 @@ class Waiting:
 
     name = "no calls from the event loop"
 
-    def __init__(self, shared: Shared, workload: Workload, sleeps: Mapping[Kind, float]) -> None:
+    def __init__(
+        self, shared: Shared, workload: Workload, sleeps: Mapping[RequestKind, float]
+    ) -> None:
         """Set the sleep, in seconds, by kind of request."""
         self._shared = shared
         self._sleeps = sleeps

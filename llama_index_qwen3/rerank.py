@@ -71,7 +71,7 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
     texts for LLMs and embedding models. The node is then a copy, and fusion retrievers treat it as
     another node if another question finds it; otherwise it is the same object."""
     max_length: int | None = Field(default=None, frozen=True)
-    """Tokens of one prompt (frame, instruction, query, node); default 8192, or the model's own
+    """Tokens of one prompt (template, instruction, query, node); default 8192, or the model's own
     limit."""
     show_progress: bool = False
     """Show a progress bar on stderr."""

@@ -230,8 +230,8 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
     async def _async_sparse_search(
         self, query: VectorStoreQuery, string_expr: str, output_fields: list[str], **kwargs: Any
     ) -> Any:
-        asked = self._words(query, string_expr, output_fields, kwargs)
-        return self._parse_from_milvus_results(await self._async().search(**asked))
+        arguments = self._words(query, string_expr, output_fields, kwargs)
+        return self._parse_from_milvus_results(await self._async().search(**arguments))
 
     def _words(
         self,

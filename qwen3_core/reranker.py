@@ -44,8 +44,8 @@ class Reranker(LocalModel, BaseReranker):
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto" (bfloat16 where the hardware supports it, else float32), or a name; "int8"
                 is faster and slightly less exact, on CPUs with VNNI instructions.
-            max_length: Tokens of one prompt (frame, instruction, query, document); default 8192, or
-                the checkpoint's own limit or number of positions if that is less.
+            max_length: Tokens of one prompt (template, instruction, query, document); default 8192,
+                or the checkpoint's own limit or number of positions if that is less.
             instruction: Sentence or task name (`qwen3_core.prompts.TASKS`); default the
                 checkpoint's own, else the published one.
             pack_tokens: Token budget of one forward pass; default by device.

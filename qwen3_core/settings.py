@@ -5,7 +5,7 @@ from typing import Final, Literal, get_args
 
 from qwen3_core.common.validation import got, is_count, is_number
 
-Kind = Literal["embedding", "reranker"]
+ModelKind = Literal["embedding", "reranker"]
 """The use of a checkpoint."""
 
 Dtype = Literal["auto", "bfloat16", "float32", "float16", "int8"]
@@ -16,8 +16,8 @@ else as with "auto"."""
 TINY: Final = "tiny"
 """Name of the bundled models: a small pair of the same architecture for tests and first steps."""
 
-BUNDLED: Final[dict[Kind, Path]] = {
-    kind: Path(__file__).parent / TINY / kind for kind in get_args(Kind)
+BUNDLED: Final[dict[ModelKind, Path]] = {
+    kind: Path(__file__).parent / TINY / kind for kind in get_args(ModelKind)
 }
 """Folders of its checkpoints."""
 

@@ -28,7 +28,7 @@ ALWAYS: Final = Carried(None, "not needed: vectors always have length 1")
 PACKS: Final = Carried(
     None, "not needed: forward passes are filled by tokens; pack_tokens= bounds them"
 )
-FRAME: Final = Carried("instruction", 'the sentence alone, without "Instruct:" and "Query:"')
+SENTENCE: Final = Carried("instruction", 'the sentence alone, without "Instruct:" and "Query:"')
 ONE_BY_ONE: Final = Carried(
     None, "not needed: device=, dtype=, dimensions=, revision= stand by themselves"
 )
@@ -39,19 +39,19 @@ ONE_PROCESS: Final = Carried(
 TOKENS: Final = Carried("max_length", "in tokens, instruction and query included")
 
 CARRIED_OVER: Final[dict[str, Carried]] = {
-    "query_instruction": FRAME,
-    "query_instruction_for_retrieval": FRAME,
+    "query_instruction": SENTENCE,
+    "query_instruction_for_retrieval": SENTENCE,
     "embed_instruction": DOCUMENTS,
     "text_instruction": DOCUMENTS,
     "document_instruction": DOCUMENTS,
     "passage_instruction": DOCUMENTS,
-    "prompt": FRAME,
-    "prompts": FRAME,
+    "prompt": SENTENCE,
+    "prompts": SENTENCE,
     "prompt_name": Carried("instruction", "a task's name or a sentence; queries always get it"),
     "default_prompt_name": Carried(
         "instruction", "a task's name or a sentence; queries always get it"
     ),
-    "query_encode_kwargs": FRAME,
+    "query_encode_kwargs": SENTENCE,
     "encode_kwargs": Carried(
         None, "not needed: vectors have length 1, and passes are filled by tokens"
     ),
@@ -157,7 +157,7 @@ def one_model(given: object, field: str) -> Any:
     return {**{name: value for name, value in given.items() if name != other}, field: given[other]}
 
 
-FRAMEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
+SENTENCEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
 """Prefixes of package names, and the frameworks that they belong to."""
 
 
@@ -196,7 +196,7 @@ def misplaced(
 def _framework(kind: type) -> str:
     """The framework that this class or one of its bases belongs to; "" if none."""
     for base in kind.__mro__:
-        for prefix, framework in FRAMEWORKS.items():
+        for prefix, framework in SENTENCEWORKS.items():
             if base.__module__.startswith(prefix):
                 return framework
     return ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qwen3_core.common.fork import after_fork_in_child
 from qwen3_core.engine import shutdown  # noqa: F401 - closes engines when the interpreter exits
 from qwen3_core.engine.worker import Worker
-from qwen3_core.settings import Dtype, Kind
+from qwen3_core.settings import Dtype, ModelKind
 
 if TYPE_CHECKING:
     from qwen3_core.model.encoder import Encoder
@@ -37,7 +37,7 @@ _opening = threading.Lock()
 
 def open_engine(
     model: str,
-    kind: Kind,
+    kind: ModelKind,
     *,
     revision: str | None = None,
     device: str = "auto",
@@ -53,7 +53,7 @@ def open_engine(
     from qwen3_core.model.int8_check import int8_encoder
     from qwen3_core.model.loading import load, resolve_device, resolve_dtype
 
-    asked = (model, kind, revision, device, dtype)
+    key = (model, kind, revision, device, dtype)
     device = resolve_device(device)
     int8 = dtype == "int8"
     found = (model, kind, revision, device, str(resolve_dtype(dtype, device)), int8)
@@ -63,12 +63,12 @@ def open_engine(
             checkpoint = load(model, kind, revision=revision, device=device, dtype=dtype)
             encoder = int8_encoder(checkpoint) if int8 else Encoder(checkpoint.model)
             engine = _engines[found] = Engine(checkpoint, encoder)
-        _engines[asked] = engine
+        _engines[key] = engine
         return engine
 
 
 def held_engine(
-    model: str, kind: Kind, *, revision: str | None, device: str, dtype: Dtype
+    model: str, kind: ModelKind, *, revision: str | None, device: str, dtype: Dtype
 ) -> Engine | None:
     """The engine for a model if this process holds one; loads nothing, not even torch."""
     return _engines.get((model, kind, revision, device, dtype))

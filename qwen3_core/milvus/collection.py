@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from qwen3_core.fingerprint import Fingerprint
@@ -18,6 +18,7 @@ from qwen3_core.milvus.index import (
     IndexType,
     Metric,
     is_lite,
+    replace_index,
 )
 
 logger = logging.getLogger(__name__)
@@ -251,7 +252,7 @@ def check_collection(
                 raise ValueError(msg)
         if indexes:
             _check_index(uri, collection_name, found_index, index_type)
-            _load(client, uri, collection_name)
+            _load(client, uri, collection_name, fields[vector_field], found_index)
             _warn_of_index(client, uri, collection_name, found_index)
         return Found(found_index, numbered, kept)
     finally:
@@ -313,7 +314,7 @@ def _names(function: dict[str, Any]) -> list[str]:
     return re.findall(r"[^\s\[\]',\"]+", names) if isinstance(names, str) else list(names)
 
 
-def _check_index(uri: str, collection_name: str, found: str, asked: str | None) -> None:
+def _check_index(uri: str, collection_name: str, found: str, wanted: str | None) -> None:
     rebuild = f"rebuild_index({uri!r}, {collection_name!r}"
     if is_lite(uri) and found not in (*LITE_INDEXES, "BRUTE_FORCE"):
         msg = (
@@ -322,16 +323,23 @@ def _check_index(uri: str, collection_name: str, found: str, asked: str | None) 
         )
         raise ValueError(msg)
     # Zilliz Cloud always builds its AUTOINDEX.
-    if asked is not None and found != asked and (is_lite(uri) or found != "AUTOINDEX"):
+    if wanted is not None and found != wanted and (is_lite(uri) or found != "AUTOINDEX"):
         msg = (
-            f"collection {collection_name!r} has the index {found}, but index_type={asked!r} was "
+            f"collection {collection_name!r} has the index {found}, but index_type={wanted!r} was "
             f"asked for: leave index_type out, or change the index with "
-            f"qwen3_core.milvus.{rebuild}, index_type={asked!r})"
+            f"qwen3_core.milvus.{rebuild}, index_type={wanted!r})"
         )
         raise ValueError(msg)
 
 
-def _load(client: Any, uri: str, collection_name: str) -> None:
+def _load(
+    client: Any, uri: str, collection_name: str, field: dict[str, Any], index_type: str
+) -> None:
+    """Load a collection; on Milvus Lite with a new index if the file of the present one is damaged.
+
+    Milvus Lite writes the file in place, so a process that is killed meanwhile leaves half of it.
+    The vectors are kept elsewhere.
+    """
     from pymilvus.exceptions import MilvusException
 
     try:
@@ -339,13 +347,14 @@ def _load(client: Any, uri: str, collection_name: str) -> None:
     except MilvusException as error:
         if not is_lite(uri):
             raise
-        msg = (
-            f"Milvus Lite cannot load the index of collection {collection_name!r} "
-            f"({error.message}): "
-            f"qwen3_core.milvus.rebuild_index({uri!r}, {collection_name!r}) makes it anew from "
-            "the vectors"
+        logger.warning(
+            "Milvus Lite cannot load the index of collection %r (%s); building it again from the "
+            "vectors, of which none is lost",
+            collection_name,
+            error.message,
         )
-        raise ValueError(msg) from error
+        kept = cast("IndexType", index_type) if index_type in LITE_INDEXES else None
+        replace_index(client, uri, collection_name, field, kept)
 
 
 def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str) -> None:
@@ -426,7 +435,7 @@ def _check_fingerprint(
     differences = found.differences(fingerprint)
     if differences:
         listed = "; ".join(
-            f"{name} {there}, not {asked}" for name, (there, asked) in differences.items()
+            f"{name} {there}, not {wanted}" for name, (there, wanted) in differences.items()
         )
         msg = (
             f"the vectors of collection {collection_name!r} were made with {listed}: vectors of "

@@ -173,3 +173,59 @@ def _check(metric: str) -> None:
     if metric not in get_args(Metric):
         msg = f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}"
         raise ValueError(msg)
+
+
+def replace_index(
+    client: Any,
+    uri: str,
+    collection_name: str,
+    field: dict[str, Any],
+    index_type: IndexType | None = None,
+    metric: Metric | None = None,
+) -> str:
+    """Drop the index of a vector field, build another from the vectors, and load the collection.
+
+    Args:
+        client: An open `MilvusClient`.
+        uri: As in `milvus_kwargs`.
+        collection_name: An existing collection.
+        field: The vector field, as `describe_collection` lists it.
+        index_type: The index; None chooses by the number of rows.
+        metric: The metric; None keeps that of the present index, or is "IP" if there is none.
+
+    Returns:
+        The new index type.
+
+    Raises:
+        pymilvus.exceptions.MilvusException: If Milvus fails. After the drop the collection has no
+            index.
+    """
+    names = client.list_indexes(collection_name, field_name=field["name"])
+    for name in names:
+        metric = metric or client.describe_index(collection_name, name)["metric_type"]
+    rows = max(int(client.get_collection_stats(collection_name)["row_count"]), 1)
+    chosen = choose_index(uri, index_type, rows)
+    dimensions = int(field["params"]["dim"])
+    params = index_params(
+        metric or "IP", chosen, rows=rows, dimensions=dimensions, lite=is_lite(uri)
+    )
+    indexes = client.prepare_index_params()
+    indexes.add_index(field["name"], index_name=names[0] if names else "", **params)
+    client.release_collection(collection_name)
+    for name in names:
+        client.drop_index(collection_name, name)
+    _create(client, collection_name, indexes)
+    client.load_collection(collection_name)
+    return chosen
+
+
+def _create(client: Any, collection_name: str, indexes: Any) -> None:
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        client.create_index(collection_name, indexes)
+    except MilvusException as error:
+        # Milvus Lite builds the index within the call. If that takes minutes, the client repeats
+        # the call, and Milvus Lite refuses it. Loading then waits for the first call.
+        if "index already exists" not in str(error):
+            raise

@@ -100,7 +100,7 @@ def make_plan(
         pymilvus.exceptions.MilvusException: If the server does not answer.
     """
     uri = check_uri(uri)
-    asked, index_type = index_type, choose_index(uri, index_type, rows)
+    given, index_type = index_type, choose_index(uri, index_type, rows)
     search = search_params(k, metric, index_type)
     if analyzer is not None and text_search_field is None:
         msg = f"analyzer={analyzer!r} is for full-text search: pass hybrid=True too"
@@ -121,7 +121,7 @@ def make_plan(
             auto_id=auto_id,
             fingerprint=fingerprint,
             analyzer=words,
-            index_type=asked,
+            index_type=given,
             token=token,
             db_name=db_name,
         )

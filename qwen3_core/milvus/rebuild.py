@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_core.milvus.collection import check_uri, connect
-from qwen3_core.milvus.index import IndexType, Metric, choose_index, index_params, is_lite
+from qwen3_core.milvus.index import IndexType, Metric, choose_index, replace_index
 
 
 def rebuild_index(
@@ -56,37 +56,9 @@ def rebuild_index(
             msg = f"there is no collection {collection_name!r} at {uri!r}, so no index to rebuild"
             raise ValueError(msg)
         field = _vector_field(client, collection_name, vector_field)
-        names = client.list_indexes(collection_name, field_name=field["name"])
-        for name in names:
-            metric = metric or client.describe_index(collection_name, name)["metric_type"]
-        rows = int(client.get_collection_stats(collection_name)["row_count"])
-        chosen = choose_index(uri, index_type, max(rows, 1))
-        dimensions = int(field["params"]["dim"])
-        params = index_params(
-            metric or "IP", chosen, rows=max(rows, 1), dimensions=dimensions, lite=is_lite(uri)
-        )
-        indexes = client.prepare_index_params()
-        indexes.add_index(field["name"], index_name=names[0] if names else "", **params)
-        client.release_collection(collection_name)
-        for name in names:
-            client.drop_index(collection_name, name)
-        _create(client, collection_name, indexes)
-        client.load_collection(collection_name)
+        return replace_index(client, uri, collection_name, field, index_type, metric)
     finally:
         client.close()
-    return chosen
-
-
-def _create(client: Any, collection_name: str, indexes: Any) -> None:
-    from pymilvus.exceptions import MilvusException
-
-    try:
-        client.create_index(collection_name, indexes)
-    except MilvusException as error:
-        # Milvus Lite builds the index within the call. If that takes minutes, the client repeats
-        # the call, and Milvus Lite refuses it. Loading then waits for the first call.
-        if "index already exists" not in str(error):
-            raise
 
 
 def _vector_field(client: Any, collection_name: str, name: str | None) -> dict[str, Any]:

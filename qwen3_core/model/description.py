@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NoReturn
 
 from qwen3_core.common.validation import is_count
-from qwen3_core.model.frame import ForeignFrameError, instruction_in
+from qwen3_core.model.chat_template import ForeignTemplateError, instruction_in
 from qwen3_core.model.source import (
     ADAPTER,
     PUBLISHED,
@@ -22,7 +22,7 @@ from qwen3_core.model.source import (
     what_to_give,
 )
 from qwen3_core.prompts import TASKS, query_prefix, query_text
-from qwen3_core.settings import Kind
+from qwen3_core.settings import ModelKind
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Description:
 
     name: str
     """The checkpoint, as the user named it."""
-    kind: Kind
+    kind: ModelKind
     base: Source
     """Source of config.json and the weights."""
     adapter: Source | None
@@ -83,7 +83,7 @@ class Description:
     after_pooling: tuple[Dense | Literal["normalize"], ...] = ()
     """Layers of an embedding model after the pooling, besides the final normalisation."""
     query_prompt: str | None = None
-    """Prompt before a query; None: the published frame with an instruction."""
+    """Prompt before a query; None: the published prompt template with an instruction."""
     document_prompt: str = ""
     """Prompt before a document."""
     instruction: str | None = None
@@ -121,7 +121,7 @@ class Description:
         return own or self.base.fetch(filename)
 
 
-def describe(name: str, kind: Kind, revision: str | None = None) -> Description:
+def describe(name: str, kind: ModelKind, revision: str | None = None) -> Description:
     """Read a checkpoint's own settings.
 
     Args:
@@ -146,14 +146,14 @@ def describe(name: str, kind: Kind, revision: str | None = None) -> Description:
         raise OSError(msg) from error
 
 
-def tokenizer_source(name: str, kind: Kind, revision: str | None = None) -> Source:
+def tokenizer_source(name: str, kind: ModelKind, revision: str | None = None) -> Source:
     """The source of a checkpoint's tokenizer; arguments and errors as in `describe`."""
     adapter, base, _ = _places(name, kind, revision)
     return adapter if adapter is not None and adapter.path(TOKENIZER_JSON) else base
 
 
 def _places(
-    name: str, kind: Kind, revision: str | None
+    name: str, kind: ModelKind, revision: str | None
 ) -> tuple[Source | None, Source, dict[str, Any]]:
     """The adapter or None, the checkpoint with the weights, and the adapter's config."""
     files = locate(name, kind, revision)
@@ -167,7 +167,7 @@ def _no_config(files: Source) -> OSError:
     )
 
 
-def _base_of(files: Source, own: dict[str, Any], kind: Kind) -> Source:
+def _base_of(files: Source, own: dict[str, Any], kind: ModelKind) -> Source:
     """The base checkpoint of an adapter: in the same folder, or named in its config."""
     if files.path("config.json") and {"model.safetensors", INDEX} & {*files.listing()}:
         return files
@@ -205,7 +205,7 @@ class _Reader:
     """Reads the files of one checkpoint."""
 
     name: str
-    kind: Kind
+    kind: ModelKind
     base: Source
     adapter: Source | None
     config: dict[str, Any]
@@ -468,7 +468,7 @@ class _Reader:
     # --- config_sentence_transformers.json, sentence_bert_config.json, tokenizer_config.json
 
     def _prompts(self, settings: dict[str, Any]) -> tuple[str | None, str]:
-        """The prompts before queries (None: the published frame) and before documents."""
+        """The prompts before queries (None: the published prompt template) and before documents."""
         if self._json(PROMPTS) is None:
             return None, ""
         prompts = settings.get("prompts") or {}
@@ -543,7 +543,7 @@ class _Reader:
         positions = self.config.get("max_position_embeddings")
         return None if limit is None or not is_count(positions) or limit >= positions else limit
 
-    # --- a reranker's head and frame
+    # --- a reranker's head and prompt template
 
     def _head(self, architecture: str, modules: list[tuple[str, str]]) -> Head:
         if architecture == "Qwen3ForSequenceClassification":
@@ -615,7 +615,7 @@ class _Reader:
     def _instruction(
         self, settings: dict[str, Any], head: Head, modules: list[tuple[str, str]]
     ) -> str | None:
-        """The default instruction, for a model with the published frame."""
+        """The default instruction, for a model with the published prompt template."""
         activation = str(settings.get("activation_fn") or "").rsplit(".", 1)[-1]
         if activation not in ("", "Sigmoid", "Identity", "Softmax"):
             self._refuse(
@@ -626,9 +626,10 @@ class _Reader:
         template = self._template()
         try:
             found = None if template is None else instruction_in(template)
-        except ForeignFrameError as error:
+        except ForeignTemplateError as error:
             self._refuse(
-                f"is asked in another frame than the published rerankers: {error} ({TEMPLATE}, or "
+                f"has another prompt template than the published rerankers: {error} "
+                f"({TEMPLATE}, or "
                 f"chat_template in {TOKENIZER})",
                 "run it with sentence-transformers, or serve it with vLLM under its own template "
                 "and give its base_url",

@@ -25,7 +25,7 @@ from qwen3_core.model.attention import (
 from qwen3_core.model.buffers import Buffers, give_back_freed
 from qwen3_core.model.cuda import KeysValues
 from qwen3_core.model.layers import Layer, rms_norm
-from qwen3_core.model.linear import pack, rounded
+from qwen3_core.model.linear import prepack, rounded
 from qwen3_core.model.packing import Line, Pack, W, next_pack
 from qwen3_core.tokenizer import Ids
 
@@ -88,7 +88,7 @@ class Encoder:
             msg = f"pack_tokens must be at least 1, got {pack_tokens}"
             raise ValueError(msg)
         self.pack_tokens = pack_tokens
-        pack(model, int8=int8)
+        prepack(model, int8=int8)
         self._int8 = int8
         self._buffers = Buffers(self.device)
         self._layers = [Layer(layer, model.dtype, self._buffers) for layer in model.layers]

@@ -20,7 +20,7 @@ from qwen3_core.model.description import (
 from qwen3_core.model.files import HEAD, INDEX, WEIGHTS, commit_of, shard_names, weight_files
 from qwen3_core.model.source import PUBLISHED, Source, foreign_weights, sentence, what_to_give
 from qwen3_core.prompts import END_OF_TEXT
-from qwen3_core.settings import Dtype, Kind, check_settings
+from qwen3_core.settings import Dtype, ModelKind, check_settings
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _cpu_has_bfloat16() -> bool:
 
 def load(
     name: str | Path,
-    kind: Kind,
+    kind: ModelKind,
     *,
     revision: str | None = None,
     device: str = "auto",
@@ -354,7 +354,7 @@ def _read(
     Returns:
         The exact states of these sequences; None without them.
     """
-    from qwen3_core.model.linear import pack
+    from qwen3_core.model.linear import prepack
     from qwen3_core.model.probe import Probe
 
     if weights is not None:
@@ -366,7 +366,7 @@ def _read(
             weights.fill(layer, f"layers.{index}.", dtype, device)
         if probe is not None:
             probe.run(layer)
-        pack(layer, int8=probe is not None)
+        prepack(layer, int8=probe is not None)
     return probe
 
 
@@ -396,7 +396,9 @@ def vector_length(name: str | Path, *, revision: str | None = None) -> int:
     return describe(str(name), "embedding", revision).dimensions
 
 
-def load_tokenizer(name: str | Path, kind: Kind, *, revision: str | None = None) -> Qwen3Tokenizer:
+def load_tokenizer(
+    name: str | Path, kind: ModelKind, *, revision: str | None = None
+) -> Qwen3Tokenizer:
     """Load a checkpoint's tokenizer, without its weights; arguments and errors as in `load`."""
     try:
         source = tokenizer_source(str(name), kind, revision)
@@ -504,7 +506,7 @@ def _config(name: str, description: Description) -> Any:
         raise ValueError(msg) from error
 
 
-def _check_end_of_text(name: str, kind: Kind, tokenizer: Qwen3Tokenizer) -> None:
+def _check_end_of_text(name: str, kind: ModelKind, tokenizer: Qwen3Tokenizer) -> None:
     """Raise ValueError if an embedding model's tokenizer ends texts with other tokens."""
     if kind == "embedding" and tokenizer.appended != (END_OF_TEXT,):
         msg = (

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
-from qwen3_core.settings import Kind
+from qwen3_core.settings import ModelKind
 
 WAY_ST = "run it with sentence-transformers"
 WAY_INT8 = 'the original checkpoint, with `dtype="int8"` if it is to be small'
@@ -27,7 +27,7 @@ class Refused(NamedTuple):
     """In the table."""
     way_out: str
     """In the table."""
-    kind: Kind
+    kind: ModelKind
     make: Callable[[Path], object]
     """Changes a copy of the bundled model of that kind."""
     says: str
@@ -248,7 +248,7 @@ REFUSED = [
             r"the tokenizer has no <\|endoftext\|>"),
     Refused("a reranker with another prompt (zerank-2)", f"{WAY_ST}, or vLLM, by `base_url`",
             "reranker", every(logit_score(870, None), template(ZERANK)),
-            r"another frame .*chat_template.jinja.*: run it with .*vLLM .*base_url"),
+            r"another prompt template .*chat_template.jinja.*: run it with .*vLLM .*base_url"),
     Refused("a `LogitScore` folder without a chat template for query and document", WAY_ST,
             "reranker", every(logit_score(870, 783), template(CHATML)),
             r"\(1_LogitScore/config.json\) without a chat template .*: run it with"),

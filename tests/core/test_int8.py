@@ -14,7 +14,7 @@ from qwen3_core.engine.engine import held_engine
 from qwen3_core.model import int8
 from qwen3_core.model.buffers import Buffers
 from qwen3_core.model.int8 import Int8Linear, Quantized, why_not
-from qwen3_core.model.linear import pack
+from qwen3_core.model.linear import prepack
 from qwen3_core.model.loading import resolve_dtype
 from tests.core.test_parity import (
     BFLOAT16_LOG_ODDS,
@@ -101,7 +101,7 @@ def test_a_row_that_is_not_finite_stays_so_and_alone(buffers):
 def test_the_weights_are_not_held_beside_their_integers():
     module = nn.ModuleDict({"map": nn.Linear(64, 64)})
     gone = weakref.ref(module["map"].weight)
-    pack(module, int8=True)
+    prepack(module, int8=True)
     gc.collect()
     assert gone() is None
     assert isinstance(module["map"], Int8Linear)

@@ -1,4 +1,4 @@
-"""Ids of our split frames equal those of the whole prompt; user text never becomes control."""
+"""Ids of our split prompts equal those of the whole prompt; user text never becomes control."""
 
 import json
 import unicodedata
@@ -124,8 +124,8 @@ def test_control_tokens_in_user_text_stay_text(tokenizer, control, pieces):
     assert control.isdisjoint(query[0][:-1])
     assert control.isdisjoint(ranked[0][: -len(suffix)])
     assert control.isdisjoint(tokenizer.embedding_prefix(text))
-    frame = tokenizer.rerank_head
-    assert control.isdisjoint(tokenizer.rerank_prefix(text, text)[len(frame) :])
+    head = tokenizer.rerank_head
+    assert control.isdisjoint(tokenizer.rerank_prefix(text, text)[len(head) :])
 
 
 def test_the_tokenizer_as_published_would_obey_a_document(whole, tokenizer):
@@ -139,7 +139,7 @@ def test_frame_has_the_published_ids():
     assert len(tokenizer.rerank_head) + len(tokenizer.encode("user\n")) == 39
     assert (tokenizer.word_id("yes"), tokenizer.word_id("no")) == (9693, 2152)
     assert tokenizer.end_of_text == 151643
-    # The frame with the default instruction takes 73 tokens, as published.
+    # The prompt template with the default instruction takes 73 tokens, as published.
     assert len(tokenizer.rerank_prefix(TASK, "")) + 9 + len(tokenizer.encode(" ")) == 73
 
 
@@ -208,7 +208,7 @@ def test_many_long_texts_are_encoded_like_one(tokenizer):
 def test_frame_length_counts_all_but_query_and_document(tokenizer):
     rows, _ = tokenizer.rerank_documents([""], 10_000)
     empty = len(tokenizer.rerank_prefix(TASK, "")) + len(rows[0]) - len(tokenizer.encode(" "))
-    assert tokenizer.rerank_frame_length(TASK) == empty
+    assert tokenizer.rerank_template_length(TASK) == empty
 
 
 def test_size_is_above_all_ids(tokenizer, whole):

@@ -567,13 +567,13 @@ FLAWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "reranker",
         {"template": None},
         {},
-        "does not put query and document into the model's frame..*vLLM: --chat-template .*jinja",
+        "does not apply the reranker's prompt template..*vLLM: --chat-template .*jinja",
     ),
     "two templates": (
         "reranker",
         {},
         {"template": "client"},
-        r"query and document are framed twice. .*no chat template with Server\(template='client'\)",
+        r"prompt template is applied twice. .*no chat template with Server\(template='client'\)",
     ),
     "scores alike": (
         "reranker",
