@@ -129,7 +129,7 @@ def rotated(heads: Tensor, weights: Tensor, cos: Tensor, sin: Tensor, epsilon: f
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(heads.dtype)
 
 
-def gated(gate: Tensor, up: Tensor) -> Tensor:
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """SwiGLU of two projections, computed in float32."""
     return (F.silu(gate.float()) * up.float()).to(gate.dtype)
 
@@ -153,7 +153,7 @@ class Functions(NamedTuple):
 
     summed: Callable[..., tuple[Tensor, Tensor]] = summed
     rotated: Callable[..., Tensor] = rotated
-    gated: Callable[..., Tensor] = gated
+    swiglu: Callable[..., Tensor] = swiglu
     merged: Callable[..., tuple[Tensor, Tensor]] = merged
 
 
@@ -556,7 +556,7 @@ class FlashForward:
         return to_host(states), captured
 
     def _mlp(self, mlp: Any, x: Tensor, functions: Functions) -> Tensor:
-        inner = functions.gated(mlp.gate_proj(x), mlp.up_proj(x))
+        inner = functions.swiglu(mlp.gate_proj(x), mlp.up_proj(x))
         down: Tensor = mlp.down_proj(inner)
         return down
 

@@ -364,7 +364,7 @@ def test_functions_compute_what_layers_do():
     torch.testing.assert_close(exact, x + more)
     torch.testing.assert_close(read, rms_norm(x + more, weight, 1e-6).bfloat16())
     gate, up = torch.randn(2, 3, 12).bfloat16().unbind()
-    assert torch.equal(cuda.gated(gate, up), (F.silu(gate.float()) * up.float()).bfloat16())
+    assert torch.equal(cuda.swiglu(gate, up), (F.silu(gate.float()) * up.float()).bfloat16())
 
 
 def test_what_does_not_compile_runs_as_it_is(written_out, monkeypatch, caplog):
@@ -388,7 +388,7 @@ def test_what_does_not_compile_runs_as_it_is(written_out, monkeypatch, caplog):
 def test_what_compiles_to_something_else_is_not_used(written_out, monkeypatch, caplog):
     monkeypatch.undo()
     monkeypatch.setattr(
-        "torch.compile", lambda f, **_: lambda *args: f(*args) + 1 if f is cuda.gated else f(*args)
+        "torch.compile", lambda f, **_: lambda *args: f(*args) + 1 if f is cuda.swiglu else f(*args)
     )
     shape = cuda.Shape(16, 24, HEADS, GROUP, SIZE)
     with caplog.at_level(logging.WARNING):
