@@ -23,7 +23,7 @@ from qwen3_core.model.attention import (
     segments_of,
 )
 from qwen3_core.model.buffers import Buffers, give_back_freed
-from qwen3_core.model.cuda import KeysValues
+from qwen3_core.model.cascade import KeysValues
 from qwen3_core.model.layers import Layer, rms_norm
 from qwen3_core.model.linear import prepack, rounded
 from qwen3_core.model.packing import Line, Pack, W, next_pack

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import Qwen3Config
 
-from qwen3_core.model import cuda
+from qwen3_core.model import cascade, cuda
 from qwen3_core.model.attention import BlockAttention, last_tokens_of, segments_of
 from qwen3_core.model.buffers import Buffers
 from qwen3_core.model.encoder import Encoder
@@ -62,7 +62,7 @@ def varlen_attn(
 @pytest.fixture
 def written_out(monkeypatch) -> Iterator[None]:
     """Where there is no CUDA device: `varlen_attn` written out, and nothing compiled."""
-    caches = cuda.flash_agrees, cuda.compiled
+    caches = cascade.flash_agrees, cuda.compiled
     for cache in caches:
         cache.cache_clear()
     if not torch.cuda.is_available():
@@ -112,11 +112,11 @@ def test_cascade_attention_sees_what_blocks_see(written_out, last, pack, more, s
         expected,
         Buffers(CPU),
     )
-    (calls,), _ = cuda.sent(CPU, [cuda.calls_of(pack, len(query), last=last)])
+    (calls,), _ = cascade.sent(CPU, [cascade.calls_of(pack, len(query), last=last)])
     new = [b.prefix_rows for b in pack.branches if b.cached < len(b.prefix)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
-        found = cuda.attend(calls, query, keys, values, new, cached)
+        found = cascade.attend(calls, query, keys, values, new, cached)
     torch.testing.assert_close(found[:total], expected.flatten(1, 2), atol=1e-5, rtol=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_cached_prefixes_of_a_whole_pack_are_one_piece():
     sequences = [TokenSequence(prefix, (1, 2)) for prefix in ((8,), (8, 9)) for _ in range(5)]
     pack = next_pack([([Work(sequences)], 100)], len)
     for last in (False, True):
-        own, new, cached = cuda.calls_of(pack, 32, last=last)
+        own, new, cached = cascade.calls_of(pack, 32, last=last)
         assert new is None
         assert cached is not None
         assert cached.rows == (slice(0, 32),)
@@ -136,7 +136,7 @@ def test_cached_prefixes_of_a_whole_pack_are_one_piece():
 
 def test_the_last_layer_asks_with_last_tokens_only():
     pack = next_pack([([Work([TokenSequence((7, 7), (1, 2, 3)), TokenSequence((), (4,))])], 100)])
-    own, new, cached = cuda.calls_of(pack, 16, last=True)
+    own, new, cached = cascade.calls_of(pack, 16, last=True)
     assert (own.query_ends, own.key_ends) == ([0, 0, 1, 2], [0, 2, 5, 6])
     assert new is not None
     assert (new.rows, new.query_ends, new.key_ends) == ((slice(0, 1),), [0, 1], [0, 2])
@@ -220,7 +220,7 @@ def test_a_model_computes_the_same_on_cuda(random_checkpoints, dtype, bound):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_kernel_is_tried_before_it_is_used(written_out, device, caplog):
-    assert cuda.flash_agrees(device, torch.bfloat16, HEADS, GROUP, 128)
+    assert cascade.flash_agrees(device, torch.bfloat16, HEADS, GROUP, 128)
     assert not caplog.records
 
 
@@ -232,7 +232,7 @@ def test_the_trial_is_made_where_and_in_what_the_model_computes(written_out, mon
         raise RuntimeError
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    assert not cuda.flash_agrees(META, torch.bfloat16, HEADS, GROUP, SIZE)
+    assert not cascade.flash_agrees(META, torch.bfloat16, HEADS, GROUP, SIZE)
     assert [t.dtype for t in seen] == [torch.bfloat16] * 3 + [torch.int32] * 2
     assert {t.device for t in seen} == {META}
 
@@ -281,7 +281,7 @@ def test_a_kernel_that_does_not_agree_is_not_used(written_out, monkeypatch, capl
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            assert not cuda.flash_agrees(CPU, torch.bfloat16, HEADS, GROUP, SIZE)
+            assert not cascade.flash_agrees(CPU, torch.bfloat16, HEADS, GROUP, SIZE)
     assert len(caplog.records) == 1
     assert reason in caplog.text
 
@@ -350,7 +350,7 @@ def test_the_default_budget_depends_on_the_device(monkeypatch):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_numbers_arrive_in_order(device):
-    found = cuda.to_device(device, [1, 2], [], [3])
+    found = cascade.to_device(device, [1, 2], [], [3])
     assert [x.tolist() for x in found] == [[1, 2], [], [3]]
     assert {(x.device.type, x.dtype) for x in found} == {(device.type, torch.int32)}
     assert cuda.to_host(found[0]).device.type == "cpu"
