@@ -2,7 +2,7 @@
 
 Starting a kernel takes Python and the driver several microseconds, as long as a small kernel runs.
 `qwen3_core.model.layers` starts about thirty for each layer and block of rows. This pass starts
-nine for each layer, eleven if the pack has prefixes:
+about ten for each layer, and a few more if the pack has prefixes:
 
 - Attention takes one call of torch's `varlen_attn`, and with prefixes two that are merged
   (`qwen3_core.model.cascade`).
@@ -70,7 +70,7 @@ def token_bytes(config: Any, dtype: torch.dtype) -> int:
 
     Qwen3-0.6B in bfloat16 (H 1024, Q 2048, K 1024, I 3072, L 28): 172,032 bytes.
     """
-    b, shape, layers = dtype.itemsize, shape_of(config), config.num_hidden_layers
+    b, shape, layers = dtype.itemsize, shape_of(config), int(config.num_hidden_layers)
     keys = shape.heads * shape.size
     queries = keys * shape.group
     tensors = 5 * queries + 3 * keys + 3 * shape.intermediate + 2 * keys * layers
