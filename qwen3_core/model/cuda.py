@@ -183,21 +183,24 @@ def _samples(
     """Arguments of each of `Functions`, laid out as in a forward pass; their rows are dynamic."""
     random = torch.Generator().manual_seed(0)
 
-    @torch.inference_mode()
     def rows(*sizes: int, of: torch.dtype = dtype, dim: int = 0) -> Tensor:
-        x = torch.randn(sizes, generator=random).to(device, of)
+        with torch.inference_mode():
+            x = torch.randn(sizes, generator=random).to(device, of)
         torch._dynamo.mark_dynamic(x, dim)  # noqa: SLF001 - documented under this name
         return x
+
+    @torch.inference_mode(mode=False)  # which compiled functions tell apart
+    def weights(*sizes: int) -> Tensor:
+        return torch.rand(sizes, generator=random).to(device)
 
     n, exact, half = TRIAL_ROWS, torch.float32, shape.size // 2
     queries = shape.heads * shape.group
     made = rows(n, queries + 2 * shape.heads, shape.size)[:, : -shape.heads]
     torch._dynamo.mark_dynamic(made, 0)  # noqa: SLF001
-    weight = torch.rand(shape.hidden, generator=random).to(device)
-    weights = torch.rand(queries + shape.heads, shape.size, generator=random).to(device)
+    weight, head_weights = weights(shape.hidden), weights(queries + shape.heads, shape.size)
     return [
         (rows(n, shape.hidden, of=exact), rows(n, shape.hidden), weight, epsilon, dtype),
-        (made, weights, rows(n, 1, half, of=exact), rows(n, 1, half, of=exact), epsilon),
+        (made, head_weights, rows(n, 1, half, of=exact), rows(n, 1, half, of=exact), epsilon),
         (rows(n, shape.intermediate), rows(n, shape.intermediate)),
         (
             rows(n, queries, shape.size),
@@ -240,10 +243,10 @@ class FlashForward:
         self._device = model.embed_tokens.weight.device
         self._epsilon = float(model.norm.variance_epsilon)
         self._norms = [
-            (layer.input_layernorm.weight.float(), layer.post_attention_layernorm.weight.float())
+            (_exact(layer.input_layernorm), _exact(layer.post_attention_layernorm))
             for layer in model.layers
         ]
-        self._final_norm = model.norm.weight.float()
+        self._final_norm = _exact(model.norm)
         self._head_norms = [head_norms(layer.self_attn, shape) for layer in model.layers]
 
     def __call__(
@@ -300,10 +303,16 @@ class FlashForward:
 
 def head_norms(attention: Any, shape: Shape) -> Tensor:
     """Norm weights of all query heads, times the softmax scale, and of all key heads: float32."""
-    query = attention.q_norm.weight.float() * attention.scaling
-    key = attention.k_norm.weight.float()
+    query = _exact(attention.q_norm) * attention.scaling
+    key = _exact(attention.k_norm)
     heads = shape.heads
     return torch.cat((query.expand(heads * shape.group, -1), key.expand(heads, -1)))
+
+
+def _exact(norm: Any) -> Tensor:
+    """A norm's weight in float32, as a plain tensor, which is what functions are compiled for."""
+    weight: Tensor = norm.weight.detach().float()
+    return weight
 
 
 def _padded(numbers: list[int]) -> list[int]:
