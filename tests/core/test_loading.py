@@ -255,7 +255,7 @@ def test_loading_takes_the_models_own_memory(wide, dtype):
     final = size if dtype == "bfloat16" else table + (size - table) / 2
     assert megabytes("VmHWM") - before < 1.1 * final + 2 * layer
     assert megabytes("VmRSS") - before < 1.1 * final + layer
-    assert held.model is not None
+    del held
 
 
 def test_a_probe_is_the_models_own_forward_pass(random_checkpoints):

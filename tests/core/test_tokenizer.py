@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from qwen3_core.prompts import CONTROL_TOKENS
 from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Ids, Qwen3Tokenizer, _appended
-from tests.conftest import APPEND_END_OF_TEXT, TINY, optional_data
+from tests.conftest import APPEND_END_OF_TEXT, TINY
 from tests.reference import HEAD, TAIL, TASK, query_prompt
 
 HOSTILE = [
@@ -50,8 +50,9 @@ TEXTS = st.one_of(st.text(max_size=60), st.sampled_from(HOSTILE)).filter(
 )
 
 
-def published() -> Qwen3Tokenizer:
-    return Qwen3Tokenizer(optional_data("qwen3-tokenizer", "tokenizer.json").read_text("utf-8"))
+@pytest.fixture(scope="module")
+def published(published_tokenizer) -> Qwen3Tokenizer:
+    return Qwen3Tokenizer(published_tokenizer.read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +134,13 @@ def test_the_tokenizer_as_published_would_obey_a_document(whole, tokenizer):
     assert tokenizer.end_of_text in ids(whole, "text <|endoftext|> text")
 
 
-def test_frame_has_the_published_ids():
-    tokenizer = published()
-    assert tokenizer.rerank_suffix == PUBLISHED_SUFFIX
-    assert len(tokenizer.rerank_head) + len(tokenizer.encode("user\n")) == 39
-    assert (tokenizer.word_id("yes"), tokenizer.word_id("no")) == (9693, 2152)
-    assert tokenizer.end_of_text == 151643
+def test_frame_has_the_published_ids(published):
+    assert published.rerank_suffix == PUBLISHED_SUFFIX
+    assert len(published.rerank_head) + len(published.encode("user\n")) == 39
+    assert (published.word_id("yes"), published.word_id("no")) == (9693, 2152)
+    assert published.end_of_text == 151643
     # The prompt template with the default instruction takes 73 tokens, as published.
-    assert len(tokenizer.rerank_prefix(TASK, "")) + 9 + len(tokenizer.encode(" ")) == 73
+    assert len(published.rerank_prefix(TASK, "")) + 9 + len(published.encode(" ")) == 73
 
 
 def test_only_the_document_is_cut(tokenizer):
@@ -300,9 +300,8 @@ def test_tokenizer_of_another_family_is_refused():
         Qwen3Tokenizer(json.dumps(data))
 
 
-def test_published_vocabulary_with_other_ids_is_refused():
-    file = optional_data("qwen3-tokenizer", "tokenizer.json")
-    data = json.loads(file.read_text(encoding="utf-8"))
+def test_published_vocabulary_with_other_ids_is_refused(published_tokenizer):
+    data = json.loads(published_tokenizer.read_text(encoding="utf-8"))
     for token in data["added_tokens"]:
         token["id"] += 1
     with pytest.raises(ValueError, match="ids differ from the published ones"):

@@ -203,12 +203,12 @@ async def test_only_the_batch_that_failed_is_asked_again(server, purpose, func):
 @both
 def test_a_batch_that_fails_for_good_ends_the_call(server, purpose):
     texts = [f"text {i}" for i in range(200)]
-    server.delay = 0.02
-    server.fail(None, None, status(400))
+    server.fail(None, None, status(400), *[silent] * 97)
     with pytest.raises(ServerError, match="answered 400"):
         ask(remote(purpose, server, options(batch_size=2, concurrency=2)), texts)
-    time.sleep(0.1)
-    assert len(server.received) < 10  # of 100
+    # Of 100 batches, at most one was on its way beside the one that failed; it is given up.
+    asyncio.run(until(lambda: server.abandoned == len(server.received) - 3))
+    assert len(server.received) <= 4
 
 
 # Answers that make no sense
@@ -480,7 +480,7 @@ async def test_timeout_ends_a_call_whatever_the_server_does(server, purpose, fun
     begin = time.monotonic()
     with pytest.raises(TimeoutError, match=r"gave no result within timeout=0\.3 seconds"):
         await call(func, component)
-    assert 0.25 < time.monotonic() - begin < 10
+    assert time.monotonic() - begin > 0.25
     await until(lambda: server.abandoned == 1)
     np.testing.assert_allclose(
         await call(func, remote(purpose, server, options())), expected(component), atol=1e-5
@@ -488,10 +488,8 @@ async def test_timeout_ends_a_call_whatever_the_server_does(server, purpose, fun
 
 
 async def until(condition: Any) -> None:
-    """Wait until something is so, which it soon must be."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
+    """Wait until something is so; the test's own timeout ends the wait."""
+    while not condition():  # noqa: ASYNC110 - other threads make it so
         await asyncio.sleep(0.01)
 
 

@@ -172,7 +172,7 @@ def test_a_pickle_by_the_name_of_safetensors_is_refused(embedding, tmp_path):
 def test_a_pickle_beside_safetensors_is_not_read(embedding, tmp_path):
     trace = tmp_path / "it was run"
     (embedding / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(trace)))
-    assert load(embedding, "embedding").model is not None
+    load(embedding, "embedding")
     assert not trace.exists()
 
 
