@@ -122,11 +122,15 @@ class Floor:
 
     @cached_property
     def _embedder(self) -> Any:
-        return Embedder(self._given.embedding, dtype=self._given.dtype, device=given.device).engine
+        return Embedder(
+            self._given.embedding, dtype=self._given.dtype, device=self._given.device
+        ).engine
 
     @cached_property
     def _reranker(self) -> Any:
-        return Reranker(self._given.reranker, dtype=self._given.dtype, device=given.device).engine
+        return Reranker(
+            self._given.reranker, dtype=self._given.dtype, device=self._given.device
+        ).engine
 
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
         tokenizer = self._reranker.tokenizer
@@ -242,7 +246,7 @@ class SentenceTransformers(ManyCallers):
 
     def __init__(self, given: Checkpoints) -> None:
         self.version = version("sentence-transformers")
-        options = {"dtype": given.dtype}  # attention is torch's sdpa by default
+        options: dict[str, Any] = {"dtype": given.dtype}  # attention is torch's sdpa by default
         if given.device.startswith("cuda") and find_spec("flash_attn"):
             options["attn_implementation"] = "flash_attention_2"
         self._options: dict[str, Any] = {"device": given.device, "model_kwargs": options}
