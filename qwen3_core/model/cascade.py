@@ -146,7 +146,8 @@ def merged(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[
     """
     share = torch.sigmoid(lse - other_lse).T[..., None]
     mixed = torch.lerp(other.float(), out.float(), share)
-    return mixed.to(out.dtype), torch.logaddexp(lse, other_lse)
+    # Compiled, the transposed shares would otherwise give the result a layout of their own.
+    return mixed.to(out.dtype).contiguous(), torch.logaddexp(lse, other_lse)
 
 
 def flash(

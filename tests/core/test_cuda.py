@@ -202,7 +202,7 @@ def test_functions_compile_once_for_all_packs(random_checkpoints, monkeypatch, c
     with torch._dynamo.config.patch(error_on_recompile=True):
         for pack_tokens in (1, 150, 2000):
             np.testing.assert_allclose(states(model, pack_tokens), expected, atol=1e-5)
-    assert not caplog.records, "nothing fell back"
+    assert not [r for r in caplog.records if r.name.startswith("qwen3")], "nothing fell back"
     cuda.compiled.cache_clear()
 
 
