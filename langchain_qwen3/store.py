@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.documents import Document
+from langchain_core.vectorstores import VectorStoreRetriever
 from langchain_milvus import Milvus
 from pymilvus import AsyncMilvusClient
 
@@ -222,6 +223,22 @@ class Qwen3Milvus(Milvus):
             )
 
     # Searching
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """A retriever over this store, as in LangChain.
+
+        Raises:
+            TypeError: If the retriever would ignore an argument, such as a filter that is not in
+                `search_kwargs`.
+        """
+        for name in kwargs:
+            if name not in VectorStoreRetriever.model_fields:
+                msg = (
+                    f"as_retriever would ignore {name}=: arguments of the search go into "
+                    f"search_kwargs={{{name!r}: ...}}"
+                )
+                raise TypeError(msg)
+        return super().as_retriever(**kwargs)
 
     def _collection_search(
         self, embedding_or_text: Any, k: int = 4, param: Any = None, expr: Any = None,

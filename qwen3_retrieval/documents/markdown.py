@@ -32,21 +32,27 @@ def markdown_blocks(text: str) -> tuple[Block, ...]:
     for this, behind in pairwise([*tops, len(tokens)]):
         token, inner = tokens[this], tokens[this + 1 : behind]
         assert token.map is not None
-        first, last = token.map
+        first = token.map[0]
         begin = lines[first] if blocks else 0
         if token.type == "heading_open":
             blocks.append(Block(begin, int(token.tag[1]), _words(inner[0])))
             continue
-        if token.type in ("fence", "code_block", "html_block"):
-            starts = set(range(first + 1, last))
-        else:
-            starts = {t.map[0] for t in inner if t.map and t.nesting >= 0 and t.type != "inline"}
-            starts.discard(first)
-        head = None
-        if token.type == "table_open":
-            starts -= {first + 1}  # a table without rows has only header and delimiters
-            head = (lines[first], lines[first + 2])
-        blocks.append(Block(begin, cuts=tuple(sorted(lines[s] for s in starts)), head=head))
+        starts: set[int] = set()
+        heads = []
+        for part in [token, *inner]:
+            if part.map is None or part.nesting < 0 or part.type == "inline":
+                continue
+            begins, ends = part.map
+            starts.add(begins)
+            if part.type in ("fence", "code_block", "html_block"):
+                starts |= set(range(begins + 1, ends))
+            elif part.type == "table_open":
+                below = begins + 2
+                heads.append((lines[begins], lines[below], lines[ends]))
+                starts -= {begins + 1}  # a table without rows has only header and delimiters
+        starts.discard(first)
+        cuts = tuple(sorted(lines[s] for s in starts))
+        blocks.append(Block(begin, cuts=cuts, heads=tuple(heads)))
     return tuple(blocks) or (Block(0),)
 
 

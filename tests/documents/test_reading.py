@@ -5,7 +5,9 @@ import codecs
 import hashlib
 import io
 import json
+import re
 import zlib
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
 from qwen3_retrieval.documents.encoding import decode
 from qwen3_retrieval.documents.html import html_section
 from qwen3_retrieval.documents.reading import read_sections
+from qwen3_retrieval.documents.records import read_table
 from qwen3_retrieval.documents.text import MAX_METADATA, Section, UnreadableError
 from tests.documents import mixed
 from tests.documents.mixed import SCRIPTS, pdf
@@ -128,6 +131,20 @@ def test_other_encodings_are_reported_and_read_on_request(encoding, text):
     assert decode(text.encode(), encoding) == text  # a Unicode file beside them
 
 
+@pytest.mark.parametrize("encoding", ["utf-7", "hz"])
+def test_encodings_of_ascii_bytes_are_read_on_request(encoding):
+    for data in ("数据存储".encode(encoding), "数据存储".encode()):
+        assert decode(data, encoding) == "数据存储"
+
+
+@pytest.mark.parametrize("text", ["Größe: 10 €", "naïve café", "Übermut tut selten gut"])
+def test_a_likely_encoding_reads_the_text(text):
+    with pytest.raises(UnreadableError) as error:
+        decode(text.encode("cp1252"))
+    found = re.search(r"--encoding (\w+)", str(error.value))
+    assert found is None or decode(text.encode("cp1252"), found[1]) == text
+
+
 @pytest.mark.parametrize(
     "data", [b"abc\0", b"abc\0\0\0\0\0", b"a\0\0\0b", b"\0" * 64, b"ab\0cd\0ef"]
 )
@@ -217,6 +234,22 @@ def test_html_has_headings_and_a_title(tmp_path):
     assert section.place == {"title": "The office"}
     titles = [piece.place["title"] for piece in Cutter(tokenizer_of("tiny")).cut(section)]
     assert titles == ["Opening hours", "Opening hours > Prices"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "real", "text"),
+    [
+        ("gb2312", "gb18030", "数据㎡镕"),
+        ("shift_jis", "cp932", "①日本"),
+        ("x-sjis", "cp932", "日本"),
+        ("euc-kr", "cp949", "뷁"),
+        ("iso-8859-1", "cp1252", "10 €"),
+    ],
+)
+def test_html_is_read_in_the_character_sets_of_browsers(tmp_path, declared, real, text):
+    data = f"<meta charset={declared}><p>{text}".encode(real)
+    ((found,), _) = sections(write(tmp_path / "a.html", data))
+    assert found.text == text
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "iso-8859-1", "windows-1252", "gb18030", "shift_jis"])
@@ -356,6 +389,41 @@ def test_chapters_come_in_the_order_of_reading(tmp_path):
     assert found[0].place == {"title": "T"}
 
 
+@pytest.mark.parametrize("kind", ["plain", "html"])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1251"])
+def test_a_mail_without_a_character_set_is_read_like_a_file(tmp_path, kind, encoding):
+    text = "Привет" if kind == "plain" else f"<meta charset={encoding}><p>Привет"
+    head = f"Subject: x\nContent-Type: text/{kind}\nContent-Transfer-Encoding: 8bit\n\n"
+    path = write(tmp_path / "a.eml", head.encode() + text.encode(encoding))
+    if kind == "plain" and encoding != "utf-8":
+        with pytest.raises(UnreadableError, match="not UTF-8 text"):
+            sections(path)
+    ((body,), _) = sections(path, encoding=encoding)
+    assert body.text == "Subject: x\n\nПривет"
+
+
+def test_parts_of_a_mail_without_a_name_are_read_by_their_type(tmp_path):
+    message = EmailMessage()
+    message["Subject"] = "x"
+    message.set_content("Body.")
+    message.add_attachment("café", charset="iso-8859-1")
+    message.add_attachment(b"a;b\n1;2\n", "text", "csv")
+    message.add_attachment(b"\x89PNG", "image", "png")
+    found, bad = sections(write(tmp_path / "a.eml", bytes(message)))
+    assert [s.text for s in found[1:]] == ["café\n", "a;b\n1;2\n"]
+    assert [s.place["attachment"] for s in found[1:]] == ["text/plain.txt", "text/csv.csv"]
+    assert bad == ["an attachment: pictures and the like: image/png.png"]
+
+
+def test_a_mail_that_is_one_file_is_read_as_an_attachment(tmp_path):
+    head = b"Subject: x\nContent-Type: application/json\n\n"
+    found, _ = sections(write(tmp_path / "a.eml", head + b'["a"]'))
+    assert [s.text for s in found] == ["Subject: x", '["a"]']
+    _, bad = sections(write(tmp_path / "a.eml", head.replace(b"json", b"x-nothing") + b"x"))
+    assert len(bad) == 1
+    assert "is of no kind that is read: application/x-nothing" in bad[0]
+
+
 def test_attachments_are_read_or_named(tmp_path):
     data, _ = mixed.mail("Body.", "End.")
     data = data.replace(b'filename="x.txt"', b'filename="x.bin"')
@@ -379,6 +447,25 @@ def test_a_missing_package_is_named_with_the_extra(tmp_path, monkeypatch, name, 
 
 
 # Records and tables
+
+
+def test_a_line_that_names_the_delimiter_belongs_to_the_header():
+    rows = "".join(f"{i};x, y\n" for i in range(9))
+    (block,) = read_table(f"sep=;\nnumber;name\n{rows}".encode(), None).blocks
+    assert block.heads == (
+        (0, len("sep=;\nnumber;name\n"), len("sep=;\nnumber;name\n") + len(rows)),
+    )
+    assert len(block.cuts) == 9
+
+
+def test_a_field_of_any_length_is_read():
+    assert len(read_table(b"a,b\n" + b"x" * 200_000 + b",1\n", None).text) == 200_007
+
+
+def test_json_lines_under_another_name_are_named(tmp_path):
+    path = write(tmp_path / "a.json", '{"text": "a"}\n{"text": "b"}\n')
+    with pytest.raises(UnreadableError, match=r"give JSON lines the ending \.jsonl"):
+        sections(path)
 
 
 def test_json_lines_one_by_one(tmp_path):
