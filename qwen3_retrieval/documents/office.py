@@ -1,10 +1,12 @@
 """Word, Excel and PowerPoint files."""
 
+import contextlib
 import datetime as dt
 import io
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import Any, Final
 
 from qwen3_retrieval.documents.html import html_section
@@ -158,8 +160,22 @@ def _shapes(shapes: Iterable[Any]) -> Iterator[str]:
         elif getattr(shape, "has_table", False):
             rows = ([_lines(cell.text) for cell in row.cells] for row in shape.table.rows)
             yield "\n".join("\t".join(row) for row in rows)
+        elif getattr(shape, "has_chart", False):
+            yield _chart(shape.chart)
         elif shape.has_text_frame:
             yield _lines(shape.text_frame.text)
+
+
+def _chart(chart: Any) -> str:
+    """A chart's title, and its values as a table."""
+    lines = [chart.chart_title.text_frame.text] if chart.has_title else []
+    with contextlib.suppress(Exception):  # python-pptx does not know all kinds of charts
+        for plot in chart.plots:
+            series = list(plot.series)
+            lines.append("\t".join(["", *(each.name for each in series)]))
+            columns = zip_longest(plot.categories, *(each.values for each in series))
+            lines += ["\t".join("" if v is None else str(v) for v in row) for row in columns]
+    return "\n".join(lines)
 
 
 def _lines(text: str) -> str:
