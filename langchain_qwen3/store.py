@@ -13,7 +13,7 @@ from pymilvus import AsyncMilvusClient
 from langchain_qwen3._arguments import FILTER_LIKE, MILVUS_DENSE, MILVUS_HYBRID
 from qwen3_core.common.validation import check_texts
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
-from qwen3_core.milvus.collection import check_text_lengths
+from qwen3_core.milvus.collection import check_metadata, check_text_lengths
 from qwen3_core.milvus.filters import check_expression, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
@@ -412,6 +412,9 @@ class Qwen3Milvus(Milvus):
         texts = check_texts(texts, "texts")
         check_text_lengths(texts)
         for name, values in (("metadatas", metadatas), ("ids", ids)):
+            if isinstance(values, (str, Mapping)):
+                msg = f"{name} must be a list with one for each text, got {type(values).__name__}"
+                raise TypeError(msg)
             if values is not None and len(values) != len(texts):
                 msg = f"{len(texts)} texts were given, but {len(values)} {name}: give one for each"
                 raise ValueError(msg)
@@ -493,6 +496,7 @@ class Qwen3Milvus(Milvus):
             ValueError: If a key is a field of the store and has another value.
         """
         kept = dict(metadata or {})
+        check_metadata(kept, f"document {text!r:.60}")
         own = {self._text_field: text, self._primary_field: id_}
         for key in (*own, *self.vector_fields, "$meta"):
             if key in kept and kept[key] == own.get(key, object()):

@@ -2,8 +2,9 @@
 
 import datetime as dt
 import re
+from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from qwen3_retrieval.documents.text import Block, need, usable_metadata
 
@@ -86,11 +87,34 @@ def front_matter(text: str) -> tuple[dict[str, Any], str]:
         return {}, text
 
 
+@cache
+def _yaml_loader() -> Any:
+    """A loader that reads plain values as YAML 1.2 does, and only those that it does not alter.
+
+    YAML 1.1 would read `no` as false, `1.10` as 1.1, `01234` as 668 and `12:30` as 750.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    for name, pattern, first in (
+        ("merge", r"<<", "<"),
+        ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("int", r"-?[1-9][0-9]{0,17}|0", "-0123456789"),
+        ("float", r"-?(?:0|[1-9][0-9]{0,7})\.(?:[0-9]{0,6}[1-9]|0)", "-0123456789"),
+    ):
+        whole = re.compile(rf"(?:{pattern})\Z")
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", whole, list(first))
+    return Loader
+
+
 def _yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _yaml_loader())
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
 

@@ -178,6 +178,8 @@ def test_markdown_and_text_as_they_stand(tmp_path):
     [
         ("---\ntitle: Keys\ntags: [a, b]\ndate: 2026-01-02\n---\n", "Keys",
          {"tags": ["a", "b"], "date": "2026-01-02"}),
+        ("---\nversion: 1.10\nzip: 01234\nat: 12:30\nland: no\nn: 5\nok: true\n---\n", None,
+         {"version": "1.10", "zip": "01234", "at": "12:30", "land": "no", "n": 5, "ok": True}),
         ('+++\ntitle = "Keys"\nid = 7\n+++\n', "Keys", {"record_id": 7}),
         ("---\ndraft: true\n...\n", None, {"draft": True}),
     ],
