@@ -90,8 +90,8 @@ def check_metadata(metadata: Mapping[Any, Any], what: str) -> None:
             json.dumps(value, allow_nan=False, default=str)
         except ValueError as error:
             msg = (
-                f"metadata {key!r:.80} of {what} is a number that JSON does not have: leave it out, "
-                f"got {value!r:.80}"
+                f"metadata {key!r:.80} of {what} is a number that JSON does not have: leave it "
+                f"out, got {value!r:.80}"
             )
             raise ValueError(msg) from error
         except TypeError as error:
