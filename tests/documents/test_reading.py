@@ -29,7 +29,7 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def sections(path: Path, text_field: str = "text"):
+def sections(path: Path, text_field: str = "text", encoding: str | None = None):
     """The sections of one file, what was reported, and the digest of what was read."""
     (file,) = find_corpus(path).files
     bad: list[str] = []
@@ -38,7 +38,7 @@ def sections(path: Path, text_field: str = "text"):
     def report(reason: str, detail: str) -> None:
         bad.append(f"{reason}: {detail}")
 
-    found = list(read_sections(file, hasher, report, text_field=text_field))
+    found = list(read_sections(file, hasher, report, text_field=text_field, encoding=encoding))
     assert hasher.hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest()
     return found, bad
 
@@ -391,7 +391,8 @@ def test_a_chart_is_a_table(tmp_path):
 
     deck = pptx.Presentation()
     slide = deck.slides.add_slide(deck.slide_layouts[6])
-    values = CategoryChartData(categories=["East", "West"])
+    values = CategoryChartData()
+    values.categories = ["East", "West"]
     values.add_series("Sales", (1, 2.5))
     slide.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 99, 99, values)
     data = io.BytesIO()
