@@ -9,8 +9,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help demo test integration test-all environments bounds nightly mutation docs docs-serve notebooks vllm llama-cpp milvus chromium \
-	bench bench-load lint format release-check clean venv
+.PHONY: help demo test integration test-all environments bounds nightly mutation docs docs-serve notebooks vllm llama-cpp milvus chromium openvino onnx \
+	bench bench-table bench-load lint format release-check clean venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ vllm: venv ## install a vLLM server, in an environment of its own, for tests/vll
 llama-cpp: venv ## install a llama.cpp server, in an environment of its own, for tests/llama_cpp
 	@$(PYTHON) tools/setup_llama_cpp.py
 
+openvino: venv ## install OpenVINO, in an environment of its own, for `make bench`
+	@$(PYTHON) tools/setup_openvino.py
+
+onnx: venv ## install ONNX Runtime, in an environment of its own, for `make bench`
+	@$(PYTHON) tools/setup_onnx.py
+
 milvus: venv ## install a Milvus server, in a folder of its own, for tests/milvus
 	@$(PYTHON) tools/setup_milvus.py
 
@@ -71,6 +77,9 @@ chromium: ## install Chromium where there is none, for the tests that read pages
 
 bench: venv ## measure embedding and reranking beside peers
 	@$(VENV_PYTHON) benchmarks/speed.py
+
+bench-table: venv ## make the tables of README.md and docs/explanation/speed.md from benchmarks/results
+	@$(VENV_PYTHON) benchmarks/table.py
 
 bench-load: venv ## measure many callers at once: answers, latency, throughput
 	@$(VENV_PYTHON) benchmarks/load.py

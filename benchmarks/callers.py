@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workload import Answers, Kind, Workload
+from benchmarks.workload import Answers, RequestKind, Workload
 from qwen3_core import EngineClosedError
 
 TICK = 0.001
@@ -29,7 +29,7 @@ class Answer:
     """The result of one request."""
 
     ticket: int
-    kind: Kind
+    kind: RequestKind
     took: float
     """Seconds from the call to the answer."""
     distance: float
@@ -112,7 +112,7 @@ class Outcome:
     clock: LoopClock = field(default_factory=LoopClock)
     """Clock of the coroutines' event loop."""
 
-    def wrong(self, tolerance: Callable[[Kind], float]) -> int:
+    def wrong(self, tolerance: Callable[[RequestKind], float]) -> int:
         """Answers farther from the serial one than the tolerance for their kind."""
         return sum(not answer.distance <= tolerance(answer.kind) for answer in self.answers)
 
@@ -128,7 +128,7 @@ class Outcome:
         answered = len({answer.ticket for answer in self.answers})
         return self.issued - answered - len(self.failures)
 
-    def times(self, kind: Kind) -> list[float]:
+    def times(self, kind: RequestKind) -> list[float]:
         """Seconds that calls of a kind took."""
         return [answer.took for answer in self.answers if answer.kind == kind]
 

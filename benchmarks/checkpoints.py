@@ -1,8 +1,14 @@
-"""A pair of checkpoints in the shape of Qwen3-0.6B with random weights, for speed measurements."""
+"""A pair of checkpoints in the shape of Qwen3-0.6B with random weights, for speed measurements.
+
+    python -m benchmarks.checkpoints FOLDER
+
+writes them to FOLDER/embedding and FOLDER/reranker (2.4 GB), for several measurements.
+"""
 
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +64,10 @@ def random_pair(folder: Path) -> tuple[Path, Path]:
         model(config).save_pretrained(target)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(tokenizer / name, target / name)
+        # The published files have it; transformers 5 does not write it, and 4 reads nothing else.
+        settings = json.loads((target / "config.json").read_text(encoding="utf-8"))
+        settings["rope_theta"] = SHAPE["rope_theta"]
+        (target / "config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
         found.append(target)
     torch.set_default_dtype(torch.float32)
     embedding, reranker = found
@@ -95,3 +105,7 @@ def _append_end_of_text(file: Path) -> None:
     steps = [data["post_processor"], step]
     data["post_processor"] = {"type": "Sequence", "processors": steps}
     file.write_text(json.dumps(data), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    random_pair(Path(sys.argv[1]))

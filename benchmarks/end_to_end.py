@@ -24,8 +24,8 @@ from rich.table import Table
 
 from benchmarks.checkpoints import TINY
 from benchmarks.machine import describe
-from benchmarks.peers import Checkpoints, Peer
-from benchmarks.speed import QUESTION, ragged
+from benchmarks.process import Checkpoints, Peer
+from benchmarks.tasks import QUESTION, ragged
 from qwen3_core.prompts import TASKS
 
 K, TOP_N = 10, 3

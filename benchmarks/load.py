@@ -35,12 +35,11 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.callers import Callers, LoopClock, Outcome, Tick
-from benchmarks.checkpoints import TINY, random_pair
+from benchmarks.checkpoints import random_pair
 from benchmarks.systems import (
     Locked,
     PackLog,
     Pair,
-    SentenceTransformers,
     Shared,
     System,
     Waiting,
@@ -51,7 +50,7 @@ from benchmarks.workload import (
     SHORT,
     SIZES,
     SMALL_SIZES,
-    Kind,
+    RequestKind,
     Workload,
     percentiles,
 )
@@ -62,9 +61,6 @@ from qwen3_core.settings import Dtype
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}
 """Accepted distance from the serial answer: distance of vectors of length 1, difference of
 log-odds. bfloat16 has 8 bits, and the other sequences in a pack change the rounding of products."""
-
-PEER_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
-"""The same for sentence-transformers, which computes in another order."""
 
 INDEXERS = 4
 """Threads that embed documents while queries are timed."""
@@ -88,7 +84,7 @@ MEASUREMENTS = ("mixed", "latency", "throughput", "sigterm")
 SOAK_PARTS = 8
 """Equal parts of a long run; the first one warms up, the others are compared."""
 
-KINDS: tuple[Kind, ...] = ("query", "rerank", "documents")
+KINDS: tuple[RequestKind, ...] = ("query", "rerank", "documents")
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
@@ -293,7 +289,9 @@ def queries_beside_indexing(bench: Bench) -> None:
     bench.report.target("query p95 under bulk load, in packs", p95 / full_pack, 2)
 
 
-def throughput(bench: Bench, systems: list[System], mix: Mapping[Kind, int], what: str) -> None:
+def throughput(
+    bench: Bench, systems: list[System], mix: Mapping[RequestKind, int], what: str
+) -> None:
     """The same requests through each system in turn, several times."""
     rounds, workload = bench.options.rounds, bench.workload
     share = bench.options.seconds / 12
@@ -304,9 +302,7 @@ def throughput(bench: Bench, systems: list[System], mix: Mapping[Kind, int], wha
     for i in range(rounds):
         for system in systems if i % 2 == 0 else systems[::-1]:
             outcome = bench.callers.run(system, numbers)
-            peer = isinstance(system, SentenceTransformers)
-            tolerance = (PEER_TOLERANCE if peer else TOLERANCE)[bench.pair.dtype]
-            counts = bench.check(system.name, outcome, tolerance)
+            counts = bench.check(system.name, outcome, TOLERANCE[bench.pair.dtype])
             wrong[system.name] += counts["wrong"] + counts["lost"] + counts["failed"]
             took[system.name].append(outcome.took)
     engine = took[bench.shared.name]
@@ -466,31 +462,31 @@ def until_killed(bench: Bench, how: str) -> None:
 
 
 @contextmanager
-def models(options: argparse.Namespace) -> Iterator[tuple[Pair, tuple[Path, Path] | None]]:
-    """The pair to load, and the folders for sentence-transformers if there are any."""
+def models(options: argparse.Namespace) -> Iterator[Pair]:
+    """The pair to load."""
     dtype: Dtype = options.dtype or ("float32" if options.model == "tiny" else "bfloat16")
     if options.pair:
         embedding, reranker = options.pair
-        yield Pair(embedding, reranker, dtype), None
+        yield Pair(embedding, reranker, dtype)
     elif options.model == "tiny":
-        yield Pair("tiny", "tiny", dtype), (TINY / "embedding", TINY / "reranker")
+        yield Pair("tiny", "tiny", dtype)
     elif options.model == "random-0.6b-shape":
         with tempfile.TemporaryDirectory() as folder:
             console.print("writing two models with random weights ...")
-            folders = random_pair(Path(folder))
-            yield Pair(str(folders[0]), str(folders[1]), dtype), folders
+            embedding, reranker = map(str, random_pair(Path(folder)))
+            yield Pair(embedding, reranker, dtype)
     else:
         embedding = options.model.replace("Reranker", "Embedding")
         reranker = options.model.replace("Embedding", "Reranker")
-        yield Pair(embedding, reranker, dtype), (Path(embedding), Path(reranker))
+        yield Pair(embedding, reranker, dtype)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=60, help="of mixed load (default 60)")
+    parser.add_argument("--seconds", type=float, default=30, help="of mixed load (default 30)")
     parser.add_argument("--threads", type=int, default=64)
     parser.add_argument("--coroutines", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5, help="of the throughput measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="of the throughput measurement")
     parser.add_argument(
         "--model",
         default="tiny",
@@ -553,7 +549,7 @@ def main() -> int:
     if not options.until_killed:
         idle = idle_clock()
     large = options.model != "tiny"
-    with models(options) as (pair, folders):
+    with models(options) as pair:
         workload = Workload(SMALL_SIZES if large else SIZES, each=10 if large else 60)
         shared = Shared(pair)
         bench = Bench(options, pair, workload, shared, 0.0, Report())
@@ -588,11 +584,8 @@ def main() -> int:
             queries_beside_indexing(bench)
         if "throughput" in options.only:
             systems: list[System] = [shared, Locked(shared)]
-            if folders is not None:
-                systems.append(SentenceTransformers(pair, *folders))
             throughput(bench, systems, QUERIES, "queries")
             throughput(bench, systems, SHORT, "short")
-            throughput(bench, systems, MIXED, "mixed")
         if "sigterm" in options.only:
             sigterm(bench)
         if "soak" in options.only:

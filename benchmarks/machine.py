@@ -15,6 +15,7 @@ def describe() -> dict[str, str]:
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
+        "instructions": _instructions(),
         "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
         "transformers": transformers.__version__,
         "python": platform.python_version(),
@@ -73,9 +74,21 @@ def free_port() -> int:
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _instructions() -> str:
+    """Of the instruction sets that matrix products use, those that the processor has."""
+    has = _cpuinfo("flags").split()
+    names = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+    return ", ".join(name for name in names if name in has) or "unknown"
+
+
+def _cpuinfo(key: str) -> str:
+    """A value of the first processor in Linux's list; empty without one."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
+            if line.startswith(key):
                 return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return ""

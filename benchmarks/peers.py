@@ -1,53 +1,64 @@
-"""The systems that `speed.py` compares, each in a process of its own with memory of its own.
+"""Systems that `speed.py` compares: this package, and what runs in the same environment.
 
-A system offers some of `rerank(query, documents)`, `embed(documents)` and `query(text)`, which
-return log-odds (n,), vectors (n, hidden_size) and one vector (hidden_size,).
+A system has some of the methods `rerank(query, documents)`, `embed(documents)`, `query(text)` and
+`callers(requests)`. They return log-odds (n,), vectors (n, hidden_size), one vector (hidden_size,),
+and the answers to all requests in one row. A system loads a model when a method first needs it.
 """
 
-import contextlib
-import multiprocessing
-import os
-import subprocess
-import sys
-import time
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, Literal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
-from benchmarks.checkpoints import ROOT
-from benchmarks.machine import free_port
+from benchmarks.process import Checkpoints
 from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
 from qwen3_core.model.linear import projected
-from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
-from qwen3_core.remote import TEMPLATE_FILE
-from qwen3_core.remote import Server as RemoteServer
-from qwen3_core.remote.checks import HF_OVERRIDES
-from qwen3_core.settings import Dtype
+from qwen3_core.prompts import (
+    RERANK_SUFFIX,
+    TASKS,
+    rerank_document,
+    rerank_prefix,
+)
 
 TASK = TASKS["web_search"]
-METHODS = ("rerank", "embed", "query", "index", "ask", "overhead")
-"""Methods that a system may have."""
 
-SERVER_START = 300
-"""Seconds that a server may take to start."""
+CALLERS = 8
+"""Threads of the task that has many callers."""
 
-sys.path.insert(0, str(ROOT / "tools"))
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """The checkpoints that all systems load."""
-
-    embedding: str
-    reranker: str
-    dtype: Dtype
+BATCH = 32
+"""Default batch of sentence-transformers, which LangChain's and LlamaIndex's classes keep."""
 
 
-class OurClasses:
+class ManyCallers:
+    """Answers queries and rerank calls of several threads at once."""
+
+    _embedder: Any
+    _reranker: Any
+    lock: AbstractContextManager[Any] = nullcontext()
+    """What a caller holds during a call; a lock where the system takes one call at a time."""
+    query: Callable[[str], np.ndarray]
+    rerank: Callable[[str, list[str]], np.ndarray]
+
+    def callers(self, requests: list[tuple[str, list[str]]]) -> np.ndarray:
+        """Answer requests: a query and its documents, of which an embedding query has none."""
+        _ = self._embedder, self._reranker  # loaded once, before the threads need them
+
+        def answer(request: tuple[str, list[str]]) -> np.ndarray:
+            query, documents = request
+            with self.lock:
+                return self.rerank(query, documents) if documents else self.query(query)
+
+        with ThreadPoolExecutor(CALLERS) as pool:
+            return np.concatenate(list(pool.map(answer, requests)))
+
+
+class OurClasses(ManyCallers):
     """Calls an embedder and a reranker of this package, local or remote."""
 
     _embedder: Embedder | RemoteEmbedder
@@ -67,7 +78,10 @@ class OurClasses:
 class Ours(OurClasses):
     """This package."""
 
+    version = version("qwen3-retrieval")
+
     def __init__(self, given: Checkpoints) -> None:
+        # Both load at their first use.
         self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
         self._reranker = Reranker(given.reranker, dtype=given.dtype, device="cpu")
 
@@ -79,8 +93,10 @@ class OursInt8(Ours):
         super().__init__(replace(given, dtype="int8"))
 
 
-class WithoutPrefix:
+class WithoutPrefixCache:
     """This package without the prefix cache: the instruction is computed again for each query."""
+
+    version = Ours.version
 
     def __init__(self, given: Checkpoints) -> None:
         self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
@@ -94,316 +110,177 @@ class WithoutPrefix:
 class Floor:
     """The bare weight products of the tokens that must be computed, and nothing else."""
 
+    version = Ours.version
+
     def __init__(self, given: Checkpoints) -> None:
         import torch
 
         self._torch = torch
         self._inputs: dict[tuple[int, int], Any] = {}
-        self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu").engine
-        self._reranker = Reranker(given.reranker, dtype=given.dtype, device="cpu").engine
+        self._given = given
+
+    @cached_property
+    def _embedder(self) -> Any:
+        return Embedder(self._given.embedding, dtype=self._given.dtype, device="cpu").engine
+
+    @cached_property
+    def _reranker(self) -> Any:
+        return Reranker(self._given.reranker, dtype=self._given.dtype, device="cpu").engine
 
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
         tokenizer = self._reranker.tokenizer
         rows, _ = tokenizer.rerank_documents(documents, 8192)
-        return self._run(len(tokenizer.rerank_prefix(TASK, query)) + sum(map(len, rows)))
+        tokens = len(tokenizer.rerank_prefix(TASK, query)) + sum(map(len, rows))
+        return self._run(self._reranker.encoder, tokens)
 
     def embed(self, documents: list[str]) -> np.ndarray:
         rows, _ = self._embedder.tokenizer.embedding_documents(documents, 8192)
-        return self._run(sum(map(len, rows)))
+        return self._run(self._embedder.encoder, sum(map(len, rows)))
 
     def query(self, text: str) -> np.ndarray:
         return self.embed([f":{text}"])  # without the instruction, which is cached
 
-    def _run(self, tokens: int) -> np.ndarray:
+    def _run(self, encoder: Any, tokens: int) -> np.ndarray:
         """All layers' products, for blocks of rows as a forward pass takes them."""
         torch = self._torch
-        model: Any = self._embedder.encoder.model
+        model: Any = encoder.model
         config = model.config
         wide, heads = config.hidden_size, config.num_attention_heads * config.head_dim
-        most = self._embedder.encoder.pack_tokens
+        most = encoder.pack_tokens
         with torch.inference_mode():
             for count in [min(most, tokens - i) for i in range(0, tokens, most)]:
                 for layer in model.layers:
                     attention, mlp = layer.self_attn, layer.mlp
-                    projected(attention, self._input(count, wide))
-                    attention.o_proj(self._input(count, heads))
-                    mlp.gate_proj(self._input(count, wide))
-                    mlp.up_proj(self._input(count, wide))
-                    mlp.down_proj(self._input(count, config.intermediate_size))
+                    projected(attention, self._input(model, count, wide))
+                    attention.o_proj(self._input(model, count, heads))
+                    mlp.gate_proj(self._input(model, count, wide))
+                    mlp.up_proj(self._input(model, count, wide))
+                    mlp.down_proj(self._input(model, count, config.intermediate_size))
         return np.empty(0)
 
-    def _input(self, rows: int, width: int) -> Any:
+    def _input(self, model: Any, rows: int, width: int) -> Any:
         key = (rows, width)
         if key not in self._inputs:
-            dtype = self._embedder.encoder.model.dtype
-            self._inputs[key] = self._torch.randn(rows, width).to(dtype)
+            self._inputs[key] = self._torch.randn(rows, width).to(model.dtype)
         return self._inputs[key]
 
 
-class Published:
+class Published(ManyCallers):
     """The models' published usage: one left-padded batch, for reranking logits of all tokens."""
+
+    version = f"transformers {version('transformers')}"
 
     def __init__(self, given: Checkpoints) -> None:
         import torch
-        from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
         self._torch = torch
-        options: dict[str, Any] = {"dtype": getattr(torch, given.dtype)}
+        self._given = given
+        self.lock = threading.Lock()
+
+    @cached_property
+    def _embedder(self) -> Any:
+        from transformers import AutoModel
+
+        return self._load(AutoModel, self._given.embedding)
+
+    @cached_property
+    def _reranker(self) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        return self._load(AutoModelForCausalLM, self._given.reranker)
+
+    def _load(self, kind: Any, name: str) -> Any:
+        from transformers import AutoTokenizer
+
         load: Any = AutoTokenizer.from_pretrained
-        self._tokenizers = [load(f, padding_side="left") for f in (given.embedding, given.reranker)]
-        self._embedding: Any = AutoModel.from_pretrained(given.embedding, **options).eval()
-        model: Any = AutoModelForCausalLM.from_pretrained(given.reranker, **options)
-        self._reranker = model.eval()
+        dtype = getattr(self._torch, self._given.dtype)
+        return load(name, padding_side="left"), kind.from_pretrained(name, dtype=dtype).eval()
 
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
-        tokenizer = self._tokenizers[1]
+        tokenizer, model = self._reranker
         yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
-        frame = rerank_frame(TASK, query)
-        prompts = [frame + rerank_document(d) + RERANK_SUFFIX for d in documents]
+        prompts = rerank_prompts(query, documents)
         batch = tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors="pt")
         with self._torch.inference_mode():
-            logits = self._reranker(**batch).logits[:, -1].float()
+            logits = model(**batch).logits[:, -1].float()
         difference: np.ndarray = (logits[:, yes] - logits[:, no]).numpy()
         return difference
 
-    def query(self, text: str) -> np.ndarray:
-        prompt = f"Instruct: {TASK}\nQuery:{text}"
-        batch = self._tokenizers[0]([prompt], padding=True, return_tensors="pt")
+    def embed(self, documents: list[str]) -> np.ndarray:
+        tokenizer, model = self._embedder
+        batch = tokenizer(documents, padding=True, return_tensors="pt")
         with self._torch.inference_mode():
-            state = self._embedding(**batch).last_hidden_state[0, -1].float()
-            vector: np.ndarray = self._torch.nn.functional.normalize(state, dim=0).numpy()
+            states = model(**batch).last_hidden_state[:, -1].float()
+            vectors: np.ndarray = self._torch.nn.functional.normalize(states, dim=1).numpy()
+        return vectors
+
+    def query(self, text: str) -> np.ndarray:
+        vector: np.ndarray = self.embed([query_prompt(text)])[0]
         return vector
 
 
-class SentenceTransformers:
+def rerank_prompts(query: str, documents: list[str]) -> list[str]:
+    """The reranker's whole prompts."""
+    prefix = rerank_prefix(TASK, query)
+    return [prefix + rerank_document(document) + RERANK_SUFFIX for document in documents]
+
+
+def query_prompt(text: str) -> str:
+    """The embedding model's whole prompt for a query."""
+    return f"Instruct: {TASK}\nQuery:{text}"
+
+
+class SentenceTransformers(ManyCallers):
     """sentence-transformers in its default batches of 32, as LangChain's classes call it."""
 
+    batch = BATCH
+
     def __init__(self, given: Checkpoints) -> None:
-        from sentence_transformers import CrossEncoder, SentenceTransformer
+        self.version = version("sentence-transformers")
+        self._options: dict[str, Any] = {
+            "device": "cpu",
+            "model_kwargs": {"dtype": given.dtype},
+        }
+        self._given = given
+        self.lock = threading.Lock()
+
+    @cached_property
+    def _embedder(self) -> Any:
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(self._given.embedding, **self._options)
+
+    @cached_property
+    def _reranker(self) -> Any:
+        from sentence_transformers import CrossEncoder
         from torch.nn import Identity
 
-        options: dict[str, Any] = {"device": "cpu", "model_kwargs": {"dtype": given.dtype}}
-        self._embedder = SentenceTransformer(given.embedding, **options)
-        self._reranker = CrossEncoder(
-            given.reranker,
+        return CrossEncoder(
+            self._given.reranker,
             activation_fn=Identity(),
             prompts={"web_search": TASK},
             default_prompt_name="web_search",
-            **options,
+            **self._options,
         )
 
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
         pairs = [(query, document) for document in documents]
-        scores: np.ndarray = self._reranker.predict(pairs, show_progress_bar=False)
+        scores: np.ndarray = self._reranker.predict(
+            pairs, batch_size=self.batch, show_progress_bar=False
+        )
         return scores
 
     def embed(self, documents: list[str]) -> np.ndarray:
-        return np.asarray(self._embedder.encode_document(documents, show_progress_bar=False))
+        found = self._embedder.encode_document(
+            documents, batch_size=self.batch, show_progress_bar=False
+        )
+        return np.asarray(found)
 
     def query(self, text: str) -> np.ndarray:
         return np.asarray(self._embedder.encode_query(text, show_progress_bar=False))
 
 
-class OneByOne:
-    """The same, one call per document: no padding."""
+class OneByOne(SentenceTransformers):
+    """The same in batches of one, without padding."""
 
-    def __init__(self, given: Checkpoints) -> None:
-        from sentence_transformers import SentenceTransformer
-
-        options: dict[str, Any] = {"device": "cpu", "model_kwargs": {"dtype": given.dtype}}
-        self._embedder = SentenceTransformer(given.embedding, **options)
-
-    def embed(self, documents: list[str]) -> np.ndarray:
-        found = self._embedder.encode_document(documents, batch_size=1, show_progress_bar=False)
-        return np.asarray(found)
-
-
-class Server(OurClasses):
-    """A server of another project, called through our client."""
-
-    def __init__(self) -> None:
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def _start(self, kind: str, command: list[str], port: int) -> str:
-        import httpx
-
-        env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
-        env.pop("OMP_NUM_THREADS", None)
-        process = subprocess.Popen(
-            command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self._processes.append(process)
-        deadline = time.monotonic() + SERVER_START
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
-                    return f"http://127.0.0.1:{port}/v1"
-            except httpx.TransportError:
-                time.sleep(0.5)
-        msg = f"the {kind} server did not start: {' '.join(command)}"
-        raise RuntimeError(msg)
-
-    def _ask(
-        self,
-        given: Checkpoints,
-        server: Literal["vllm", "llama.cpp"],
-        embedding: str,
-        reranker: str,
-    ) -> None:
-        # Random weights would fail the self-check.
-        options: dict[str, Any] = {"server": RemoteServer(server, self_check=False)}
-        self._embedder = RemoteEmbedder(
-            given.embedding, base_url=embedding, timeout=3600, **options
-        )
-        self._reranker = RemoteReranker(given.reranker, base_url=reranker, timeout=3600, **options)
-
-    def close(self) -> None:
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.wait()
-
-
-class Vllm(Server):
-    """vLLM's CPU build, two servers (`make vllm` installs it)."""
-
-    def __init__(self, given: Checkpoints) -> None:
-        super().__init__()
-        from setup_vllm import FOLDER
-
-        program = FOLDER / "bin" / "vllm"
-        if not program.exists():
-            raise FileNotFoundError(program)
-        more = ["--hf-overrides", HF_OVERRIDES, "--chat-template", str(TEMPLATE_FILE)]
-        urls = []
-        servers: list[tuple[str, list[str]]] = [(given.embedding, []), (given.reranker, more)]
-        for folder, options in servers:
-            port = free_port()
-            command = [str(program), "serve", folder, *options, "--runner", "pooling"]
-            command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", given.dtype]
-            command += ["--max-model-len", "8192", "--enable-prefix-caching"]
-            urls.append(self._start("vLLM", command, port))
-        self._ask(given, "vllm", *urls)
-
-
-class LlamaCpp(Server):
-    """llama.cpp's server with weights in Q8_0 (`make llama-cpp` installs it)."""
-
-    def __init__(self, given: Checkpoints) -> None:
-        super().__init__()
-        from setup_llama_cpp import FOLDER
-
-        python = str(FOLDER / "bin" / "python")
-        if not Path(python).exists():
-            raise FileNotFoundError(python)
-        urls = []
-        for folder, pooling in ((given.embedding, "last"), (given.reranker, "rank")):
-            file, port = f"{folder}-q8_0.gguf", free_port()
-            if not Path(file).exists():
-                convert = str(ROOT / "tools" / "convert_to_gguf.py")
-                subprocess.run([python, convert, folder, file, "--q8-0"], check=True)
-            serve = str(ROOT / "tools" / "llama_cpp_server.py")
-            threads = str(os.cpu_count())
-            command = [python, serve, file, pooling, str(port), "8192", "--threads", threads]
-            urls.append(self._start("llama.cpp", command, port))
-        self._ask(given, "llama.cpp", *urls)
-
-
-SYSTEMS: dict[str, Callable[[Checkpoints], Any]] = {
-    "qwen3-retrieval": Ours,
-    "qwen3-retrieval, int8": OursInt8,
-    "without kept prefix": WithoutPrefix,
-    "published code": Published,
-    "sentence-transformers": SentenceTransformers,
-    "sentence-transformers, one by one": OneByOne,
-    "vLLM": Vllm,
-    "llama.cpp Q8_0": LlamaCpp,
-    "floor": Floor,
-}
-
-
-class Peer:
-    """One system in a separate process, called over a pipe."""
-
-    def __init__(self, system: Callable[[Checkpoints], Any], given: Checkpoints) -> None:
-        """Start it.
-
-        Args:
-            system: Class of the system.
-            given: What it loads.
-
-        Raises:
-            RuntimeError: If the system is not installed or cannot load the checkpoints.
-        """
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, system, given), daemon=False)
-        self._process.start()
-        theirs.close()
-        self.offers: set[str] = self._receive()
-
-    def run(self, method: str, *arguments: Any) -> tuple[float, np.ndarray, float]:
-        """Call a method of the system: seconds, its answer, and peak memory of the call in GiB.
-
-        Raises:
-            RuntimeError: If it fails, or its process has ended.
-        """
-        try:
-            self._pipe.send((method, arguments))
-        except BrokenPipeError:
-            msg = "its process ended"
-            raise RuntimeError(msg) from None
-        seconds, answer, memory = self._receive()
-        return seconds, answer, memory
-
-    def close(self) -> None:
-        """End the process if it still runs."""
-        with contextlib.suppress(BrokenPipeError):
-            self._pipe.send(None)
-        self._process.join()
-
-    def _receive(self) -> Any:
-        try:
-            outcome = self._pipe.recv()
-        except EOFError:
-            outcome = RuntimeError("its process ended")
-        if isinstance(outcome, Exception):
-            raise RuntimeError(str(outcome)) from outcome
-        return outcome
-
-
-def _serve(pipe: Connection, load: Callable[[Checkpoints], Any], given: Checkpoints) -> None:
-    """Load a system and answer calls until None comes."""
-    try:
-        system = load(given)
-    except Exception as error:  # noqa: BLE001 - the parent process reports it
-        pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
-        return
-    pipe.send({name for name in METHODS if hasattr(system, name)})
-    while (call := pipe.recv()) is not None:
-        method, arguments = call
-        _forget_peak()
-        begin = time.perf_counter()
-        try:
-            answer = getattr(system, method)(*arguments)
-            pipe.send((time.perf_counter() - begin, answer, _peak()))
-        except Exception as error:  # noqa: BLE001 - the same
-            pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
-    if hasattr(system, "close"):
-        system.close()
-
-
-def _forget_peak() -> None:
-    """Reset this process's peak memory, if Linux allows it."""
-    if sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> float:
-    """Peak resident memory in GiB since then; nan if unknown."""
-    if sys.platform != "linux":
-        return float("nan")
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 2**20
-    return float("nan")
+    batch = 1

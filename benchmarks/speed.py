@@ -2,18 +2,22 @@
 
     python benchmarks/speed.py
     python benchmarks/speed.py --tasks rerank-50 embed-512 --systems qwen3-retrieval floor
+    python benchmarks/speed.py --json benchmarks/results/bfloat16-servers.json
     python benchmarks/speed.py --embedding HUB_NAME --reranker HUB_NAME
 
 By default the checkpoints have the shape of Qwen3-0.6B and random weights: speed does not depend on
-the weights' values. The systems (benchmarks/peers.py) take turns, each in a process of its own;
-ratios are medians of the rounds' ratios.
+the weights' values. The systems (benchmarks/peers.py, benchmarks/servers.py) take turns, each in a
+process of its own. `--json` writes the file after each task; started again with the same file, it
+measures the tasks that are still missing. benchmarks/table.py makes tables from such files.
 """
 
 import argparse
 import json
-import random
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,103 +26,176 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import peers, servers
 from benchmarks.checkpoints import ROOT, random_pair
-from benchmarks.machine import describe
-from benchmarks.peers import SYSTEMS, Checkpoints, Peer
+from benchmarks.machine import describe, load_average
+from benchmarks.process import Checkpoints, Peer
+from benchmarks.tasks import DEFAULT_TASKS, TASKS, MissingDataError, Task, by_model, in_turn
 
-QUESTION = "How is data stored in Milvus?"
 OURS = "qwen3-retrieval"
 
-
-def passages(count: int) -> list[str]:
-    """The first sections of the examples' corpus."""
-    files = sorted((ROOT / "examples" / "corpus").glob("*.md"))
-    found = [part for file in files for part in file.read_text("utf-8").split("# ") if part.strip()]
-    return (found * (count // len(found) + 1))[:count]
-
-
-def ragged(count: int, words: tuple[int, int]) -> list[str]:
-    """Texts of very different lengths from that corpus, each from another place."""
-    chance = random.Random(0)
-    text = " ".join(passages(60)).split(" ")
-    found = []
-    for _ in range(count):
-        length, start = chance.randint(*words), chance.randrange(len(text))
-        found.append(" ".join((text[start:] + text * (length // len(text) + 1))[:length]))
-    return found
-
-
-TASKS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
-    "rerank-10": ("rerank", "rerank 10 passages", (QUESTION, passages(10))),
-    "rerank-50": ("rerank", "rerank 50 passages", (QUESTION, passages(50))),
-    "rerank-100": ("rerank", "rerank 100 passages", (QUESTION, passages(100))),
-    "embed-16": ("embed", "embed 16 passages of 20-500 tokens", (ragged(16, (14, 340)),)),
-    "embed-64": ("embed", "embed 64 passages of 20-500 tokens", (ragged(64, (14, 340)),)),
-    "embed-512": ("embed", "embed 512 passages of 20-500 tokens", (ragged(512, (14, 340)),)),
-    "embed-uniform": ("embed", "embed 32 passages of one length", (ragged(32, (80, 80)),)),
-    "embed-8k": ("embed", "embed 8 documents of 8,192 tokens", (ragged(8, (7000, 7000)),)),
-    "embed-8k-1": ("embed", "embed a document of 8,192 tokens", (ragged(1, (7000, 7000)),)),
-    "query": ("query", "embed a query", (QUESTION,)),
+SYSTEMS: dict[str, Callable[[Checkpoints], Any]] = {
+    OURS: peers.Ours,
+    "qwen3-retrieval, int8": peers.OursInt8,
+    "without prefix cache": peers.WithoutPrefixCache,
+    "published code": peers.Published,
+    "sentence-transformers": peers.SentenceTransformers,
+    "sentence-transformers, one by one": peers.OneByOne,
+    "OpenVINO": servers.OpenVino,
+    "OpenVINO, one by one": servers.OpenVinoOneByOne,
+    "OpenVINO int8": servers.OpenVinoInt8,
+    "OpenVINO int8, one by one": servers.OpenVinoInt8OneByOne,
+    "ONNX Runtime int8": servers.OnnxInt8,
+    "ONNX Runtime int8, one by one": servers.OnnxInt8OneByOne,
+    "vLLM": servers.Vllm,
+    "llama.cpp Q8_0": servers.LlamaCpp,
+    "floor": peers.Floor,
 }
-"""By name: the systems' method, a title and the arguments."""
-
-DEFAULT_TASKS = ("rerank-10", "embed-64", "query")
-
-
-def in_turn(turn: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments with other first words in every round, because servers cache prefixes.
-
-    Round 0 warms up and takes 16 texts of a list at most.
-    """
-    if turn == 0:
-        arguments = tuple(part[:16] if isinstance(part, list) else part for part in arguments)
-    first, *rest = arguments
-    first = [f"{turn} {text}" for text in first] if isinstance(first, list) else f"{turn} {first}"
-    return first, *rest
 
 
 def measure(
-    peers: dict[str, Peer], method: str, arguments: tuple[Any, ...], rounds: int
-) -> dict[str, dict[str, float]]:
-    """Each system's median seconds, ratio to ours, peak memory and distance from our answer."""
+    running: dict[str, Peer], task: Task, arguments: tuple[Any, ...], rounds: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Each system's seconds by round, peak memory in GiB and largest difference from our answer.
+
+    Also, by system, why one could not answer; it is then removed from those that run.
+    """
+    figures: dict[str, dict[str, Any]] = {}
+    gone: dict[str, str] = {}
     answers: dict[str, np.ndarray] = {}
-    times: dict[str, list[float]] = {}
-    memory: dict[str, float] = {}
     for turn in range(rounds + 1):  # the first warms up
-        for name, peer in list(peers.items()):
+        for name, peer in list(running.items()):
             try:
-                seconds, answers[name], memory[name] = peer.run(method, *in_turn(turn, arguments))
+                seconds, answers[name], memory = calls(peer, task, arguments, turn)
             except RuntimeError as error:  # such as a process killed for lack of memory
-                print(f"without {name}: {error}", file=sys.stderr, flush=True)
-                del peers[name]
-                times.pop(name, None)
+                gone[name] = str(error)
+                running.pop(name).close()
+                figures.pop(name, None)
                 continue
             if turn:
-                times.setdefault(name, []).append(seconds)
-    figures = {}
-    for name, taken in times.items():
-        row = figures[name] = {"seconds": median(taken), "memory": memory[name]}
-        if OURS in times:
-            ratios = [a / b for a, b in zip(taken, times[OURS], strict=True)]
-            row |= {"ratio": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
-            if answers[name].size and name != OURS:
-                row["difference"] = float(np.abs(answers[name] - answers[OURS]).max())
-    return figures
+                row = figures.setdefault(name, {"seconds": [], "memory": 0.0})
+                row["seconds"].append(round(seconds, 4))
+                row["memory"] = round(max(row["memory"], memory), 3)
+    for name, row in figures.items():
+        if name != OURS and OURS in figures and answers[name].size:
+            row["difference"] = float(np.abs(answers[name] - answers[OURS]).max())
+    return figures, gone
 
 
-def show(title: str, figures: dict[str, dict[str, float]]) -> Table:
+def calls(
+    peer: Peer, task: Task, arguments: tuple[Any, ...], turn: int
+) -> tuple[float, np.ndarray, float]:
+    """A round: the median seconds of its calls, the last answer, and the largest peak memory."""
+    numbers = range(turn * task.calls, (turn + 1) * task.calls) if turn else [0]
+    found = [peer.run(task.method, *in_turn(number, arguments)) for number in numbers]
+    seconds, answers, memory = zip(*found, strict=True)
+    return median(seconds), answers[-1], max(memory)
+
+
+def ratios(row: dict[str, Any], ours: dict[str, Any]) -> list[float]:
+    """How many times our seconds a system took, round by round."""
+    return [a / b for a, b in zip(row["seconds"], ours["seconds"], strict=True)]
+
+
+def show(title: str, figures: dict[str, dict[str, Any]]) -> Table:
     """The figures of a task as a table."""
     table = Table("system", "seconds", "times ours", "(range)", "memory", "difference", title=title)
     for name, row in figures.items():
+        times = ratios(row, figures[OURS]) if OURS in figures else []
         table.add_row(
             name,
-            f"{row['seconds']:.3g}",
-            f"{row['ratio']:.2f}" if "ratio" in row else "",
-            f"{row['lowest']:.2f}-{row['highest']:.2f}" if "ratio" in row else "",
+            f"{median(row['seconds']):.3g}",
+            f"{median(times):.2f}" if times else "",
+            f"{min(times):.2f}-{max(times):.2f}" if times else "",
             f"{row['memory']:.1f} GiB",
             f"{row['difference']:.1e}" if "difference" in row else "",
         )
     return table
+
+
+def revision() -> str:
+    """The commit of this checkout, with a plus sign if code was changed since; or "unknown"."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    found = git("rev-parse", "--short=12", "HEAD")
+    if found.returncode:
+        return "unknown"
+    changed = git("diff", "--quiet", "HEAD", "--", "qwen3_core", "benchmarks/*.py").returncode
+    return found.stdout.strip() + "+" * bool(changed)
+
+
+def begin(file: Path | None, options: argparse.Namespace) -> dict[str, Any]:
+    """The report to be filled: a new one, or that of a file that is to be continued."""
+    machine = describe()
+    del machine["load average"]  # which is noted for each task
+    report: dict[str, Any] = {
+        "machine": machine,
+        "commit": revision(),
+        "dtype": options.dtype,
+        "rounds": options.rounds,
+        "versions": {},
+        "tasks": {},
+    }
+    if file is None or not file.exists():
+        return report
+    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    for key in ("machine", "commit", "dtype", "rounds"):
+        if found[key] != report[key]:
+            sys.exit(
+                f"{file} has another {key} ({found[key]}, now {report[key]}): "
+                "choose another file, which benchmarks/table.py merges with it"
+            )
+    return found
+
+
+def run(
+    report: dict[str, Any], given: Checkpoints, options: argparse.Namespace, console: Console
+) -> None:
+    """Measure the tasks that the report does not have, and write it after each."""
+    wanted = [name for name in options.tasks if name not in report["tasks"]]
+    for group in by_model(wanted):
+        running: dict[str, Peer] = {}
+        failed: dict[str, str] = {}
+        try:
+            for name in options.systems:
+                try:
+                    running[name] = Peer(SYSTEMS[name], given)
+                    report["versions"][name] = running[name].version
+                except RuntimeError as error:
+                    failed[name] = str(error)
+                    console.print(f"[yellow]without {name}: {error}")
+            for task in group:
+                try:
+                    arguments = TASKS[task].arguments()
+                except MissingDataError as error:
+                    console.print(f"[yellow]without {task}: {error}")
+                    continue
+                method = TASKS[task].method
+                able = {name: peer for name, peer in running.items() if method in peer.offers}
+                load = [load_average()]
+                figures, gone = measure(able, TASKS[task], arguments, options.rounds)
+                load.append(load_average())
+                for name, reason in gone.items():
+                    del running[name]
+                    console.print(f"[yellow]without {name}: {reason}")
+                failed |= gone
+                report["tasks"][task] = {
+                    "date": time.strftime("%Y-%m-%d"),
+                    "load average": load,
+                    "left out": dict(failed),
+                    "systems": figures,
+                }
+                console.print(show(TASKS[task].title, figures))
+                if options.json:
+                    options.json.parent.mkdir(parents=True, exist_ok=True)
+                    text = json.dumps(report, indent=1, ensure_ascii=False)
+                    options.json.write_text(text + "\n", encoding="utf-8")
+        finally:
+            for peer in running.values():
+                peer.close()
 
 
 def main() -> None:
@@ -129,36 +206,19 @@ def main() -> None:
     parser.add_argument("--reranker", help="hub name or folder, in place of random weights")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    args = parser.parse_args()
-    console = Console()
+    parser.add_argument(
+        "--json", type=Path, help="write the figures to this file, or continue it if it exists"
+    )
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    report = begin(options.json, options)
+    for key, value in report["machine"].items():
+        console.print(f"{key:13} {value}")
     with tempfile.TemporaryDirectory() as folder:
-        embedding, reranker = args.embedding, args.reranker
+        embedding, reranker = options.embedding, options.reranker
         if not (embedding and reranker):
             embedding, reranker = map(str, random_pair(Path(folder)))
-        report: dict[str, Any] = {"machine": describe(), "dtype": args.dtype, "tasks": {}}
-        for key, value in report["machine"].items():
-            console.print(f"{key:13} {value}")
-        given = Checkpoints(embedding, reranker, args.dtype)
-        peers: dict[str, Peer] = {}
-        try:
-            for name in args.systems:
-                try:
-                    peers[name] = Peer(SYSTEMS[name], given)
-                except RuntimeError as error:
-                    console.print(f"[yellow]without {name}: {error}")
-            for task in args.tasks:
-                method, title, arguments = TASKS[task]
-                running = {name: peer for name, peer in peers.items() if method in peer.offers}
-                figures = measure(running, method, arguments, args.rounds)
-                report["tasks"][task] = figures
-                console.print(show(title, figures))
-        finally:
-            for peer in peers.values():
-                peer.close()
-    report["machine"]["load average, end"] = describe()["load average"]
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2), encoding="utf-8")
+        run(report, Checkpoints(embedding, reranker, options.dtype), options, console)
 
 
 if __name__ == "__main__":

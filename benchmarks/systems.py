@@ -1,4 +1,4 @@
-"""The systems under load: the shared engine, the same encoder behind one lock, and a peer."""
+"""The systems under load: the shared engine, and the same encoder behind one lock."""
 
 import asyncio
 import copy
@@ -7,17 +7,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.workload import Kind, Request, Workload
+from benchmarks.workload import Request, RequestKind, Workload
 from qwen3_core import Embedder, Reranker
 from qwen3_core.engine.engine import Engine
 from qwen3_core.engine.local import LocalModel
 from qwen3_core.engine.worker import Worker
-from qwen3_core.model.loading import resolve_dtype
 from qwen3_core.model.packing import TokenSequence, Work
 from qwen3_core.settings import Dtype
 
@@ -142,42 +139,6 @@ class LockedWorker(Worker):
         return future
 
 
-class SentenceTransformers:
-    """sentence-transformers' two classes behind one lock, with their default batches."""
-
-    name = "sentence-transformers"
-
-    def __init__(self, pair: Pair, embedding: Path, reranker: Path) -> None:
-        """Load the folders of a pair."""
-        from sentence_transformers import CrossEncoder, SentenceTransformer
-        from torch.nn import Identity
-
-        options: dict[str, Any] = {
-            "device": "cpu",
-            "model_kwargs": {"dtype": resolve_dtype(pair.dtype, "cpu")},
-        }
-        self._lock = threading.Lock()
-        self._embedder = SentenceTransformer(str(embedding), **options)
-        self._reranker = CrossEncoder(str(reranker), activation_fn=Identity(), **options)
-
-    def answer(self, request: Request) -> np.ndarray:
-        """Answer in this thread, once the lock is free."""
-        with self._lock:
-            if request.kind == "query":
-                answer = self._embedder.encode_query([request.query], show_progress_bar=False)
-            elif request.kind == "documents":
-                documents = list(request.documents)
-                answer = self._embedder.encode_document(documents, show_progress_bar=False)
-            else:
-                pairs = [(request.query, document) for document in request.documents]
-                answer = self._reranker.predict(pairs, show_progress_bar=False)
-        return np.asarray(answer)
-
-    async def aanswer(self, request: Request) -> np.ndarray:
-        """Answer in a thread of the event loop's executor."""
-        return await asyncio.to_thread(self.answer, request)
-
-
 class Waiting:
     """A control: threads use the engine; coroutines sleep instead and get the serial answer.
 
@@ -186,7 +147,9 @@ class Waiting:
 
     name = "no calls from the event loop"
 
-    def __init__(self, shared: Shared, workload: Workload, sleeps: Mapping[Kind, float]) -> None:
+    def __init__(
+        self, shared: Shared, workload: Workload, sleeps: Mapping[RequestKind, float]
+    ) -> None:
         """Set the sleep, in seconds, by kind of request."""
         self._shared = shared
         self._sleeps = sleeps
@@ -202,7 +165,7 @@ class Waiting:
         return self._answers[request]
 
 
-System = Shared | Locked | SentenceTransformers | Waiting
+System = Shared | Locked | Waiting
 
 
 class PackLog(logging.Handler):

@@ -8,15 +8,15 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-Kind = Literal["query", "documents", "rerank"]
+RequestKind = Literal["query", "documents", "rerank"]
 
-QUERIES: Mapping[Kind, int] = {"query": 100}
+QUERIES: Mapping[RequestKind, int] = {"query": 100}
 """The shortest calls."""
 
-SHORT: Mapping[Kind, int] = {"query": 70, "rerank": 30}
+SHORT: Mapping[RequestKind, int] = {"query": 70, "rerank": 30}
 """Requests of chains while a user waits; in percent."""
 
-MIXED: Mapping[Kind, int] = {"query": 60, "rerank": 25, "documents": 15}
+MIXED: Mapping[RequestKind, int] = {"query": 60, "rerank": 25, "documents": 15}
 """The same, with callers that index documents; in percent."""
 
 WORDS = """
@@ -49,7 +49,7 @@ SMALL_SIZES = Sizes((5, 14), (15, 40), (2, 3), (40, 100), (2, 6))
 class Request:
     """One call; a query has no documents, documents have no query."""
 
-    kind: Kind
+    kind: RequestKind
     query: str
     documents: tuple[str, ...]
 
@@ -92,7 +92,7 @@ class Workload:
         """Compute every request's answer separately."""
         self.expected = [system.answer(request) for request in self.requests]
 
-    def sample(self, mix: Mapping[Kind, int], count: int, seed: int) -> list[int]:
+    def sample(self, mix: Mapping[RequestKind, int], count: int, seed: int) -> list[int]:
         """Numbers of requests, drawn at random by kind."""
         rng = random.Random(seed)
         by_kind = {
@@ -110,7 +110,7 @@ class Workload:
         """
         return distance(answer, self.expected[number])
 
-    def least_distance_between(self, kind: Kind) -> float:
+    def least_distance_between(self, kind: RequestKind) -> float:
         """Least distance between the serial answers to two requests of a kind.
 
         The tolerance must be far below it, so that another caller's answer is detected.

@@ -187,7 +187,7 @@ def _download(url: str, target: Path) -> None:
     """Download a file with a progress bar; an incomplete file never has the final name."""
     part = target.with_suffix(".part")
     try:
-        with urllib.request.urlopen(url, timeout=30) as reply, part.open("wb") as file:
+        with urllib.request.urlopen(url, timeout=30) as reply, part.open("wb") as file:  # noqa: S310
             size = int(reply.headers.get("Content-Length") or 0)
             bar = tqdm(
                 total=size or None, unit="B", unit_scale=True, desc=target.name, disable=None

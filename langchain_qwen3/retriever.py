@@ -19,13 +19,14 @@ from langchain_core.runnables import (
     ensure_config,
     patch_config,
 )
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k
 from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
 from langchain_qwen3.reranker import Qwen3Reranker, ScoredMetadata
-from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented
 from qwen3_core.common.hints import by_name, misplaced, suggest, suggestion
 from qwen3_core.common.validation import (
     check_threshold,
@@ -72,6 +73,10 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     return a document once.
 
     A document that the first stage returns twice is reranked and returned once.
+
+    The reranker reads its own `metadata_keys` before the page content. If it has none set, and the
+    first stage is a store of `open_milvus` or a retriever made from one, it reads those of the
+    store, so that both models read the same text.
 
     Example:
         ```python
@@ -127,9 +132,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     """Arguments for the first stage, such as `{"expr": "year > 2020"}` (Milvus) or
     `{"filter": ...}` (other stores)."""
 
-    score_metadata: bool = True
-    """Whether scores are written into the documents' metadata. Use False if other code compares
-    documents by their serialised form."""
+    score_metadata: bool = Field(default=True, description=DESCRIPTIONS["score_metadata"])
 
     _spoke_of_nothing: bool = PrivateAttr(default=False)
 
@@ -276,6 +279,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             options["top_n"] = top_n
             if not self.score_metadata:
                 options["score_metadata"] = False
+            if self.reranker.metadata_keys is None and (keys := self._keys_of_store()):
+                options["metadata_keys"] = keys
         elif options:
             msg = (
                 f"a {type(self.reranker).__name__} takes no {' or '.join(options)} per call; only "
@@ -283,6 +288,18 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             )
             raise ValueError(msg)
         return k, top_n, options
+
+    def _keys_of_store(self) -> tuple[str, ...]:
+        """The metadata in the vectors of a store of `open_milvus`; () for any other first stage."""
+        stage: object = self.retriever if self.vectorstore is None else self.vectorstore
+        while isinstance(stage, RunnableBindingBase):
+            stage = stage.bound
+        if isinstance(stage, VectorStoreRetriever):
+            stage = stage.vectorstore
+        # Compared by name: the module of the class needs langchain-milvus.
+        ours = any(kind.__name__ == "Qwen3Milvus" for kind in type(stage).__mro__)
+        keys: tuple[str, ...] = getattr(stage, "metadata_keys", ()) if ours else ()
+        return keys
 
     def _first_stage(
         self, k: int | None, top_n: int | None, search_kwargs: dict[str, Any]

@@ -12,6 +12,7 @@ from pymilvus import AsyncMilvusClient
 
 from langchain_qwen3._arguments import FILTER_LIKE, MILVUS_DENSE, MILVUS_HYBRID
 from qwen3_core.common.validation import check_texts
+from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
 from qwen3_core.milvus.collection import check_metadata, check_text_lengths
 from qwen3_core.milvus.filters import check_expression, literal
@@ -37,6 +38,7 @@ class Qwen3Milvus(Milvus):
       too.
     - A filter with a key that Milvus would misread, such as `doc-type == "a"`, is refused, and so
       is a search argument that pymilvus would ignore.
+    - With `metadata_keys`, the vectors include that metadata; the stored text is unchanged.
     - A hybrid search takes `k` candidates of each kind and fuses them by reciprocal rank, unless
       `fetch_k=`, `reranker=` or `ranker_type=` change that.
     - Its asynchronous methods work in any event loop, and in several one after another.
@@ -61,6 +63,11 @@ class Qwen3Milvus(Milvus):
         """The asynchronous client of the running event loop."""
         client: AsyncMilvusClient = self._loop_clients.get()
         return client
+
+    @property
+    def metadata_keys(self) -> tuple[str, ...]:
+        """The metadata that is embedded before a document's text."""
+        return (self.plan.metadata_keys if self.plan is not None else None) or ()
 
     # Adding
 
@@ -102,7 +109,7 @@ class Qwen3Milvus(Milvus):
         texts, given = self._checked(texts, metadatas, ids)
         if not texts:
             return []
-        vectors = self._embedding.embed_documents(texts)
+        vectors = self._embedding.embed_documents(self._embedded(texts, metadatas))
         if given is None:
             return self._as_strings(
                 super().add_embeddings(texts, vectors, metadatas, timeout, batch_size, **kwargs)
@@ -125,7 +132,7 @@ class Qwen3Milvus(Milvus):
         texts, given = self._checked(texts, metadatas, ids)
         if not texts:
             return []
-        vectors = await self._embedding.aembed_documents(texts)
+        vectors = await self._embedding.aembed_documents(self._embedded(texts, metadatas))
         if given is None:
             return self._as_strings(
                 await super().aadd_embeddings(
@@ -200,7 +207,10 @@ class Qwen3Milvus(Milvus):
     ) -> None:
         """Same as `add_documents`, which also replaces existing documents."""
         if self.auto_id and ids and documents:
-            super().upsert(_numbers(ids), documents, batch_size, timeout, **kwargs)
+            texts, metadatas = _parts(documents)
+            vectors = self._embedding.embed_documents(self._embedded(texts, metadatas))
+            for rows in self._numbered(ids, texts, vectors, metadatas, batch_size):
+                self.client.upsert(self.collection_name, rows, self.timeout or timeout, **kwargs)
         elif documents:
             more = {} if ids is None else {"ids": ids}
             self.add_documents(documents, batch_size=batch_size, timeout=timeout, **more, **kwargs)
@@ -215,7 +225,12 @@ class Qwen3Milvus(Milvus):
     ) -> None:
         """Like `upsert`, without blocking the event loop."""
         if self.auto_id and ids and documents:
-            await super().aupsert(_numbers(ids), documents, batch_size, timeout, **kwargs)
+            texts, metadatas = _parts(documents)
+            vectors = await self._embedding.aembed_documents(self._embedded(texts, metadatas))
+            for rows in self._numbered(ids, texts, vectors, metadatas, batch_size):
+                await self.aclient.upsert(
+                    self.collection_name, rows, self.timeout or timeout, **kwargs
+                )
         elif documents:
             more = {} if ids is None else {"ids": ids}
             await self.aadd_documents(
@@ -461,6 +476,33 @@ class Qwen3Milvus(Milvus):
                 timeout=self.timeout,
             )
         return (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+
+    def _numbered(
+        self,
+        ids: list[str],
+        texts: list[str],
+        vectors: list[list[float]],
+        metadatas: list[dict[str, Any]],
+        batch_size: int,
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Rows that replace rows whose ids Milvus generated."""
+        numbers = _numbers(ids)
+        if len(set(numbers)) != len(texts):
+            msg = f"{len(texts)} documents were given, but {len(set(numbers))} ids: one for each"
+            raise ValueError(msg)
+        rows = self._prepare_insert_list(texts, [vectors], metadatas, numbers, force_ids=True)
+        return (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+
+    def _embedded(
+        self, texts: list[str], metadatas: Sequence[Mapping[str, Any] | None] | None
+    ) -> list[str]:
+        """The texts to embed, with the metadata before them."""
+        if not self.metadata_keys or metadatas is None:
+            return texts
+        return [
+            with_metadata(text, metadata, self.metadata_keys)
+            for text, metadata in zip(texts, metadatas, strict=True)
+        ]
 
     def _by_partition_key(self) -> bool:
         """Whether rows have a partition key.

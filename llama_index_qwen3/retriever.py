@@ -416,17 +416,17 @@ def _refuse_for_retriever(
         raise ValueError(msg)
 
 
-def _top_n(asked: int | None, reranker: BaseNodePostprocessor) -> int:
+def _top_n(given: int | None, reranker: BaseNodePostprocessor) -> int:
     """The number of nodes to return."""
     own = getattr(reranker, "top_n", None)
     own = own if isinstance(own, int) else None
-    if asked and own and own < asked and not isinstance(reranker, Qwen3Rerank):
+    if given and own and own < given and not isinstance(reranker, Qwen3Rerank):
         msg = (
-            f"the {type(reranker).__name__} keeps top_n={own} nodes, fewer than top_n={asked}: "
+            f"the {type(reranker).__name__} keeps top_n={own} nodes, fewer than top_n={given}: "
             "set top_n on it"
         )
         raise ValueError(msg)
-    return asked or own or DEFAULT_TOP_N
+    return given or own or DEFAULT_TOP_N
 
 
 def _both(own: MetadataFilters | None, more: MetadataFilters | None) -> MetadataFilters | None:

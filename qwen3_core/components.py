@@ -6,13 +6,14 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.embedder import Embedder
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server
 from qwen3_core.reranker import Reranker
 from qwen3_core.settings import Dtype
 
 
-class Settings(TypedDict, total=False):
+class ModelSettings(TypedDict, total=False):
     """Settings of local and remote models; the classes document them. Missing keys are defaults."""
 
     base_url: str | None
@@ -27,17 +28,17 @@ class Settings(TypedDict, total=False):
     timeout: float | None
 
 
-def settings_of(component: Any) -> Settings:
+def settings_of(component: Any) -> ModelSettings:
     """Read the settings from a framework component's fields of the same names; the key as text."""
-    found: Any = {name: getattr(component, name) for name in Settings.__annotations__}
+    found: Any = {name: getattr(component, name) for name in ModelSettings.__annotations__}
     if found["api_key"] is not None:
         found["api_key"] = found["api_key"].get_secret_value()
-    settings: Settings = found
+    settings: ModelSettings = found
     return settings
 
 
 def make_embedder(
-    model: str | Path, *, dimensions: int | None, **settings: Unpack[Settings]
+    model: str | Path, *, dimensions: int | None, **settings: Unpack[ModelSettings]
 ) -> Embedder | RemoteEmbedder:
     """Build an embedder: local, or remote with a `base_url`.
 
@@ -50,13 +51,15 @@ def make_embedder(
     return RemoteEmbedder(model, dimensions=dimensions, **there)
 
 
-def make_reranker(model: str | Path, **settings: Unpack[Settings]) -> Reranker | RemoteReranker:
+def make_reranker(
+    model: str | Path, **settings: Unpack[ModelSettings]
+) -> Reranker | RemoteReranker:
     """Build a reranker: local, or remote with a `base_url`; errors as in `make_embedder`."""
     here, there = _divide(settings)
     return RemoteReranker(model, **there) if here is None else Reranker(model, **here)
 
 
-def _divide(settings: Settings) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def _divide(settings: ModelSettings) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The settings for a local model, or None for a remote one, and those for a remote model."""
     every: dict[str, Any] = {**settings}
     remote = {name: every.pop(name, None) for name in ("base_url", "api_key", "server")}
@@ -64,17 +67,18 @@ def _divide(settings: Settings) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         given = [name for name, value in remote.items() if value]
         if given:
             msg = f"{' and '.join(given)} without base_url: give the server's base_url as well"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "base_url")
         return every, {}
     defaults = {"device": "auto", "dtype": "auto", "pack_tokens": None}
     local = {name: every.pop(name, default) for name, default in defaults.items()}
-    given = [f"{name}={value!r}" for name, value in local.items() if value != defaults[name]]
+    given = [name for name, value in local.items() if value != defaults[name]]
     if given:
+        listed = ", ".join(f"{name}={local[name]!r}" for name in given)
         msg = (
-            f"{', '.join(given)} is about a model in this process; with base_url the server "
+            f"{listed} is about a model in this process; with base_url the server "
             "decides: leave it out"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, given[0])
     return None, remote | every
 
 
@@ -151,5 +155,5 @@ class RerankerMethods:
         await self.reranker.awarm_up()
 
     def count_tokens(self, texts: Iterable[str]) -> list[int]:
-        """Count the tokens of each whole text, without the frame; see `Embedder.count_tokens`."""
+        """Count the tokens of each whole text, without the prompt; see `Embedder.count_tokens`."""
         return self.reranker.count_tokens(texts)

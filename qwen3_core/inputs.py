@@ -85,19 +85,19 @@ def fit_query(
         warn: Called with a warning if the query is truncated.
 
     Raises:
-        ValueError: If frame, instruction and query leave no room for a document.
+        ValueError: If template, instruction and query leave no room for a document.
     """
     prefix = tokenizer.rerank_prefix(instruction, query)
     limit = int(max_length * QUERY_SHARE)
-    frame = tokenizer.rerank_frame_length(instruction)
-    if max_length - limit - frame < 1:
+    template = tokenizer.rerank_template_length(instruction)
+    if max_length - limit - template < 1:
         msg = (
-            f"max_length={max_length} leaves no room for a document: the frame and the "
-            f"instruction take {frame} tokens and the query may take {limit}; "
+            f"max_length={max_length} leaves no room for a document: the prompt template and "
+            f"the instruction take {template} tokens and the query may take {limit}; "
             "raise max_length or shorten the instruction"
         )
         raise ValueError(msg)
-    length = len(prefix) + len(tokenizer.rerank_suffix) - frame
+    length = len(prefix) + len(tokenizer.rerank_suffix) - template
     if length <= limit:
         return query, prefix
     warn(

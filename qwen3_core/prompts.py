@@ -1,6 +1,6 @@
-"""The literal frames of the Qwen3 embedding and reranking models, and their task instructions.
+"""The literal prompts of the Qwen3 embedding and reranking models, and their task instructions.
 
-The frames are written out here, not taken from a checkpoint's chat template: that template changed
+The prompts are written out here, not taken from a checkpoint's chat template: that template changed
 upstream, and common copies of it lack the final newline, which shifts every score.
 
 Sources: the README and the examples of https://github.com/QwenLM/Qwen3-Embedding; the task
@@ -9,6 +9,8 @@ sentences are those of its evaluation (task_prompts.json).
 
 import re
 from typing import Final
+
+from qwen3_core.common.validation import ArgumentError
 
 END_OF_TEXT: Final = "<|endoftext|>"
 IM_START: Final = "<|im_start|>"
@@ -89,10 +91,10 @@ TASKS: Final[dict[str, str]] = {
 """Task name -> instruction, word for word as in the official evaluation (spelling included)."""
 
 
-_FRAME = re.compile(
+_TEMPLATE_PART = re.compile(
     r"^\s*<?instruct>?\s*[:\uff1a]|^\s*<?query>?\s*[:\uff1a].*", re.IGNORECASE | re.MULTILINE
 )
-"""Parts of the prompt's frame that an instruction contains if it was copied from a model card."""
+"""Parts of the prompt template that an instruction contains if it was copied from a model card."""
 
 
 def resolve_instruction(instruction: str | None) -> str:
@@ -105,7 +107,7 @@ def resolve_instruction(instruction: str | None) -> str:
     Raises:
         TypeError: If it is neither None nor a string.
         ValueError: If it is blank, is a single word that is not a task name (probably a typo), or
-            contains the prompt's frame ("Instruct:", "Query:"), which would then occur twice.
+            contains a part of the prompt template ("Instruct:", "Query:"), which would occur twice.
     """
     if instruction is None:
         return TASKS[DEFAULT_TASK]
@@ -116,19 +118,19 @@ def resolve_instruction(instruction: str | None) -> str:
         return TASKS[instruction]
     if not instruction.strip():
         msg = "instruction is blank: pass None for the default, a task name, or a sentence"
-        raise ValueError(msg)
-    if _FRAME.search(instruction):
+        raise ArgumentError(msg, "instruction")
+    if _TEMPLATE_PART.search(instruction):
         msg = (
-            'instruction holds the frame ("Instruct:", "Query:") that is put around it: pass the '
-            f"sentence alone, {_FRAME.sub('', instruction).strip()!r:.200}"
+            'instruction contains the prompt template ("Instruct:", "Query:"), which is added to '
+            f"it: pass the sentence alone, {_TEMPLATE_PART.sub('', instruction).strip()!r:.200}"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "instruction")
     if re.fullmatch(r"[A-Za-z0-9_-]+", instruction):
         msg = (
             f"unknown task name {instruction!r}: use one of {', '.join(TASKS)}, "
             "or write the instruction as a sentence"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "instruction")
     return instruction
 
 
@@ -151,7 +153,7 @@ def rerank_question(instruction: str, query: str) -> str:
     return f"user\n<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"
 
 
-def rerank_frame(instruction: str, query: str) -> str:
+def rerank_prefix(instruction: str, query: str) -> str:
     """The reranker's prompt up to the document, control tokens included, as one string."""
     head = f"{IM_START}system\n{RERANK_SYSTEM}{IM_END}\n{IM_START}"
     return head + rerank_question(instruction, query)

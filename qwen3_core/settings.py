@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from qwen3_core.common.validation import got, is_count, is_number
+from qwen3_core.common.validation import ArgumentError, got, is_count, is_number
 
-Kind = Literal["embedding", "reranker"]
+ModelKind = Literal["embedding", "reranker"]
 """The use of a checkpoint."""
 
 Dtype = Literal["auto", "bfloat16", "float32", "float16", "int8"]
@@ -16,8 +16,8 @@ else as with "auto"."""
 TINY: Final = "tiny"
 """Name of the bundled models: a small pair of the same architecture for tests and first steps."""
 
-BUNDLED: Final[dict[Kind, Path]] = {
-    kind: Path(__file__).parent / TINY / kind for kind in get_args(Kind)
+BUNDLED: Final[dict[ModelKind, Path]] = {
+    kind: Path(__file__).parent / TINY / kind for kind in get_args(ModelKind)
 }
 """Folders of its checkpoints."""
 
@@ -47,11 +47,11 @@ def check_settings(
     """
     if dtype not in get_args(Dtype):
         msg = f"unknown dtype {dtype!r}: use one of {', '.join(map(repr, get_args(Dtype)))}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "dtype")
     for name, value in (("max_length", max_length), ("pack_tokens", pack_tokens)):
         if value is not None and not is_count(value):
             msg = f"{name} must be a number of tokens, at least 1, or None, but {got(value)}"
-            raise ValueError(msg)
+            raise ArgumentError(msg, name)
     if timeout is not None and not (is_number(timeout) and timeout > 0):
         msg = f"timeout must be a number of seconds above 0, or None, but {got(timeout, float)}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "timeout")

@@ -1,4 +1,7 @@
-"""Token ids from text: only the frame has control tokens; only queries and documents are cut."""
+"""Token ids from text: control tokens come from the prompt template alone, never from user text.
+
+Only queries and documents are truncated.
+"""
 
 import json
 import re
@@ -199,7 +202,7 @@ class Qwen3Tokenizer:
         """The ids at the beginning of all documents' prompts for one query."""
         return self.rerank_head + self.encode(rerank_question(instruction, query))
 
-    def rerank_frame_length(self, instruction: str) -> int:
+    def rerank_template_length(self, instruction: str) -> int:
         """Number of tokens of a prompt without query and document."""
         bare = self._encode_instruction(rerank_question(instruction, ""))
         return len(self.rerank_head) + len(bare) + len(self.rerank_suffix)

@@ -1,9 +1,11 @@
 """What all tests share: optional data, and checkpoints with random weights.
 
 Tests that want the Milvus documentation or the published Qwen3 tokenizer look for them in
-`$QWEN3_TEST_DATA`, by default `shared/data` next to the checkout, and skip without them.
+`$QWEN3_TEST_DATA`, by default `shared/data` next to the checkout, and skip without them. The
+tokenizer may also come from the Hugging Face hub, or its cache.
 """
 
+import contextlib
 import json
 import multiprocessing.process
 import os
@@ -18,11 +20,14 @@ from typing import TYPE_CHECKING
 # is imported, and for the child processes too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import httpx
 import numpy.testing  # noqa: F401 - numpy 2.0 starts `lscpu` when this is first imported
 import pytest
+from filelock import FileLock
 from hypothesis import Phase, settings
 
 from benchmarks.machine import free_port as free_port  # the tests' too
+from qwen3_core.settings import DEFAULT_RERANKER_MODEL
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -57,6 +62,9 @@ APPEND_END_OF_TEXT = {
 LONG = 9_216
 """Tokens that `long_pair` reads; the bundled pair as such reads 2,048."""
 
+
+PATIENCE = 170.0
+"""Seconds after which a wait for another thread is a hang: about as long as a test may take."""
 
 SLOW_TO_START = {"vllm": 600}
 """Folders whose servers may take longer to start than a test may last; in seconds."""
@@ -131,12 +139,58 @@ def milvus_faq_folder() -> Path:
     return optional_data("milvus-docs", "v2.4.6-preview", "site", "en", "faq")
 
 
+@pytest.fixture(scope="session")
+def published_tokenizer(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
+    """The published tokenizer.json, beside its tokenizer_config.json; a skip where there is none.
+
+    It comes from the optional data, from the hub's cache, or from the hub. One of the workers asks
+    the hub, and downloads the files into the cache.
+    """
+    file = DATA / "qwen3-tokenizer" / "tokenizer.json"
+    if not file.exists():
+        folder = tmp_path_factory.getbasetemp()
+        if hasattr(request.config, "workerinput"):
+            folder = folder.parent  # all workers'
+        with FileLock(folder / "tokenizer.lock"):
+            note = folder / "tokenizer.txt"
+            if not note.exists():
+                note.write_text(str(from_hub() or ""))
+            found = note.read_text()
+        if not found:
+            optional_data("qwen3-tokenizer", "tokenizer.json")
+        file = Path(found)
+    return file
+
+
+def from_hub() -> Path | None:
+    """The published tokenizer.json in the hub's cache, downloaded if need be and possible."""
+    from huggingface_hub import constants, hf_hub_download
+
+    def fetch(*, cached: bool = False) -> Path:
+        names = ("tokenizer_config.json", "tokenizer.json")
+        model = DEFAULT_RERANKER_MODEL
+        _, file = (hf_hub_download(model, name, local_files_only=cached) for name in names)
+        return Path(file)
+
+    with contextlib.suppress(OSError):
+        return fetch(cached=True)
+    if not constants.HF_HUB_OFFLINE:
+        with contextlib.suppress(OSError, httpx.HTTPError):
+            # The hub's client itself tries for half a minute.
+            httpx.head(constants.ENDPOINT, timeout=httpx.Timeout(10, connect=1))
+            return fetch()
+    return None
+
+
 @pytest.fixture(scope="session", params=["bundled", "published"])
 def tokenizer_file(request: pytest.FixtureRequest) -> Path:
     """A reranker's tokenizer.json: the bundled one, and the published one where it is at hand."""
     if request.param == "bundled":
         return TINY / "reranker" / "tokenizer.json"
-    return optional_data("qwen3-tokenizer", "tokenizer.json")
+    file: Path = request.getfixturevalue("published_tokenizer")
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write a Qwen3 embedding or reranking checkpoint as GGUF, the format of llama.cpp.
 
-    python tools/convert_to_gguf.py FOLDER FILE.gguf [--no-eos] [--no-frame] [--q8-0]
+    python tools/convert_to_gguf.py FOLDER FILE.gguf [--no-eos] [--no-template] [--q8-0]
 
 Needs the gguf package alone (tools/setup_llama_cpp.py installs it). For the published checkpoints
 llama.cpp's convert_hf_to_gguf.py does the same; it refuses the bundled pair, whose vocabulary it
@@ -10,7 +10,7 @@ does not know. Weights are written as float32, so that nothing is lost, or as Q8
 A folder is an embedding model's if it says how to pool (1_Pooling), else a reranker's.
 
 --no-eos     llama.cpp puts no <|endoftext|> behind a text, as with old conversions
---no-frame   llama.cpp joins query and document bare, so that whole frames can be sent, with an
+--no-template  llama.cpp joins query and document bare, so that whole prompts can be sent, with an
              instruction (Server(template="client")); otherwise it has the default instruction
 --q8-0       matrices in 8 bits, in blocks of 32 with a scale each
 """
@@ -26,18 +26,18 @@ from gguf.utility import LocalTensor, SafetensorsLocal
 
 END_OF_TEXT = "<|endoftext|>"
 #: The published prompt with the default instruction; llama.cpp replaces what is in braces.
-FRAME = (
+TEMPLATE = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
     'the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
     "<|im_start|>user\n<Instruct>: Given a web search query, retrieve relevant passages that "
     "answer the query\n<Query>: {query}\n<Document>: {document}<|im_end|>\n"
     "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 )
-NO_FRAME = "{query}{document}"
+BARE_TEMPLATE = "{query}{document}"
 
 
 def convert(
-    folder: Path, file: Path, *, add_eos: bool = True, frame: bool = True, q8_0: bool = False
+    folder: Path, file: Path, *, add_eos: bool = True, template: bool = True, q8_0: bool = False
 ) -> None:
     """Write one checkpoint.
 
@@ -45,7 +45,7 @@ def convert(
         folder: Has config.json, tokenizer.json and *.safetensors.
         file: The GGUF file to write.
         add_eos: Of an embedding model: llama.cpp puts <|endoftext|> behind each text.
-        frame: Of a reranker: llama.cpp puts query and document into the published prompt.
+        template: Of a reranker: llama.cpp puts query and document into the published prompt.
         q8_0: Round matrices to 8 bits.
 
     Raises:
@@ -66,8 +66,8 @@ def convert(
     if reranker:
         writer.add_pooling_type(gguf.PoolingType.RANK)
         writer.add_classifier_output_labels(["yes", "no"])
-        template = FRAME if frame else NO_FRAME
-        writer.add_chat_template([{"name": "rerank", "template": template}])
+        chosen = TEMPLATE if template else BARE_TEMPLATE
+        writer.add_chat_template([{"name": "rerank", "template": chosen}])
     else:
         writer.add_pooling_type(gguf.PoolingType.LAST)
         writer.add_eos_token_id(vocabulary[END_OF_TEXT])
@@ -144,10 +144,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("file", type=Path)
     parser.add_argument("--no-eos", dest="eos", action="store_false")
-    parser.add_argument("--no-frame", dest="frame", action="store_false")
+    parser.add_argument("--no-template", dest="template", action="store_false")
     parser.add_argument("--q8-0", action="store_true")
     given = parser.parse_args()
-    options = {"add_eos": given.eos, "frame": given.frame, "q8_0": given.q8_0}
+    options = {"add_eos": given.eos, "template": given.template, "q8_0": given.q8_0}
     convert(given.folder, given.file, **options)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import wraps
 from inspect import signature
-from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,7 +28,7 @@ ALWAYS: Final = Carried(None, "not needed: vectors always have length 1")
 PACKS: Final = Carried(
     None, "not needed: forward passes are filled by tokens; pack_tokens= bounds them"
 )
-FRAME: Final = Carried("instruction", 'the sentence alone, without "Instruct:" and "Query:"')
+SENTENCE: Final = Carried("instruction", 'the sentence alone, without "Instruct:" and "Query:"')
 ONE_BY_ONE: Final = Carried(
     None, "not needed: device=, dtype=, dimensions=, revision= stand by themselves"
 )
@@ -40,22 +40,22 @@ ONE_PROCESS: Final = Carried(
 TOKENS: Final = Carried("max_length", "in tokens, instruction and query included")
 
 CARRIED_OVER: Final[dict[str, Carried]] = {
-    "query_instruction": FRAME,
-    "query_instruction_for_retrieval": FRAME,
+    "query_instruction": SENTENCE,
+    "query_instruction_for_retrieval": SENTENCE,
     "embed_instruction": DOCUMENTS,
     "text_instruction": DOCUMENTS,
     "document_instruction": DOCUMENTS,
     "passage_instruction": DOCUMENTS,
-    "prompt": FRAME,
-    "prompts": FRAME,
+    "prompt": SENTENCE,
+    "prompts": SENTENCE,
     "prompt_name": Carried("instruction", "a task's name or a sentence; queries always get it"),
     "default_prompt_name": Carried(
         "instruction", "a task's name or a sentence; queries always get it"
     ),
-    "query_encode_kwargs": FRAME,
-    "query_prompt": FRAME,
-    "query_prefix": FRAME,
-    "task_description": FRAME,
+    "query_encode_kwargs": SENTENCE,
+    "query_prompt": SENTENCE,
+    "query_prefix": SENTENCE,
+    "task_description": SENTENCE,
     "document_prefix": DOCUMENTS,
     "doc_prefix": DOCUMENTS,
     "task_type": SIDES,
@@ -127,16 +127,20 @@ CLASSES: Final = {
 """By package: names from the other framework's package, and our equivalents."""
 
 
-def check_class(package: str, name: str) -> None:
-    """Refuse a name that belongs to the other framework's package.
+def no_attribute(package: str, name: str) -> NoReturn:
+    """Raise the error for a name that a framework's package does not have (PEP 562).
 
     Raises:
-        ImportError: It names the equivalent here. Python would replace an AttributeError's message.
+        ImportError: If the name is the other framework's; it names the equivalent here. Python
+            would replace an AttributeError's message.
+        AttributeError: If it is any other name.
     """
     if here := CLASSES[package].get(name):
         other = next(p for p in CLASSES if p != package)
         msg = f"{package} has no {name}: use {here} here; {name} is in {other}"
         raise ImportError(msg)
+    msg = f"module {package!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 def by_name(kind: type, given: tuple[object, ...], first: str) -> None:
@@ -175,7 +179,7 @@ def one_model(given: object, field: str) -> Any:
     return {**{name: value for name, value in given.items() if name != other}, field: given[other]}
 
 
-FRAMEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
+SENTENCEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
 """Prefixes of package names, and the frameworks that they belong to."""
 
 
@@ -214,7 +218,7 @@ def misplaced(
 def _framework(kind: type) -> str:
     """The framework that this class or one of its bases belongs to; "" if none."""
     for base in kind.__mro__:
-        for prefix, framework in FRAMEWORKS.items():
+        for prefix, framework in SENTENCEWORKS.items():
             if base.__module__.startswith(prefix):
                 return framework
     return ""

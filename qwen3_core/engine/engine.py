@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qwen3_core.common.fork import after_fork_in_child
 from qwen3_core.engine import shutdown  # noqa: F401 - closes engines when the interpreter exits
 from qwen3_core.engine.worker import Worker
-from qwen3_core.settings import Dtype, Kind
+from qwen3_core.settings import Dtype, ModelKind
 
 if TYPE_CHECKING:
     from qwen3_core.model.encoder import Encoder
@@ -37,7 +37,7 @@ _opening = threading.Lock()
 
 def open_engine(
     model: str,
-    kind: Kind,
+    kind: ModelKind,
     *,
     revision: str | None = None,
     device: str = "auto",
@@ -49,11 +49,12 @@ def open_engine(
     `qwen3_core.model.loading.load`; with dtype "int8" also those of `qwen3_core.model.int8_check`.
     """
     # Imported here, so that importing a framework's package does not load torch.
+    from qwen3_core.model.buffers import release_threads
     from qwen3_core.model.encoder import Encoder
     from qwen3_core.model.int8_check import int8_encoder
     from qwen3_core.model.loading import load, resolve_device, resolve_dtype
 
-    asked = (model, kind, revision, device, dtype)
+    key = (model, kind, revision, device, dtype)
     device = resolve_device(device)
     int8 = dtype == "int8"
     found = (model, kind, revision, device, str(resolve_dtype(dtype, device)), int8)
@@ -62,13 +63,14 @@ def open_engine(
         if engine is None:
             checkpoint = load(model, kind, revision=revision, device=device, dtype=dtype)
             encoder = int8_encoder(checkpoint) if int8 else Encoder(checkpoint.model)
+            release_threads()  # this thread's: the engine's own thread computes from now on
             engine = _engines[found] = Engine(checkpoint, encoder)
-        _engines[asked] = engine
+        _engines[key] = engine
         return engine
 
 
 def held_engine(
-    model: str, kind: Kind, *, revision: str | None, device: str, dtype: Dtype
+    model: str, kind: ModelKind, *, revision: str | None, device: str, dtype: Dtype
 ) -> Engine | None:
     """The engine for a model if this process holds one; loads nothing, not even torch."""
     return _engines.get((model, kind, revision, device, dtype))

@@ -17,7 +17,7 @@ from qwen3_core.engine.worker import Stats
 from qwen3_core.inputs import windows
 from qwen3_core.model.packing import TokenSequence
 from qwen3_core.prompts import resolve_instruction
-from qwen3_core.settings import DEFAULT_MAX_LENGTH, Dtype, Kind, check_settings
+from qwen3_core.settings import DEFAULT_MAX_LENGTH, Dtype, ModelKind, check_settings
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class LocalModel(TextModel):
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ModelKind,
         model: str | Path,
         *,
         revision: str | None,

@@ -21,9 +21,9 @@ from qwen3_core.model.attention import (
     last_tokens_of,
     segments_of,
 )
-from qwen3_core.model.buffers import Buffers, give_back_freed
+from qwen3_core.model.buffers import Buffers, give_back_freed, release_threads
 from qwen3_core.model.layers import Layer, rms_norm
-from qwen3_core.model.linear import pack, rounded
+from qwen3_core.model.linear import prepack, rounded
 from qwen3_core.model.packing import Line, Pack, W, next_pack
 from qwen3_core.tokenizer import Ids
 
@@ -87,7 +87,7 @@ class Encoder:
             msg = f"pack_tokens must be at least 1, got {pack_tokens}"
             raise ValueError(msg)
         self.pack_tokens = pack_tokens
-        pack(model, int8=int8)
+        prepack(model, int8=int8)
         self._int8 = int8
         self._buffers = Buffers(self.device)
         self._layers = [Layer(layer, model.dtype, self._buffers) for layer in model.layers]
@@ -156,6 +156,7 @@ class Encoder:
         for prefix in (branch.prefix for branch in branches):
             self._remember(prefix, _joined(cached.get(prefix), new.get(prefix)))
         result: np.ndarray = states.cpu().numpy()
+        release_threads()
         return result
 
     def _forward(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from qwen3_core.fingerprint import is_commit
-from qwen3_core.settings import BUNDLED, TINY, Kind
+from qwen3_core.settings import BUNDLED, TINY, ModelKind
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -49,7 +49,7 @@ class Stored(NamedTuple):
     """Size in bytes."""
 
 
-def folder_of(model: str, kind: Kind, revision: str | None = None) -> Path | None:
+def folder_of(model: str, kind: ModelKind, revision: str | None = None) -> Path | None:
     """The folder of a model's files on this machine; never uses the network.
 
     Args:
@@ -151,13 +151,13 @@ def _header(path: Path) -> dict[str, Stored]:
         with path.open("rb") as file:
             begin = 8 + int.from_bytes(file.read(8), "little")
             if not 8 < begin <= size:
-                msg = "it is cut off"
+                msg = "it is truncated"
                 raise ValueError(msg)
             header = json.loads(file.read(begin - 8))
         header.pop("__metadata__", None)
         tensors = {name: _stored(path, begin, entry) for name, entry in header.items()}
         if any(stored.begin + stored.size > size for stored in tensors.values()):
-            msg = "it is cut off"
+            msg = "it is truncated"
             raise ValueError(msg)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = f"{path} is damaged ({type(error).__name__}: {error}): download it again"
@@ -176,7 +176,7 @@ def _stored(path: Path, begin: int, entry: dict[str, Any]) -> Stored:
 
 
 def weights_digest(
-    folder: Path, kind: Kind = "embedding", extra: Sequence[Path] = ()
+    folder: Path, kind: ModelKind = "embedding", extra: Sequence[Path] = ()
 ) -> str | None:
     """A digest of everything that determines a model's results: 32 hexadecimal digits.
 
@@ -224,7 +224,7 @@ def _state(path: Path) -> tuple[Path, int, int]:
 
 
 @lru_cache(maxsize=16)
-def _digest(states: tuple[tuple[Path, int, int], ...], kind: Kind) -> str:
+def _digest(states: tuple[tuple[Path, int, int], ...], kind: ModelKind) -> str:
     config, tokenizer, *weights = (path for path, _, _ in states)
     tensors = {
         name.removeprefix("model."): stored

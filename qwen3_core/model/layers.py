@@ -14,7 +14,7 @@ from torch import Tensor
 from qwen3_core.model.attention import Attention
 from qwen3_core.model.buffers import Buffers
 from qwen3_core.model.int8 import Int8Linear, Quantized
-from qwen3_core.model.linear import gated, projected
+from qwen3_core.model.linear import projected, swiglu
 
 Rows = Tensor | Quantized
 """Input of a linear layer: the model's dtype, or quantised rows."""
@@ -91,7 +91,7 @@ class Layer:
             block = x[rows]
             block += attention.o_proj(self._read("attended", attended[rows].flatten(1)))
             normed = self._normed(self._module.post_attention_layernorm, block)
-            inner = gated(mlp.gate_proj, mlp.up_proj, normed)
+            inner = swiglu(mlp.gate_proj, mlp.up_proj, normed)
             block += mlp.down_proj(self._read("inner", inner))
 
     def _read(self, name: str, x: Tensor) -> Rows:

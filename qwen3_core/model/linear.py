@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 """transformers' names of the projections to queries, keys and values."""
 
-JOINED = "qkv_proj"
+MERGED = "qkv_proj"
 """Name of the merged projection."""
 
 ROWS = 1024
@@ -46,7 +46,7 @@ def rounded(count: int) -> int:
     return count if count == 1 else count + -count % step
 
 
-class PackedLinear(nn.Module):
+class PrepackedLinear(nn.Module):
     """A Linear module on a CPU, with weights in a layout that only oneDNN can read."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -74,7 +74,7 @@ class PackedLinear(nn.Module):
         return cast("Tensor", product(x, self._weight, self._bias, function, [], ""))
 
 
-def pack(module: nn.Module, *, int8: bool = False) -> None:
+def prepack(module: nn.Module, *, int8: bool = False) -> None:
     """Replace the Linear modules within a module by prepacked ones, if the device supports them.
 
     With `int8=True`, replaces them by `Int8Linear`, which the device must support. q, k and v are
@@ -85,64 +85,64 @@ def pack(module: nn.Module, *, int8: bool = False) -> None:
     """
     found = False
     for parent in [m for m in module.modules() if type(m) is not nn.Linear]:
-        _join_projections(parent)
-        if _pack_children(parent, int8=int8):
+        _merge_projections(parent)
+        if _prepack_children(parent, int8=int8):
             give_back_freed()
             found = True
     for weight in module.parameters() if found else ():
         weight.data = weight.data.clone()
 
 
-def _join_projections(parent: nn.Module) -> None:
+def _merge_projections(parent: nn.Module) -> None:
     """Merge the query, key and value projections directly within a module, if it has them."""
-    maps: list[Any] = [getattr(parent, name, None) for name in PROJECTIONS]
-    if not all(type(linear) is nn.Linear for linear in maps):
+    linears: list[Any] = [getattr(parent, name, None) for name in PROJECTIONS]
+    if not all(type(linear) is nn.Linear for linear in linears):
         return
-    first, *_ = maps
-    joined = nn.Linear(first.in_features, sum(m.out_features for m in maps), device="meta")
+    first, *_ = linears
+    merged = nn.Linear(first.in_features, sum(m.out_features for m in linears), device="meta")
     for name in ("weight", "bias"):
-        parts = [getattr(linear, name) for linear in maps]
+        parts = [getattr(linear, name) for linear in linears]
         whole = None if parts[0] is None else torch.cat(parts)
-        setattr(joined, name, None if whole is None else nn.Parameter(whole, requires_grad=False))
+        setattr(merged, name, None if whole is None else nn.Parameter(whole, requires_grad=False))
     for name in PROJECTIONS:
         delattr(parent, name)
-    setattr(parent, JOINED, joined)
+    setattr(parent, MERGED, merged)
 
 
-def _pack_children(parent: nn.Module, *, int8: bool) -> bool:
+def _prepack_children(parent: nn.Module, *, int8: bool) -> bool:
     """Replace the Linear modules directly within a module; returns whether there were any."""
     found = False
     for name in [name for name, _ in parent.named_children()]:
         child = getattr(parent, name)
-        if type(child) is nn.Linear and (int8 or _can_be_packed(child.weight)):
-            setattr(parent, name, Int8Linear(child) if int8 else PackedLinear(child))
+        if type(child) is nn.Linear and (int8 or _can_be_prepacked(child.weight)):
+            setattr(parent, name, Int8Linear(child) if int8 else PrepackedLinear(child))
             found = True
-        del child  # frees its weights before the next ones are packed
+        del child  # frees its weights before the next ones are prepacked
     return found
 
 
 def projected(attention: Any, x: Any) -> Tensor:
     """Queries, keys and values of x, concatenated: (rows, all heads * head_dim)."""
-    if hasattr(attention, JOINED):
-        joined: Tensor = getattr(attention, JOINED)(x)
-        return joined
+    if hasattr(attention, MERGED):
+        merged: Tensor = getattr(attention, MERGED)(x)
+        return merged
     return torch.cat([getattr(attention, name)(x) for name in PROJECTIONS], -1)
 
 
-def gated(gate: Any, up: Any, x: Any) -> Tensor:
+def swiglu(gate: Any, up: Any, x: Any) -> Tensor:
     """SwiGLU: SiLU of the gate projection of x times its up projection; x is what they read."""
-    if isinstance(gate, PackedLinear) and isinstance(up, PackedLinear):
+    if isinstance(gate, PrepackedLinear) and isinstance(up, PrepackedLinear):
         return up.times(x, gate.silu(x))
     inner: Tensor = F.silu(gate(x), inplace=True)
     return inner.mul_(up(x))
 
 
-def _can_be_packed(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and _packed_agrees(weight.dtype)
+def _can_be_prepacked(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and _prepacked_agrees(weight.dtype)
 
 
 @lru_cache
-def _packed_agrees(dtype: torch.dtype) -> bool:
+def _prepacked_agrees(dtype: torch.dtype) -> bool:
     """Whether prepacked products are available and correct; tested once.
 
     They are not part of PyTorch's public interface (its compiler uses them).
@@ -157,15 +157,15 @@ def _packed_agrees(dtype: torch.dtype) -> bool:
                 msg = "oneDNN is switched off"
                 raise RuntimeError(msg)
             for linear in linears:
-                packed, exact = PackedLinear(linear), F.linear(x, linear.weight, linear.bias)
+                prepacked, exact = PrepackedLinear(linear), F.linear(x, linear.weight, linear.bias)
                 pairs = (
-                    (packed(x), exact),
-                    (packed.silu(x), F.silu(exact)),
-                    (packed.times(x, factor), exact * factor),
+                    (prepacked(x), exact),
+                    (prepacked.silu(x), F.silu(exact)),
+                    (prepacked.times(x, factor), exact * factor),
                 )
                 for found, expected in pairs:
                     torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
         except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
-            logger.debug("torch %s, %s: no packed products: %s", torch.__version__, dtype, error)
+            logger.debug("torch %s, %s: no prepacked products: %s", torch.__version__, dtype, error)
             return False
     return True

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qwen3_core.model.packing import TokenSequence
 from qwen3_core.prompts import TASKS
-from qwen3_core.settings import Kind
+from qwen3_core.settings import ModelKind
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
 QUERY = "How is inserted data stored?"
@@ -24,7 +24,7 @@ TEXTS = (
 
 
 def probe_sequences(
-    tokenizer: Qwen3Tokenizer, kind: Kind, max_positions: int
+    tokenizer: Qwen3Tokenizer, kind: ModelKind, max_positions: int
 ) -> list[TokenSequence]:
     """The token sequences of `TEXTS` for this kind of model."""
     if kind == "embedding":

@@ -13,10 +13,10 @@ from qwen3_core.settings import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_RERANKER_MODEL,
     TINY,
-    Kind,
+    ModelKind,
 )
 
-PUBLISHED: Mapping[Kind, str] = {
+PUBLISHED: Mapping[ModelKind, str] = {
     "embedding": DEFAULT_EMBEDDING_MODEL,
     "reranker": DEFAULT_RERANKER_MODEL,
 }
@@ -141,7 +141,7 @@ class Source:
         return sorted(path.as_posix() for path in paths)
 
 
-def locate(name: str, kind: Kind, revision: str | None = None) -> Source:
+def locate(name: str, kind: ModelKind, revision: str | None = None) -> Source:
     """Locate a checkpoint: the bundled pair, a folder, or a hub name.
 
     Raises:
@@ -181,11 +181,11 @@ def _snapshot(name: str, revision: str | None) -> Path:
             )
         )
     except HFValidationError as error:
-        msg = f"it is no folder, and can be on no hub: {error}"
+        msg = f"it is neither a folder nor a valid name on a hub: {error}"
         raise FileNotFoundError(msg) from error
 
 
-def what_to_give(kind: Kind) -> str:
+def what_to_give(kind: ModelKind) -> str:
     """The advice on valid model names."""
     return (
         "Give a name on the Hugging Face Hub (network or a filled cache needed), such as "

@@ -48,7 +48,7 @@ def check_embedding(vectors: np.ndarray, tokens: int | None, expected: int) -> N
     if tokens is not None and expected - tokens == len(vectors):
         msg = (
             f"the server read {tokens} tokens of {len(vectors)} texts where the model reads "
-            f"{expected}: it leaves out the <|endoftext|> behind each text, which holds the "
+            f"{expected}: it leaves out the <|endoftext|> after each text, which holds the "
             "meaning. Use Server(append_end_of_text=True), or convert the model again with a "
             f"tokenizer that adds it. {SWITCH}"
         )
@@ -56,7 +56,8 @@ def check_embedding(vectors: np.ndarray, tokens: int | None, expected: int) -> N
     if tokens is not None and tokens - expected == len(vectors):
         msg = (
             f"the server read {tokens} tokens of {len(vectors)} texts where the model reads "
-            f"{expected}: it puts one more token on each text, such as a second <|endoftext|>. "
+            f"{expected}: it appends one more token to each text, such as a second "
+            "<|endoftext|>. "
             f"Leave append_end_of_text off, and serve the published tokenizer. {SWITCH}"
         )
         raise SelfCheckError(msg)
@@ -72,7 +73,7 @@ def check_embedding(vectors: np.ndarray, tokens: int | None, expected: int) -> N
 
 
 def check_rerank(
-    log_odds: np.ndarray, tokens: int | None, expected: int, frame: int, template_hint: str
+    log_odds: np.ndarray, tokens: int | None, expected: int, template: int, template_hint: str
 ) -> None:
     """Judge the scores of `RELEVANT` and `IRRELEVANT` for `QUERY`.
 
@@ -80,24 +81,24 @@ def check_rerank(
         log_odds: (2,) float32.
         tokens: The tokens that the server reports; None if it reports none.
         expected: The tokens that it should have read.
-        frame: The part of `expected` that is the frame and the instruction, for both documents.
-        template_hint: How to correct the frame.
+        template: Those of them that are prompt template and instruction, for both documents.
+        template_hint: How to correct the template.
 
     Raises:
         SelfCheckError: If the server's answer is wrong.
     """
-    if tokens is not None and tokens <= expected - frame // 2:
+    if tokens is not None and tokens <= expected - template // 2:
         msg = (
             f"the server read {tokens} tokens where the model's prompts have {expected}: it does "
-            "not put query and document into the model's frame. Either its template is missing, or "
+            "not apply the reranker's prompt template. Either the template is missing, or "
             f"it does not run the model as a reranker (vLLM: --hf-overrides '{HF_OVERRIDES}'), or "
             f"this is the address of the embedding server. {template_hint} {SWITCH}"
         )
         raise SelfCheckError(msg)
-    if tokens is not None and tokens >= expected + frame // 2:
+    if tokens is not None and tokens >= expected + template // 2:
         msg = (
-            f"the server read {tokens} tokens where the model's prompts have {expected}: query and "
-            f"document are framed twice. {template_hint} {SWITCH}"
+            f"the server read {tokens} tokens where the model's prompts have {expected}: the "
+            f"prompt template is applied twice. {template_hint} {SWITCH}"
         )
         raise SelfCheckError(msg)
     relevant, other = map(float, log_odds)

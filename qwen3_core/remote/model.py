@@ -32,7 +32,7 @@ from qwen3_core.settings import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_MAX_LENGTH,
     TINY,
-    Kind,
+    ModelKind,
     check_settings,
 )
 from qwen3_core.tokenizer import Qwen3Tokenizer
@@ -75,7 +75,7 @@ class RemoteModel(TextModel):
 
     def __init__(
         self,
-        purpose: Kind,
+        model_kind: ModelKind,
         model: str | Path,
         base_url: str,
         *,
@@ -88,7 +88,7 @@ class RemoteModel(TextModel):
     ) -> None:
         check_settings(dtype="auto", max_length=max_length, timeout=timeout)
         self._given = resolve_instruction(instruction)
-        self._purpose: Kind = purpose
+        self._model_kind: ModelKind = model_kind
         self._model = str(model)
         self._server = as_server(server)
         self._revision = revision
@@ -99,7 +99,7 @@ class RemoteModel(TextModel):
             self._server.kind == "auto" and is_dashscope(base_url)
         )
         if self._dashscope and is_dashscope(base_url):
-            base_url = dashscope_url(base_url, purpose)
+            base_url = dashscope_url(base_url, model_kind)
         self.base_url = base_url
         self._api_key = None if api_key is None else check_key(api_key, "api_key")
         self._set_up()
@@ -165,7 +165,7 @@ class RemoteModel(TextModel):
 
     @property
     def _identity(self) -> object:
-        return (self._purpose, self.base_url, self._served_model, self._server)
+        return (self._model_kind, self.base_url, self._served_model, self._server)
 
     def _reads(self, facts: Facts) -> int:
         """Tokens read of one input."""
@@ -256,12 +256,12 @@ class RemoteModel(TextModel):
             own = self._model == TINY or "/" in self._model or Path(self._model).is_dir()
             # All published sizes share one tokenizer, so it also fits models under an alias.
             name = self._model if own else DEFAULT_EMBEDDING_MODEL
-        key = (name, self._purpose, self._revision)
+        key = (name, self._model_kind, self._revision)
         try:
             tokenizer = _tokenizers.get(key)
             if tokenizer is None:
                 tokenizer = _tokenizers[key] = load_tokenizer(
-                    name, self._purpose, revision=self._revision
+                    name, self._model_kind, revision=self._revision
                 )
             return tokenizer
         except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qwen3_core.base import BaseReranker
+from qwen3_core.common.docstrings import parameters_documented
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.inputs import by_query, documents_cut, fit_query, in_thread_if_long, windows
 from qwen3_core.prompts import (
@@ -17,7 +18,7 @@ from qwen3_core.prompts import (
     RERANK_SUFFIX,
     TASKS,
     rerank_document,
-    rerank_frame,
+    rerank_prefix,
     resolve_instruction,
 )
 from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_rerank
@@ -42,6 +43,7 @@ class _Batch:
     """Positions of the documents among all pairs."""
 
 
+@parameters_documented()
 class RemoteReranker(RemoteModel, BaseReranker):
     """A Qwen3 reranking model on a server, with the interface of `Reranker`.
 
@@ -64,19 +66,6 @@ class RemoteReranker(RemoteModel, BaseReranker):
         timeout: float | None = None,
     ) -> None:
         """Check the settings; sends nothing to the server.
-
-        Args:
-            model: The model's name on the server, and the source of its tokenizer (see `Server` if
-                the server uses another name).
-            base_url: Base URL of the API, such as "http://localhost:8001/v1".
-            api_key: By default `QWEN3_API_KEY` from the environment, or for Alibaba Cloud
-                `DASHSCOPE_API_KEY`; never `OPENAI_API_KEY`. Pickles do not contain it.
-            server: Kind or settings of the server.
-            revision: Branch, tag or commit of the tokenizer on the hub.
-            max_length: Tokens of one prompt (frame, instruction, query, document); default 8192, or
-                the server's limit if that is less.
-            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`).
-            timeout: Seconds that one call may take, retries included; None: no limit.
 
         Raises:
             ValueError: If an argument is out of range, or the server's kind cannot run the model.
@@ -107,7 +96,10 @@ class RemoteReranker(RemoteModel, BaseReranker):
         task = resolve_instruction(None)
         query, documents = QUERY, [RELEVANT, IRRELEVANT]
         if self._server.template == "client":
-            query, documents = rerank_frame(task, query), [_framed(text) for text in documents]
+            query, documents = (
+                rerank_prefix(task, query),
+                [_document_and_suffix(text) for text in documents],
+            )
         scores, tokens = await self._ask(facts, query, documents, task)
         # Some servers ignore the request for log-odds.
         facts = replace(facts, log_odds=facts.log_odds and not _probabilities(scores))
@@ -152,7 +144,7 @@ class RemoteReranker(RemoteModel, BaseReranker):
                 f"vLLM: --chat-template {TEMPLATE_FILE} with Server(template='server'), or no "
                 "chat template with Server(template='client')."
             )
-        return "Server(template='client') sends the frame, for a server that puts none around it."
+        return "Server(template='client') is for a server that applies no prompt template."
 
     async def _score(
         self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool
@@ -203,16 +195,16 @@ class RemoteReranker(RemoteModel, BaseReranker):
         query, prefix = fit_query(tokenizer, task, query, max_length, self._warn_cut)
         extra = len(prefix) + len(tokenizer.rerank_suffix)
         room = max_length - extra
-        framed = [rerank_document(tokenizer.without_control_tokens(text)) for text in texts]
-        counts = [len(ids) for ids in tokenizer.encode_many(framed)]
+        prompts = [rerank_document(tokenizer.without_control_tokens(text)) for text in texts]
+        counts = [len(ids) for ids in tokenizer.encode_many(prompts)]
         cut = [i for i, count in enumerate(counts) if count > room]
         for i in cut:
-            framed[i], counts[i] = tokenizer.cut_text(framed[i], room), room
+            prompts[i], counts[i] = tokenizer.cut_text(prompts[i], room), room
         if self._server.template == "client":
-            query = rerank_frame(task, query)
-            sent = [text + RERANK_SUFFIX for text in framed]
+            query = rerank_prefix(task, query)
+            sent = [text + RERANK_SUFFIX for text in prompts]
         else:
-            sent = [text[1:] for text in framed]
+            sent = [text[1:] for text in prompts]
         return query, [(s, count + extra) for s, count in zip(sent, counts, strict=True)], cut
 
     async def _ask(
@@ -235,16 +227,15 @@ class RemoteReranker(RemoteModel, BaseReranker):
                 msg = (
                     f"{self.base_url} ({facts.kind}) cannot be told an instruction: its template "
                     "has the default one. Leave instruction out, or use Server(template='client') "
-                    "with a server that puts no frame around query and document."
+                    "with a server that applies no prompt template."
                 )
                 raise ValueError(msg)
         reply = await self._client.post(dialect.path, body, [query, *documents])
         try:
             scores = _scores(reply, len(documents))
         except ValueError as error:
-            msg = (
-                f"{self.base_url} answered {len(documents)} documents with something else: {error}"
-            )
+            count = len(documents)
+            msg = f"{self.base_url} answered {count} documents with an invalid reply: {error}"
             raise ServerError(msg) from None
         finite = np.abs(scores) <= np.finfo(np.float32).max
         if not finite.all():
@@ -254,7 +245,7 @@ class RemoteReranker(RemoteModel, BaseReranker):
         return scores, tokens_read(reply)
 
 
-def _framed(document: str) -> str:
+def _document_and_suffix(document: str) -> str:
     return rerank_document(document) + RERANK_SUFFIX
 
 

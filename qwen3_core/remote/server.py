@@ -4,15 +4,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit, urlunsplit
 
-from qwen3_core.common.validation import got, is_count, is_number
-from qwen3_core.settings import Kind
+from qwen3_core.common.validation import ArgumentError, got, is_count, is_number
+from qwen3_core.settings import ModelKind
 
 ServerKind = Literal["auto", "vllm", "sglang", "llama.cpp", "cohere", "tei", "dashscope"]
 """Kinds of servers. "cohere" is any server with Cohere's or Jina's rerank API, such as Infinity,
 Xinference and LiteLLM. "auto" asks the server, and assumes "cohere" if it does not say."""
 
 Template = Literal["server", "client"]
-"""The side that puts query and document into the reranker's frame."""
+"""The side that applies the reranker's prompt template to query and document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Server:
         tokenizer: Source of the model's tokenizer (hub name, folder or "tiny"); by default the
             component's `model` if that is one, else the published models' own. It counts and
             truncates texts before they are sent.
-        template: "server" if the server's chat template frames query and document; "client" if the
-            server only concatenates the two, so that the client must send them in the frame.
+        template: "server" if the server applies its chat template to query and document; "client"
+            if the server only concatenates the two, so that the client must send whole prompts.
         append_end_of_text: Append `<|endoftext|>` to each text to embed, for a server whose
             tokenizer does not (old GGUF conversions).
         batch_size: Texts per request; by default the server's limit, or 32.
@@ -170,17 +170,17 @@ def check_base_url(base_url: str) -> str:
             "base_url holds a name or password: give the key as api_key or in QWEN3_API_KEY, which "
             "are never shown"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "base_url")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         msg = f"base_url must be like 'http://localhost:8000/v1', got {base_url!r}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "base_url")
     if parts.query or parts.fragment:
         msg = f"base_url must end with its path, without '?' or '#', got {base_url!r}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "base_url")
     path = parts.path.rstrip("/")
     if path.endswith(("/embeddings", "/rerank", "/reranks", "/score")):
         msg = f"base_url ends where the API begins: leave {path.rpartition('/')[2]!r} out of it"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "base_url")
     return urlunsplit((parts.scheme, parts.netloc, path or "/v1", "", ""))
 
 
@@ -198,10 +198,10 @@ def check_key(key: str, name: str) -> str:
     key = key.strip()
     if not key:
         msg = f"{name} is blank: leave it out for a server that wants none"
-        raise ValueError(msg)
+        raise ArgumentError(msg, name)
     if not (key.isascii() and key.isprintable()):
         msg = f"{name} holds characters that HTTP headers cannot: copy the key again"
-        raise ValueError(msg)
+        raise ArgumentError(msg, name)
     return key
 
 
@@ -219,8 +219,8 @@ def is_dashscope(base_url: str) -> bool:
     )
 
 
-def dashscope_url(base_url: str, purpose: Kind) -> str:
+def dashscope_url(base_url: str, model_kind: ModelKind) -> str:
     """The base URL of DashScope's compatible API for embedding or for reranking."""
     parts = urlsplit(base_url)
-    api = "compatible-mode" if purpose == "embedding" else "compatible-api"
+    api = "compatible-mode" if model_kind == "embedding" else "compatible-api"
     return urlunsplit((parts.scheme, parts.netloc, f"/{api}/v1", "", ""))

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 import regex
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.milvus.collection import MAX_TEXT_BYTES
 from qwen3_core.model.loading import load_tokenizer
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY
@@ -116,7 +117,7 @@ class Cutter:
         elif self.splitter == "none":
             yield 0, [], [(text, 0)]
         elif self.splitter == "framework":
-            assert self.framework is not None
+            assert self.framework is not None  # noqa: S101 - for the type checker
             parts = self.framework.at_headings(text) if section.markdown else [(text, [])]
             for number, (part, headings) in enumerate(parts):
                 yield number, headings, ((piece, 0) for piece in self.framework.to_size(part))
@@ -141,13 +142,13 @@ def check_sizes(chunk_size: int, chunk_overlap: int) -> None:
     """
     if chunk_size < 1:
         msg = f"chunk_size must be at least 1, got {chunk_size}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "chunk_size")
     if not 0 <= chunk_overlap < chunk_size:
         msg = (
             f"chunk_overlap must be from 0 to chunk_size - 1 = {chunk_size - 1}, "
             f"got {chunk_overlap}"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "chunk_overlap")
 
 
 def tokenizer_of(model: str, base_url: str | None = None) -> LoadTokenizer:

@@ -32,7 +32,7 @@ def markdown_blocks(text: str) -> tuple[Block, ...]:
     blocks: list[Block] = []
     for this, behind in pairwise([*tops, len(tokens)]):
         token, inner = tokens[this], tokens[this + 1 : behind]
-        assert token.map is not None
+        assert token.map is not None  # noqa: S101 - for the type checker
         first = token.map[0]
         begin = lines[first] if blocks else 0
         if token.type == "heading_open":
@@ -114,7 +114,7 @@ def _yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(text, _yaml_loader())
+        return yaml.load(text, _yaml_loader())  # noqa: S506 - derived from SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
 from qwen3_core.common.progress import progress_bar
-from qwen3_core.components import Settings, make_embedder, make_reranker
+from qwen3_core.components import ModelSettings, make_embedder, make_reranker
 from qwen3_core.model.description import Head, describe
 from qwen3_core.model.files import is_here, weights_digest
 from qwen3_core.model.loading import load_tokenizer
 from qwen3_core.prompts import DEFAULT_TASK, TASKS, resolve_instruction
-from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY, Kind
+from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY, ModelKind
 from qwen3_retrieval.evaluation.cache import Cache, Keys, to_bytes, to_vector
 from qwen3_retrieval.evaluation.settings import Pair
 
@@ -280,9 +280,9 @@ def _given(instruction: str) -> str | None:
 
 def _settings(
     pair: Pair, base_url: str | None, revision: str | None, max_length: int | None
-) -> Settings:
+) -> ModelSettings:
     """Settings of a model; device and dtype apply only to a model in this process."""
-    settings: Settings = {"revision": revision, "max_length": max_length}
+    settings: ModelSettings = {"revision": revision, "max_length": max_length}
     if base_url is not None:
         return {**settings, "base_url": base_url}
     return {**settings, "device": pair.device, "dtype": pair.dtype}
@@ -304,7 +304,7 @@ def _encoder(pair: Pair) -> Callable[[str], Any]:
         return lambda _: None
 
 
-def _weights(model: str, kind: Kind) -> str | None:
+def _weights(model: str, kind: ModelKind) -> str | None:
     """Digest of a folder's weights, prompts and head.
 
     None for models on the hub or a server, which are identified by name.

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank
 from qwen3_core.model.loading import load
-from qwen3_core.settings import Kind
+from qwen3_core.settings import ModelKind
 from tests.checkpoints.kinds import (
     REFUSED,
     ZERANK,
@@ -37,7 +37,7 @@ def copy(tmp_path: Path):
     return lambda kind: shutil.copytree(TINY / kind, tmp_path / kind)
 
 
-def refusal(folder: Path, kind: Kind) -> str:
+def refusal(folder: Path, kind: ModelKind) -> str:
     with pytest.raises((ValueError, OSError)) as caught:
         load(folder, kind)
     return str(caught.value)
@@ -118,21 +118,21 @@ VARIANTS = [
         edit("config_sentence_transformers.json", model_type="SparseEncoder"),
         "is a SparseEncoder, by its config_sentence_transformers.json",
     ),
-    ("reranker", template(ZERANK), "another frame"),
+    ("reranker", template(ZERANK), "another prompt template"),
     (
         "reranker",
         lambda f: (f / "chat_template.jinja").write_text(
             # What vLLM's example is: one newline short at its end.
             (f / "chat_template.jinja").read_text().replace("</think>\\n\\n'", "</think>\\n'")
         ),
-        r"another frame .*</think>",
+        r"another prompt template .*</think>",
     ),
     (
         "reranker",
         lambda f: (f / "chat_template.jinja").write_text(
             (f / "chat_template.jinja").read_text().replace("'system'", "'instruction'")
         ),
-        "another frame",  # it takes no instruction
+        "another prompt template",  # it takes no instruction
     ),
     (
         "reranker",
@@ -157,7 +157,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("kind", "make", "says"), VARIANTS, ids=[says for *_, says in VARIANTS])
-def test_others_of_these_kinds(kind: Kind, make, says: str, copy):
+def test_others_of_these_kinds(kind: ModelKind, make, says: str, copy):
     folder = copy(kind)
     make(folder)
     text = refusal(folder, kind)
@@ -188,9 +188,9 @@ def test_both_frameworks_say_so(copy):
         Qwen3Embedding(model=folder).get_query_embedding("a query")
     folder = copy("reranker")
     template(ZERANK)(folder)
-    with pytest.raises(ValueError, match="another frame"):
+    with pytest.raises(ValueError, match="another prompt template"):
         Qwen3Reranker(model=folder).rerank(["a document"], "a query")
-    with pytest.raises(ValueError, match="another frame"):
+    with pytest.raises(ValueError, match="another prompt template"):
         Qwen3Rerank(model=folder).reranker.rerank(["a document"], "a query")
 
 
@@ -213,7 +213,7 @@ FILES = [
 @pytest.mark.parametrize("text", ["", "{", "\udcff", "3", '"a"'], ids=repr)
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_file_is_named(file: str, text: str, copy):
-    kind: Kind = "reranker" if file == "1_LogitScore/config.json" else "embedding"
+    kind: ModelKind = "reranker" if file == "1_LogitScore/config.json" else "embedding"
     folder = copy(kind)
     if file == "1_LogitScore/config.json":
         logit_score(870, 783)(folder)
@@ -226,7 +226,11 @@ def test_a_damaged_file_is_named(file: str, text: str, copy):
 CONTRADICTIONS = [
     ("embedding", pooling(word_embedding_dimension=128), "is 128 in 1_Pooling/config.json"),
     ("embedding", pooling(pooling_mode="mean"), r"contradicts itself in 1_Pooling/config.json"),
-    ("embedding", dense(in_features=128), "the Dense module in 2_Dense/config.json makes 64"),
+    (
+        "embedding",
+        dense(in_features=128),
+        "the Dense module in 2_Dense/config.json maps 128",
+    ),
     ("embedding", dense(out_features=32), r"2_Dense/model.safetensors holds .*\(64, 256\)"),
     ("embedding", dense(bias=True), r"2_Dense/model.safetensors holds .*linear.bias"),
     (
@@ -276,7 +280,7 @@ CONTRADICTIONS = [
 @pytest.mark.parametrize(
     ("kind", "make", "says"), CONTRADICTIONS, ids=[says for *_, says in CONTRADICTIONS]
 )
-def test_files_that_contradict_each_other(kind: Kind, make, says: str, copy):
+def test_files_that_contradict_each_other(kind: ModelKind, make, says: str, copy):
     folder = copy(kind)
     make(folder)
     text = refusal(folder, kind)

@@ -14,7 +14,7 @@ from qwen3_core.engine.engine import held_engine
 from qwen3_core.model import int8
 from qwen3_core.model.buffers import Buffers
 from qwen3_core.model.int8 import Int8Linear, Quantized, why_not
-from qwen3_core.model.linear import pack
+from qwen3_core.model.linear import prepack
 from qwen3_core.model.loading import resolve_dtype
 from tests.core.test_parity import (
     BFLOAT16_LOG_ODDS,
@@ -101,7 +101,7 @@ def test_a_row_that_is_not_finite_stays_so_and_alone(buffers):
 def test_the_weights_are_not_held_beside_their_integers():
     module = nn.ModuleDict({"map": nn.Linear(64, 64)})
     gone = weakref.ref(module["map"].weight)
-    pack(module, int8=True)
+    prepack(module, int8=True)
     gc.collect()
     assert gone() is None
     assert isinstance(module["map"], Int8Linear)
@@ -156,14 +156,16 @@ def test_the_bundled_embedding_model_stays_close(caplog):
     assert (exact != found).any()
     assert model.engine.encoder.dtype == "int8"
     assert model.engine is not Embedder("tiny").engine
-    assert "tiny in 8-bit integers: states turn by 1 - cosine = 0.00" in caplog.text
+    assert "tiny in 8-bit integers: 1 - cosine is at most 0.00" in caplog.text
 
 
 @needs_int8
 def test_a_model_that_does_not_bear_it_is_refused():
     model = Reranker("tiny", dtype="int8")
     for _ in range(2):
-        with pytest.raises(ValueError, match="'tiny' loses too much in 8-bit integers: its"):
+        with pytest.raises(
+            ValueError, match="int8 changes the outputs of 'tiny' too much: 1 - cosine = "
+        ):
             model.score(["a text"], "a query")
     held = held_engine("tiny", "reranker", revision=None, device="auto", dtype="int8")
     assert held is None

@@ -11,7 +11,7 @@ from qwen3_core.model import layers
 from qwen3_core.model.attention import BlockAttention, Segment
 from qwen3_core.model.buffers import Buffers
 from qwen3_core.model.layers import Layer, rms_norm
-from qwen3_core.model.linear import pack
+from qwen3_core.model.linear import prepack
 from tests.core.test_int8 import needs_int8
 
 # A result that does not fit its buffer is a warning of torch's, and no such buffer is right.
@@ -93,7 +93,7 @@ def test_a_layer_in_bfloat16_is_close(module, x, block_rows):
 @needs_int8
 def test_a_layer_in_integers_is_close(module, x, block_rows):
     exact = expected(module, x)
-    pack(module, int8=True)
+    prepack(module, int8=True)
     assert (ours(module, x) - exact).norm() < 0.03 * (exact - x).norm()
 
 

@@ -15,26 +15,26 @@ from torch import nn
 from qwen3_core.model import linear
 from qwen3_core.model.int8 import Int8Linear
 from qwen3_core.model.linear import (
-    JOINED,
+    MERGED,
     PROJECTIONS,
-    PackedLinear,
-    gated,
-    pack,
+    PrepackedLinear,
+    prepack,
     projected,
     rounded,
+    swiglu,
 )
 from tests.core.test_int8 import needs_int8
 
 
 @pytest.fixture(autouse=True)
 def try_anew():
-    linear._packed_agrees.cache_clear()
+    linear._prepacked_agrees.cache_clear()
     yield
-    linear._packed_agrees.cache_clear()
+    linear._prepacked_agrees.cache_clear()
 
 
-def packed(module: nn.Module) -> bool:
-    pack(module)
+def prepacked(module: nn.Module) -> bool:
+    prepack(module)
     return not any(type(child) is nn.Linear for child in module.modules())
 
 
@@ -55,30 +55,30 @@ def test_rows_are_one_or_a_multiple_of_the_step():
 @pytest.mark.parametrize("shape", [(1, 48), (7, 48), (1030, 48), (2, 3, 48)])
 def test_packed_products_are_the_products(twin, shape):
     module, weights = twin
-    assert packed(module)
+    assert prepacked(module)
     x, gate, up = torch.randn(shape), module["gate"], module["up"]
     assert gate.out_features == 80
     exact = {name: F.linear(x, *parts) for name, parts in weights.items()}
     with torch.inference_mode():
         torch.testing.assert_close(gate(x), exact["gate"])
-        torch.testing.assert_close(gated(gate, up, x), F.silu(exact["gate"]) * exact["up"])
+        torch.testing.assert_close(swiglu(gate, up, x), F.silu(exact["gate"]) * exact["up"])
 
 
 def test_without_packed_products_the_maps_stay(twin, monkeypatch):
     module, weights = twin
     monkeypatch.setattr("torch.backends.mkldnn.enabled", False)
-    assert not packed(module)
+    assert not prepacked(module)
     x = torch.randn(7, 48)
     gate, up = (F.linear(x, *weights[name]) for name in ("gate", "up"))
     with torch.inference_mode():
-        torch.testing.assert_close(gated(module["gate"], module["up"], x), F.silu(gate) * up)
+        torch.testing.assert_close(swiglu(module["gate"], module["up"], x), F.silu(gate) * up)
 
 
 @pytest.mark.parametrize("method", ["forward", "silu", "times"])
 def test_packed_products_that_are_wrong_are_not_used(twin, monkeypatch, method):
-    right = getattr(PackedLinear, method)
-    monkeypatch.setattr(PackedLinear, method, lambda *args: right(*args) + 1)
-    assert not packed(twin[0])
+    right = getattr(PrepackedLinear, method)
+    monkeypatch.setattr(PrepackedLinear, method, lambda *args: right(*args) + 1)
+    assert not prepacked(twin[0])
 
 
 def test_packed_products_that_are_gone_are_not_used(twin, monkeypatch):
@@ -86,8 +86,8 @@ def test_packed_products_that_are_gone_are_not_used(twin, monkeypatch):
         msg = "'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'"
         raise AttributeError(msg)
 
-    monkeypatch.setattr(PackedLinear, "forward", gone)
-    assert not packed(twin[0])
+    monkeypatch.setattr(PrepackedLinear, "forward", gone)
+    assert not prepacked(twin[0])
 
 
 def test_other_devices_and_other_modules_keep_theirs():
@@ -96,8 +96,8 @@ def test_other_devices_and_other_modules_keep_theirs():
 
     meta = nn.ModuleList([nn.Linear(4, 4, device="meta")])
     special = nn.ModuleList([Special(4, 4)])
-    pack(meta)
-    pack(special)
+    prepack(meta)
+    prepack(special)
     assert type(meta[0]) is nn.Linear
     assert type(special[0]) is Special
 
@@ -105,7 +105,7 @@ def test_other_devices_and_other_modules_keep_theirs():
 def test_the_weights_are_held_once():
     module = nn.ModuleList([nn.Linear(64, 64, bias=False) for _ in range(3)])
     weights = [weakref.ref(child.weight) for child in module]
-    pack(module)
+    prepack(module)
     gc.collect()
     assert [weight() for weight in weights] == [None] * 3
     assert not list(module.parameters())
@@ -118,8 +118,8 @@ def megabytes(what):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is held")
-def test_packing_needs_little_memory_beside_the_weights():
-    pack(nn.ModuleList([nn.Linear(8, 8)]))  # what the first one loads
+def test_prepacking_needs_little_memory_beside_the_weights():
+    prepack(nn.ModuleList([nn.Linear(8, 8)]))  # what the first one loads
     torch.ones(30 * 2**18)  # 30 MiB, freed: from now on glibc keeps what is smaller
 
     def load():
@@ -129,7 +129,7 @@ def test_packing_needs_little_memory_beside_the_weights():
         blocks = thread.submit(load).result()
     before = megabytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    pack(nn.ModuleList(blocks))
+    prepack(nn.ModuleList(blocks))
     assert megabytes("VmHWM") - before < 50, "of 200 MiB of weights"
     assert megabytes("VmRSS") - before < 20
 
@@ -143,7 +143,7 @@ def test_a_mapped_checkpoint_is_let_go(tmp_path):
     embedding = nn.Embedding.from_pretrained(loaded.pop("embedding"))
     linear = nn.ModuleList([nn.Linear(4, 6)])
     linear[0].weight = nn.Parameter(loaded.pop("linear"))
-    pack(nn.ModuleList([embedding, linear]))
+    prepack(nn.ModuleList([embedding, linear]))
     gc.collect()
     assert str(file) not in Path("/proc/self/maps").read_text()
     torch.testing.assert_close(embedding.weight.detach(), parts["embedding"])
@@ -166,8 +166,8 @@ def test_maps_to_queries_keys_and_values_become_one(monkeypatch, bias, enabled):
         exact = torch.cat([attention[name](x) for name in PROJECTIONS], -1)
         torch.testing.assert_close(projected(attention, x), exact)
         weights = [weakref.ref(attention[name].weight) for name in PROJECTIONS]
-        assert packed(attention) is enabled
-        assert set(attention.keys()) == {JOINED, "o_proj"}
+        assert prepacked(attention) is enabled
+        assert set(attention.keys()) == {MERGED, "o_proj"}
         gc.collect()
         assert [weight() for weight in weights] == [None] * 3
         torch.testing.assert_close(projected(attention, x), exact)
@@ -175,14 +175,14 @@ def test_maps_to_queries_keys_and_values_become_one(monkeypatch, bias, enabled):
 
 def test_maps_become_one_on_every_device():
     attention = projections((32, 16, 8, 4), device="meta", dtype=torch.bfloat16)
-    pack(attention)
-    joined = attention[JOINED]
-    assert type(joined) is nn.Linear
-    assert (joined.in_features, joined.out_features) == (48, 56)
-    assert joined.weight.shape == (56, 48)
-    assert joined.weight.device.type == "meta"
-    assert joined.weight.dtype == joined.bias.dtype == torch.bfloat16
-    assert not joined.weight.requires_grad
+    prepack(attention)
+    merged = attention[MERGED]
+    assert type(merged) is nn.Linear
+    assert (merged.in_features, merged.out_features) == (48, 56)
+    assert merged.weight.shape == (56, 48)
+    assert merged.weight.device.type == "meta"
+    assert merged.weight.dtype == merged.bias.dtype == torch.bfloat16
+    assert not merged.weight.requires_grad
 
 
 def test_maps_of_another_kind_stay_apart():
@@ -194,21 +194,21 @@ def test_maps_of_another_kind_stay_apart():
     x = torch.randn(7, 48)
     with torch.inference_mode():
         exact = torch.cat([attention[name](x) for name in PROJECTIONS], -1)
-        pack(attention)
+        prepack(attention)
         assert type(attention["v_proj"]) is Special
         torch.testing.assert_close(projected(attention, x), exact)
 
 
-def test_packing_again_changes_nothing():
+def test_prepacking_again_changes_nothing():
     module = nn.ModuleList([nn.Linear(4, 4)])
-    pack(module)
+    prepack(module)
     first = module[0]
-    pack(module)
+    prepack(module)
     assert module[0] is first
 
 
 @needs_int8
 def test_maps_become_those_of_integers_where_asked_for():
     module = nn.ModuleList([nn.Linear(48, 80)])
-    pack(module, int8=True)
+    prepack(module, int8=True)
     assert isinstance(module[0], Int8Linear)

@@ -176,15 +176,19 @@ def test_a_prefix_that_begins_like_a_remembered_one_is_computed_from_there(rando
     queries = ["How is data stored?", "How is data", "How is data stored? In what format?", "Who?"]
     expected = [reranker(random_checkpoints["reranker"]).score(texts, q) for q in queries]
     model = reranker(random_checkpoints["reranker"])
-    frame = model.engine.tokenizer.rerank_prefix(TASK, "")
+    bare = model.engine.tokenizer.rerank_prefix(TASK, "")
     for query, scores in zip(queries, expected, strict=True):
         before = model.stats().tokens
         found = model.score(texts, query)
         np.testing.assert_allclose(found, scores, atol=FLOAT32 * max(1, np.abs(scores).max()))
         prefix = model.engine.tokenizer.rerank_prefix(TASK, query)
         rows, _ = model.engine.tokenizer.rerank_documents(texts, MAX_LENGTH - len(prefix))
-        laid = model.stats().tokens - before - sum(map(len, rows))
-        assert laid == len(prefix) if query == queries[0] else laid <= len(prefix) - len(frame) + 4
+        computed = model.stats().tokens - before - sum(map(len, rows))
+        assert (
+            computed == len(prefix)
+            if query == queries[0]
+            else computed <= len(prefix) - len(bare) + 4
+        )
 
 
 def test_remembered_prefixes_are_bounded(random_checkpoints, monkeypatch):
@@ -203,10 +207,10 @@ def test_a_prefix_larger_than_the_cache_still_serves_its_packs(random_checkpoint
     model = reranker(random_checkpoints["reranker"], pack_tokens=100)
     before = model.stats()
     found = model.score(texts, query)
-    laid = model.stats().tokens - before.tokens
+    computed = model.stats().tokens - before.tokens
     prefix = len(model.engine.tokenizer.rerank_prefix(TASK, query))
     rows, _ = model.engine.tokenizer.rerank_documents(texts, MAX_LENGTH - prefix)
-    assert laid <= prefix + sum(map(len, rows))
+    assert computed <= prefix + sum(map(len, rows))
     np.testing.assert_allclose(found, expected, atol=FLOAT32 * max(1, np.abs(expected).max()))
 
 

@@ -1,4 +1,4 @@
-"""Instructions are resolved as documented, and frames are the published ones to the letter."""
+"""Instructions are resolved as documented, and prompts are the published ones to the letter."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_blank_instruction_is_refused(blank):
 
 
 @pytest.mark.parametrize(
-    "framed",
+    "copied",
     [
         "Instruct: {}\nQuery:",
         "Instruct: {}\nQuery: ",
@@ -52,9 +52,9 @@ def test_blank_instruction_is_refused(blank):
         "Instruct\uff1a{}\nQuery\uff1a",
     ],
 )
-def test_an_instruction_with_its_frame_is_refused_with_the_sentence(framed):
-    with pytest.raises(ValueError, match=r'instruction holds the frame .*"Query:"') as refused:
-        resolve_instruction(framed.format(TASK))
+def test_an_instruction_with_its_template_is_refused_with_the_sentence(copied):
+    with pytest.raises(ValueError, match=r'the prompt template .*"Query:"') as refused:
+        resolve_instruction(copied.format(TASK))
     assert str(refused.value).endswith(f"pass the sentence alone, {TASK!r}")
 
 

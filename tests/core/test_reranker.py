@@ -116,10 +116,10 @@ def test_a_query_may_take_half_and_no_token_more(tokenizer):
     whole = tokenizer.rerank_prefix(TASK, QUERY)
     long = 10_000
     assert fit_query(tokenizer, TASK, QUERY, long, said.append) == (QUERY, whole)
-    frame = tokenizer.rerank_frame_length(TASK)
+    around = tokenizer.rerank_template_length(TASK)
     query = QUERY * 30
-    length = len(tokenizer.rerank_prefix(TASK, query)) + len(tokenizer.rerank_suffix) - frame
-    assert length > frame > own
+    length = len(tokenizer.rerank_prefix(TASK, query)) + len(tokenizer.rerank_suffix) - around
+    assert length > around > own
     assert fit_query(tokenizer, TASK, query, 2 * length, said.append)[0] == query
     assert said == []
     cut, prefix = fit_query(tokenizer, TASK, query, 2 * length - 2, said.append)
@@ -132,11 +132,13 @@ def test_a_query_may_take_half_and_no_token_more(tokenizer):
 
 
 def test_a_document_has_room_for_a_token_at_least(tokenizer):
-    frame = tokenizer.rerank_frame_length(TASK)
-    fit_query(tokenizer, TASK, "?", 2 * frame + 1, print)
-    fit_query(tokenizer, TASK, "?", 2 * frame + 2, print)
-    with pytest.raises(ValueError, match=rf"leaves no room for a document: .* take {frame} tokens"):
-        fit_query(tokenizer, TASK, "?", 2 * frame, print)
+    around = tokenizer.rerank_template_length(TASK)
+    fit_query(tokenizer, TASK, "?", 2 * around + 1, print)
+    fit_query(tokenizer, TASK, "?", 2 * around + 2, print)
+    with pytest.raises(
+        ValueError, match=rf"leaves no room for a document: .* take {around} tokens"
+    ):
+        fit_query(tokenizer, TASK, "?", 2 * around, print)
 
 
 def test_settings_reach_the_engine():

@@ -3,9 +3,10 @@
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
+from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_prefix
 from qwen3_core.remote import TEMPLATE_FILE
 from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Qwen3Tokenizer
+from tests.conftest import TINY
 from tests.reference import HEAD, TAIL, TASK
 
 QUERY, DOCUMENT = "How is data stored?", " \n{{ odd }} {% text %}\n"
@@ -34,7 +35,7 @@ def test_default_instruction(render):
 @pytest.mark.parametrize("name", ["instruction", "instruct", "system"])
 def test_instruction_from_wherever_a_server_puts_it(render, name):
     task = TASKS["fact_check"]
-    expected = rerank_frame(task, QUERY) + rerank_document(DOCUMENT) + RERANK_SUFFIX
+    expected = rerank_prefix(task, QUERY) + rerank_document(DOCUMENT) + RERANK_SUFFIX
     if name == "system":
         assert render([{"role": "system", "content": task}, *MESSAGES]) == expected
     else:
@@ -47,5 +48,5 @@ def test_ids_are_those_of_the_encoder(render, tokenizer_file):
     ids = tuple(render(tokenize=True))
     assert ids == tokenizer.rerank_prefix(TASK, QUERY) + row
     assert ids[-len(tokenizer.rerank_suffix) :] == tokenizer.rerank_suffix
-    if "qwen3-tokenizer" in str(tokenizer_file):
+    if TINY not in tokenizer_file.parents:
         assert ids[-len(PUBLISHED_SUFFIX) :] == PUBLISHED_SUFFIX

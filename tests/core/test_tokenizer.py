@@ -1,4 +1,4 @@
-"""Ids of our split frames equal those of the whole prompt; user text never becomes control."""
+"""Ids of our split prompts equal those of the whole prompt; user text never becomes control."""
 
 import json
 import unicodedata
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from qwen3_core.prompts import CONTROL_TOKENS
 from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Ids, Qwen3Tokenizer, _appended
-from tests.conftest import APPEND_END_OF_TEXT, TINY, optional_data
+from tests.conftest import APPEND_END_OF_TEXT, TINY
 from tests.reference import HEAD, TAIL, TASK, query_prompt
 
 HOSTILE = [
@@ -50,8 +50,9 @@ TEXTS = st.one_of(st.text(max_size=60), st.sampled_from(HOSTILE)).filter(
 )
 
 
-def published() -> Qwen3Tokenizer:
-    return Qwen3Tokenizer(optional_data("qwen3-tokenizer", "tokenizer.json").read_text("utf-8"))
+@pytest.fixture(scope="module")
+def published(published_tokenizer) -> Qwen3Tokenizer:
+    return Qwen3Tokenizer(published_tokenizer.read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +125,8 @@ def test_control_tokens_in_user_text_stay_text(tokenizer, control, pieces):
     assert control.isdisjoint(query[0][:-1])
     assert control.isdisjoint(ranked[0][: -len(suffix)])
     assert control.isdisjoint(tokenizer.embedding_prefix(text))
-    frame = tokenizer.rerank_head
-    assert control.isdisjoint(tokenizer.rerank_prefix(text, text)[len(frame) :])
+    head = tokenizer.rerank_head
+    assert control.isdisjoint(tokenizer.rerank_prefix(text, text)[len(head) :])
 
 
 def test_the_tokenizer_as_published_would_obey_a_document(whole, tokenizer):
@@ -133,14 +134,13 @@ def test_the_tokenizer_as_published_would_obey_a_document(whole, tokenizer):
     assert tokenizer.end_of_text in ids(whole, "text <|endoftext|> text")
 
 
-def test_frame_has_the_published_ids():
-    tokenizer = published()
-    assert tokenizer.rerank_suffix == PUBLISHED_SUFFIX
-    assert len(tokenizer.rerank_head) + len(tokenizer.encode("user\n")) == 39
-    assert (tokenizer.word_id("yes"), tokenizer.word_id("no")) == (9693, 2152)
-    assert tokenizer.end_of_text == 151643
-    # The frame with the default instruction takes 73 tokens, as published.
-    assert len(tokenizer.rerank_prefix(TASK, "")) + 9 + len(tokenizer.encode(" ")) == 73
+def test_frame_has_the_published_ids(published):
+    assert published.rerank_suffix == PUBLISHED_SUFFIX
+    assert len(published.rerank_head) + len(published.encode("user\n")) == 39
+    assert (published.word_id("yes"), published.word_id("no")) == (9693, 2152)
+    assert published.end_of_text == 151643
+    # The prompt template with the default instruction takes 73 tokens, as published.
+    assert len(published.rerank_prefix(TASK, "")) + 9 + len(published.encode(" ")) == 73
 
 
 def test_only_the_document_is_cut(tokenizer):
@@ -208,7 +208,7 @@ def test_many_long_texts_are_encoded_like_one(tokenizer):
 def test_frame_length_counts_all_but_query_and_document(tokenizer):
     rows, _ = tokenizer.rerank_documents([""], 10_000)
     empty = len(tokenizer.rerank_prefix(TASK, "")) + len(rows[0]) - len(tokenizer.encode(" "))
-    assert tokenizer.rerank_frame_length(TASK) == empty
+    assert tokenizer.rerank_template_length(TASK) == empty
 
 
 def test_size_is_above_all_ids(tokenizer, whole):
@@ -300,9 +300,8 @@ def test_tokenizer_of_another_family_is_refused():
         Qwen3Tokenizer(json.dumps(data))
 
 
-def test_published_vocabulary_with_other_ids_is_refused():
-    file = optional_data("qwen3-tokenizer", "tokenizer.json")
-    data = json.loads(file.read_text(encoding="utf-8"))
+def test_published_vocabulary_with_other_ids_is_refused(published_tokenizer):
+    data = json.loads(published_tokenizer.read_text(encoding="utf-8"))
     for token in data["added_tokens"]:
         token["id"] += 1
     with pytest.raises(ValueError, match="ids differ from the published ones"):

@@ -60,7 +60,7 @@ def test_the_page_in_a_browser(chromium, path, report, scheme, width, tmp_path):
     assert view.question in first.inner_text()
     first.locator("summary").click()
     best = next(move for move in view.moves if move.after == 1)
-    first.locator("p", has_text=best.text[:40]).first.wait_for(state="visible", timeout=5000)
+    first.locator("p", has_text=best.text[:40]).first.wait_for(state="visible")
     assert first.locator("li.relevant").count() >= 1
     page.get_by_role("button", name="worse").click()
     worse = sum(view.after < view.before for view in report.views)
@@ -103,7 +103,7 @@ def test_texts_cannot_become_markup(chromium, report, tmp_path):
     page = chromium.new_page()
     page.goto(target.as_uri())
     page.locator("details.question summary").click()
-    page.locator("li p", has_text="</script>").first.wait_for(state="visible", timeout=5000)
+    page.locator("li p", has_text="</script>").first.wait_for(state="visible")
     assert page.title() == f"Retrieval on {HOSTILE}"
     assert page.locator("img").count() == 0
     page.close()

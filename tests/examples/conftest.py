@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Run:
         )
         assert result.returncode == code, f"{result.stdout}\n{result.stderr}"
         if code == 0:
-            assert result.stderr == ""
+            assert "Traceback" not in result.stderr
         return result
 
     return run

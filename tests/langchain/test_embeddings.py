@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from langchain_qwen3 import Qwen3Embeddings
 from qwen3_core import Embedder
-from tests.conftest import TINY
+from tests.conftest import PATIENCE, TINY
 from tests.langchain.conftest import QUESTION, TEXTS, call
 
 NOWHERE = "/no/such/folder"
@@ -95,12 +95,12 @@ async def test_async_leaves_the_event_loop_free(embeddings, monkeypatch, method,
 
     def wait_for_loop(pack):
         begun.set()
-        assert loop_ran.wait(timeout=30), "the event loop stood still"
+        assert loop_ran.wait(PATIENCE), "the event loop stood still"
         return run(pack)
 
     monkeypatch.setattr(encoder, "run", wait_for_loop)
     task = asyncio.create_task(getattr(embeddings, method)(argument))
-    assert await asyncio.to_thread(begun.wait, 30)
+    assert await asyncio.to_thread(begun.wait, PATIENCE)
     loop_ran.set()
     assert await task
 

@@ -18,7 +18,7 @@ from langchain_text_splitters import CharacterTextSplitter
 from pydantic import ValidationError
 
 from langchain_qwen3 import Qwen3CrossEncoder, Qwen3Reranker
-from tests.conftest import TINY
+from tests.conftest import PATIENCE, TINY
 from tests.langchain.conftest import QUESTION, RELEVANT, TEXTS, call
 
 NOWHERE = "/no/such/folder"
@@ -196,12 +196,12 @@ async def test_async_leaves_the_event_loop_free(reranker, documents, monkeypatch
 
     def wait_for_loop(pack):
         begun.set()
-        assert loop_ran.wait(timeout=30), "the event loop stood still"
+        assert loop_ran.wait(PATIENCE), "the event loop stood still"
         return run(pack)
 
     monkeypatch.setattr(encoder, "run", wait_for_loop)
     task = asyncio.create_task(reranker.acompress_documents(documents, QUESTION))
-    assert await asyncio.to_thread(begun.wait, 30)
+    assert await asyncio.to_thread(begun.wait, PATIENCE)
     loop_ran.set()
     assert len(await task) == len(documents)
 

@@ -59,14 +59,14 @@ def _start(file: Path, pooling: str, context: int) -> LlamaServer:
 def servers(
     long_pair: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, LlamaServer]]:
-    """The servers "embedding", "no eos", "reranker" and "no frame" (a reranker too)."""
+    """The servers "embedding", "no eos", "reranker" and "no template" (a reranker too)."""
     if not PYTHON.exists():
         pytest.skip(f"no llama.cpp at {PYTHON}: run tools/setup_llama_cpp.py")
     conversions = {
         "embedding": (long_pair["embedding"], "last", LONG, []),
         "no eos": (TINY / "embedding", "last", 2048, ["--no-eos"]),
         "reranker": (long_pair["reranker"], "rank", LONG, []),
-        "no frame": (long_pair["reranker"], "rank", LONG, ["--no-frame"]),
+        "no template": (long_pair["reranker"], "rank", LONG, ["--no-template"]),
     }
     files = tmp_path_factory.mktemp("gguf")
     running: dict[str, LlamaServer] = {}

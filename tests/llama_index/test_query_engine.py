@@ -498,9 +498,9 @@ def test_a_kept_retrieval_score_is_not_shown_to_the_llm(index, llm, server):
 @pytest.mark.parametrize("query", ["", "  ", "\n"])
 async def test_a_blank_question_is_refused(index, no_loading, query):
     engine = two_stage_query_engine(index, MockLLM())
-    with pytest.raises(ValueError, match=r"query is blank .* nothing to search for"):
+    with pytest.raises(ValueError, match=r"query is blank"):
         engine.query(query)
-    with pytest.raises(ValueError, match=r"query is blank .* nothing to search for"):
+    with pytest.raises(ValueError, match=r"query is blank"):
         await engine.aquery(query)
 
 

@@ -322,5 +322,5 @@ def test_a_database_of_its_own(embed_model, uri):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_name_that_a_server_refuses_is_refused(embed_model, uri, overwrite):
-    with pytest.raises(ValueError, match="'my-docs' is no name that a Milvus server takes"):
+    with pytest.raises(ValueError, match="'my-docs' is not a valid name of a Milvus collection"):
         milvus_kwargs(embed_model, uri=uri, collection_name="my-docs", overwrite=overwrite)

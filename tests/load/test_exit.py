@@ -51,6 +51,8 @@ START = (
 LANGCHAIN = (
     """
     import asyncio, sys, threading, time
+    from qwen3_core.engine import worker
+    from qwen3_core.model.encoder import Encoder
     from langchain_milvus import Milvus
     from langchain_qwen3 import (
         Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever, milvus_kwargs
@@ -71,6 +73,7 @@ LANGCHAIN = (
 LLAMA_INDEX = (
     """
     import sys, threading, time
+    from qwen3_core.engine import worker
     from llama_index.core import StorageContext, VectorStoreIndex
     from llama_index.core.llms import MockLLM
     from llama_index.core.schema import QueryBundle, TextNode
@@ -167,7 +170,8 @@ SLOW_LANGCHAIN = """
 
     def slow(*args, **kwargs):
         begun.release()
-        time.sleep(0.5)
+        while not worker._exiting:
+            time.sleep(0.01)
         return fast(*args, **kwargs)
 
     Milvus._collection_search = slow
@@ -178,7 +182,8 @@ SLOW_LLAMA_INDEX = """
 
     def slow(*args, **kwargs):
         begun.release()
-        time.sleep(0.5)
+        while not worker._exiting:
+            time.sleep(0.01)
         return fast(*args, **kwargs)
 
     MilvusVectorStore.query = slow
@@ -216,14 +221,17 @@ def test_batches_in_a_thread_end_with_the_interpreter(tmp_path, call):
         async def abatch():
             return await retriever.abatch(QUERIES)
 
-        def batch():
-            begun.release()
-            return CALL
+        run = Encoder.run
 
+        def noted(self, pack):
+            begun.release()
+            return run(self, pack)
+
+        Encoder.run = noted
         pool = ThreadPoolExecutor(1)
-        futures = [pool.submit(batch)]
-        begun.acquire()
-        time.sleep(0.2)  # somewhere in the middle of it
+        futures = [pool.submit(lambda: CALL)]
+        for _ in range(5):  # somewhere in the middle of it
+            begun.acquire()
         leave(futures)
         """.replace("CALL", call),
     )

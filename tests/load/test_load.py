@@ -40,20 +40,18 @@ def test_mixed_load_loses_doubles_and_mixes_up_nothing(shared: Shared):
     workload.answer_serially(shared)
     for kind in MIXED:  # else a mixed-up answer would pass for the right one
         assert workload.least_distance_between(kind) > 3e-5
-    numbers = workload.sample(MIXED, 100_000, seed=1)
+    numbers = workload.sample(MIXED, 1_000, seed=1)
     threads_before = set(threading.enumerate())
     before = computed(shared)
 
-    outcome = Callers(workload, threads=16, coroutines=64).run(
-        shared, itertools.cycle(numbers), seconds=5
-    )
+    outcome = Callers(workload, threads=16, coroutines=64).run(shared, numbers)
 
     assert outcome.failures == []
-    assert outcome.issued >= 80  # every caller had its turn
+    assert outcome.issued == len(numbers)
     assert outcome.lost == 0
     assert outcome.doubled == 0
     assert outcome.wrong(lambda _: 1e-5) == 0
-    sent = [workload.requests[i] for i in itertools.islice(numbers, outcome.issued)]
+    sent = [workload.requests[i] for i in numbers]
     expected = (
         sum(len(r.documents) or 1 for r in sent if r.kind != "rerank"),
         sum(len(r.documents) for r in sent if r.kind == "rerank"),

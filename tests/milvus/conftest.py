@@ -1,5 +1,6 @@
 """Milvus Lite and a standalone server, each through both frameworks' stores."""
 
+import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -30,7 +31,7 @@ def uri(request: pytest.FixtureRequest, tmp_path) -> str:
 @pytest.fixture(params=[LangChain, LlamaIndex], ids=["langchain", "llama_index"])
 def open_store(request: pytest.FixtureRequest, uri: str) -> Iterator[Callable[..., Store]]:
     """Opens a collection of the test's own, again if it is called again."""
-    name = f"c{abs(hash(request.node.nodeid))}"
+    name = f"c{uuid.uuid4().hex}"
 
     def open_it(**options) -> Store:
         store: Store = request.param(uri, name, **options)

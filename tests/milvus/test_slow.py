@@ -1,4 +1,4 @@
-"""A server that answers after seconds: calls complete, or a timeout ends them with an error."""
+"""A server that answers late: calls complete, or a timeout ends them with an error."""
 
 import contextlib
 import socket
@@ -14,15 +14,18 @@ from tests.ingest.conftest import read_rows, write
 from tests.milvus.stores import LangChain, LlamaIndex
 
 TEXTS = {f"id-{i}": f"text {i}" for i in range(5)}
-GUARD = 60
-"""Seconds within which a call has to end; far more than it takes."""
 
 
 class SlowProxy:
-    """Passes bytes on between clients and a server, the server's `delay` seconds late."""
+    """Passes bytes on between clients and a server, the server's `delay` seconds late.
+
+    While `open` is cleared, it keeps back what the server sends.
+    """
 
     def __init__(self, server: str) -> None:
         self.delay = 0.0
+        self.open = threading.Event()
+        self.open.set()
         self._server = ("127.0.0.1", int(server.rpartition(":")[2]))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -30,6 +33,7 @@ class SlowProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        self.open.set()
         for each in self._sockets:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -51,6 +55,7 @@ class SlowProxy:
             while data := source.recv(2**16):
                 if late:
                     time.sleep(self.delay)
+                    self.open.wait()
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
@@ -64,10 +69,7 @@ def proxy(server):
 
 def timed(call):
     begin = time.monotonic()
-    result = call()
-    took = time.monotonic() - begin
-    assert took < GUARD
-    return result, took
+    return call(), time.monotonic() - begin
 
 
 @pytest.mark.parametrize("framework", [LangChain, LlamaIndex])
@@ -81,7 +83,7 @@ def test_late_answers_are_waited_for_and_right(proxy, framework):
         found, took = timed(lambda: store.search("text 3", 3))
         assert took >= proxy.delay
         assert found == expected
-        timed(lambda: store.replace("late", "a late text"))
+        store.replace("late", "a late text")
         proxy.delay = 0
         assert store.ids() == {*TEXTS, "late"}
     finally:
@@ -94,26 +96,18 @@ def test_a_timeout_ends_the_wait_and_leaves_the_store_usable(proxy):
     try:
         store.add(TEXTS)
         expected = store.search("text 3", 3)
-        proxy.delay = 20
-
-        def refused():
-            late = r"(?i)deadline|timeout|timed out"
-            with pytest.raises((MilvusException, grpc.RpcError), match=late):
-                store.store.similarity_search("text 3", k=3, timeout=3)
-
-        _, took = timed(refused)
-        assert took < proxy.delay
-        proxy.delay = 0
-        end = time.monotonic() + GUARD
-        while True:  # what is on its way comes late still
-            try:
-                assert store.search("text 3", 3) == expected
-                break
-            except MilvusException:
-                assert time.monotonic() < end
-                time.sleep(0.5)
+        proxy.open.clear()
+        late = r"(?i)deadline|timeout|timed out"
+        with pytest.raises((MilvusException, grpc.RpcError), match=late):
+            store.store.similarity_search("text 3", k=3, timeout=3)
+        proxy.open.set()
+        found = None
+        while found is None:  # the client may report once more that the call came too late
+            with contextlib.suppress(MilvusException):
+                found = store.search("text 3", 3)
+        assert found == expected
     finally:
-        proxy.delay = 0
+        proxy.open.set()
         LangChain(proxy.uri, "slow_timeout").client.drop_collection("slow_timeout")
 
 

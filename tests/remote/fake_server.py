@@ -229,8 +229,8 @@ class FakeServer:
         if self.template is None:
             return query + document
         if self.kind == "llama.cpp":  # by replacement, one after the other; its task is fixed
-            frame = f"{HEAD}<Instruct>: {TASK}\n<Query>: {{query}}\n<Document>: {{document}}{TAIL}"
-            return frame.replace("{query}", query).replace("{document}", document)
+            text = f"{HEAD}<Instruct>: {TASK}\n<Query>: {{query}}\n<Document>: {{document}}{TAIL}"
+            return text.replace("{query}", query).replace("{document}", document)
         messages = [
             {"role": "query", "content": query},
             {"role": "document", "content": document},

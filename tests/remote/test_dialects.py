@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.prompts import RERANK_SUFFIX, TASKS, query_prefix, query_text, rerank_frame
+from qwen3_core.prompts import RERANK_SUFFIX, TASKS, query_prefix, query_text, rerank_prefix
 from qwen3_core.ranking import sigmoid
 from qwen3_core.remote import (
     RemoteEmbedder,
@@ -443,7 +443,7 @@ def test_other_hosts_of_its_domain_are_no_part_of_it(host):
     assert RemoteEmbedder("m", base_url=url).base_url == url
 
 
-# Frames
+# Prompt templates
 
 
 def test_the_template_that_we_ship_renders_the_published_prompt():
@@ -471,7 +471,7 @@ def test_the_whole_frame_is_sent_to_a_server_without_a_template(kind, task):
         np.testing.assert_allclose(component.score(TEXTS, QUERY), local, atol=1e-5)
         request = server.received[-1]
     assert not {"instruction", "instruct"} & set(request.body)
-    assert request.body["query"] == rerank_frame(sentence, QUERY)
+    assert request.body["query"] == rerank_prefix(sentence, QUERY)
     bodies = [f"<Instruct>: {sentence}\n<Query>: {QUERY}\n<Document>: {text}" for text in TEXTS]
     for sent, body in zip(request.body["documents"], bodies, strict=True):
         assert request.body["query"] + sent == HEAD + body + TAIL
@@ -530,7 +530,7 @@ def test_no_query_document_or_instruction_reaches_the_server_with_a_control_toke
     for query in HOSTILE[:3]:
         component.score(HOSTILE, query, instruction=task)
     tokenizer = reranker_tokenizer()
-    frame = control_tokens(tokenizer, HEAD + TAIL)
+    expected = control_tokens(tokenizer, HEAD + TAIL)
     prompts = [
         server.prompt(r.body["query"], text, r.body.get("instruction", ""))
         for r in server.received
@@ -538,7 +538,7 @@ def test_no_query_document_or_instruction_reaches_the_server_with_a_control_toke
     ]
     assert len(prompts) == 3 * len(HOSTILE)
     for prompt in prompts:
-        assert control_tokens(tokenizer, prompt) == frame
+        assert control_tokens(tokenizer, prompt) == expected
 
 
 def test_a_document_that_spells_the_end_of_the_prompt_is_judged_not_obeyed(server):

@@ -141,7 +141,7 @@ def test_that_requests_are_sent_again_is_said_once(server, caplog):
     said = [r for r in caplog.records if r.name.startswith("qwen3_core")]
     assert len(server.received) == 2 * len(TEXTS) + 3
     assert [r.levelname for r in said] == ["WARNING"]
-    assert said[0].getMessage().startswith(f"{server.url}/embeddings gave no answer")
+    assert said[0].getMessage().startswith(f"{server.url}/embeddings: no answer")
     assert "up to 2 times" in said[0].getMessage()
 
 
@@ -203,12 +203,12 @@ async def test_only_the_batch_that_failed_is_asked_again(server, purpose, func):
 @both
 def test_a_batch_that_fails_for_good_ends_the_call(server, purpose):
     texts = [f"text {i}" for i in range(200)]
-    server.delay = 0.02
-    server.fail(None, None, status(400))
+    server.fail(None, None, status(400), *[silent] * 97)
     with pytest.raises(ServerError, match="answered 400"):
         ask(remote(purpose, server, options(batch_size=2, concurrency=2)), texts)
-    time.sleep(0.1)
-    assert len(server.received) < 10  # of 100
+    # Of 100 batches, at most one was on its way beside the one that failed; it is given up.
+    asyncio.run(until(lambda: server.abandoned == len(server.received) - 3))
+    assert len(server.received) <= 4
 
 
 # Answers that make no sense
@@ -278,7 +278,7 @@ def no_list(reply):
 def test_answers_of_another_shape_are_an_error(server, purpose, change):
     server.fail(mangled(change))
     what = "texts" if purpose == "embedding" else "documents"
-    with pytest.raises(ServerError, match=f"answered 7 {what} with something else: "):
+    with pytest.raises(ServerError, match=f"answered 7 {what} with an invalid reply: "):
         ask(remote(purpose, server, options()))
     assert len(server.received) == 1
 
@@ -321,7 +321,7 @@ def test_vectors_of_different_lengths_are_an_error(server):
             entry["embedding"] = entry["embedding"][:100]
 
     server.fail(mangled(change))
-    with pytest.raises(ServerError, match="something else"):
+    with pytest.raises(ServerError, match="invalid reply"):
         ask(on_server(server, options()))
     server.fail(mangled(all_shorter))
     with pytest.raises(ServerError, match=r"vectors of different lengths: \[100, 256\]"):
@@ -480,7 +480,7 @@ async def test_timeout_ends_a_call_whatever_the_server_does(server, purpose, fun
     begin = time.monotonic()
     with pytest.raises(TimeoutError, match=r"gave no result within timeout=0\.3 seconds"):
         await call(func, component)
-    assert 0.25 < time.monotonic() - begin < 10
+    assert time.monotonic() - begin > 0.25
     await until(lambda: server.abandoned == 1)
     np.testing.assert_allclose(
         await call(func, remote(purpose, server, options())), expected(component), atol=1e-5
@@ -488,10 +488,8 @@ async def test_timeout_ends_a_call_whatever_the_server_does(server, purpose, fun
 
 
 async def until(condition: Any) -> None:
-    """Wait until something is so, which it soon must be."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
+    """Wait until something is so; the test's own timeout ends the wait."""
+    while not condition():  # noqa: ASYNC110 - other threads make it so
         await asyncio.sleep(0.01)
 
 
@@ -555,7 +553,7 @@ FLAWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "embedding",
         {},
         {"append_end_of_text": True},
-        r"one more token on each text, such as a second <\|endoftext\|>. Leave append_end_of_text",
+        r"one more token to each text, such as a second <\|endoftext\|>. Leave append_end_of_text",
     ),
     "mean pooling": (
         "embedding",
@@ -567,13 +565,13 @@ FLAWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "reranker",
         {"template": None},
         {},
-        "does not put query and document into the model's frame..*vLLM: --chat-template .*jinja",
+        "does not apply the reranker's prompt template..*vLLM: --chat-template .*jinja",
     ),
     "two templates": (
         "reranker",
         {},
         {"template": "client"},
-        r"query and document are framed twice. .*no chat template with Server\(template='client'\)",
+        r"prompt template is applied twice. .*no chat template with Server\(template='client'\)",
     ),
     "scores alike": (
         "reranker",

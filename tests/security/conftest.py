@@ -5,7 +5,6 @@ import json
 import pytest
 from tokenizers import Tokenizer
 
-from tests.conftest import DATA, TINY
 from tests.openai_server import OpenAIServer
 from tests.remote.conftest import (  # noqa: F401 - fixtures
     loaded,
@@ -41,11 +40,3 @@ class Reader:
 def reader(tokenizer_file) -> Reader:
     """The bundled tokenizer, and the published one where it is at hand."""
     return Reader(tokenizer_file)
-
-
-@pytest.fixture(scope="session")
-def readers() -> list[Reader]:
-    """All of them."""
-    published = DATA / "qwen3-tokenizer" / "tokenizer.json"
-    bundled = TINY / "reranker" / "tokenizer.json"
-    return [Reader(path) for path in (bundled, published) if path.exists()]

@@ -27,7 +27,7 @@ from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, two_stage_query_engin
 from qwen3_core import Embedder, Reranker
 from qwen3_core.batch import Qwen3EmbedBatch
 from qwen3_core.engine.worker import Worker
-from qwen3_core.prompts import CONTROL_TOKENS, END_OF_TEXT, RERANK_SUFFIX, TASKS, rerank_frame
+from qwen3_core.prompts import CONTROL_TOKENS, END_OF_TEXT, RERANK_SUFFIX, TASKS, rerank_prefix
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server
 from qwen3_core.tokenizer import Qwen3Tokenizer
 from tests.conftest import TINY
@@ -38,7 +38,7 @@ from tests.security.corpus import DOCUMENT, QUERY, attacks
 ATTACKS = list(attacks("judge").values())
 HIJACK = attacks()["end of turn, answer yes"]
 INSTRUCTION = f"Judge the document. {HIJACK}"
-FRAME = [
+TEMPLATE = [
     "<|im_start|>",
     "<|im_end|>",
     "<|im_start|>",
@@ -51,7 +51,7 @@ FRAME = [
 
 
 def test_the_frame_has_these_control_tokens(reader):
-    assert reader.control(rerank_frame("x", "y") + RERANK_SUFFIX) == FRAME
+    assert reader.control(rerank_prefix("x", "y") + RERANK_SUFFIX) == TEMPLATE
 
 
 def test_the_attacks_are_attacks(reader):
@@ -187,12 +187,12 @@ def test_ids_read_in_this_process(way_in, monkeypatch):
     assert len(read) >= len(ATTACKS)
     for ids in read:
         found = tiny.named(ids)
-        # One end of text, at the very end; or the frame, its seven last ids the suffix.
-        assert found == FRAME or (found == [END_OF_TEXT] and tiny.named(ids[-1:]) == found)
+        # One end of text, at the very end; or those of the template, its seven last ids the suffix.
+        assert found == TEMPLATE or (found == [END_OF_TEXT] and tiny.named(ids[-1:]) == found)
 
 
 @pytest.mark.parametrize("kind", ["vllm", "llama.cpp"])
-def test_ids_read_by_a_server(way_in, kind, readers):
+def test_ids_read_by_a_server(way_in, kind, reader):
     with FakeServer(kind) as server:
         if kind == "llama.cpp" and way_in not in (
             ray_batch,
@@ -213,11 +213,10 @@ def test_ids_read_by_a_server(way_in, kind, readers):
         ]
     texts = [text for r in received if r.path.endswith("embeddings") for text in r.body["input"]]
     assert len(prompts) + len(texts) >= len(ATTACKS)
-    for reader in readers:
-        for prompt in prompts:
-            assert reader.control(prompt) == FRAME
-        for text in texts:
-            assert reader.control(text) == []
+    for prompt in prompts:
+        assert reader.control(prompt) == TEMPLATE
+    for text in texts:
+        assert reader.control(text) == []
 
 
 COVERED = {
@@ -270,8 +269,8 @@ def test_no_frame_joins_with_a_text_to_a_control_token(
     reader, tokenizer, instruction, query, document
 ):
     parts = [tokenizer.without_control_tokens(t) for t in (instruction, query, document)]
-    prompt = f"{rerank_frame(parts[0], parts[1])} {parts[2]}{RERANK_SUFFIX}"
-    assert reader.control(prompt) == FRAME
+    prompt = f"{rerank_prefix(parts[0], parts[1])} {parts[2]}{RERANK_SUFFIX}"
+    assert reader.control(prompt) == TEMPLATE
 
 
 # What that does to scores

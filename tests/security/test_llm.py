@@ -1,7 +1,6 @@
 """Retrieved text can neither leave its fence nor cite itself, whatever the chain."""
 
 import re
-import time
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from langchain_qwen3 import create_rag_chain
 from llama_index_qwen3.query_engine import CitedPassages
 from qwen3_core.prompts import CONTROL_TOKENS
 from qwen3_core.rag import cited, fence
+from tests.growth import growth
 from tests.openai_server import prompt_text
 from tests.security.corpus import DOCUMENT, QUERY, attacks
 
@@ -118,17 +118,15 @@ def test_other_text_is_kept_to_the_letter(text):
     assert text in fence([text, "second"])
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "unit", ["<", "< ", "<\u200b", "</ ", "[1,", "[1 ,", "<s", "<passag", "[1", "<|", "\u0301<"]
 )
 @pytest.mark.parametrize("filler", [" ", "\u200b", "1", ""])
 def test_a_long_text_takes_time_in_proportion(unit, filler):
-    # In quadratic time this took 17 s, and a megabyte an hour.
-    length = 60_000
-    start = time.monotonic()
-    fence([unit + filler * length, (unit + filler) * (length // 4)])
-    assert time.monotonic() - start < 10
+    def work(length: int) -> None:
+        fence([unit + filler * length, (unit + filler) * (length // 4)])
+
+    assert growth(work, 10_000) < 9
 
 
 # The chains, with an LLM that repeats whatever it reads

@@ -143,7 +143,7 @@ def test_a_server_without_the_template_is_refused(servers):
 def test_a_frame_around_a_frame_is_refused(servers):
     server = Server(template="client")
     remote = RemoteReranker("tiny", base_url=servers["reranker"].url, server=server)
-    with pytest.raises(SelfCheckError, match="framed twice"):
+    with pytest.raises(SelfCheckError, match="applied twice"):
         remote.score(TEXTS, QUERY)
 
 

@@ -14,10 +14,10 @@ from .texts import Encoder
 from .vocabulary import with_end_of_text
 from .workspace import Workspace
 
-Kind = Literal["embedding", "reranker"]
+ModelKind = Literal["embedding", "reranker"]
 
 
-def write_sidecars(folder: Path, kind: Kind, hidden_size: int, max_length: int) -> None:
+def write_sidecars(folder: Path, kind: ModelKind, hidden_size: int, max_length: int) -> None:
     """Add tokenizer settings and sentence-transformers modules to a checkpoint folder.
 
     Args:
@@ -44,7 +44,7 @@ def write_sidecars(folder: Path, kind: Kind, hidden_size: int, max_length: int) 
 
 def export(workspace: Workspace, out: Path) -> None:
     """Write both trained models in bfloat16 to ``out/embedding`` and ``out/reranker``."""
-    checkpoints: tuple[tuple[Kind, str], ...] = (
+    checkpoints: tuple[tuple[ModelKind, str], ...] = (
         ("embedding", "embedding-context"),
         ("reranker", "reranker"),
     )
@@ -57,7 +57,7 @@ def export(workspace: Workspace, out: Path) -> None:
 
 
 def export_model(
-    weights: dict[str, torch.Tensor], kind: Kind, workspace: Workspace, folder: Path
+    weights: dict[str, torch.Tensor], kind: ModelKind, workspace: Workspace, folder: Path
 ) -> None:
     """Replace ``folder`` by one model: weights, configuration, tokenizer and sidecars."""
     encoder = Encoder(workspace.tokenizer)
@@ -94,7 +94,9 @@ def export_model(
     write_sidecars(folder, kind, hidden, MAX_POSITIONS)
 
 
-def _tokenizer_config(tokens: list[dict[str, Any]], kind: Kind, max_length: int) -> dict[str, Any]:
+def _tokenizer_config(
+    tokens: list[dict[str, Any]], kind: ModelKind, max_length: int
+) -> dict[str, Any]:
     decoder = {str(t["id"]): {k: v for k, v in t.items() if k != "id"} for t in tokens}
     return {
         "add_prefix_space": False,

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_frame
+from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_prefix
 
 QUERY, DOCUMENT, TASK = "a query 91", "a document 92", "An instruction 93"
 """Placeholder texts for a template."""
@@ -12,7 +12,7 @@ TURNS = [{"role": "query", "content": QUERY}, {"role": "document", "content": DO
 """A pair as sentence-transformers passes it; the instruction is a system turn before them."""
 
 
-class ForeignFrameError(ValueError):
+class ForeignTemplateError(ValueError):
     """A chat template makes another prompt than the published one."""
 
 
@@ -24,8 +24,8 @@ def instruction_in(template: str) -> str | None:
         model's, which says nothing about reranking.
 
     Raises:
-        ForeignFrameError: If it makes another prompt from a query and a document; shows where the
-            two begin to differ.
+        ForeignTemplateError: If it makes another prompt from a query and a document; shows where
+            the two begin to differ.
     """
     plain = _render(template, TURNS)
     if plain is None or (QUERY not in plain and DOCUMENT not in plain):
@@ -35,15 +35,15 @@ def instruction_in(template: str) -> str | None:
     before, after = _published("\0").split("\0")
     match = re.fullmatch(f"{re.escape(before)}(.*?){re.escape(after)}", plain, re.DOTALL)
     if match is None:
-        raise ForeignFrameError(_difference(plain, _published(TASKS["web_search"])))
+        raise ForeignTemplateError(_difference(plain, _published(TASKS["web_search"])))
     told = _render(template, [{"role": "system", "content": TASK}, *TURNS]) or ""
     if told != _published(TASK):
-        raise ForeignFrameError(_difference(told, _published(TASK)))
+        raise ForeignTemplateError(_difference(told, _published(TASK)))
     return match[1]
 
 
 def _published(instruction: str) -> str:
-    return rerank_frame(instruction, QUERY) + rerank_document(DOCUMENT) + RERANK_SUFFIX
+    return rerank_prefix(instruction, QUERY) + rerank_document(DOCUMENT) + RERANK_SUFFIX
 
 
 def _difference(found: str, published: str) -> str:
