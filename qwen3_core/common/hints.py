@@ -179,7 +179,7 @@ def one_model(given: object, field: str) -> Any:
     return {**{name: value for name, value in given.items() if name != other}, field: given[other]}
 
 
-SENTENCEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
+FRAMEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
 """Prefixes of package names, and the frameworks that they belong to."""
 
 
@@ -218,7 +218,7 @@ def misplaced(
 def _framework(kind: type) -> str:
     """The framework that this class or one of its bases belongs to; "" if none."""
     for base in kind.__mro__:
-        for prefix, framework in SENTENCEWORKS.items():
+        for prefix, framework in FRAMEWORKS.items():
             if base.__module__.startswith(prefix):
                 return framework
     return ""
