@@ -381,7 +381,7 @@ async def test_a_fallback_gets_the_filter_that_it_takes(milvus, reranker, func):
 )
 def test_an_unknown_setting_says_where_it_belongs(milvus, reranker, name, place):
     with pytest.raises(ValidationError, match=f"unknown argument '{name}': .*{place}"):
-        Qwen3TwoStageRetriever(vectorstore=milvus, reranker=reranker, **{name: ONLY})
+        Qwen3TwoStageRetriever(**{"vectorstore": milvus, "reranker": reranker, name: ONLY})
 
 
 def test_a_filter_beside_search_kwargs_is_refused(milvus):
