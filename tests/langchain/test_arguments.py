@@ -358,7 +358,7 @@ async def test_a_fallback_that_would_drop_a_filter_is_not_called(retriever, milv
 
 @pytest.mark.parametrize("func", FUNCS)
 async def test_a_fallback_gets_the_filter_that_it_takes(milvus, reranker, func):
-    def fail(_: str, expr: str) -> list[Document]:
+    def fail(_: str, expr: str = "") -> list[Document]:
         msg = f"down: {expr}"
         raise ConnectionError(msg)
 
