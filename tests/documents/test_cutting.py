@@ -287,6 +287,26 @@ def test_the_tutorials_way_is_to_the_letter():
     ]
 
 
+def test_the_tutorials_way_makes_its_72_passages(milvus_faq_folder):
+    files = [path.read_text("utf-8") for path in milvus_faq_folder.glob("*.md")]
+    pieces = [piece for file in files for piece in cut(markdown(file), splitter="headers")]
+    assert len(pieces) == 72
+    assert sorted(piece.text for piece in pieces) == sorted("# ".join(files).split("# "))
+    assert "Where does Milvus store data?" in {piece.headings[-1] for piece in pieces}
+
+
+@pytest.mark.parametrize("framework", ["langchain", "llama_index"])
+def test_the_frameworks_own_splitters(framework):
+    module = pytest.importorskip(f"qwen3_retrieval.ingest._{framework}")
+    text = "# One\n\nFirst.\n\n```sh\n# not a heading\n```\n\n## Two\n\nSecond.\n"
+    cutter = Cutter(TINY, "framework", framework=module.splitters(TINY))
+    one, two = cutter.cut(markdown(text))
+    assert "First." in one.text
+    assert "# not a heading" in one.text
+    assert "Second." in two.text
+    assert (one.headings[-1], two.headings[-1]) == ("One", "Two")
+
+
 def test_a_file_as_a_whole():
     text = "# A\n\n" + "word " * 2000
     (piece,) = cut(markdown(text), splitter="none")
