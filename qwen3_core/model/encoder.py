@@ -22,7 +22,7 @@ from qwen3_core.model.attention import (
     last_tokens_of,
     segments_of,
 )
-from qwen3_core.model.buffers import Buffers, give_back_freed
+from qwen3_core.model.buffers import Buffers, give_back_freed, release_threads
 from qwen3_core.model.cascade import KeysValues
 from qwen3_core.model.layers import Layer, rms_norm
 from qwen3_core.model.linear import prepack, rounded
@@ -158,6 +158,7 @@ class Encoder:
         for prefix in (branch.prefix for branch in branches):
             self._remember(prefix, _joined(cached.get(prefix), new.get(prefix)))
         result: np.ndarray = states.cpu().numpy()
+        release_threads()
         return result
 
     def _forward(
