@@ -41,13 +41,11 @@ class Call(NamedTuple):
     """The largest number of queries and of keys of a sequence, or more."""
 
 
-def _call(sequences: Sequence[tuple[slice, int]], used: int = 0, count: int = 0) -> Call | None:
-    """A call for query rows and numbers of keys; None if there are none.
+def _call(sequences: Sequence[tuple[slice, int]], used: int = 0, count: int = 0) -> Call:
+    """A call for query rows and numbers of keys; at least one.
 
     If the sequences end at row `used`, the last one also gets the padding, up to row `count`.
     """
-    if not sequences:
-        return None
     rows, keys = [piece for piece, _ in sequences], [number for _, number in sequences]
     if rows[-1].stop == used:
         rows[-1] = slice(rows[-1].start, count)
@@ -101,9 +99,8 @@ def calls_of(pack: Pack[Any], count: int, *, last: bool = False) -> Calls:
             new.append((slice(first, row), computed))
         if branch.cached:
             cached.append((slice(begin, row), branch.cached))
-    own_call = _call(own)
-    assert own_call is not None, "a pack has a segment"
-    return Calls(own_call, _call(new, row, count), _call(cached, row, count))
+    prefixes = [_call(some, row, count) if some else None for some in (new, cached)]
+    return Calls(_call(own), *prefixes)
 
 
 def to_device(device: torch.device, *lists: Sequence[int]) -> tuple[Tensor, ...]:
