@@ -1,7 +1,7 @@
 """`Qwen3TwoStageRetriever`: retrieves many candidates and returns the best after reranking."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from langchain_core.callbacks import (
@@ -11,7 +11,14 @@ from langchain_core.callbacks import (
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
-from langchain_core.runnables import Runnable, RunnableConfig, ensure_config, patch_config
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableLambda,
+    RunnableWithFallbacks,
+    ensure_config,
+    patch_config,
+)
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
@@ -94,6 +101,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     def _know_names(cls, given: Any) -> Any:
         suggest(given, cls.model_fields)
         if isinstance(given, dict):
+            _check_names(given, cls.model_fields)
             _check_stages(given)
         return given
 
@@ -183,6 +191,19 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     ) -> list[Document]:
         """Like `invoke`, without blocking the event loop."""
         return await super().ainvoke(input, config, _config=self._read_config(config), **kwargs)
+
+    def with_fallbacks(
+        self,
+        fallbacks: Sequence[Runnable[str, list[Document]]],
+        *args: Any,
+        **kwargs: Any,
+    ) -> RunnableWithFallbacks[str, list[Document]]:
+        """As in LangChain, but a fallback that would drop a call's argument is not called.
+
+        LangChain would otherwise answer a call whose filter is refused from a fallback that ignores
+        the filter.
+        """
+        return super().with_fallbacks([_checked(each) for each in fallbacks], *args, **kwargs)
 
     def _read_config(self, config: RunnableConfig | None) -> RunnableConfig:
         """The part of a call's config for the first stage, besides callbacks."""
@@ -336,6 +357,20 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         logger.warning(nothing_found(store, narrowed_by))
 
 
+def _checked(fallback: Runnable[str, list[Document]]) -> Runnable[str, list[Document]]:
+    """A fallback that refuses arguments which it would drop."""
+
+    def call(question: str, config: RunnableConfig, **kwargs: Any) -> list[Document]:
+        check_arguments(fallback, kwargs)
+        return fallback.invoke(question, config, **kwargs)
+
+    async def acall(question: str, config: RunnableConfig, **kwargs: Any) -> list[Document]:
+        check_arguments(fallback, kwargs)
+        return await fallback.ainvoke(question, config, **kwargs)
+
+    return RunnableLambda(call, acall, name=fallback.get_name())
+
+
 def _unique(documents: list[Document]) -> list[Document]:
     """Remove duplicates: a merger repeats documents that several of its members find."""
     seen: dict[str, list[Document]] = {}
@@ -346,6 +381,20 @@ def _unique(documents: list[Document]) -> list[Document]:
             alike.append(document)
             found.append(document)
     return found
+
+
+def _check_names(given: Mapping[str, Any], fields: Collection[str]) -> None:
+    """Refuse an unknown argument, and say where it belongs."""
+    for name in given:
+        if name in fields:
+            continue
+        where = f"arguments of the first stage go into search_kwargs={{{name!r}: ...}}"
+        if name in ("instruction", "score_threshold"):
+            where = f"set it on the reranker, Qwen3Reranker({name}=...), or pass it in each call"
+        elif name == "search_type":
+            where = "pass retriever=store.as_retriever(search_type=...)"
+        msg = f"unknown argument {name!r}: {where}"
+        raise ValueError(msg)
 
 
 def _check_stages(given: Mapping[str, Any]) -> None:

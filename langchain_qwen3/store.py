@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.documents import Document
+from langchain_core.vectorstores import VectorStoreRetriever
 from langchain_milvus import Milvus
 from pymilvus import AsyncMilvusClient
 
@@ -13,7 +14,7 @@ from langchain_qwen3._arguments import FILTER_LIKE, MILVUS_DENSE, MILVUS_HYBRID
 from qwen3_core.common.validation import check_texts
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
-from qwen3_core.milvus.collection import check_text_lengths
+from qwen3_core.milvus.collection import check_metadata, check_text_lengths
 from qwen3_core.milvus.filters import check_expression, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
@@ -238,6 +239,22 @@ class Qwen3Milvus(Milvus):
 
     # Searching
 
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """A retriever over this store, as in LangChain.
+
+        Raises:
+            TypeError: If the retriever would ignore an argument, such as a filter that is not in
+                `search_kwargs`.
+        """
+        for name in kwargs:
+            if name not in VectorStoreRetriever.model_fields:
+                msg = (
+                    f"as_retriever would ignore {name}=: arguments of the search go into "
+                    f"search_kwargs={{{name!r}: ...}}"
+                )
+                raise TypeError(msg)
+        return super().as_retriever(**kwargs)
+
     def _collection_search(
         self, embedding_or_text: Any, k: int = 4, param: Any = None, expr: Any = None,
         timeout: float | None = None, **kwargs: Any,
@@ -410,6 +427,9 @@ class Qwen3Milvus(Milvus):
         texts = check_texts(texts, "texts")
         check_text_lengths(texts)
         for name, values in (("metadatas", metadatas), ("ids", ids)):
+            if isinstance(values, (str, Mapping)):
+                msg = f"{name} must be a list with one for each text, got {type(values).__name__}"
+                raise TypeError(msg)
             if values is not None and len(values) != len(texts):
                 msg = f"{len(texts)} texts were given, but {len(values)} {name}: give one for each"
                 raise ValueError(msg)
@@ -518,6 +538,7 @@ class Qwen3Milvus(Milvus):
             ValueError: If a key is a field of the store and has another value.
         """
         kept = dict(metadata or {})
+        check_metadata(kept, f"document {text!r:.60}")
         own = {self._text_field: text, self._primary_field: id_}
         for key in (*own, *self.vector_fields, "$meta"):
             if key in kept and kept[key] == own.get(key, object()):

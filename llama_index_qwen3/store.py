@@ -20,7 +20,7 @@ from pymilvus import AsyncMilvusClient
 
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
-from qwen3_core.milvus.collection import check_text_lengths
+from qwen3_core.milvus.collection import check_metadata, check_text_lengths
 from qwen3_core.milvus.filters import check_expression, compare, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
@@ -161,6 +161,7 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
             if keys is not None:
                 _check_embedded(node, text, keys)
             self._check_length(node.embedding, f"node {node.node_id!r}")
+            check_metadata(node.metadata, f"node {node.node_id!r}")
             own = dict.fromkeys(DOCUMENT_FIELDS, node.ref_doc_id)
             own |= {self.text_key: text, MILVUS_ID_FIELD: node.node_id}
             taken = {*own, *self._columns(), "$meta", "_node_content", "_node_type"}

@@ -1,9 +1,10 @@
 """Requirements of a Milvus collection for Qwen3 vectors, and checks of existing collections."""
 
+import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -58,6 +59,48 @@ def check_text_lengths(texts: Iterable[str]) -> None:
             "Milvus field holds: split them into chunks"
         )
         raise ValueError(msg)
+
+
+def check_metadata(metadata: Mapping[Any, Any], what: str) -> None:
+    """Check that Milvus can store metadata unchanged.
+
+    A row with an empty key would make every later search of the collection fail. NaN and infinity
+    would become null.
+
+    Args:
+        metadata: A document's metadata.
+        what: The document, for the error.
+
+    Raises:
+        TypeError: If a key is not a string, or Milvus cannot store a value.
+        ValueError: If a key is blank, or a number is NaN, infinite or beyond 64 bits.
+    """
+    import orjson  # pymilvus writes metadata with it
+
+    for key, value in metadata.items():
+        if not isinstance(key, str):
+            msg = (
+                f"a metadata key of {what} must be a string, got {type(key).__name__}: {key!r:.80}"
+            )
+            raise TypeError(msg)
+        if not key.strip():
+            msg = f"a metadata key of {what} is blank ({key!r:.80}): name it"
+            raise ValueError(msg)
+        try:
+            orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+            json.dumps(value, allow_nan=False, default=str)
+        except ValueError as error:
+            msg = (
+                f"metadata {key!r:.80} of {what} is a number that JSON does not have: leave it "
+                f"out, got {value!r:.80}"
+            )
+            raise ValueError(msg) from error
+        except TypeError as error:
+            msg = (
+                f"metadata {key!r:.80} of {what} cannot be stored in Milvus ({error}): convert it "
+                f"to strings, numbers, lists and dictionaries, got {value!r:.80}"
+            )
+            raise TypeError(msg) from error
 
 
 TEXT_INDEX: Final = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25"}

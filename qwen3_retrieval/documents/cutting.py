@@ -210,6 +210,7 @@ _SENTENCE: Final = regex.compile(
     r"\p{SB=ST}+[\p{SB=CL}\p{SB=EX}]*\s*|\p{SB=AT}+\p{SB=CL}*\s+|\n[ \t]*\n\s*"
 )
 """The end of a sentence in any script (Unicode's Sentence_Break), with the white space after it."""
+_LINE: Final = regex.compile(r"\n")
 _WORD: Final = regex.compile(r"[^\S\u00a0\u202f\u2007]+|[，、；：,;]+[\p{SB=CL}]*")
 """The end of a word: white space, except no-break spaces; or a mark within a sentence."""
 _GRAPHEME: Final = regex.compile(r"\X")
@@ -258,11 +259,16 @@ class _Spans:
 
     def _head(self, start: int) -> str:
         """The header of the table in which a piece begins, if it begins after the header."""
-        block = self._group.blocks[bisect_right(self._starts, start) - 1]
-        if block.head is None or start < block.head[1]:
+        table = self._table(start)
+        if table is None or start < table[1]:
             return ""
-        head = self._text[slice(*block.head)].rstrip("\n") + "\n"
+        head = self._text[slice(*table[:2])].rstrip("\n") + "\n"
         return head if 2 * self._tokens(head) <= self._size else ""
+
+    def _table(self, position: int) -> tuple[int, int, int] | None:
+        """The table at a position, as in `Block.heads`."""
+        block = self._group.blocks[bisect_right(self._starts, position) - 1]
+        return next((table for table in block.heads if table[0] <= position < table[2]), None)
 
     def _tokens(self, text: str) -> int:
         return len(self._tokenizer.encode(text))
@@ -301,7 +307,7 @@ class _Spans:
             at = bisect_right(places, limit) - 1
             if at >= 0 and places[at] > low:
                 return places[at]
-        for pattern in (_SENTENCE, _WORD):
+        for pattern in (_SENTENCE, _LINE, _WORD):
             ends = _ends(pattern, self._text, start, limit)
             if ends and ends[-1] > low:
                 return ends[-1]
@@ -311,8 +317,7 @@ class _Spans:
 
     def _overlapping(self, start: int, end: int) -> int:
         """The start of the next piece: before `end` by the overlap."""
-        block = self._group.blocks[bisect_right(self._starts, min(end, self._group.end - 1)) - 1]
-        if not self._overlap or end >= self._group.end or block.head is not None:
+        if not self._overlap or end >= self._group.end or self._table(end) is not None:
             return end
         low = max(start, self._starts[bisect_right(self._starts, start) - 1]) + 1
         text = self._text
