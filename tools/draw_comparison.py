@@ -1,29 +1,28 @@
-"""Draw dense search beside reranking: a real run of `examples/compare.py` as an SVG.
+"""Draw dense search beside reranking of the bundled FAQ by the bundled pair, as an SVG.
 
-    python tools/draw_comparison.py --out docs/images/comparison.svg --dtype float32 \
+    python tools/draw_comparison.py --out docs/images/comparison.svg \
         --question "Is a row lost if the server crashes right after I inserted it?"
 
-All other options are those of `examples/compare.py`; in float32 every CPU draws the same order. The
-passage that answers is marked if the question is one of `examples/_questions.py`.
+It computes in float32, in which every CPU draws the same order. The passage that answers is marked
+if the question is one of `examples/_questions.py`.
 """
 
 import argparse
-import sys
+import runpy
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "examples"))
+from qwen3_core.components import make_embedder, make_reranker
+from qwen3_core.settings import TINY
+from qwen3_retrieval.comparison import Move, by_first_stage, by_reranker
+from qwen3_retrieval.demo.passages import Excerpt, read_corpus
+from qwen3_retrieval.demo.search import Searcher
+from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
 
-import _shared  # noqa: E402
-import compare  # noqa: E402
-from _corpus import load_passages  # noqa: E402
-from _output import Hit  # noqa: E402
-from _questions import QUESTIONS  # noqa: E402
-from langchain_rag import open_store  # noqa: E402
-
-from qwen3_retrieval.ingest._langchain import splitters  # noqa: E402
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+QUESTIONS: dict[str, str] = runpy.run_path(str(EXAMPLES / "_questions.py"))["QUESTIONS"]
+CANDIDATES = 10
 
 WIDTH, COLUMN, ROW, TOP = 980, 400, 30, 92
 """Pixels: the picture, one column of passages, one row, the head above the first row."""
@@ -43,11 +42,10 @@ STYLE = """
 """
 
 
-def draw(question: str, dense: Sequence[Hit], reranked: Sequence[Hit], command: str) -> str:
+def draw(question: str, moves: Sequence[Move[Excerpt]], command: str) -> str:
     """The two orders of the same passages as columns, with a line for each passage's move."""
     answer = QUESTIONS.get(question)
-    place = {hit.id: i for i, hit in enumerate(reranked)}
-    height = TOP + ROW * len(dense) + 34
+    height = TOP + ROW * len(moves) + 34
     right = WIDTH - COLUMN
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     label = f'role="img" aria-label="{escape(question)}"'
@@ -59,25 +57,26 @@ def draw(question: str, dense: Sequence[Hit], reranked: Sequence[Hit], command: 
         _text(16, 68, "Dense search: cosine", "head"),
         _text(right, 68, "Reranked: probability", "head"),
     ]
-    for i, hit in enumerate(dense):
-        marked = hit.title == answer
-        y, to = TOP + ROW * i, TOP + ROW * place[hit.id]
+    for move in by_first_stage(moves):
+        marked = move.passage.title == answer
+        y, to = (TOP + ROW * ((rank or 0) - 1) for rank in (move.before, move.after))
         begin, end, bend = COLUMN + 16, right - 8, (COLUMN + right) // 2
         parts.append(
             f'<path class="move{" answer" if marked else ""}" '
             f'd="M{begin} {y - 5} C{bend} {y - 5} {bend} {to - 5} {end} {to - 5}"/>'
         )
-        parts += _row(16, y, hit, marked)
-    for i, hit in enumerate(reranked):
-        parts += _row(right, TOP + ROW * i, hit, hit.title == answer)
+        parts += _row(16, y, move.passage.title, move.cosine, marked)
+    for i, move in enumerate(by_reranker(moves)):
+        title = move.passage.title
+        parts += _row(right, TOP + ROW * i, title, move.score, title == answer)
     parts += [_text(16, height - 14, command, "small"), "</svg>", ""]
     return "\n".join(parts)
 
 
-def _row(x: int, y: int, hit: Hit, marked: bool) -> list[str]:
-    title = hit.title if len(hit.title) <= LETTERS else f"{hit.title[: LETTERS - 1].rstrip()}…"
+def _row(x: int, y: int, title: str, score: float | None, marked: bool) -> list[str]:
+    title = title if len(title) <= LETTERS else f"{title[: LETTERS - 1].rstrip()}…"
     kind = "answer" if marked else ""
-    return [_text(x, y, f"{hit.score:.3f}", "score"), _text(x + 50, y, title, kind)]
+    return [_text(x, y, f"{score:.3f}", "score"), _text(x + 50, y, title, kind)]
 
 
 def _text(x: int, y: int, text: str, kind: str) -> str:
@@ -85,20 +84,20 @@ def _text(x: int, y: int, text: str, kind: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
-    options, rest = parser.parse_known_args()
-    sys.argv[1:] = rest
-
-    def write(settings: _shared.Settings) -> None:
-        question = settings.question or _shared.QUESTION
-        store = open_store(settings, load_passages(settings, splitters))
-        dense, reranked = compare.search(settings, store, question)
-        command = f"python examples/compare.py --top-n {len(dense)} --model {settings.model}"
-        command += f" --reranker {settings.reranker} --dtype {settings.dtype} --question ..."
-        options.out.write_text(draw(question, dense, reranked, command), encoding="utf-8")
-
-    _shared.run(write, __doc__)
+    parser.add_argument("--question", required=True)
+    options = parser.parse_args()
+    searcher = Searcher(
+        make_embedder(TINY, dimensions=None, dtype="float32"),
+        make_reranker(TINY, dtype="float32"),
+    )
+    passages = read_corpus(EXAMPLES / "corpus", Cutter(tokenizer_of(TINY))).passages
+    result = searcher.search(searcher.index(passages), options.question, CANDIDATES, None)
+    command = f"python examples/demo.py --top-n {CANDIDATES} --dtype float32 --question ..."
+    options.out.write_text(draw(options.question, result.moves, command), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def open_engine(
     `qwen3_core.model.loading.load`; with dtype "int8" also those of `qwen3_core.model.int8_check`.
     """
     # Imported here, so that importing a framework's package does not load torch.
+    from qwen3_core.model.buffers import release_threads
     from qwen3_core.model.encoder import Encoder
     from qwen3_core.model.int8_check import int8_encoder
     from qwen3_core.model.loading import load, resolve_device, resolve_dtype
@@ -62,6 +63,7 @@ def open_engine(
         if engine is None:
             checkpoint = load(model, kind, revision=revision, device=device, dtype=dtype)
             encoder = int8_encoder(checkpoint) if int8 else Encoder(checkpoint.model)
+            release_threads()  # this thread's: the engine's own thread computes from now on
             engine = _engines[found] = Engine(checkpoint, encoder)
         _engines[key] = engine
         return engine

@@ -2,7 +2,6 @@
 
     python -m qwen3_retrieval.evaluation docs
     python -m qwen3_retrieval.evaluation questions.csv --corpus docs --model tiny
-    python -m qwen3_retrieval.evaluation docs --ask "Where is the data kept?"
 
 DATASET is a folder of documents, cut like in an ingest (its headings become questions), a folder in
 BEIR's layout (corpus.jsonl, queries.jsonl, qrels/*.tsv), or a .csv, .tsv or .jsonl of questions,
@@ -26,8 +25,8 @@ from qwen3_core.settings import Dtype
 from qwen3_retrieval.command import in_one_line, is_expected, make_parser
 from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Cutter, tokenizer_of
 from qwen3_retrieval.evaluation.extra import check_installed
-from qwen3_retrieval.evaluation.load import MAX_QUESTIONS, load_dataset, load_passages
-from qwen3_retrieval.evaluation.settings import Pair, Settings
+from qwen3_retrieval.evaluation.load import MAX_QUESTIONS, load_dataset
+from qwen3_retrieval.evaluation.settings import EvaluationSettings, Pair
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,27 +40,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = _settings(options)
     except ValueError as error:
-        parser.error(str(error).replace("_", "-"))
+        parser.error(in_one_line(error, OPTIONS))
     try:
         check_installed()
-        if options.ask is not None:
-            _ask(options, settings)
-        else:
-            _evaluate(options, settings)
+        _evaluate(options, settings)
     except KeyboardInterrupt:
         _stop("interrupted", settings)
         return 130
     except Exception as error:
         if options.debug or not is_expected(error, "openai"):
             raise
-        _stop(in_one_line(error), settings)
+        _stop(in_one_line(error, OPTIONS), settings)
         return 1
     return 0
 
 
-def _evaluate(options: argparse.Namespace, settings: Settings) -> None:
+def _evaluate(options: argparse.Namespace, settings: EvaluationSettings) -> None:
     from rich.console import Console
 
+    from qwen3_retrieval.evaluation.page import write_html
     from qwen3_retrieval.evaluation.run import evaluate
     from qwen3_retrieval.evaluation.synthetic import make_questions
     from qwen3_retrieval.evaluation.terminal import show
@@ -74,6 +71,7 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> None:
                 *("structure", options.chunk_size, options.chunk_overlap),
             ),
             leave_out=_ours(options),
+            metadata_keys=options.metadata_keys,
         )
     else:
         dataset = load_dataset(
@@ -92,27 +90,17 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> None:
         if options.json:
             report.write_json(options.json)
     if options.html is not None:
-        report.write_html(options.html)
+        write_html(report, options.html)
         print(f"report: {options.html.resolve()}", file=sys.stderr)  # noqa: T201
 
 
-def _ask(options: argparse.Namespace, settings: Settings) -> None:
-    from rich.console import Console
-
-    from qwen3_retrieval.evaluation.question import ask_question
-    from qwen3_retrieval.evaluation.terminal import show_question
-
-    passages = load_passages(options.dataset, **_cutting(options, settings))
-    view = ask_question(options.ask, passages, settings)
-    show_question(view, Console())
-
-
-def _cutting(options: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+def _cutting(options: argparse.Namespace, settings: EvaluationSettings) -> dict[str, Any]:
     return {
         "model": settings.pair.model,
         "base_url": settings.pair.base_url,
         "chunk_size": options.chunk_size,
         "chunk_overlap": options.chunk_overlap,
+        "metadata_keys": options.metadata_keys,
     }
 
 
@@ -121,7 +109,7 @@ def _ours(options: argparse.Namespace) -> list[Path]:
     return [path for path in (options.html, options.json) if path is not None]
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace) -> EvaluationSettings:
     def given(prefix: str) -> dict[str, Any]:
         every = {each.name: getattr(options, f"{prefix}{each.name}") for each in fields(Pair)}
         return {name: value for name, value in every.items() if value is not None}
@@ -130,7 +118,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     # Another server with the same model is also a second pair.
     named = {"model": pair.model} | ({} if "model" in second else {"reranker": pair.reranker})
     progress = options.progress
-    return Settings(
+    return EvaluationSettings(
         pair=pair,
         second=Pair(**named | second) if second else None,
         instruction=options.instruction,
@@ -142,7 +130,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         sweep_k=tuple(options.sweep_k),
         sweep_questions=options.sweep_questions,
         latency_questions=options.latency_questions,
-        tolerance=options.tolerance,
+        margin=options.margin,
         cache=options.cache,
         progress=sys.stderr.isatty() if progress is None else progress,
     )
@@ -150,7 +138,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("evaluation", __doc__)
-    default = Settings()
+    default = EvaluationSettings()
 
     def add(to: Any, name: str, text: str, **more: Any) -> None:
         if more.get("default") not in (None, []) and not more.get("action"):
@@ -168,13 +156,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N", default=CHUNK_SIZE)  # fmt: skip
     add(data, "--chunk-overlap", "tokens at most that a passage repeats of the one before it",
         type=int, metavar="N", default=CHUNK_OVERLAP)  # fmt: skip
+    add(data, "--metadata-keys", "metadata that the models read before each passage of a folder, "
+        "as of the ingest; default: none", nargs="+", default=[], metavar="KEY")  # fmt: skip
     add(data, "--split", 'which qrels of a BEIR dataset; default: "test", or the only one')
     add(data, "--questions", "ask so many at most; 0: all", type=_count_or_zero, metavar="N",
         default=MAX_QUESTIONS)  # fmt: skip
     add(data, "--llm", "OpenAI model that makes the questions from passages of a folder "
         "($OPENAI_API_KEY, and $OPENAI_BASE_URL for another server)", metavar="MODEL")  # fmt: skip
-    add(data, "--ask", "show the dense and the reranked order of this one question",
-        metavar="QUESTION")  # fmt: skip
     for prefix, title in (("", "models"), ("second-", "a second pair of models, side by side")):
         group = parser.add_argument_group(title)
         first = default.pair.model if not prefix else None
@@ -207,8 +195,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N", default=default.sweep_questions)  # fmt: skip
     add(group, "--latency-questions", "questions that are timed", type=int, metavar="N",
         default=default.latency_questions)  # fmt: skip
-    add(group, "--tolerance", "nDCG@10 that the recommended setting may lose to a slower one",
-        type=float, metavar="X", default=default.tolerance)  # fmt: skip
+    add(group, "--margin", "nDCG@10 that the recommended setting may lose to the best, with 95 %% "
+        "confidence", type=float, metavar="X", default=default.margin)  # fmt: skip
     group = parser.add_argument_group("output")
     add(group, "--html", "page to be written", type=Path, metavar="PATH",
         default=Path("evaluation.html"))  # fmt: skip
@@ -234,7 +222,15 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"evaluation: {message}", file=sys.stderr)  # noqa: T201
 
 
-def _stop(reason: str, settings: Settings) -> None:
+OPTIONS = {
+    each.name: f"--{each.name.replace('_', '-')}"
+    for each in (*fields(Pair), *fields(EvaluationSettings))
+    if each.name != "instruction"  # or one of --try-instruction
+} | {"metadata_keys": "--metadata-keys"}
+"""The command's names for arguments of the functions that it calls."""
+
+
+def _stop(reason: str, settings: EvaluationSettings) -> None:
     kept = ""
     if settings.cache is not None and settings.cache.exists():
         kept = f"; what was computed is in {settings.cache}, and the same command goes on from it"

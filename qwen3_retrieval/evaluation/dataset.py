@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-Kind = Literal["beir", "table", "markdown", "python"]
+from qwen3_core.metadata import with_header
+
+DatasetKind = Literal["beir", "table", "markdown", "python"]
 
 MAX_MISSING: Final = 0.05
 """Share of judgements that may refer to items missing from the corpus; more is an error."""
@@ -27,6 +29,13 @@ class Passage:
     source: str = ""
     """The passage's file, if there is one."""
     title: str = ""
+    header: str = ""
+    """Metadata that the models read before the text (`qwen3_core.metadata`)."""
+
+    @property
+    def model_text(self) -> str:
+        """What the models read; full-text search has the text alone, as in Milvus."""
+        return with_header(self.header, self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class Dataset:
     """Passages and questions to measure systems on."""
 
     name: str
-    kind: Kind
+    kind: DatasetKind
     passages: list[Passage]
     questions: list[Question]
     synthetic: str = ""
@@ -97,6 +106,11 @@ def check_missing(missing: list[str], total: int, where: Path) -> list[str]:
         msg = f"{text}, more than {MAX_MISSING:.0%}; first: {missing[0]}"
         raise DatasetError(msg)
     return [f"{text}; first: {missing[0]}"]
+
+
+def squeeze(text: str) -> str:
+    """A text with single spaces in place of all white space, for comparisons."""
+    return " ".join(text.split())
 
 
 def _unique(ids: Iterable[str], what: str) -> None:

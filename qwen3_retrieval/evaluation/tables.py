@@ -1,6 +1,5 @@
 """Reads a CSV or JSON lines file of questions, each with the passage or file that answers it."""
 
-import hashlib
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,9 @@ from qwen3_retrieval.evaluation.dataset import (
     Passage,
     Question,
     check_missing,
+    squeeze,
 )
-from qwen3_retrieval.evaluation.folder import Folder, read_folder
+from qwen3_retrieval.evaluation.folder import Folder, digest, read_folder
 from qwen3_retrieval.evaluation.lines import fail, read_objects, read_table, text_of
 
 SUFFIXES: Final = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
@@ -28,7 +28,11 @@ NAMES: Final = {
 
 
 def read_questions(
-    path: Path, cutter: Cutter, corpus: Path | None = None, leave_out: Sequence[Path] = ()
+    path: Path,
+    cutter: Cutter,
+    corpus: Path | None = None,
+    leave_out: Sequence[Path] = (),
+    metadata_keys: Sequence[str] = (),
 ) -> Dataset:
     """Read questions and the passages or files that answer them.
 
@@ -41,6 +45,7 @@ def read_questions(
         cutter: Cuts the folder's files.
         corpus: Folder of documents; for a source column, by default the table's folder.
         leave_out: Files of the folder to omit, in addition to the table itself.
+        metadata_keys: Metadata that the models read before each passage of a folder.
 
     Raises:
         OSError: If a file cannot be read.
@@ -57,13 +62,17 @@ def read_questions(
         fail(path, line, _no_column("question", names))
     away = (path, *leave_out)
     if source is not None and (passage is None or corpus is not None):
-        folder = read_folder(corpus or path.resolve().parent, cutter, away)
+        folder = read_folder(corpus or path.resolve().parent, cutter, away, metadata_keys)
         return _by_source(path, rows, question, source, folder)
     if passage is None:
         fail(path, line, _no_column("passage or source", names))
+    if corpus is None and metadata_keys:
+        msg = f"{path}: its passages have no metadata: give their folder as --corpus"
+        raise DatasetError(msg)
     if corpus is None:
         return _by_passage(path, rows, question, passage)
-    return _by_passage_in(path, rows, question, passage, read_folder(corpus, cutter, away))
+    folder = read_folder(corpus, cutter, away, metadata_keys)
+    return _by_passage_in(path, rows, question, passage, folder)
 
 
 def _no_column(what: str, names: Iterable[str]) -> str:
@@ -92,7 +101,7 @@ def _by_passage(path: Path, rows: list[Row], question: str, passage: str) -> Dat
     for line, record in rows:
         asked = text_of(record, question, path, line)
         text = text_of(record, passage, path, line)
-        key = _digest(text)
+        key = digest(text)
         passages.setdefault(key, Passage(key, text, key))
         judged.append((asked, key))
     return Dataset(path.name, "table", list(passages.values()), _questions(judged))
@@ -102,11 +111,11 @@ def _by_passage_in(
     path: Path, rows: list[Row], question: str, passage: str, folder: Folder
 ) -> Dataset:
     notes = folder.notes
-    texts = [(_squeeze(p.text), p.unit) for p in folder.passages]
+    texts = [(squeeze(p.text), p.unit) for p in folder.passages]
     judged, missing = [], []
     for line, record in rows:
         asked = text_of(record, question, path, line)
-        wanted = _squeeze(text_of(record, passage, path, line))
+        wanted = squeeze(text_of(record, passage, path, line))
         units = [unit for text, unit in texts if wanted in text or (text in wanted and text)]
         if not units:
             missing.append(f"line {line}: no passage of the corpus holds {wanted[:60]!r}")
@@ -145,12 +154,4 @@ def _questions(judged: list[tuple[str, str]]) -> list[Question]:
     relevant: dict[str, dict[str, int]] = {}
     for asked, unit in judged:
         relevant.setdefault(asked.strip(), {})[unit] = 1
-    return [Question(_digest(asked), asked, units) for asked, units in relevant.items()]
-
-
-def _squeeze(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return [Question(digest(asked), asked, units) for asked, units in relevant.items()]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qwen3_core.model.buffers import Buffers, give_back_freed, is_out_of_memory
+from qwen3_core.model.buffers import Buffers, give_back_freed, is_out_of_memory, release_threads
 
 CPU = torch.device("cpu")
 
@@ -94,3 +94,36 @@ def test_freed_memory_is_given_back():
 def test_other_c_libraries_have_nothing_to_give_back(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     give_back_freed()
+
+
+def threads():
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "omp_pause_resource_all"),
+    reason="no OpenMP of GNU's",
+)
+def test_a_pass_leaves_no_openmp_threads_behind():
+    def compute():
+        release_threads()
+        before = threads()
+        torch.ones(2**20).add_(1)
+        held = threads()
+        release_threads()
+        return before, held
+
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            before, held = pool.submit(compute).result()
+            assert held == before + 2
+            assert pool.submit(compute).result() == (before, held), "and new ones start"
+    finally:
+        torch.set_num_threads(torch_threads)
+
+
+def test_other_openmp_libraries_keep_their_threads(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    release_threads()

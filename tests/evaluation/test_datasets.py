@@ -13,10 +13,10 @@ from qwen3_retrieval.documents.corpus import find_corpus
 from qwen3_retrieval.documents.reading import read_sections
 from qwen3_retrieval.evaluation import Dataset, Passage, Question, load
 from qwen3_retrieval.evaluation.dataset import DatasetError
+from qwen3_retrieval.evaluation.folder import read_folder
 from tests.evaluation.conftest import CORPUS, CUTTER, write
 
 load_dataset = partial(load.load_dataset, model="tiny")
-load_passages = partial(load.load_passages, model="tiny")
 
 LONG = "Objects are written to the disk of the node and then to the object storage behind it. "
 
@@ -159,7 +159,7 @@ def test_passages_are_those_that_an_ingest_stores(docs):
         for section in read_sections(file, hashlib.sha256(), lambda *_: None):
             stored += [piece.text for piece in CUTTER.cut(section)]
     assert len(stored) > 6
-    assert [p.text for p in load_passages(docs)] == stored
+    assert [p.text for p in read_folder(docs, CUTTER).passages] == stored
 
 
 def test_equal_texts_are_one_passage_that_answers_for_all(tmp_path):
@@ -171,6 +171,31 @@ def test_equal_texts_are_one_passage_that_answers_for_all(tmp_path):
     assert dict(found.questions[0].relevant) == {"a.md": 1}
 
 
+def test_models_read_titles_as_an_ingest_embeds_them(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.md", f"# Where is {name} kept?\n\n{LONG}\n\n# Licence\n\nFree.\n")
+    write(tmp_path / "c.jsonl", json.dumps({"text": "In a list.", "title": ["x"]}))
+    path = table(tmp_path / "q.csv", ("question", "source"), [("Where?", "a.md")])
+    found = load_dataset(path, metadata_keys=["title"])
+    text = f"# Where is a kept?\n\n{LONG.strip()}"
+    read = {p.model_text for p in found.passages}
+    assert f"title: Where is a kept?\n\n{text}" in read
+    assert text in {p.text for p in found.passages}
+    assert any("c.jsonl: metadata 'title' is a list" in note for note in found.notes)
+    assert [p.text for p in load_dataset(path, metadata_keys=["source"]).passages].count(
+        "# Licence\n\nFree."
+    ) == 2
+    assert [p.text for p in load_dataset(path).passages].count("# Licence\n\nFree.") == 1
+
+
+def test_metadata_that_would_not_be_measured_is_refused(beir, docs, tmp_path):
+    path = table(tmp_path / "q.csv", ("question", "passage"), [("Where?", "On disk.")])
+    for source in (beir, docs, path):
+        with pytest.raises(DatasetError, match="metadata"):
+            load_dataset(source, metadata_keys=["title"])
+    assert load_dataset(docs, metadata_keys=["source"]).questions
+
+
 def test_one_markdown_file(docs):
     assert load_dataset(docs / "install.md").passages[0].source == "install.md"
 
@@ -179,7 +204,7 @@ def test_markdown_without_a_question(tmp_path):
     write(tmp_path / "a.md", "Just text.\n")
     with pytest.raises(DatasetError, match=r"no heading in .* bring a CSV of questions, or --llm"):
         load_dataset(tmp_path)
-    assert [p.text for p in load_passages(tmp_path)] == ["Just text."]
+    assert [p.text for p in read_folder(tmp_path, CUTTER).passages] == ["Just text."]
 
 
 def test_a_bad_file_is_left_out_and_noted(docs):
