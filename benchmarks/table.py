@@ -189,7 +189,7 @@ def not_won(series: Series) -> str:
         for system, cell in systems.items()
         if system in others_of(systems) and cell.ratio <= NEAR
     ]
-    return "; ".join(found) or f"nowhere here: all others take more than {NEAR} times as long"
+    return "; ".join(found) or f"in time nowhere: all others take more than {NEAR} times as long"
 
 
 def memory(series: Series, tasks: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The settings of every component, and their overrides in a call."""
+"""Fields that embedder and reranker share, and the marker for "not given in this call"."""
 
 from collections.abc import Mapping
 from enum import Enum

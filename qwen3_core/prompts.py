@@ -5,6 +5,10 @@ upstream, and common copies of it lack the final newline, which shifts every sco
 
 Sources: the README and the examples of https://github.com/QwenLM/Qwen3-Embedding; the task
 sentences are those of its evaluation (task_prompts.json).
+
+The reranker's prompt is also in `qwen3_core.tokenizer` (the system turn),
+`qwen3_core/remote/qwen3_reranker.jinja` and `qwen3_core/tiny/reranker/chat_template.jinja`: tests
+compare them.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Loads a checkpoint of the Qwen3 retrieval family, or explains why it cannot."""
+"""Reads the tensors of a checkpoint that `description` has accepted, and builds the model."""
 
 import json
 import logging

@@ -117,8 +117,8 @@ def next_pack(lines: Iterable[Line[W]], cached: CachedTokens = nothing_cached) -
     longer than the line's limit gets a pack of its own; it is never cut.
 
     Args:
-        lines: Queues with their token limits. A limit is at least 1 and not below the one before.
-            Sequences that are taken are not offered again.
+        lines: Queues with their token limits. A limit is at least 1 and not below the one before
+            (defaults: `encoder.DEFAULT_PACK_TOKENS`). Sequences that are taken are not offered again.
         cached: How many leading tokens of each prefix are cached.
 
     Returns:
