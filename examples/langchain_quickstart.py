@@ -7,9 +7,7 @@ For real use, name the published models: Qwen/Qwen3-Embedding-0.6B and Qwen/Qwen
 
 from tempfile import TemporaryDirectory
 
-from langchain_milvus import Milvus
-
-from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever, milvus_kwargs
+from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever, open_milvus
 
 TEXTS = [
     "Milvus keeps inserted data in object storage.",
@@ -19,7 +17,7 @@ TEXTS = [
 
 with TemporaryDirectory() as folder:
     embeddings = Qwen3Embeddings(model="tiny")
-    store = Milvus(**milvus_kwargs(embeddings, uri=f"{folder}/milvus.db"))
+    store = open_milvus(embeddings, uri=f"{folder}/milvus.db")
     store.add_texts(TEXTS, ids=["storage", "index", "cats"])
     reranker = Qwen3Reranker(model="tiny")
     retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker, k=50, top_n=2)

@@ -9,9 +9,8 @@ from tempfile import TemporaryDirectory
 
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.schema import TextNode
-from llama_index.vector_stores.milvus import MilvusVectorStore
 
-from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, milvus_kwargs
+from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, open_milvus
 
 TEXTS = {
     "storage": "Milvus keeps inserted data in object storage.",
@@ -22,9 +21,7 @@ QUESTION = "How is data stored in Milvus?"
 
 with TemporaryDirectory() as folder:
     embed_model = Qwen3Embedding(model="tiny")
-    store = MilvusVectorStore(
-        **milvus_kwargs(embed_model, uri=f"{folder}/milvus.db", use_async_client=False)
-    )
+    store = open_milvus(embed_model, uri=f"{folder}/milvus.db", use_async_client=False)
     nodes = [TextNode(id_=name, text=text) for name, text in TEXTS.items()]
     context = StorageContext.from_defaults(vector_store=store)
     index = VectorStoreIndex(nodes, storage_context=context, embed_model=embed_model)

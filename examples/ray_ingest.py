@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from _shards import LANGCHAIN, SCHEMAS, VECTOR_FIELD, digest, milvus_row, read_shard, write_shard
-from _shared import BUNDLED_CORPUS
 
 from qwen3_core.batch import Qwen3EmbedBatch
 from qwen3_core.settings import TINY
@@ -28,6 +27,8 @@ from qwen3_retrieval.documents.corpus import SourceFile
 from qwen3_retrieval.documents.cutting import CUTTING, Cutter, title_of, tokenizer_of
 from qwen3_retrieval.documents.reading import read_sections
 from qwen3_retrieval.documents.text import UnreadableError
+
+BUNDLED_CORPUS = Path(__file__).resolve().parent / "corpus"
 
 OBJECT_STORE = 256 << 20
 """Bytes of shared memory for local Ray; what passes through it is texts, vectors stay in shards."""

@@ -8,22 +8,23 @@ and `Server` holds the settings of a model server.
 Importing this package loads neither torch nor transformers; the first use of a model does.
 """
 
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from qwen3_core import __version__
+from qwen3_core import Ranked, Server, TruncationWarning, __version__
 from qwen3_core.common.extras import how_to_install
-from qwen3_core.common.hints import check_class
+from qwen3_core.common.hints import no_attribute
 
-if TYPE_CHECKING:
-    from langchain_qwen3.embeddings import Qwen3Embeddings
-    from langchain_qwen3.milvus import milvus_kwargs, open_milvus
-    from langchain_qwen3.rag import Citation, RagAnswer, create_rag_chain
-    from langchain_qwen3.reranker import Qwen3CrossEncoder, Qwen3Reranker, RankedDocument
-    from langchain_qwen3.retriever import Qwen3TwoStageRetriever
-    from qwen3_core import Server, TruncationWarning
-    from qwen3_core.ranking import Ranked
+try:
+    import langchain_core  # noqa: F401
+except ImportError as error:
+    msg = f"langchain-core is not installed: {how_to_install('langchain')}"
+    raise ImportError(msg) from error
+
+from langchain_qwen3.embeddings import Qwen3Embeddings
+from langchain_qwen3.milvus import milvus_kwargs, open_milvus
+from langchain_qwen3.rag import Citation, RagAnswer, create_rag_chain
+from langchain_qwen3.reranker import Qwen3CrossEncoder, Qwen3Reranker, RankedDocument
+from langchain_qwen3.retriever import Qwen3TwoStageRetriever
 
 __all__ = [
     "Citation",
@@ -42,42 +43,7 @@ __all__ = [
     "open_milvus",
 ]
 
-# Loaded on first access: some modules of older langchain-core releases import transformers, and
-# users of embeddings alone need not wait for the rest.
-_HOMES = {
-    "Citation": "rag",
-    "Qwen3CrossEncoder": "reranker",
-    "Qwen3Embeddings": "embeddings",
-    "Qwen3Reranker": "reranker",
-    "Qwen3TwoStageRetriever": "retriever",
-    "RagAnswer": "rag",
-    "Ranked": "reranker",
-    "RankedDocument": "reranker",
-    "Server": "_settings",
-    "TruncationWarning": "_settings",
-    "create_rag_chain": "rag",
-    "milvus_kwargs": "milvus",
-    "open_milvus": "milvus",
-}
-
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module on first access (PEP 562)."""
-    if name not in _HOMES:
-        check_class(__name__, name)
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    try:
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:
-        # If langchain-core is installed, another release of it lacks the module: that error stands.
-        if not str(error.name).startswith("langchain_core") or find_spec("langchain_core"):
-            raise
-        msg = f"langchain-core is not installed: {how_to_install('langchain')}"
-        raise ImportError(msg) from error
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """For a name from LlamaIndex's package, raise an error with the name here (PEP 562)."""
+    no_attribute(__name__, name)

@@ -251,8 +251,10 @@ def check_config(
     Raises:
         TypeError: If a filter is undeclared; says how to declare it.
     """
-    for name in ("search_kwargs", "expr", "filter"):
-        if name in configurable and name not in declared and configurable[name] != search_kwargs:
+    for name in configurable:
+        if name not in {"search_kwargs", *FILTER_LIKE} or name in declared:
+            continue
+        if configurable[name] != search_kwargs:
             msg = (
                 f"config['configurable'] holds {name}, but this retriever does not read it: declare"
                 " it with retriever.configurable_fields(search_kwargs=ConfigurableField("

@@ -8,11 +8,11 @@ from typing import Any, Final, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from qwen3_core.common.docstrings import DESCRIPTIONS
 from qwen3_core.common.hints import by_name, one_model, suggest
 from qwen3_core.common.validation import check_query
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
-from qwen3_core.tokenizer import TruncationWarning as TruncationWarning
 
 T = TypeVar("T")
 
@@ -99,48 +99,20 @@ class CheckpointSettings(BaseModel):
     def model_name(self, value: str | Path) -> None:
         self.model = value
 
-    model: str | Path
-    """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
-
-    instruction: str | None = None
-    """The task of queries: a sentence, or a task name from `qwen3_core.prompts.TASKS`.
-    None: the checkpoint's own prompt if it has one, else "Given a web search query, retrieve
-    relevant passages that answer the query"."""
-
-    revision: str | None = None
-    """Branch, tag or commit on the Hugging Face Hub."""
-
-    device: str = "auto"
-    """The device: "cpu", "cuda", "cuda:1", "mps"; "auto" takes CUDA, else MPS, else the CPU."""
-
-    dtype: Dtype = "auto"
-    """The dtype: "auto" is bfloat16 where the hardware supports it, else float32; or a name,
-    "bfloat16", "float32", "float16"; "int8" is faster and slightly less exact, on CPUs with VNNI
-    instructions."""
-
-    max_length: int | None = None
-    """Tokens read of one input, instruction included; longer inputs are truncated with a warning.
-    None: 8192, or the model's own limit if that is less."""
-
-    pack_tokens: int | None = None
-    """Token budget of one forward pass; lower it if memory is short. None: by device."""
-
-    timeout: float | None = None
-    """Seconds until a call raises TimeoutError, including time in the queue, excluding loading of
-    the model. None: no limit."""
-
-    base_url: str | None = None
-    """Base URL of a server's API, such as "http://localhost:8000/v1". The model then runs on that
-    server, and `model` is its name there. None: the model runs in this process."""
-
-    api_key: SecretStr | None = Field(default=None, exclude=True)
-    """The server's key. None: `QWEN3_API_KEY` from the environment. Pickles do not contain it."""
-
-    server: Server | str | None = None
-    """The server's kind, such as "vllm", or a `Server` with more settings. None: detected."""
-
-    show_progress: bool = False
-    """Show a progress bar on stderr."""
+    model: str | Path = Field(description=DESCRIPTIONS["model"])
+    instruction: str | None = Field(default=None, description=DESCRIPTIONS["instruction"])
+    revision: str | None = Field(default=None, description=DESCRIPTIONS["revision"])
+    device: str = Field(default="auto", description=DESCRIPTIONS["device"])
+    dtype: Dtype = Field(default="auto", description=DESCRIPTIONS["dtype"])
+    max_length: int | None = Field(default=None, description=DESCRIPTIONS["max_length"])
+    pack_tokens: int | None = Field(default=None, description=DESCRIPTIONS["pack_tokens"])
+    timeout: float | None = Field(default=None, description=DESCRIPTIONS["timeout"])
+    base_url: str | None = Field(default=None, description=DESCRIPTIONS["base_url"])
+    api_key: SecretStr | None = Field(
+        default=None, exclude=True, description=DESCRIPTIONS["api_key"]
+    )
+    server: Server | str | None = Field(default=None, description=DESCRIPTIONS["server"])
+    show_progress: bool = Field(default=False, description=DESCRIPTIONS["show_progress"])
 
     def __getstate__(self) -> dict[Any, Any]:
         """The state without the key, which would be readable in a pickle."""

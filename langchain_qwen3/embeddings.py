@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Self
 
 from langchain_core.embeddings import Embeddings
-from pydantic import PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from langchain_qwen3._settings import CheckpointSettings, check_question
-from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented
 from qwen3_core.components import EmbedderMethods, make_embedder, settings_of
 from qwen3_core.embedder import Embedder
 from qwen3_core.remote import RemoteEmbedder
@@ -36,12 +36,8 @@ class Qwen3Embeddings(CheckpointSettings, EmbedderMethods, Embeddings):
         pydantic.ValidationError: If a setting is out of range or unknown (a ValueError).
     """
 
-    model: str | Path = DEFAULT_EMBEDDING_MODEL
-    """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
-
-    dimensions: int | None = None
-    """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 for 0.6B, 4B, 8B).
-    None: the model's own. Shortened vectors are normalised again."""
+    model: str | Path = Field(default=DEFAULT_EMBEDDING_MODEL, description=DESCRIPTIONS["model"])
+    dimensions: int | None = Field(default=None, description=DESCRIPTIONS["dimensions"])
 
     _embedder: Embedder | RemoteEmbedder = PrivateAttr()
 

@@ -1,7 +1,7 @@
 """Milvus stores of LangChain for Qwen3 vectors: `open_milvus`, and the arguments for one."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +9,7 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 
 from langchain_qwen3.embeddings import Qwen3Embeddings
+from qwen3_core.common.docstrings import parameters_documented
 from qwen3_core.common.extras import how_to_install
 from qwen3_core.common.hints import misplaced, suggests, takes
 from qwen3_core.fingerprint import Fingerprint
@@ -33,7 +34,8 @@ TEXT_FIELD: Final = "sparse"
 
 
 @suggests
-def milvus_kwargs(
+@parameters_documented()
+def milvus_kwargs(  # noqa: D417 - the decorator adds the others
     embeddings: Embeddings,
     *,
     uri: str | Path = "./milvus.db",
@@ -46,6 +48,7 @@ def milvus_kwargs(
     index_type: IndexType | None = None,
     hybrid: bool = False,
     analyzer: str | Mapping[str, Any] | None = None,
+    metadata_keys: Sequence[str] | None = None,
     auto_id: bool | None = None,
     drop_old: bool = False,
 ) -> dict[str, Any]:
@@ -56,10 +59,12 @@ def milvus_kwargs(
     candidates. The store's own defaults are L2, "Session", the first document's metadata keys for
     all, and 10. If the collection exists, its dimension, metric and kind of ids are checked before
     anything is written. A new collection stores how its vectors were made (model, revision,
-    dimensions, max_length) in its properties. An existing collection is compared with them.
+    dimensions, max_length, metadata_keys) in its properties. An existing collection is compared
+    with them.
 
     `Milvus(**milvus_kwargs(...))` creates a `Qwen3Milvus`, like `open_milvus`; that class lists the
-    differences from its base class. Only one process at a time can open a Milvus Lite file.
+    differences from its base class. A hybrid search takes `k` candidates of each kind. Only one
+    process at a time can open a Milvus Lite file.
 
     Example:
         ```python
@@ -72,27 +77,12 @@ def milvus_kwargs(
             (`Qwen3Embeddings(dimensions=...)` gives it without loading). A wrapper such as
             `CacheBackedEmbeddings` is treated as the embeddings within, if it returns the same
             vectors.
-        uri: Path of a Milvus Lite file that ends in ".db" in an existing folder (`~` is the home
-            folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
-        token: "user:password" or an API key, if the server requires one.
-        db_name: The database within Milvus, which must exist. None: the default one.
-        collection_name: ASCII letters, digits and underscores; the first is not a digit.
         k: The largest number of candidates of a search, from 1 to 16,384. A server refuses a search
             for more. Larger values make searches slower.
-        metric: "IP", which equals the cosine similarity for these vectors, or "COSINE".
-        rows: Approximate number of rows of a new collection, which determines its index. Milvus
-            Lite: FLAT up to 10,000 or if None, IVF_FLAT beyond; both are exact. A server: FLAT up
-            to 10,000, IVF_FLAT up to 1 million or if None, HNSW up to 10 million, IVF_SQ8 beyond.
-        index_type: The index of a new collection, instead of that choice: "FLAT", "IVF_FLAT",
-            "IVF_SQ8", "HNSW" or "HNSW_SQ"; on a server also "DISKANN", "IVF_RABITQ" or "AUTOINDEX".
-            An existing collection with another index is refused: see
-            `qwen3_core.milvus.rebuild_index`.
-        hybrid: Add full-text search (BM25; Milvus Lite, or a server of 2.5 or later). A search then
-            takes `k` candidates of each kind and fuses them by reciprocal rank.
-        analyzer: How full-text search splits texts into words: "standard" (at spaces), "chinese" or
-            "jieba"; on a server also "english" and "icu" (any language); or Milvus's own
-            `analyzer_params`. An existing collection must have the same one. None: the
-            collection's own; "standard" for a new one.
+        metadata_keys: Metadata that is embedded before a document's text, such as `["title"]`, one
+            "key: value" per line (`qwen3_core.metadata`). The stored text is unchanged, and
+            full-text search does not see them. They are recorded in a new collection, and an
+            existing one must have the same. None: the collection's own; none for a new one.
         auto_id: False: documents have the caller's ids, `ids=` or `Document.id`, or a UUID. True:
             Milvus generates ids, so adding a document twice stores it twice. None: as in the
             existing collection, False for a new one.
@@ -126,7 +116,8 @@ def milvus_kwargs(
         vector_field="vector",
         text_search_field=TEXT_FIELD if hybrid else None,
         analyzer=analyzer,
-        replace=drop_old,
+        drop_old=drop_old,
+        metadata_keys=metadata_keys,
         auto_id=auto_id,
         embeddings=embeddings,
     )
@@ -218,9 +209,10 @@ def _hybrid(plan: Plan) -> dict[str, Any]:
     }
 
 
+@parameters_documented(milvus_kwargs)
 @takes(milvus_kwargs)
 def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3Milvus":
-    """Create or open a Milvus vector store for Qwen3 vectors; arguments as in `milvus_kwargs`.
+    """Create or open a Milvus vector store for Qwen3 vectors.
 
     It is a `langchain_milvus.Milvus` that checks its arguments, keeps `Document.id` and works in
     every event loop: see `langchain_qwen3.store.Qwen3Milvus`.

@@ -34,6 +34,9 @@ NO_PASSAGES = "No passages were found."
 MADE = ("context", "answer", "citations")
 """Keys that the chain adds to its input."""
 
+NARROWING = {"search_kwargs", "k", "top_n", "score_threshold"}
+"""Arguments of the search, besides filters, that users put into the chain's input."""
+
 HISTORY = "chat_history"
 """Input key of the conversation so far."""
 
@@ -142,7 +145,13 @@ def create_rag_chain(
     whole = _begins_with_prompt(retriever)
     reads_history = whole or HISTORY in (*prompt.input_variables, *prompt.optional_variables)
 
-    def check(value: str | Mapping[str, Any]) -> dict[str, Any]:
+    def check(value: str | Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
+        if kwargs:
+            msg = (
+                f"the chain passes no {', '.join(kwargs)} on to the search: bind it to the "
+                "retriever, create_rag_chain(retriever.bind(...), llm)"
+            )
+            raise TypeError(msg)
         given = _input(value)
         if given.get(HISTORY) and not reads_history:
             msg = (
@@ -152,11 +161,12 @@ def create_rag_chain(
             raise ValueError(msg)
         read = (*prompt.input_variables, *prompt.optional_variables)
         for name in given:
-            if str(name).lower() in FILTER_LIKE | {"search_kwargs"} and not whole | (name in read):
+            if str(name).lower() in FILTER_LIKE | NARROWING and not whole | (name in read):
+                field = name if name in ("k", "top_n") else "search_kwargs"
                 msg = (
-                    f"the input's {name!r} would reach neither the search nor the prompt: pass a "
-                    'filter as config={"configurable": {"search_kwargs": ...}} with '
-                    "retriever.configurable_fields(search_kwargs=...), or bind it to the retriever"
+                    f"the input's {name!r} would reach neither the search nor the prompt: bind it "
+                    f'to the retriever, or pass config={{"configurable": {{"{field}": ...}}}} with '
+                    f"retriever.configurable_fields({field}=...)"
                 )
                 raise ValueError(msg)
         return given

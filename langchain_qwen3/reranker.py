@@ -9,12 +9,13 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import RunnableConfig, RunnableLambda
-from pydantic import PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from langchain_qwen3._settings import UNSET, CheckpointSettings, Threshold, TopN, Unset, override
-from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented
 from qwen3_core.common.validation import check_order, check_threshold, check_top_n
 from qwen3_core.components import RerankerMethods, make_reranker, settings_of
+from qwen3_core.metadata import check_metadata_keys, with_metadata
 from qwen3_core.ranking import Ranked, sigmoid
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
@@ -57,8 +58,7 @@ class ScoredMetadata(dict[str, Any]):
 class _RerankerSettings(CheckpointSettings, RerankerMethods):
     """Base of the compressor and the cross encoder."""
 
-    model: str | Path = DEFAULT_RERANKER_MODEL
-    """Name on the Hugging Face Hub, local folder, or "tiny" for the bundled model."""
+    model: str | Path = Field(default=DEFAULT_RERANKER_MODEL, description=DESCRIPTIONS["model"])
 
     _reranker: Reranker | RemoteReranker = PrivateAttr()
 
@@ -100,14 +100,24 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
     """
 
     top_n: int | None = None
-    """The number of documents to keep, at least 1. None: all."""
+    """The number of results to keep, at least 1. None: all."""
 
-    score_threshold: float | None = None
-    """Documents with a lower score, from 0 to 1, are dropped after that. A good value depends on
-    model and task: look at the scores of your own data first. None: keep all."""
+    score_threshold: float | None = Field(default=None, description=DESCRIPTIONS["score_threshold"])
 
-    score_metadata: bool = True
-    """Whether `compress_documents` writes the scores into the documents' metadata."""
+    score_metadata: bool = Field(default=True, description=DESCRIPTIONS["score_metadata"])
+
+    metadata_keys: Sequence[str] | None = None
+    """Metadata that the model reads before the page content, such as `["title"]`, one "key: value"
+    per line (`qwen3_core.metadata`). None: those of the store in a `Qwen3TwoStageRetriever` over
+    `open_milvus`, else none."""
+
+    @field_validator("metadata_keys", mode="before")
+    @classmethod
+    def _check_keys(cls, keys: Any) -> tuple[str, ...] | None:
+        try:
+            return check_metadata_keys(keys)
+        except TypeError as error:  # pydantic reports ValueErrors only
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
@@ -152,7 +162,8 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         """Rank documents, best first; ties keep their order.
 
         Args:
-            documents: Texts or Documents; an empty text is scored like any other.
+            documents: Texts or Documents; an empty text is scored like any other. Texts have no
+                metadata.
             query: The query; not blank.
             top_n: Replaces the reranker's own; None keeps all.
             instruction: Replaces the reranker's own.
@@ -166,11 +177,11 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
 
         Raises:
             TypeError: If the query or a document has the wrong type.
-            ValueError: If the query is blank, an argument is out of range, or a text contains a
-                lone surrogate.
+            ValueError: If the query is blank, an argument is out of range, a text contains a lone
+                surrogate, or a value of `metadata_keys` is neither string nor number.
             OSError: If the model cannot be found or read.
         """
-        candidates, texts = _texts(documents, query)
+        candidates, texts = _texts(documents, query, self.metadata_keys or ())
         options = self._options(top_n, instruction, score_threshold)
         ranking = self._reranker.rerank(texts, query, **options, show_progress=self.show_progress)
         return _with_documents(ranking, candidates) if return_documents else ranking
@@ -210,7 +221,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         return_documents: bool = False,
     ) -> list[Ranked] | list[RankedDocument]:
         """Like `rerank`, without blocking the event loop."""
-        candidates, texts = _texts(documents, query)
+        candidates, texts = _texts(documents, query, self.metadata_keys or ())
         options = self._options(top_n, instruction, score_threshold)
         ranking = await self._reranker.arerank(
             texts, query, **options, show_progress=self.show_progress
@@ -227,6 +238,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         instruction: str | None = None,
         score_threshold: Threshold = UNSET,
         score_metadata: bool | Unset = UNSET,
+        metadata_keys: Sequence[str] | Unset | None = UNSET,
     ) -> list[Document]:
         """Rank documents by relevance to the query, best first; ties keep their order.
 
@@ -238,6 +250,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
             instruction: Replaces the reranker's own.
             score_threshold: Replaces the reranker's own; None keeps all.
             score_metadata: Replaces the reranker's own.
+            metadata_keys: Replaces the reranker's own.
 
         Returns:
             Copies (same id and class). With `score_metadata` their metadata has two more entries:
@@ -251,7 +264,8 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         """
         options = self._options(top_n, instruction, score_threshold)
         written = override(score_metadata, self.score_metadata)
-        step, summary = self._step(documents, query, options, written)
+        keys = check_metadata_keys(override(metadata_keys, self.metadata_keys))
+        step, summary = self._step(documents, query, options, written, keys)
         return step.invoke(summary, RunnableConfig(callbacks=callbacks))
 
     async def acompress_documents(
@@ -264,11 +278,13 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         instruction: str | None = None,
         score_threshold: Threshold = UNSET,
         score_metadata: bool | Unset = UNSET,
+        metadata_keys: Sequence[str] | Unset | None = UNSET,
     ) -> list[Document]:
         """Like `compress_documents`, without blocking the event loop."""
         options = self._options(top_n, instruction, score_threshold)
         written = override(score_metadata, self.score_metadata)
-        step, summary = self._step(documents, query, options, written)
+        keys = check_metadata_keys(override(metadata_keys, self.metadata_keys))
+        step, summary = self._step(documents, query, options, written, keys)
         return await step.ainvoke(summary, RunnableConfig(callbacks=callbacks))
 
     def _options(
@@ -282,7 +298,12 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
         }
 
     def _step(
-        self, documents: Sequence[Document], query: str, options: dict[str, Any], written: bool
+        self,
+        documents: Sequence[Document],
+        query: str,
+        options: dict[str, Any],
+        written: bool,
+        keys: tuple[str, ...] | None,
     ) -> tuple[RunnableLambda[dict[str, Any], list[Document]], dict[str, Any]]:
         """The rerank step as a Runnable, so that it is a run of its own, and the run's input.
 
@@ -297,7 +318,7 @@ class Qwen3Reranker(_RerankerSettings, BaseDocumentCompressor):
                     "rerank() takes plain strings"
                 )
                 raise TypeError(msg)
-        texts = [document.page_content for document in candidates]
+        _, texts = _texts(candidates, query, keys or ())
 
         def step(_: dict[str, Any]) -> list[Document]:
             ranking = self._reranker.rerank(
@@ -357,12 +378,19 @@ def _listed(values: object, wanted: str) -> list[Any]:
 
 
 def _texts(
-    documents: Sequence[str | Document], query: str
+    documents: Sequence[str | Document], query: str, keys: Sequence[str]
 ) -> tuple[list[str | Document], list[str]]:
-    """The documents as a list, and their texts; the core refuses values that are not texts."""
+    """The documents as a list, and what the model reads of them.
+
+    The core refuses values that are not texts.
+    """
     check_order(documents, query)
     candidates = _listed(documents, WANTED)
-    return candidates, [d.page_content if isinstance(d, Document) else d for d in candidates]
+    texts = [
+        with_metadata(d.page_content, d.metadata, keys) if isinstance(d, Document) else d
+        for d in candidates
+    ]
+    return candidates, texts
 
 
 def _with_documents(ranking: list[Ranked], documents: list[str | Document]) -> list[RankedDocument]:

@@ -1,7 +1,7 @@
 """`Qwen3TwoStageRetriever`: retrieves many candidates and returns the best after reranking."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from langchain_core.callbacks import (
@@ -11,14 +11,22 @@ from langchain_core.callbacks import (
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
-from langchain_core.runnables import Runnable, RunnableConfig, ensure_config, patch_config
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableLambda,
+    RunnableWithFallbacks,
+    ensure_config,
+    patch_config,
+)
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k
 from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
 from langchain_qwen3.reranker import Qwen3Reranker, ScoredMetadata
-from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented
 from qwen3_core.common.hints import by_name, misplaced, suggest, suggestion
 from qwen3_core.common.validation import (
     check_threshold,
@@ -66,6 +74,10 @@ class Qwen3TwoStageRetriever(BaseRetriever):
 
     A document that the first stage returns twice is reranked and returned once.
 
+    The reranker reads its own `metadata_keys` before the page content. If it has none set, and the
+    first stage is a store of `open_milvus` or a retriever made from one, it reads those of the
+    store, so that both models read the same text.
+
     Example:
         ```python
         retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=Qwen3Reranker(), k=50)
@@ -89,6 +101,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     def _know_names(cls, given: Any) -> Any:
         suggest(given, cls.model_fields)
         if isinstance(given, dict):
+            _check_names(given, cls.model_fields)
             _check_stages(given)
         return given
 
@@ -119,9 +132,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     """Arguments for the first stage, such as `{"expr": "year > 2020"}` (Milvus) or
     `{"filter": ...}` (other stores)."""
 
-    score_metadata: bool = True
-    """Whether scores are written into the documents' metadata. Use False if other code compares
-    documents by their serialised form."""
+    score_metadata: bool = Field(default=True, description=DESCRIPTIONS["score_metadata"])
 
     _spoke_of_nothing: bool = PrivateAttr(default=False)
 
@@ -180,6 +191,19 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     ) -> list[Document]:
         """Like `invoke`, without blocking the event loop."""
         return await super().ainvoke(input, config, _config=self._read_config(config), **kwargs)
+
+    def with_fallbacks(
+        self,
+        fallbacks: Sequence[Runnable[str, list[Document]]],
+        *args: Any,
+        **kwargs: Any,
+    ) -> RunnableWithFallbacks[str, list[Document]]:
+        """As in LangChain, but a fallback that would drop a call's argument is not called.
+
+        LangChain would otherwise answer a call whose filter is refused from a fallback that ignores
+        the filter.
+        """
+        return super().with_fallbacks([_checked(each) for each in fallbacks], *args, **kwargs)
 
     def _read_config(self, config: RunnableConfig | None) -> RunnableConfig:
         """The part of a call's config for the first stage, besides callbacks."""
@@ -255,6 +279,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             options["top_n"] = top_n
             if not self.score_metadata:
                 options["score_metadata"] = False
+            if self.reranker.metadata_keys is None and (keys := self._keys_of_store()):
+                options["metadata_keys"] = keys
         elif options:
             msg = (
                 f"a {type(self.reranker).__name__} takes no {' or '.join(options)} per call; only "
@@ -262,6 +288,18 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             )
             raise ValueError(msg)
         return k, top_n, options
+
+    def _keys_of_store(self) -> tuple[str, ...]:
+        """The metadata in the vectors of a store of `open_milvus`; () for any other first stage."""
+        stage: object = self.retriever if self.vectorstore is None else self.vectorstore
+        while isinstance(stage, RunnableBindingBase):
+            stage = stage.bound
+        if isinstance(stage, VectorStoreRetriever):
+            stage = stage.vectorstore
+        # Compared by name: the module of the class needs langchain-milvus.
+        ours = any(kind.__name__ == "Qwen3Milvus" for kind in type(stage).__mro__)
+        keys: tuple[str, ...] = getattr(stage, "metadata_keys", ()) if ours else ()
+        return keys
 
     def _first_stage(
         self, k: int | None, top_n: int | None, search_kwargs: dict[str, Any]
@@ -319,6 +357,20 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         logger.warning(nothing_found(store, narrowed_by))
 
 
+def _checked(fallback: Runnable[str, list[Document]]) -> Runnable[str, list[Document]]:
+    """A fallback that refuses arguments which it would drop."""
+
+    def call(question: str, config: RunnableConfig, **kwargs: Any) -> list[Document]:
+        check_arguments(fallback, kwargs)
+        return fallback.invoke(question, config, **kwargs)
+
+    async def acall(question: str, config: RunnableConfig, **kwargs: Any) -> list[Document]:
+        check_arguments(fallback, kwargs)
+        return await fallback.ainvoke(question, config, **kwargs)
+
+    return RunnableLambda(call, acall, name=fallback.get_name())
+
+
 def _unique(documents: list[Document]) -> list[Document]:
     """Remove duplicates: a merger repeats documents that several of its members find."""
     seen: dict[str, list[Document]] = {}
@@ -329,6 +381,20 @@ def _unique(documents: list[Document]) -> list[Document]:
             alike.append(document)
             found.append(document)
     return found
+
+
+def _check_names(given: Mapping[str, Any], fields: Collection[str]) -> None:
+    """Refuse an unknown argument, and say where it belongs."""
+    for name in given:
+        if name in fields:
+            continue
+        where = f"arguments of the first stage go into search_kwargs={{{name!r}: ...}}"
+        if name in ("instruction", "score_threshold"):
+            where = f"set it on the reranker, Qwen3Reranker({name}=...), or pass it in each call"
+        elif name == "search_type":
+            where = "pass retriever=store.as_retriever(search_type=...)"
+        msg = f"unknown argument {name!r}: {where}"
+        raise ValueError(msg)
 
 
 def _check_stages(given: Mapping[str, Any]) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.documents import Document
+from langchain_core.vectorstores import VectorStoreRetriever
 from langchain_milvus import Milvus
 from pymilvus import AsyncMilvusClient
 
 from langchain_qwen3._arguments import FILTER_LIKE, MILVUS_DENSE, MILVUS_HYBRID
 from qwen3_core.common.validation import check_texts
+from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
-from qwen3_core.milvus.collection import check_text_lengths
+from qwen3_core.milvus.collection import check_metadata, check_text_lengths
 from qwen3_core.milvus.filters import check_expression, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
@@ -36,6 +38,7 @@ class Qwen3Milvus(Milvus):
       too.
     - A filter with a key that Milvus would misread, such as `doc-type == "a"`, is refused, and so
       is a search argument that pymilvus would ignore.
+    - With `metadata_keys`, the vectors include that metadata; the stored text is unchanged.
     - A hybrid search takes `k` candidates of each kind and fuses them by reciprocal rank, unless
       `fetch_k=`, `reranker=` or `ranker_type=` change that.
     - Its asynchronous methods work in any event loop, and in several one after another.
@@ -60,6 +63,11 @@ class Qwen3Milvus(Milvus):
         """The asynchronous client of the running event loop."""
         client: AsyncMilvusClient = self._loop_clients.get()
         return client
+
+    @property
+    def metadata_keys(self) -> tuple[str, ...]:
+        """The metadata that is embedded before a document's text."""
+        return (self.plan.metadata_keys if self.plan is not None else None) or ()
 
     # Adding
 
@@ -101,7 +109,7 @@ class Qwen3Milvus(Milvus):
         texts, given = self._checked(texts, metadatas, ids)
         if not texts:
             return []
-        vectors = self._embedding.embed_documents(texts)
+        vectors = self._embedding.embed_documents(self._embedded(texts, metadatas))
         if given is None:
             return self._as_strings(
                 super().add_embeddings(texts, vectors, metadatas, timeout, batch_size, **kwargs)
@@ -124,7 +132,7 @@ class Qwen3Milvus(Milvus):
         texts, given = self._checked(texts, metadatas, ids)
         if not texts:
             return []
-        vectors = await self._embedding.aembed_documents(texts)
+        vectors = await self._embedding.aembed_documents(self._embedded(texts, metadatas))
         if given is None:
             return self._as_strings(
                 await super().aadd_embeddings(
@@ -199,7 +207,10 @@ class Qwen3Milvus(Milvus):
     ) -> None:
         """Same as `add_documents`, which also replaces existing documents."""
         if self.auto_id and ids and documents:
-            super().upsert(_numbers(ids), documents, batch_size, timeout, **kwargs)
+            texts, metadatas = _parts(documents)
+            vectors = self._embedding.embed_documents(self._embedded(texts, metadatas))
+            for rows in self._numbered(ids, texts, vectors, metadatas, batch_size):
+                self.client.upsert(self.collection_name, rows, self.timeout or timeout, **kwargs)
         elif documents:
             more = {} if ids is None else {"ids": ids}
             self.add_documents(documents, batch_size=batch_size, timeout=timeout, **more, **kwargs)
@@ -214,7 +225,12 @@ class Qwen3Milvus(Milvus):
     ) -> None:
         """Like `upsert`, without blocking the event loop."""
         if self.auto_id and ids and documents:
-            await super().aupsert(_numbers(ids), documents, batch_size, timeout, **kwargs)
+            texts, metadatas = _parts(documents)
+            vectors = await self._embedding.aembed_documents(self._embedded(texts, metadatas))
+            for rows in self._numbered(ids, texts, vectors, metadatas, batch_size):
+                await self.aclient.upsert(
+                    self.collection_name, rows, self.timeout or timeout, **kwargs
+                )
         elif documents:
             more = {} if ids is None else {"ids": ids}
             await self.aadd_documents(
@@ -222,6 +238,22 @@ class Qwen3Milvus(Milvus):
             )
 
     # Searching
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """A retriever over this store, as in LangChain.
+
+        Raises:
+            TypeError: If the retriever would ignore an argument, such as a filter that is not in
+                `search_kwargs`.
+        """
+        for name in kwargs:
+            if name not in VectorStoreRetriever.model_fields:
+                msg = (
+                    f"as_retriever would ignore {name}=: arguments of the search go into "
+                    f"search_kwargs={{{name!r}: ...}}"
+                )
+                raise TypeError(msg)
+        return super().as_retriever(**kwargs)
 
     def _collection_search(
         self, embedding_or_text: Any, k: int = 4, param: Any = None, expr: Any = None,
@@ -395,6 +427,9 @@ class Qwen3Milvus(Milvus):
         texts = check_texts(texts, "texts")
         check_text_lengths(texts)
         for name, values in (("metadatas", metadatas), ("ids", ids)):
+            if isinstance(values, (str, Mapping)):
+                msg = f"{name} must be a list with one for each text, got {type(values).__name__}"
+                raise TypeError(msg)
             if values is not None and len(values) != len(texts):
                 msg = f"{len(texts)} texts were given, but {len(values)} {name}: give one for each"
                 raise ValueError(msg)
@@ -442,6 +477,33 @@ class Qwen3Milvus(Milvus):
             )
         return (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
 
+    def _numbered(
+        self,
+        ids: list[str],
+        texts: list[str],
+        vectors: list[list[float]],
+        metadatas: list[dict[str, Any]],
+        batch_size: int,
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Rows that replace rows whose ids Milvus generated."""
+        numbers = _numbers(ids)
+        if len(set(numbers)) != len(texts):
+            msg = f"{len(texts)} documents were given, but {len(set(numbers))} ids: one for each"
+            raise ValueError(msg)
+        rows = self._prepare_insert_list(texts, [vectors], metadatas, numbers, force_ids=True)
+        return (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+
+    def _embedded(
+        self, texts: list[str], metadatas: Sequence[Mapping[str, Any] | None] | None
+    ) -> list[str]:
+        """The texts to embed, with the metadata before them."""
+        if not self.metadata_keys or metadatas is None:
+            return texts
+        return [
+            with_metadata(text, metadata, self.metadata_keys)
+            for text, metadata in zip(texts, metadatas, strict=True)
+        ]
+
     def _by_partition_key(self) -> bool:
         """Whether rows have a partition key.
 
@@ -476,6 +538,7 @@ class Qwen3Milvus(Milvus):
             ValueError: If a key is a field of the store and has another value.
         """
         kept = dict(metadata or {})
+        check_metadata(kept, f"document {text!r:.60}")
         own = {self._text_field: text, self._primary_field: id_}
         for key in (*own, *self.vector_fields, "$meta"):
             if key in kept and kept[key] == own.get(key, object()):

@@ -7,7 +7,7 @@ from typing import Any
 
 from qwen3_core import Server, TruncationWarning, __version__
 from qwen3_core.common.extras import how_to_install
-from qwen3_core.common.hints import check_class
+from qwen3_core.common.hints import no_attribute
 
 try:
     import llama_index.core  # noqa: F401
@@ -42,6 +42,4 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """For a name from LangChain's package, raise an error with the name here (PEP 562)."""
-    check_class(__name__, name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    no_attribute(__name__, name)

@@ -6,6 +6,7 @@ from typing import Any, Self
 from llama_index.core.bridge.pydantic import ConfigDict, Field, SecretStr, model_validator
 from llama_index.core.schema import BaseComponent
 
+from qwen3_core.common.docstrings import DESCRIPTIONS
 from qwen3_core.common.hints import by_name, one_model, suggest
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
@@ -41,31 +42,24 @@ class CheckpointSettings(BaseComponent):
         by_name(cls, args, "model=...")
         return super().__new__(cls)
 
-    revision: str | None = Field(default=None, frozen=True)
-    """Branch, tag or commit on the hub."""
-    device: str = Field(default="auto", frozen=True)
-    """"auto", "cpu", "cuda", "cuda:1", "mps"."""
-    dtype: Dtype = Field(default="auto", frozen=True)
-    """"auto" (bfloat16 where the hardware supports it, else float32), or a name; "int8" is faster
-    and slightly less exact, on CPUs with VNNI instructions."""
-    max_length: int | None = Field(default=None, frozen=True)
-    """Tokens read of one text, instruction included; default 8192, or the model's own limit."""
-    instruction: str | None = None
-    """The task of queries: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by default
-    the checkpoint's own prompt if it has one, else the official web search sentence."""
-    pack_tokens: int | None = Field(default=None, frozen=True)
-    """Token budget of one forward pass; default by device."""
-    timeout: float | None = Field(default=None, frozen=True)
-    """Seconds until a call raises TimeoutError, including time in the queue, excluding loading of
-    the model. Default no limit."""
-    base_url: str | None = Field(default=None, frozen=True)
-    """Base URL of a server's API, such as "http://localhost:8000/v1". The model then runs on that
-    server, and `model` is its name there. By default it runs in this process."""
-    api_key: SecretStr | None = Field(default=None, frozen=True, exclude=True)
-    """The server's key; by default `QWEN3_API_KEY` from the environment. Neither pickles nor
-    `to_dict` contain it."""
-    server: Server | str | None = Field(default=None, frozen=True)
-    """The server's kind, such as "vllm", or a `Server` with more settings; by default detected."""
+    revision: str | None = Field(default=None, frozen=True, description=DESCRIPTIONS["revision"])
+    device: str = Field(default="auto", frozen=True, description=DESCRIPTIONS["device"])
+    dtype: Dtype = Field(default="auto", frozen=True, description=DESCRIPTIONS["dtype"])
+    max_length: int | None = Field(
+        default=None, frozen=True, description=DESCRIPTIONS["max_length"]
+    )
+    instruction: str | None = Field(default=None, description=DESCRIPTIONS["instruction"])
+    pack_tokens: int | None = Field(
+        default=None, frozen=True, description=DESCRIPTIONS["pack_tokens"]
+    )
+    timeout: float | None = Field(default=None, frozen=True, description=DESCRIPTIONS["timeout"])
+    base_url: str | None = Field(default=None, frozen=True, description=DESCRIPTIONS["base_url"])
+    api_key: SecretStr | None = Field(
+        default=None, frozen=True, exclude=True, description=DESCRIPTIONS["api_key"]
+    )
+    server: Server | str | None = Field(
+        default=None, frozen=True, description=DESCRIPTIONS["server"]
+    )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some settings changed and checked; an equal model is shared."""

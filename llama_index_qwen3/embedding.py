@@ -7,7 +7,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from llama_index_qwen3._settings import CheckpointSettings
-from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented
 from qwen3_core.common.validation import check_query, check_texts
 from qwen3_core.components import EmbedderMethods, make_embedder, settings_of
 from qwen3_core.embedder import Embedder
@@ -61,11 +61,15 @@ class Qwen3Embedding(CheckpointSettings, EmbedderMethods, BaseEmbedding):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    model_name: str = Field(default=DEFAULT_EMBEDDING_MODEL, alias="model", frozen=True)
-    """Hub name such as "Qwen/Qwen3-Embedding-0.6B", local folder, or "tiny" for the bundled one."""
-    dimensions: int | None = Field(default=None, frozen=True)
-    """Length of the vectors, from 32 to the model's own (1024, 2560, 4096 for 0.6B, 4B, 8B), which
-    is the default."""
+    model_name: str = Field(
+        default=DEFAULT_EMBEDDING_MODEL,
+        alias="model",
+        frozen=True,
+        description=DESCRIPTIONS["model_name"],
+    )
+    dimensions: int | None = Field(
+        default=None, frozen=True, description=DESCRIPTIONS["dimensions"]
+    )
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
     """Texts per call of the encoder, 1 to 2048. The encoder fills forward passes by tokens, so this
     does not limit memory; more texts make fuller passes."""

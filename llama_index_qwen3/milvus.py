@@ -1,12 +1,14 @@
 """Milvus stores of LlamaIndex for Qwen3 vectors: `open_milvus`, and the arguments for one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index.core import VectorStoreIndex
 
 from llama_index_qwen3.embedding import Qwen3Embedding
+from qwen3_core.common.docstrings import parameters_documented
 from qwen3_core.common.extras import how_to_install
 from qwen3_core.common.hints import misplaced, suggests, takes
 from qwen3_core.fingerprint import Fingerprint
@@ -30,7 +32,8 @@ TEXT_FIELD: Final = "sparse_embedding"
 
 
 @suggests
-def milvus_kwargs(
+@parameters_documented()
+def milvus_kwargs(  # noqa: D417 - the decorator adds the others
     embed_model: Qwen3Embedding,
     *,
     uri: str | Path = "./milvus.db",
@@ -43,6 +46,7 @@ def milvus_kwargs(
     index_type: IndexType | None = None,
     hybrid: bool = False,
     analyzer: str | Mapping[str, Any] | None = None,
+    metadata_keys: Sequence[str] | None = None,
     overwrite: bool = False,
     use_async_client: bool = True,
 ) -> dict[str, Any]:
@@ -53,37 +57,23 @@ def milvus_kwargs(
     `VectorStoreIndex.from_documents` gives nodes new ids each time, so open a filled collection
     with `VectorStoreIndex.from_vector_store`, and keep one up to date with an `IngestionPipeline`
     that has a docstore. A new collection stores how its vectors were made (model, revision,
-    dimensions, max_length) in its properties. An existing collection is compared with them.
+    dimensions, max_length, metadata_keys) in its properties. An existing collection is compared
+    with them.
 
     `MilvusVectorStore(**milvus_kwargs(...))` creates a `Qwen3MilvusVectorStore`, like
     `open_milvus`; that class lists the differences from its base class. You may change or add
-    entries in the returned dictionary.
+    entries in the returned dictionary. A hybrid collection is searched with
+    `vector_store_query_mode="hybrid"`.
 
     Args:
         embed_model: The model whose vectors will be stored; loaded now unless its `dimensions` are
             set.
-        uri: Path of a Milvus Lite file that ends in ".db" in an existing folder (`~` is the home
-            folder); or "http://host:19530"; or the endpoint of a Zilliz Cloud cluster.
-        token: "user:password" or an API key, if the server requires one.
-        db_name: The database within Milvus, which must exist. None: the default one.
-        collection_name: The collection; the store creates it if it does not exist. ASCII letters,
-            digits and underscores; the first is not a digit.
         k: The largest `similarity_top_k` of a search, from 1 to 16,384. A server refuses a search
             for more. Larger values make searches slower.
-        metric: "IP" (inner product) or "COSINE"; equal for vectors of length 1.
-        rows: Approximate number of rows of a new collection, which determines its index. Milvus
-            Lite: FLAT up to 10,000 or if None, IVF_FLAT beyond; both are exact. A server: FLAT up
-            to 10,000, IVF_FLAT up to 1 million or if None, HNSW up to 10 million, IVF_SQ8 beyond.
-        index_type: The index of a new collection, instead of that choice: "FLAT", "IVF_FLAT",
-            "IVF_SQ8", "HNSW" or "HNSW_SQ"; on a server also "DISKANN", "IVF_RABITQ" or "AUTOINDEX".
-            An existing collection with another index is refused: see
-            `qwen3_core.milvus.rebuild_index`.
-        hybrid: Add full-text search (BM25; Milvus Lite, or a server of 2.5 or later). With
-            `vector_store_query_mode="hybrid"` it is fused with the vector search by rank.
-        analyzer: How full-text search splits texts into words: "standard" (at spaces), "chinese" or
-            "jieba"; on a server also "english" and "icu" (any language); or Milvus's own
-            `analyzer_params`. An existing collection must have the same one. None: the
-            collection's own; "standard" for a new one.
+        metadata_keys: Metadata that every node embeds before its text, such as `["title"]`, and
+            nothing else; a node with other `excluded_embed_metadata_keys` or templates is refused.
+            They are recorded in a new collection, and an existing one must have the same. None:
+            each node decides.
         overwrite: Let the store drop an existing collection of this name.
         use_async_client: Needed for `aquery` and other async calls, which work in any event loop.
             False creates no asynchronous client.
@@ -123,9 +113,12 @@ def milvus_kwargs(
         vector_field=VECTOR_FIELD,
         text_search_field=TEXT_FIELD if hybrid else None,
         analyzer=analyzer,
-        replace=overwrite,
+        drop_old=overwrite,
+        metadata_keys=metadata_keys,
         embeddings=embed_model,
     )
+    if metadata_keys is None:  # also where the collection has some
+        plan = replace(plan, metadata_keys=None)
     # The store takes a flat dictionary: it nests names that it does not know under "params".
     index = {key: value for key, value in plan.index.items() if key != "params"}
     kwargs = {
@@ -148,9 +141,10 @@ def milvus_kwargs(
     return kwargs | _hybrid(plan) if hybrid else kwargs
 
 
+@parameters_documented(milvus_kwargs)
 @takes(milvus_kwargs)
 def open_milvus(*args: Any, **kwargs: Any) -> "Qwen3MilvusVectorStore":
-    """Create or open a Milvus vector store for Qwen3 vectors; arguments as in `milvus_kwargs`.
+    """Create or open a Milvus vector store for Qwen3 vectors.
 
     It is a `MilvusVectorStore` that writes filters and ids correctly and works in every event loop:
     see `llama_index_qwen3.store.Qwen3MilvusVectorStore`.

@@ -22,6 +22,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Metada
 from pydantic import BaseModel
 
 from llama_index_qwen3.retriever import Qwen3TwoStageRetriever, Search, check_components
+from qwen3_core.common.docstrings import parameters_documented
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, PLAIN_INSTRUCTIONS, cited, fence
 
 logger = logging.getLogger(__name__)
@@ -286,6 +287,7 @@ class TwoStageQueryEngine(RetrieverQueryEngine):
         )
 
 
+@parameters_documented(Qwen3TwoStageRetriever, CitedPassages)
 def two_stage_query_engine(
     source: VectorStoreIndex | BasePydanticVectorStore | BaseRetriever,
     llm: LLM | None = None,
@@ -304,25 +306,10 @@ def two_stage_query_engine(
 ) -> TwoStageQueryEngine:
     """A query engine that retrieves `top_k`, reranks, and answers from the best `top_n`.
 
-    It combines `Qwen3TwoStageRetriever` and `CitedPassages`, which describe the arguments in
-    detail. `response.source_nodes` are the reranked nodes in the order of their passage numbers,
-    and `response.metadata["citations"]` the numbers that the answer cites.
-
-    Args:
-        source: The first stage: an index, a filled vector store, or any retriever.
-        llm: The LLM that answers; by default `Settings.llm`.
-        embed_model: For a vector store: the model of its vectors.
-        reranker: By default `Qwen3Rerank()`.
-        top_k: Candidates to retrieve; by default 10 from an index.
-        similarity_top_k: LlamaIndex's name for `top_k`.
-        top_n: Passages to answer from; by default the reranker's own `top_n`, else 3.
-        filters: Restrict the search to matching nodes. For one query: `engine.with_filters(...)`.
-        text_qa_template: Prompt with the variables `context_str` and `query_str`.
-        output_cls: Answer with an object of this class.
-        streaming: Answer with a streaming response.
-        citations: Number the passages and ask for citations. Use False if an agent, a router or a
-            sub-question engine reads the answer.
-        **search: Further arguments of the index's `as_retriever`.
+    It combines `Qwen3TwoStageRetriever` and `CitedPassages`; the arguments are theirs. For a
+    filter in one query use `engine.with_filters(...)`. `response.source_nodes` are the reranked
+    nodes in the order of their passage numbers, and `response.metadata["citations"]` the numbers
+    that the answer cites.
 
     Raises:
         TypeError: If a component is in another component's argument, or an argument is unknown.

@@ -13,7 +13,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
 from llama_index_qwen3._settings import CheckpointSettings
-from qwen3_core.common.docstrings import fields_documented
+from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented
 from qwen3_core.common.validation import check_query, check_threshold, check_top_n
 from qwen3_core.components import RerankerMethods, make_reranker, settings_of
 from qwen3_core.ranking import Ranked
@@ -53,15 +53,12 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
             raises OSError or ValueError.
     """
 
-    model: str = Field(default=DEFAULT_RERANKER_MODEL, frozen=True)
-    """Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny" for the bundled one."""
+    model: str = Field(
+        default=DEFAULT_RERANKER_MODEL, frozen=True, description=DESCRIPTIONS["model"]
+    )
     top_n: int | None = None
-    """The number of nodes to keep, at least 1; None keeps all."""
-    score_threshold: float | None = None
-    """Nodes with a lower score, from 0 to 1, are dropped after that; None drops none."""
-    instruction: str | None = None
-    """The criterion of relevance: a sentence, or a task's name (`qwen3_core.prompts.TASKS`); by
-    default the checkpoint's own if it has one, else the official web search sentence."""
+    """The number of results to keep, at least 1. None: all."""
+    score_threshold: float | None = Field(default=None, description=DESCRIPTIONS["score_threshold"])
     metadata_mode: MetadataMode = MetadataMode.EMBED
     """The part of a node that the model reads. By default it is the part that was embedded: the
     metadata not in `excluded_embed_metadata_keys`, then the text. `MetadataMode.NONE` is the text
@@ -70,11 +67,7 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
     """Keep the first stage's score in the node's metadata as "retrieval_score", excluded from the
     texts for LLMs and embedding models. The node is then a copy, and fusion retrievers treat it as
     another node if another question finds it; otherwise it is the same object."""
-    max_length: int | None = Field(default=None, frozen=True)
-    """Tokens of one prompt (template, instruction, query, node); default 8192, or the model's own
-    limit."""
-    show_progress: bool = False
-    """Show a progress bar on stderr."""
+    show_progress: bool = Field(default=False, description=DESCRIPTIONS["show_progress"])
 
     _reranker: Reranker | RemoteReranker = PrivateAttr()
     _made_with: str | None = PrivateAttr()

@@ -18,8 +18,9 @@ from llama_index.vector_stores.milvus.utils import parse_scalar_filters
 from pydantic import PrivateAttr
 from pymilvus import AsyncMilvusClient
 
+from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
-from qwen3_core.milvus.collection import check_text_lengths
+from qwen3_core.milvus.collection import check_metadata, check_text_lengths
 from qwen3_core.milvus.filters import check_expression, compare, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
@@ -37,6 +38,22 @@ QUERY_OPTIONS: Final = (
 
 DOCUMENT_FIELDS: Final = ("doc_id", "document_id", "ref_doc_id")
 """Fields in which LlamaIndex writes the document's id, next to the metadata."""
+
+
+def _check_embedded(node: BaseNode, text: str, keys: tuple[str, ...]) -> None:
+    """Check that a node embeds exactly these metadata before its text.
+
+    Raises:
+        ValueError: If it embeds others, or in another order or format.
+    """
+    embedded = node.get_content(metadata_mode=MetadataMode.EMBED)
+    if embedded.strip() != with_metadata(text, node.metadata, keys).strip():
+        msg = (
+            f"node {node.node_id!r} embeds {embedded!r:.120}, but the store's metadata_keys are "
+            f"{list(keys)}: list all other keys in its excluded_embed_metadata_keys and leave its "
+            "templates as they are, or open the store without metadata_keys"
+        )
+        raise ValueError(msg)
 
 
 def expression(
@@ -88,8 +105,9 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
       as `doc-type`, values and ids with quotes and backslashes. `filters`, `doc_ids`, `node_ids`
       and `string_expr` apply together. An unknown entry of `vector_store_kwargs` is refused.
     - A node is refused if its metadata has a key that is a field of the collection, because a
-      filter would then read the field; if Milvus cannot store its text; or if its vector has
-      another length. A query vector of another length is refused too.
+      filter would then read the field; if Milvus cannot store its text; if its vector has another
+      length; or if it embeds other metadata than the store's `metadata_keys`. A query vector of
+      another length is refused too.
     - Searches do not modify `search_config`, so that all modes work in any order.
     - Its asynchronous methods work in any event loop, and in several one after another.
     """
@@ -138,8 +156,12 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         texts = [node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes]
         check_text_lengths(texts)
         self._warn_of_unspaced(texts)
+        keys = self._plan.metadata_keys if self._plan is not None else None
         for node, text in zip(nodes, texts, strict=True):
+            if keys is not None:
+                _check_embedded(node, text, keys)
             self._check_length(node.embedding, f"node {node.node_id!r}")
+            check_metadata(node.metadata, f"node {node.node_id!r}")
             own = dict.fromkeys(DOCUMENT_FIELDS, node.ref_doc_id)
             own |= {self.text_key: text, MILVUS_ID_FIELD: node.node_id}
             taken = {*own, *self._columns(), "$meta", "_node_content", "_node_type"}

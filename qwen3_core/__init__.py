@@ -2,29 +2,24 @@
 
 `Embedder` turns texts into vectors, `Reranker` scores documents against a query. Both run on one
 packed forward pass (`qwen3_core.model.encoder`). `RemoteEmbedder` and `RemoteReranker` do the same
-with the model on a server. Importing this package loads neither torch nor
-transformers; the first use of either class does.
+with the model on a server. Importing this package loads neither torch nor transformers; the first
+use of a model in this process does.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from qwen3_core._version import __version__
-
-if TYPE_CHECKING:
-    from qwen3_core.common.validation import QueryError
-    from qwen3_core.embedder import Embedder
-    from qwen3_core.engine.worker import EngineClosedError, Stats
-    from qwen3_core.ranking import Ranked
-    from qwen3_core.remote import (
-        RemoteEmbedder,
-        RemoteReranker,
-        SelfCheckError,
-        Server,
-        ServerError,
-    )
-    from qwen3_core.reranker import Reranker
-    from qwen3_core.tokenizer import TruncationWarning
-
+from qwen3_core.common.validation import QueryError
+from qwen3_core.embedder import Embedder
+from qwen3_core.engine.worker import EngineClosedError, Stats
+from qwen3_core.ranking import Ranked
+from qwen3_core.remote import (
+    RemoteEmbedder,
+    RemoteReranker,
+    SelfCheckError,
+    Server,
+    ServerError,
+)
+from qwen3_core.reranker import Reranker
+from qwen3_core.tokenizer import TruncationWarning
 
 __all__ = [
     "Embedder",
@@ -41,28 +36,3 @@ __all__ = [
     "TruncationWarning",
     "__version__",
 ]
-
-_HOMES = {
-    "Embedder": "embedder",
-    "EngineClosedError": "engine.worker",
-    "QueryError": "common.validation",
-    "Ranked": "ranking",
-    "RemoteEmbedder": "remote",
-    "RemoteReranker": "remote",
-    "Reranker": "reranker",
-    "SelfCheckError": "remote",
-    "Server": "remote",
-    "ServerError": "remote",
-    "Stats": "engine.worker",
-    "TruncationWarning": "tokenizer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import the public classes on first access, so that importing this package stays light."""
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(f"qwen3_core.{_HOMES[name]}"), name)
-    msg = f"module 'qwen3_core' has no attribute {name!r}"
-    raise AttributeError(msg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen3_core.common.docstrings import parameters_documented
 from qwen3_core.common.validation import check_text
 from qwen3_core.components import make_embedder
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
@@ -19,12 +20,14 @@ _TEXT_ERRORS = (TypeError, ValueError, FloatingPointError)
 """Errors that a single text can cause. Failures of the model or server end the job."""
 
 
+@parameters_documented()
 class Qwen3EmbedBatch:
     """Adds a column of document vectors to an Arrow table, and one of errors.
 
     The first call loads the model, once per process, so once per actor of a pool. The object can be
     pickled. The pickle contains neither the model nor the `api_key`: set `QWEN3_API_KEY` in the
-    workers' environment. Importing this module does not need Ray.
+    workers' environment. In a Ray actor, device="cuda" is the GPU that Ray assigned. Importing this
+    module does not need Ray.
 
     Example:
         ```python
@@ -39,7 +42,7 @@ class Qwen3EmbedBatch:
         ```
     """
 
-    def __init__(
+    def __init__(  # noqa: D417 - the decorator adds the others
         self,
         model: str | Path = DEFAULT_EMBEDDING_MODEL,
         *,
@@ -60,20 +63,9 @@ class Qwen3EmbedBatch:
         """Check the settings; loads nothing.
 
         Args:
-            model: As in `qwen3_core.Embedder`, like every setting without a description here.
             text_column: Column of the documents' texts.
             vector_column: Column to add, list<float32>; null where the text was not embedded.
             error_column: Column to add, string; null where the text was embedded.
-            base_url: Address of a server that runs the model, such as "http://localhost:8000/v1".
-            api_key: The server's key; not pickled.
-            server: The server's kind and settings, as in `RemoteEmbedder`.
-            revision: Branch, tag or commit on the hub.
-            device: "auto", "cpu", "cuda"; in a Ray actor "cuda" is the GPU that Ray assigned.
-            dtype: Dtype of the weights.
-            max_length: Tokens read of one text.
-            dimensions: Length of the vectors.
-            pack_tokens: Token budget of one forward pass.
-            timeout: The most seconds that one batch may take.
 
         Raises:
             ValueError: If a setting is out of range, or two columns share a name.

@@ -18,10 +18,11 @@ _LABEL = r"""(?:
 )[\s:._\uff1a-]{0,3} (?:n[or]\.?\s?)?"""
 _NUMBER = rf"(?:{_LABEL})? [\#^]? \d{{1,9}} \^?"
 _DASH = r"[-~\u2010-\u2015\u2212\u301c\uff0d\uff5e]"
-_TO = rf"\s{{0,2}} (?:{_DASH} | \.{{2,3}} | … | [至到] | \bto\b | \bbis\b) \s{{0,2}}"
+_THROUGH = r"(?: [至到] | から | \b(?:to|through|bis|à|a|до)\b )"
+_TO = rf"\s{{0,2}} (?:{_DASH} | \.{{2,3}} | … | {_THROUGH}) \s{{0,2}}"
 _ITEM = rf"{_NUMBER} (?:{_TO} {_NUMBER})?"
-_AND = r"(?:& | \b(?:and|und|et|y|e)\b | [和及与與] )"
-_COMMA = r"[,;\u060c\u3001\uff0c\uff1b]"
+_AND = r"(?:& | \b(?:and|or|und|oder|et|ou|y|e|и|или)\b | [和及与與와과] | および | または )"
+_COMMA = r"[,;\u060c\u3001\u30fb\uff0c\uff1b]"
 _BETWEEN = rf"\s{{0,3}} (?:{_COMMA} \s{{0,3}} (?:{_AND} \s{{0,3}})? | {_AND} \s{{0,3}})"
 _FLAGS = re.IGNORECASE | re.VERBOSE
 
@@ -33,12 +34,19 @@ CITATION: Final = re.compile(
 """A bracket that reads as a citation. A bracket that starts with a blank does not match:
 `qwen3_core.rag.fence` inserts one to keep passages from citing."""
 
+_DIGITS = re.compile(r"\s*\d{1,9}\s*")
+
 _ITEMS = re.compile(_ITEM, _FLAGS)
 
 _THINKING = re.compile(
     r"""
-    \A[\s\ufeff]* (?: <(think|thinking|thought|reasoning)> .*? (?:</\1>|\Z) \s* )+
+    \A[\s\ufeff]* (?:
+        <(think|thinking|thought|reasoning|reflection|scratchpad|seed:think)> .*? (?:</\1>|\Z) \s*
+    )+
   | \A[\s\ufeff]* \[THINK\] .*? (?:\[/THINK\]|\Z)
+  | \A[\s\ufeff]* ◁think▷ .*? (?:◁/think▷|\Z)  # Kimi
+  | \A[\s\ufeff]* (?:<\|start\|>assistant)? <\|channel\|>(?:analysis|commentary)  # gpt-oss
+        .*? (?:<\|channel\|>final<\|message\|>|\Z)
   | \A (?:(?!<think>).)*? (?<!`)</think>(?!`)  # the opening tag was in the prompt's template
     """,
     re.DOTALL | _FLAGS,
@@ -75,6 +83,21 @@ _SLICE = r"[^\[\]\n]{0,20}:[^\[\]\n]{0,20}"
 _INDEX = rf"""\[(?!(?i:{_LABELLED}))(?:0|-\d+|[a-z][a-z0-9]{{0,2}}|{_SLICE}|(['"]).{{0,40}}?\1)\]"""
 _INDEXED_BEFORE = re.compile(rf"\w{_CHAIN}{_INDEX}{_CHAIN}\Z")
 _INDEXED_AFTER = re.compile(rf"{_CHAIN}(?:{_INDEX}|\.[a-z_]|[ ]?[-+*/|&]?=)", re.VERBOSE)
+NUMBER_KEYS: Final = frozenset(
+    (
+        "number",
+        "id",
+        "source_id",
+        "source",
+        "passage",
+        "passage_id",
+        "document",
+        "doc_id",
+        "citation",
+    )
+)
+"""Keys of a passage's number in an object under `citations` of a structured answer."""
+
 _LOOK = 120
 """Characters before and after a bracket that `_is_index` inspects."""
 
@@ -119,7 +142,8 @@ def cited(answer: object, count: int) -> list[int]:
 
     Args:
         answer: The LLM's text. In a structured answer (a pydantic model, a dict, a list) all
-            strings are read, in order; under a key `citations`, integers count too.
+            strings are read, in order; under a key `citations`, integers and digits count too, in
+            objects those under one of `NUMBER_KEYS`, such as `{"source_id": 1, "quote": "..."}`.
         count: The number of passages.
     """
     return list(dict.fromkeys(_numbers_in(answer, count)))
@@ -153,19 +177,25 @@ def bracketed_numbers(found: re.Match[str], count: int) -> list[int]:
     return numbers
 
 
-def _numbers_in(answer: object, count: int, key: object = None) -> Iterator[int]:
+def _numbers_in(answer: object, count: int, *, listed: bool = False) -> Iterator[int]:
+    """The numbers in an answer; `listed` if it is a value of the key `citations`."""
     if hasattr(answer, "model_dump"):  # a pydantic model
         answer = answer.model_dump()
     if isinstance(answer, str):
+        if listed and _DIGITS.fullmatch(answer) and 1 <= int(answer) <= count:
+            yield int(answer)
         for citation in find_citations(answer, count):
             yield from citation.numbers
     elif isinstance(answer, Mapping):
         for name, value in answer.items():
-            yield from _numbers_in(value, count, name)
+            key = str(name).lower()
+            yield from _numbers_in(
+                value, count, listed=key == "citations" or (listed and key in NUMBER_KEYS)
+            )
     elif isinstance(answer, (list, tuple)):
         for value in answer:
-            yield from _numbers_in(value, count, key)
-    elif key == "citations" and is_count(answer) and answer <= count:
+            yield from _numbers_in(value, count, listed=listed)
+    elif listed and is_count(answer) and answer <= count:
         yield answer
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.embedder import Embedder
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server
 from qwen3_core.reranker import Reranker
@@ -66,17 +67,18 @@ def _divide(settings: ModelSettings) -> tuple[dict[str, Any] | None, dict[str, A
         given = [name for name, value in remote.items() if value]
         if given:
             msg = f"{' and '.join(given)} without base_url: give the server's base_url as well"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "base_url")
         return every, {}
     defaults = {"device": "auto", "dtype": "auto", "pack_tokens": None}
     local = {name: every.pop(name, default) for name, default in defaults.items()}
-    given = [f"{name}={value!r}" for name, value in local.items() if value != defaults[name]]
+    given = [name for name, value in local.items() if value != defaults[name]]
     if given:
+        listed = ", ".join(f"{name}={local[name]!r}" for name in given)
         msg = (
-            f"{', '.join(given)} is about a model in this process; with base_url the server "
+            f"{listed} is about a model in this process; with base_url the server "
             "decides: leave it out"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, given[0])
     return None, remote | every
 
 

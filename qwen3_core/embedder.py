@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from qwen3_core.base import BaseEmbedder, normalised
+from qwen3_core.common.docstrings import parameters_documented
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.common.validation import check_dimensions
 from qwen3_core.engine.engine import Engine
@@ -20,6 +21,7 @@ from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_MAX_LENGTH, Dtype
 
 
+@parameters_documented()
 class Embedder(LocalModel, BaseEmbedder):
     """A Qwen3 embedding model.
 
@@ -47,22 +49,6 @@ class Embedder(LocalModel, BaseEmbedder):
         timeout: float | None = None,
     ) -> None:
         """Check the settings; loads nothing.
-
-        Args:
-            model: Hub name such as "Qwen/Qwen3-Embedding-0.6B", local folder, or "tiny".
-            revision: Branch, tag or commit on the hub.
-            device: "auto", "cpu", "cuda", "cuda:1", "mps".
-            dtype: "auto" (bfloat16 where the hardware supports it, else float32), or a name; "int8"
-                is faster and slightly less exact, on CPUs with VNNI instructions.
-            max_length: Tokens read of one text, instruction included; default 8192, or the
-                checkpoint's own limit or number of positions if that is less.
-            dimensions: Length of the vectors, from 32 to the model's own (1024, 2560, 4096 for
-                0.6B, 4B, 8B); default the model's own.
-            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) before queries; default
-                the checkpoint's own query prompt, else the published instruction.
-            pack_tokens: Token budget of one forward pass; default by device.
-            timeout: Seconds that one call may take, including time in the queue; None: no limit.
-                Loading the model, or waiting while another thread loads one, does not count.
 
         Raises:
             ValueError: If an argument is out of range. The model itself is checked when it is

@@ -34,6 +34,9 @@ class Fingerprint:
     package_version: str = __version__
     commit: str | None = None
     """The files' commit on the hub; None if unknown."""
+    metadata_keys: tuple[str, ...] | None = None
+    """The metadata that the vectors include, before the text (`qwen3_core.metadata`). None: none
+    in LangChain; in LlamaIndex, each node decides."""
     old_weights: str | None = field(default=None, compare=False)
     """The digest in the form of collections until release 0.1; not stored."""
 
@@ -53,11 +56,13 @@ class Fingerprint:
         try:
             data = json.loads(text)
             known = {f.name: data[f.name] for f in fields(cls) if f.name not in _NOT_IN_OLD}
+            keys = data.get("metadata_keys")
+            keys = None if keys is None else tuple(map(str, keys))
         except (TypeError, KeyError, json.JSONDecodeError, RecursionError) as error:
             msg = f"not a fingerprint of vectors: {text!r:.200}"
             raise ValueError(msg) from error
         pinned = known["revision"] if is_commit(known["revision"]) else None
-        found = cls(**known, commit=data.get("commit", pinned))
+        found = cls(**known, commit=data.get("commit", pinned), metadata_keys=keys)
         if found.weights is not None and len(found.weights) == _OLD_DIGITS:
             return replace(found, weights=None, old_weights=found.weights)
         return found
@@ -84,7 +89,8 @@ class Fingerprint:
         part of the name: "Qwen/Qwen3-Embedding-0.6B" on the hub and
         "/models/Qwen3-Embedding-0.6B" on a server are the same model. In that case revisions are
         compared if both sides have one, unless one is a commit and the other a branch or tag, which
-        may have pointed to that commit. The package's version is not compared.
+        may have pointed to that commit. `metadata_keys` are compared if the other has some, or ().
+        The package's version is not compared.
         """
         found: dict[str, tuple[object, object]] = {}
         digests, by = self._digests(other), self.compared_by(other)
@@ -105,10 +111,12 @@ class Fingerprint:
             pair = (getattr(self, name), getattr(other, name))
             if pair[0] != pair[1]:
                 found[name] = pair
+        if other.metadata_keys is not None and (self.metadata_keys or ()) != other.metadata_keys:
+            found["metadata_keys"] = (list(self.metadata_keys or ()), list(other.metadata_keys))
         return found
 
 
-_NOT_IN_OLD: Final = {"commit", "old_weights"}
+_NOT_IN_OLD: Final = {"commit", "metadata_keys", "old_weights"}
 
 
 def is_commit(revision: object) -> bool:

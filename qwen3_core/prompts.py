@@ -10,6 +10,8 @@ sentences are those of its evaluation (task_prompts.json).
 import re
 from typing import Final
 
+from qwen3_core.common.validation import ArgumentError
+
 END_OF_TEXT: Final = "<|endoftext|>"
 IM_START: Final = "<|im_start|>"
 IM_END: Final = "<|im_end|>"
@@ -116,19 +118,19 @@ def resolve_instruction(instruction: str | None) -> str:
         return TASKS[instruction]
     if not instruction.strip():
         msg = "instruction is blank: pass None for the default, a task name, or a sentence"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "instruction")
     if _TEMPLATE_PART.search(instruction):
         msg = (
             'instruction contains the prompt template ("Instruct:", "Query:"), which is added to '
             f"it: pass the sentence alone, {_TEMPLATE_PART.sub('', instruction).strip()!r:.200}"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "instruction")
     if re.fullmatch(r"[A-Za-z0-9_-]+", instruction):
         msg = (
             f"unknown task name {instruction!r}: use one of {', '.join(TASKS)}, "
             "or write the instruction as a sentence"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "instruction")
     return instruction
 
 

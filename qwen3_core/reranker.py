@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from qwen3_core.base import BaseReranker
+from qwen3_core.common.docstrings import parameters_documented
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.engine.local import LocalModel
 from qwen3_core.inputs import by_query, documents_cut, fit_query
@@ -14,6 +15,7 @@ from qwen3_core.settings import DEFAULT_RERANKER_MODEL, Dtype
 from qwen3_core.tokenizer import Ids
 
 
+@parameters_documented()
 class Reranker(LocalModel, BaseReranker):
     """A Qwen3 reranking model.
 
@@ -37,20 +39,6 @@ class Reranker(LocalModel, BaseReranker):
         timeout: float | None = None,
     ) -> None:
         """Check the settings; loads nothing.
-
-        Args:
-            model: Hub name such as "Qwen/Qwen3-Reranker-0.6B", local folder, or "tiny".
-            revision: Branch, tag or commit on the hub.
-            device: "auto", "cpu", "cuda", "cuda:1", "mps".
-            dtype: "auto" (bfloat16 where the hardware supports it, else float32), or a name; "int8"
-                is faster and slightly less exact, on CPUs with VNNI instructions.
-            max_length: Tokens of one prompt (template, instruction, query, document); default 8192,
-                or the checkpoint's own limit or number of positions if that is less.
-            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`); default the
-                checkpoint's own, else the published one.
-            pack_tokens: Token budget of one forward pass; default by device.
-            timeout: Seconds that one call may take, including time in the queue; None: no limit.
-                Loading the model, or waiting while another thread loads one, does not count.
 
         Raises:
             ValueError: If an argument is out of range. The model itself is checked when it is

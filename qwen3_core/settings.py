@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from qwen3_core.common.validation import got, is_count, is_number
+from qwen3_core.common.validation import ArgumentError, got, is_count, is_number
 
 ModelKind = Literal["embedding", "reranker"]
 """The use of a checkpoint."""
@@ -47,11 +47,11 @@ def check_settings(
     """
     if dtype not in get_args(Dtype):
         msg = f"unknown dtype {dtype!r}: use one of {', '.join(map(repr, get_args(Dtype)))}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "dtype")
     for name, value in (("max_length", max_length), ("pack_tokens", pack_tokens)):
         if value is not None and not is_count(value):
             msg = f"{name} must be a number of tokens, at least 1, or None, but {got(value)}"
-            raise ValueError(msg)
+            raise ArgumentError(msg, name)
     if timeout is not None and not (is_number(timeout) and timeout > 0):
         msg = f"timeout must be a number of seconds above 0, or None, but {got(timeout, float)}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "timeout")

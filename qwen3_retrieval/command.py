@@ -1,13 +1,8 @@
 """Helpers of the commands, such as `python -m qwen3_retrieval.ingest`."""
 
 import argparse
-import re
 from collections.abc import Mapping
 from typing import Any
-
-_PART = r"'[^']*'|\"[^\"]*\"|[^()'\"]"
-CALL = rf"\w+\((?:{_PART}|\((?:{_PART})*\))*\)"
-"""A call in a message, such as `rebuild_index('i.db', 'qwen3', index_type='FLAT')`."""
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -40,32 +35,22 @@ def is_expected(error: Exception, package: str) -> bool:
     return any(kind.__module__.partition(".")[0] == package for kind in type(error).__mro__)
 
 
-def in_one_line(error: Exception) -> str:
-    """An error's message on one line; for several invalid settings, the first one's."""
-    message = str(getattr(error, "message", error))
-    if callable(details := getattr(error, "errors", None)):  # pydantic's, which adds a link
-        first: dict[str, Any] = details()[0]
-        message = str(first["msg"]).removeprefix("Value error, ")
-    return " ".join(message.split())
+def in_one_line(error: Exception, options: Mapping[str, str]) -> str:
+    """An error's message on one line, with the command's option if it is about an argument.
 
-
-def with_options(message: str, options: Mapping[str, str]) -> str:
-    """Replace Python arguments in an error message by the command's options.
-
-    An argument is told from a word by its "=", by an underscore, or because the message begins with
-    it; what stands in quotes, in a path or in a call's parentheses stays.
+    Of several invalid settings it is the first one's.
 
     Args:
-        message: What an error says, on one line.
+        error: The error that ended a command.
         options: Options by the argument's name, such as {"base_url": "--base-url"}.
     """
-    for name, option in options.items():
-        word = rf"(?<![\w/.'\"(-]){name}"
-        message = _outside_calls(rf"{word}=(?=\S)", f"{option} ", message)
-        place = word if "_" in name or name == "uri" else rf"^{name}"
-        message = _outside_calls(rf"{place}(?![\w/.'\"=-])", option, message)
-    return message
-
-
-def _outside_calls(pattern: str, replacement: str, message: str) -> str:
-    return re.sub(rf"({CALL})|{pattern}", lambda found: found[1] or replacement, message)
+    if callable(details := getattr(error, "errors", None)):  # pydantic's, which adds a link
+        first: dict[str, Any] = details()[0]
+        error = first.get("ctx", {}).get("error", first["msg"])
+    message = " ".join(str(getattr(error, "message", error)).split())
+    parameter = getattr(error, "parameter", "")
+    if parameter not in options:
+        return message
+    if message.startswith(parameter):
+        return options[parameter] + message.removeprefix(parameter)
+    return f"{options[parameter]}: {message}"

@@ -1,29 +1,28 @@
-"""Draw dense search beside reranking: a real run of `examples/compare.py` as an SVG.
+"""Draw dense search beside reranking of the bundled FAQ by the bundled pair, as an SVG.
 
-    python tools/draw_comparison.py --out docs/images/comparison.svg --dtype float32 \
+    python tools/draw_comparison.py --out docs/images/comparison.svg \
         --question "Is a row lost if the server crashes right after I inserted it?"
 
-All other options are those of `examples/compare.py`; in float32 every CPU draws the same order. The
-passage that answers is marked if the question is one of `examples/_questions.py`.
+It computes in float32, in which every CPU draws the same order. The passage that answers is marked
+if the question is one of `examples/_questions.py`.
 """
 
 import argparse
-import sys
+import runpy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "examples"))
+from qwen3_core.components import make_embedder, make_reranker
+from qwen3_core.settings import TINY
+from qwen3_retrieval.demo.passages import read_folder
+from qwen3_retrieval.demo.search import Searcher
+from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
 
-import _shared  # noqa: E402
-import compare  # noqa: E402
-from _corpus import load_passages  # noqa: E402
-from _output import Hit  # noqa: E402
-from _questions import QUESTIONS  # noqa: E402
-from langchain_rag import open_store  # noqa: E402
-
-from qwen3_retrieval.ingest._langchain import splitters  # noqa: E402
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+QUESTIONS: dict[str, str] = runpy.run_path(str(EXAMPLES / "_questions.py"))["QUESTIONS"]
+CANDIDATES = 10
 
 WIDTH, COLUMN, ROW, TOP = 980, 400, 30, 92
 """Pixels: the picture, one column of passages, one row, the head above the first row."""
@@ -43,10 +42,18 @@ STYLE = """
 """
 
 
+@dataclass(frozen=True)
+class Hit:
+    """A passage's title and its score."""
+
+    title: str
+    score: float
+
+
 def draw(question: str, dense: Sequence[Hit], reranked: Sequence[Hit], command: str) -> str:
     """The two orders of the same passages as columns, with a line for each passage's move."""
     answer = QUESTIONS.get(question)
-    place = {hit.id: i for i, hit in enumerate(reranked)}
+    place = {hit.title: i for i, hit in enumerate(reranked)}
     height = TOP + ROW * len(dense) + 34
     right = WIDTH - COLUMN
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
@@ -61,7 +68,7 @@ def draw(question: str, dense: Sequence[Hit], reranked: Sequence[Hit], command: 
     ]
     for i, hit in enumerate(dense):
         marked = hit.title == answer
-        y, to = TOP + ROW * i, TOP + ROW * place[hit.id]
+        y, to = TOP + ROW * i, TOP + ROW * place[hit.title]
         begin, end, bend = COLUMN + 16, right - 8, (COLUMN + right) // 2
         parts.append(
             f'<path class="move{" answer" if marked else ""}" '
@@ -85,20 +92,23 @@ def _text(x: int, y: int, text: str, kind: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
-    options, rest = parser.parse_known_args()
-    sys.argv[1:] = rest
-
-    def write(settings: _shared.Settings) -> None:
-        question = settings.question or _shared.QUESTION
-        store = open_store(settings, load_passages(settings, splitters))
-        dense, reranked = compare.search(settings, store, question)
-        command = f"python examples/compare.py --top-n {len(dense)} --model {settings.model}"
-        command += f" --reranker {settings.reranker} --dtype {settings.dtype} --question ..."
-        options.out.write_text(draw(question, dense, reranked, command), encoding="utf-8")
-
-    _shared.run(write, __doc__)
+    parser.add_argument("--question", required=True)
+    options = parser.parse_args()
+    searcher = Searcher(
+        make_embedder(TINY, dimensions=None, dtype="float32"),
+        make_reranker(TINY, dtype="float32"),
+    )
+    passages = read_folder(EXAMPLES / "corpus", Cutter(tokenizer_of(TINY))).passages
+    result = searcher.search(searcher.index(passages), options.question, CANDIDATES, None)
+    titles = [passage.title for passage in result.candidates]
+    dense = [Hit(*each) for each in zip(titles, result.similarities, strict=True)]
+    reranked = [Hit(titles[each.index], each.score) for each in result.ranking]
+    command = f"python examples/demo.py --top-n {CANDIDATES} --dtype float32 --question ..."
+    options.out.write_text(draw(options.question, dense, reranked, command), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import wraps
 from inspect import signature
-from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +33,7 @@ ONE_BY_ONE: Final = Carried(
     None, "not needed: device=, dtype=, dimensions=, revision= stand by themselves"
 )
 DOCUMENTS: Final = Carried(None, "not possible: these models read documents without an instruction")
+SIDES: Final = Carried(None, "not needed: queries and documents have a method each")
 ONE_PROCESS: Final = Carried(
     None, "not needed: one process serves all callers; for GPUs see docs/scale.md"
 )
@@ -52,6 +53,13 @@ CARRIED_OVER: Final[dict[str, Carried]] = {
         "instruction", "a task's name or a sentence; queries always get it"
     ),
     "query_encode_kwargs": SENTENCE,
+    "query_prompt": SENTENCE,
+    "query_prefix": SENTENCE,
+    "task_description": SENTENCE,
+    "document_prefix": DOCUMENTS,
+    "doc_prefix": DOCUMENTS,
+    "task_type": SIDES,
+    "input_type": SIDES,
     "encode_kwargs": Carried(
         None, "not needed: vectors have length 1, and passes are filled by tokens"
     ),
@@ -60,15 +68,23 @@ CARRIED_OVER: Final[dict[str, Carried]] = {
     "cross_encoder_kwargs": Carried("max_length", "and device=, dtype=; only the document is cut"),
     "tokenizer_kwargs": Carried("max_length", "only the document is cut"),
     "torch_dtype": Carried("dtype"),
+    "precision": Carried("dtype"),
+    "device_map": Carried("device", '"auto" takes CUDA, else MPS, else the CPU'),
+    "use_gpu": Carried("device", '"auto" takes CUDA, else MPS, else the CPU'),
+    "load_in_8bit": Carried("dtype", '"int8", on CPUs with VNNI instructions'),
+    "quantization_config": Carried("dtype", '"int8", on CPUs with VNNI instructions'),
+    "attn_implementation": Carried(None, "not needed: the encoder has its own attention"),
     "use_fp16": Carried("dtype", '"float16"; "auto" takes what the hardware has'),
     "truncate_dim": Carried("dimensions", "vectors get length 1 again after the cut"),
     "matryoshka_dim": Carried("dimensions", "vectors get length 1 again after the cut"),
+    "output_dimensionality": Carried("dimensions", "vectors get length 1 again after the cut"),
     "normalize": ALWAYS,
     "normalize_embeddings": ALWAYS,
     "similarity_fn_name": Carried(None, "not needed: inner product and cosine are equal here"),
     "pooling": Carried(None, "not needed: these models are read at the last token"),
     "max_seq_length": TOKENS,
     "max_tokens_per_doc": TOKENS,
+    "max_tokens": TOKENS,
     "batch_size": PACKS,
     "embed_batch_size": PACKS,
     "chunk_size": PACKS,
@@ -85,6 +101,8 @@ CARRIED_OVER: Final[dict[str, Carried]] = {
     "multi_process": ONE_PROCESS,
     "parallel_process": ONE_PROCESS,
     "target_devices": ONE_PROCESS,
+    "max_retries": Carried("server", "a Server with retries="),
+    "request_timeout": Carried("timeout", "in seconds"),
     "show_progress_bar": Carried("show_progress"),
     "cohere_api_key": Carried("api_key", "with base_url= for a server; else the model runs here"),
     "voyage_api_key": Carried("api_key", "with base_url= for a server; else the model runs here"),
@@ -109,16 +127,20 @@ CLASSES: Final = {
 """By package: names from the other framework's package, and our equivalents."""
 
 
-def check_class(package: str, name: str) -> None:
-    """Refuse a name that belongs to the other framework's package.
+def no_attribute(package: str, name: str) -> NoReturn:
+    """Raise the error for a name that a framework's package does not have (PEP 562).
 
     Raises:
-        ImportError: It names the equivalent here. Python would replace an AttributeError's message.
+        ImportError: If the name is the other framework's; it names the equivalent here. Python
+            would replace an AttributeError's message.
+        AttributeError: If it is any other name.
     """
     if here := CLASSES[package].get(name):
         other = next(p for p in CLASSES if p != package)
         msg = f"{package} has no {name}: use {here} here; {name} is in {other}"
         raise ImportError(msg)
+    msg = f"module {package!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 def by_name(kind: type, given: tuple[object, ...], first: str) -> None:
@@ -157,7 +179,7 @@ def one_model(given: object, field: str) -> Any:
     return {**{name: value for name, value in given.items() if name != other}, field: given[other]}
 
 
-SENTENCEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
+FRAMEWORKS: Final = {"langchain": "LangChain", "llama_index": "LlamaIndex"}
 """Prefixes of package names, and the frameworks that they belong to."""
 
 
@@ -196,7 +218,7 @@ def misplaced(
 def _framework(kind: type) -> str:
     """The framework that this class or one of its bases belongs to; "" if none."""
     for base in kind.__mro__:
-        for prefix, framework in SENTENCEWORKS.items():
+        for prefix, framework in FRAMEWORKS.items():
             if base.__module__.startswith(prefix):
                 return framework
     return ""
@@ -205,6 +227,10 @@ def _framework(kind: type) -> str:
 OTHER_NAMES: Final[dict[str, tuple[str, ...]]] = {
     "model_name_or_path": ("model",),
     "model_id": ("model",),
+    "model_path": ("model",),
+    "repo_id": ("model",),
+    "endpoint": ("base_url", "uri"),
+    "rerank_top_n": ("top_n",),
     "url": ("base_url", "uri"),
     "api_base": ("base_url",),
     "openai_api_base": ("base_url",),

@@ -7,6 +7,17 @@ MIN_DIMENSIONS = 32
 """Smallest Matryoshka dimension that the models were trained for (model cards: "32 to full")."""
 
 
+class ArgumentError(ValueError):
+    """An argument is out of range, or does not fit the model, the server or the collection."""
+
+    parameter: str
+    """The argument's name, from which a command tells its option."""
+
+    def __init__(self, message: str, parameter: str = "") -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
 class QueryError(ValueError):
     """A query is blank, or contains characters that no tokenizer can read.
 
@@ -120,7 +131,7 @@ def check_top_n(top_n: int | None, name: str = "top_n") -> int | None:
     """
     if top_n is not None and not is_count(top_n):
         msg = f"{name} must be at least 1, or None for all, but {got(top_n)}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, name)
     return top_n
 
 
@@ -139,7 +150,7 @@ def check_dimensions(dimensions: int | None, full: int | None = None) -> int | N
     if not is_count(dimensions, MIN_DIMENSIONS) or (full is not None and dimensions > full):
         upper = "the model's full length" if full is None else str(full)
         msg = f"dimensions must be an integer from {MIN_DIMENSIONS} to {upper}, {got(dimensions)}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "dimensions")
     return dimensions
 
 
@@ -153,5 +164,5 @@ def check_threshold(score_threshold: float | None) -> float | None:
         return None
     if not is_number(score_threshold) or not 0 <= score_threshold <= 1:
         msg = f"score_threshold must be None or a number from 0 to 1, {got(score_threshold, float)}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "score_threshold")
     return score_threshold

@@ -42,7 +42,7 @@ def search() -> Iterator[None]:
     searches = _searches
     with searches.changed:
         if searches.leaving:
-            msg = "the interpreter is exiting: no search begins any more"
+            msg = "the interpreter is exiting: new searches are refused"
             raise EngineClosedError(msg)
         searches.under_way += 1
     try:

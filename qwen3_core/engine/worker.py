@@ -235,7 +235,7 @@ class Worker:
             self._thread.join()
 
     def _closed_error(self) -> EngineClosedError:
-        msg = f"the engine of {self._name!r} was closed; make a new component to go on"
+        msg = f"the engine of {self._name!r} was closed; create a new component"
         if _exiting:
             msg = f"the interpreter is exiting: the engine of {self._name!r} is closed"
         return EngineClosedError(msg)

@@ -1,13 +1,15 @@
 """Requirements of a Milvus collection for Qwen3 vectors, and checks of existing collections."""
 
+import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.milvus.analyzers import LITE, SERVER, analyzer_of
 from qwen3_core.milvus.index import (
@@ -59,6 +61,48 @@ def check_text_lengths(texts: Iterable[str]) -> None:
         raise ValueError(msg)
 
 
+def check_metadata(metadata: Mapping[Any, Any], what: str) -> None:
+    """Check that Milvus can store metadata unchanged.
+
+    A row with an empty key would make every later search of the collection fail. NaN and infinity
+    would become null.
+
+    Args:
+        metadata: A document's metadata.
+        what: The document, for the error.
+
+    Raises:
+        TypeError: If a key is not a string, or Milvus cannot store a value.
+        ValueError: If a key is blank, or a number is NaN, infinite or beyond 64 bits.
+    """
+    import orjson  # pymilvus writes metadata with it
+
+    for key, value in metadata.items():
+        if not isinstance(key, str):
+            msg = (
+                f"a metadata key of {what} must be a string, got {type(key).__name__}: {key!r:.80}"
+            )
+            raise TypeError(msg)
+        if not key.strip():
+            msg = f"a metadata key of {what} is blank ({key!r:.80}): name it"
+            raise ValueError(msg)
+        try:
+            orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+            json.dumps(value, allow_nan=False, default=str)
+        except ValueError as error:
+            msg = (
+                f"metadata {key!r:.80} of {what} is a number that JSON does not have: leave it "
+                f"out, got {value!r:.80}"
+            )
+            raise ValueError(msg) from error
+        except TypeError as error:
+            msg = (
+                f"metadata {key!r:.80} of {what} cannot be stored in Milvus ({error}): convert it "
+                f"to strings, numbers, lists and dictionaries, got {value!r:.80}"
+            )
+            raise TypeError(msg) from error
+
+
 TEXT_INDEX: Final = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25"}
 """Index of a hybrid collection's sparse field, which Milvus's BM25 function fills."""
 
@@ -79,10 +123,10 @@ def check_name(collection_name: str) -> str:
     """
     if not _NAME.fullmatch(collection_name):
         msg = (
-            f"collection_name={collection_name!r:.300} is no name that a Milvus server takes: use "
-            "1 to 255 ASCII letters, digits and underscores, the first no digit"
+            f"collection_name={collection_name!r:.300} is not a valid name of a Milvus "
+            "collection: use 1 to 255 ASCII letters, digits and underscores, the first not a digit"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "collection_name")
     return collection_name
 
 
@@ -102,7 +146,7 @@ def check_uri(uri: str | Path) -> str:
     if isinstance(uri, str) and "://" in uri:
         if "@" in urlsplit(uri).netloc:
             msg = "uri holds a name or password: give token='user:password', which is never shown"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "uri")
         return uri
     if not isinstance(uri, (str, Path)):
         msg = f"uri must be a string or a path, got {type(uri).__name__}: {uri!r:.80}"
@@ -113,7 +157,7 @@ def check_uri(uri: str | Path) -> str:
             f"uri={str(uri)!r} is neither an address such as 'http://localhost:19530' nor the path "
             "of a Milvus Lite file, which ends in '.db'"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "uri")
     if not path.parent.is_dir():
         msg = f"the folder of uri={str(uri)!r} does not exist: create {str(path.parent)!r} first"
         raise FileNotFoundError(msg)
@@ -122,7 +166,7 @@ def check_uri(uri: str | Path) -> str:
             f"uri={str(uri)!r} is a plain file, but a Milvus Lite 3 database is a folder (one of "
             "Milvus Lite 2 cannot be opened any more): choose another uri"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "uri")
     return str(path)
 
 
@@ -135,6 +179,8 @@ class Found(NamedTuple):
     """Whether Milvus generates ids; otherwise the caller does."""
     analyzer: Any = None
     """`analyzer_params` of its full-text search; None for the default, or without that search."""
+    metadata_keys: tuple[str, ...] | None = None
+    """The metadata that its vectors include, as in `Fingerprint`; None if it does not say."""
 
 
 def check_collection(
@@ -206,28 +252,28 @@ def check_collection(
         description = client.describe_collection(collection_name)
         numbered = bool(description.get("auto_id"))
         if auto_id is not None and numbered != auto_id:
-            found_ids, wanted = ("numbers what is added itself", "the caller's ids were")
+            found_ids, wanted = ("generates ids itself", "the caller's ids were")
             if auto_id:
-                found_ids, wanted = ("takes the caller's ids", "numbering by Milvus was")
+                found_ids, wanted = ("stores the caller's ids", "ids from Milvus were")
             msg = (
                 f"collection {collection_name!r} {found_ids}, but {wanted} asked for: pass "
                 f"auto_id={numbered} or leave it out, choose another collection_name, or drop the "
                 "collection"
             )
-            raise ValueError(msg)
+            raise ArgumentError(msg, "auto_id")
         fields = {f["name"]: f for f in description["fields"]}
         if vector_field not in fields:
             msg = (
                 f"collection {collection_name!r} has no vector field {vector_field!r} "
                 f"(its fields: {', '.join(fields)}): {remedy}"
             )
-            raise ValueError(msg)
+            raise ArgumentError(msg, "collection_name")
         if text_search_field is not None and text_search_field not in fields:
             msg = (
                 f"collection {collection_name!r} was made without full-text search: it has no "
                 f"field {text_search_field!r} (its fields: {', '.join(fields)}): {remedy}"
             )
-            raise ValueError(msg)
+            raise ArgumentError(msg, "collection_name")
         check_vectors(
             collection_name,
             description,
@@ -249,12 +295,12 @@ def check_collection(
                     f"collection {collection_name!r} is indexed for the metric {found_metric}, but "
                     f"{metric} was asked for: {remedy}"
                 )
-                raise ValueError(msg)
+                raise ArgumentError(msg, "metric")
         if indexes:
             _check_index(uri, collection_name, found_index, index_type)
             _load(client, uri, collection_name, fields[vector_field], found_index)
             _warn_of_index(client, uri, collection_name, found_index)
-        return Found(found_index, numbered, kept)
+        return Found(found_index, numbered, kept, _metadata_keys(collection_name, description))
     finally:
         client.close()
 
@@ -287,7 +333,7 @@ def check_vectors(
             f"embedding model gives {dimensions}: choose another collection_name, drop the "
             f"collection, or use the model or the dimensions={found} that it was made with"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "dimensions")
     if fingerprint is not None:
         _check_fingerprint(collection_name, description, fingerprint)
 
@@ -304,7 +350,7 @@ def _check_analyzer(collection_name: str, description: dict[str, Any], analyzer:
             f"{kept or 'standard'!r}, but {analyzer!r} was asked for: leave analyzer= out, choose "
             "another collection_name, or drop the collection"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "analyzer")
     return kept
 
 
@@ -319,7 +365,7 @@ def _check_index(uri: str, collection_name: str, found: str, wanted: str | None)
     if is_lite(uri) and found not in (*LITE_INDEXES, "BRUTE_FORCE"):
         msg = (
             f"collection {collection_name!r} has the index {found}, which Milvus Lite cannot load "
-            f"({', '.join(LITE_INDEXES)}): qwen3_core.milvus.{rebuild}) makes one that it can"
+            f"({', '.join(LITE_INDEXES)}): qwen3_core.milvus.{rebuild}) builds one that it can"
         )
         raise ValueError(msg)
     # Zilliz Cloud always builds its AUTOINDEX.
@@ -329,7 +375,7 @@ def _check_index(uri: str, collection_name: str, found: str, wanted: str | None)
             f"asked for: leave index_type out, or change the index with "
             f"qwen3_core.milvus.{rebuild}, index_type={wanted!r})"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "index_type")
 
 
 def _load(
@@ -364,8 +410,8 @@ def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str)
     rebuild = f"qwen3_core.milvus.rebuild_index({uri!r}, {collection_name!r})"
     if index_type in GRAPHS:
         logger.warning(
-            "collection %r has the index %s, whose search on Milvus Lite can lose passages beside "
-            "many equal ones: %s gives it one that finds all",
+            "collection %r has the index %s, whose search on Milvus Lite can miss passages beside "
+            "many equal ones: %s builds one that finds all",
             collection_name,
             index_type,
             rebuild,
@@ -374,8 +420,8 @@ def _warn_of_index(client: Any, uri: str, collection_name: str, index_type: str)
         rows = int(client.get_collection_stats(collection_name).get("row_count", 0))
         if rows > SLOW_ROWS:
             logger.warning(
-                "collection %r has grown to %d rows with the index FLAT, which finds all and takes "
-                "longer than it needs: %s gives it IVF_FLAT, which finds all faster",
+                "collection %r has grown to %d rows with the index FLAT, which finds all but takes "
+                "longer than it needs: %s builds IVF_FLAT, which finds all faster",
                 collection_name,
                 rows,
                 rebuild,
@@ -420,18 +466,21 @@ def _check_fingerprint(
 ) -> None:
     kept = (description.get("properties") or {}).get(FINGERPRINT_KEY)
     if kept is None:
+        if fingerprint.metadata_keys:
+            msg = (
+                f"collection {collection_name!r} does not say what its vectors were made with, so "
+                f"metadata_keys={list(fingerprint.metadata_keys)} cannot be compared or recorded: "
+                "choose another collection_name"
+            )
+            raise ArgumentError(msg, "metadata_keys")
         logger.warning(
-            "collection %r does not say what its vectors were made with; it is taken for granted "
-            "that they were made with %s",
+            "collection %r does not store how its vectors were made; it is assumed that they "
+            "were made with %s",
             collection_name,
             fingerprint.model,
         )
         return
-    try:
-        found = Fingerprint.from_json(kept)
-    except ValueError as error:
-        msg = f"property {FINGERPRINT_KEY!r} of collection {collection_name!r} is {error}"
-        raise ValueError(msg) from error
+    found = _parse_fingerprint(collection_name, kept)
     differences = found.differences(fingerprint)
     if differences:
         listed = "; ".join(
@@ -439,10 +488,11 @@ def _check_fingerprint(
         )
         msg = (
             f"the vectors of collection {collection_name!r} were made with {listed}: vectors of "
-            "both kinds cannot be compared. Index the documents anew into another collection_name, "
-            "or use the model and settings that the collection was made with"
+            "different models or settings cannot be compared. Index the documents into another "
+            "collection_name, or use the model and settings that the collection was made with"
         )
-        raise ValueError(msg)
+        keys_alone = list(differences) == ["metadata_keys"]
+        raise ArgumentError(msg, "metadata_keys" if keys_alone else "collection_name")
     if found.compared_by(fingerprint) == "name":
         # A model on a server has no known weights, so this is not worth a warning.
         level = logging.INFO if fingerprint.weights is None else logging.WARNING
@@ -454,6 +504,20 @@ def _check_fingerprint(
             fingerprint.model,
             "the collection does not say" if found.weights is None else "it is not known here",
         )
+
+
+def _parse_fingerprint(collection_name: str, kept: str) -> Fingerprint:
+    try:
+        return Fingerprint.from_json(kept)
+    except ValueError as error:
+        msg = f"property {FINGERPRINT_KEY!r} of collection {collection_name!r} is {error}"
+        raise ValueError(msg) from error
+
+
+def _metadata_keys(collection_name: str, description: dict[str, Any]) -> tuple[str, ...] | None:
+    """The recorded metadata keys of a collection's vectors."""
+    kept = (description.get("properties") or {}).get(FINGERPRINT_KEY)
+    return None if kept is None else _parse_fingerprint(collection_name, kept).metadata_keys
 
 
 def connect(uri: str, token: str | None, db_name: str | None = None) -> Any:

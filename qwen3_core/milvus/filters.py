@@ -1,6 +1,7 @@
 """Filter expressions of Milvus."""
 
 import json
+import math
 import re
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -24,6 +25,9 @@ _JOINED: Final = re.compile(r"(?<![\w$.])[^\W\d]\w*(?:[-.]\w+)+")
 _SPACED: Final = re.compile(r"(?<![\w$.])([^\W\d]\w*)[ \t]+(\w+)\s*(?:[=!<>]=?|\bin\b|\blike\b)")
 """Two words before a comparison, such as `Header 1 ==`."""
 
+MOST_ALTERNATIVES: Final = 64
+"""Most values of `in` that are written as alternatives for Milvus Lite."""
+
 COMPARISONS: Final = ("==", ">", "<", ">=", "<=")
 
 
@@ -43,7 +47,7 @@ def literal(value: Value | Sequence[Value]) -> str:
 
     Raises:
         TypeError: If it is anything else.
-        ValueError: If it is NaN or infinite, or a string with a lone surrogate.
+        ValueError: If it is NaN, infinite or beyond 64 bits, or a string with a lone surrogate.
     """
     if isinstance(value, str):
         try:
@@ -54,7 +58,11 @@ def literal(value: Value | Sequence[Value]) -> str:
         # No other escapes: Milvus Lite does not know \\u2028 and the like.
         return f'"{value.translate(_ESCAPES)}"'
     if isinstance(value, (bool, int, float)):
-        return json.dumps(value, allow_nan=False)
+        fits = math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
+        if not fits:
+            msg = f"a filter's number must be finite and fit into 64 bits, got {value!r:.80}"
+            raise ValueError(msg)
+        return json.dumps(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(literal(item) for item in value)}]"
     msg = (
@@ -148,7 +156,7 @@ def compare(
     Args:
         key: A metadata key or one of `columns`.
         operator: "==", "!=", ">", "<", ">=", "<=", "in", "nin", "any", "all", "contains",
-            "text_match" (the text starts with the value) or "is_empty".
+            "text_match" (the text contains the value) or "is_empty".
         value: One value; a list for "in", "nin", "any" and "all"; None for "is_empty".
         negate: Whether to write the negation.
         columns: Fields of the collection's schema, which every row has.
@@ -185,8 +193,9 @@ def compare(
         expression = f"{name} {operator} {literal(value)}"
     elif operator == "in":
         expression = f"{name} in {literal(value)}"
-        if lite and name != key:  # Milvus Lite accepts only identifiers before `in`
-            items = value if isinstance(value, (list, tuple)) else ()
+        items = value if isinstance(value, (list, tuple)) else ()
+        # Milvus Lite accepts only identifiers before `in`, and fails on rows with a list there.
+        if lite and not is_column and (name != key or len(items) <= MOST_ALTERNATIVES):
             expression = " or ".join(f"{name} == {literal(item)}" for item in items)
             expression = f"({expression or '1 == 2'})"
     elif operator in ("any", "all", "contains"):
@@ -199,7 +208,7 @@ def compare(
         function = "array_contains" if operator == "contains" else f"array_contains_{operator}"
         expression = f"{function}({name}, {literal(value)})"
     elif operator == "text_match":
-        expression = f"{name} like {literal(_prefix(key, value, lite=lite))}"
+        expression = f"{name} like {literal(_infix(key, value, lite=lite))}"
     else:
         msg = f"Milvus has no filter operator {operator!r} (on {key!r}): use string_expr"
         raise ValueError(msg)
@@ -211,7 +220,7 @@ def compare(
     )
 
 
-def _prefix(key: str, value: object, *, lite: bool) -> str:
+def _infix(key: str, value: object, *, lite: bool) -> str:
     if not isinstance(value, str):
         msg = f"the filter 'text_match' on {key!r} takes a string, got {value!r:.80}"
         raise TypeError(msg)
@@ -223,4 +232,4 @@ def _prefix(key: str, value: object, *, lite: bool) -> str:
             )
             raise ValueError(msg)
         value = re.sub(r"([%_\\])", r"\\\1", value)
-    return f"{value}%"
+    return f"%{value}%"

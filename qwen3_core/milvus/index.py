@@ -3,7 +3,7 @@
 from math import isqrt
 from typing import Any, Final, Literal, get_args
 
-from qwen3_core.common.validation import got, is_count
+from qwen3_core.common.validation import ArgumentError, got, is_count
 
 Metric = Literal["IP", "COSINE"]
 
@@ -73,7 +73,7 @@ def choose_index(
     """
     if rows is not None and not is_count(rows):
         msg = f"rows must be an integer of at least 1, {got(rows)}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "rows")
     if index_type is None:
         if is_lite(uri):
             return "FLAT" if rows is None or rows <= FLAT_ROWS else "IVF_FLAT"
@@ -93,10 +93,10 @@ def choose_index(
                 f"index_type={index_type!r} is the type of a field, not an index, and both stores "
                 "make float fields only: use IVF_SQ8 or HNSW_SQ for a quarter of the memory"
             )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "index_type")
     if is_lite(uri) and index_type not in LITE_INDEXES:
         msg = f"Milvus Lite has no {index_type} index ({', '.join(LITE_INDEXES)}): use a server"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "index_type")
     return index_type
 
 
@@ -157,7 +157,7 @@ def search_params(k: int, metric: Metric = "IP", index_type: str = "HNSW") -> di
     _check(metric)
     if not is_count(k) or k > MAX_K:
         msg = f"k must be an integer from 1 to {MAX_K}, {got(k)}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "k")
     searched = max(SEARCHED_PER_HIT * k, LEAST_SEARCHED)
     params: dict[str, int] = {}
     if index_type.startswith("HNSW"):
@@ -172,7 +172,7 @@ def search_params(k: int, metric: Metric = "IP", index_type: str = "HNSW") -> di
 def _check(metric: str) -> None:
     if metric not in get_args(Metric):
         msg = f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "metric")
 
 
 def replace_index(

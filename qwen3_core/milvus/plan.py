@@ -1,11 +1,13 @@
 """The checks and decisions of both frameworks' `milvus_kwargs`, before a store is opened."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.fingerprint import Fingerprint
+from qwen3_core.metadata import check_metadata_keys
 from qwen3_core.milvus.analyzers import analyzer_params
 from qwen3_core.milvus.collection import (
     Found,
@@ -41,6 +43,9 @@ class Plan:
     """`analyzer_params` of full-text search; None for Milvus's default."""
     embeddings: Any = None
     """The framework's embedding component, if its store needs one."""
+    metadata_keys: tuple[str, ...] | None = None
+    """The metadata that the vectors include: as requested, else as in the existing collection;
+    None if neither says."""
 
     @property
     def lite(self) -> bool:
@@ -70,8 +75,9 @@ def make_plan(
     vector_field: str,
     text_search_field: str | None,
     analyzer: str | Mapping[str, Any] | None,
-    replace: bool,
+    drop_old: bool,
     auto_id: bool | None = None,
+    metadata_keys: Iterable[str] | None = None,
     embeddings: Any = None,
 ) -> Plan:
     """Check the arguments and the collection, if it exists, before anything is written.
@@ -89,8 +95,9 @@ def make_plan(
         vector_field: Name of the vector field in the framework's collections.
         text_search_field: Name of the field for full-text search; None for none.
         analyzer: As in `milvus_kwargs`.
-        replace: Whether the store will drop a collection of this name; then it is not checked.
+        drop_old: Whether the store will drop a collection of this name; then it is not checked.
         auto_id: As in `milvus_kwargs`.
+        metadata_keys: As in `milvus_kwargs`.
         embeddings: Stored in the plan.
 
     Raises:
@@ -104,13 +111,23 @@ def make_plan(
     search = search_params(k, metric, index_type)
     if analyzer is not None and text_search_field is None:
         msg = f"analyzer={analyzer!r} is for full-text search: pass hybrid=True too"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "analyzer")
     words = analyzer_params(analyzer, lite="://" not in uri)
-    if replace:
+    keys = check_metadata_keys(metadata_keys)
+    if drop_old:
         check_name(collection_name)
     fingerprint, dimensions = made_with()
+    if fingerprint is not None:
+        fingerprint = replace(fingerprint, metadata_keys=keys)
+    elif keys:
+        msg = (
+            f"metadata_keys={list(keys)} are recorded with the model that makes the vectors, which "
+            "these embeddings do not tell: pass Qwen3Embeddings, or a wrapper that returns the "
+            "vectors of one unchanged"
+        )
+        raise ArgumentError(msg, "metadata_keys")
     found = None
-    if not replace:
+    if not drop_old:
         found = check_collection(
             uri,
             collection_name,
@@ -139,4 +156,5 @@ def make_plan(
         hybrid=text_search_field is not None,
         analyzer=words if found is None else found.analyzer,
         embeddings=embeddings,
+        metadata_keys=found.metadata_keys if found is not None and keys is None else keys,
     )

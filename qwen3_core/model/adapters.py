@@ -44,7 +44,7 @@ def merge_adapter(loaded: Any, name: str, adapter: Source) -> Any:
     if path is None:
         if reason := foreign_weights(adapter, adapter=True):
             raise ValueError(reason)
-        msg = f"could not load the adapter {name!r}: it has no {WEIGHTS}, or is out of reach"
+        msg = f"could not load the adapter {name!r}: it has no {WEIGHTS}, or cannot be reached"
         raise OSError(msg)
     try:
         weights = load_file(path)

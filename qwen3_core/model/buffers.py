@@ -1,7 +1,7 @@
 """What forward passes hold of the machine: reused memory, threads, and their release."""
 
 import contextlib
-import ctypes
+import ctypes  # noqa: TID251 - of what the process has loaded already
 import math
 import sys
 

@@ -37,6 +37,10 @@ TEMPLATE = "chat_template.jinja"
 PUBLISHED_PROMPT = query_prefix(TASKS["web_search"]) + query_text("")
 
 
+CORRECT = "correct the file"
+"""The way out of a value that is wrong in any case."""
+
+
 @dataclass(frozen=True)
 class Dense:
     """A linear layer after the pooling."""
@@ -278,7 +282,7 @@ class _Reader:
             if both_ways:
                 self._refuse(
                     f"is a bidirectional model ({key} is {value!r} in its config.json), and only "
-                    "causal attention is computed here",
+                    "causal attention is supported",
                     f"{advice}, or run it with sentence-transformers",
                 )
         if code := config.get("auto_map"):
@@ -307,7 +311,7 @@ class _Reader:
         if self.kind == "embedding" and classifies:
             self._refuse(f"is a reranker or a classifier ({architecture})", advice)
         if self.kind == "reranker" and architecture == "Qwen3Model":
-            self._refuse("has no language-model head to say yes or no with", advice)
+            self._refuse("has no language-model head, whose rows score yes and no", advice)
         return architecture
 
     def _check_quantisation(self) -> None:
@@ -348,7 +352,7 @@ class _Reader:
                     "run it with sentence-transformers",
                 )
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                self._refuse(f"names a folder outside of it in {MODULES}: {path}", "mend it")
+                self._refuse(f"names a folder outside of it in {MODULES}: {path}", CORRECT)
             found.append((kind.rsplit(".", 1)[-1], path))
         names = [kind for kind, _ in found]
         other = "a reranker" if self.kind == "embedding" else "an embedding model"
@@ -400,8 +404,8 @@ class _Reader:
                 length = dense.out_features
             else:
                 self._refuse(
-                    f"has a module {kind} behind the pooling ({MODULES}); only linear Dense and "
-                    "Normalize are computed here",
+                    f"has a module {kind} after the pooling ({MODULES}); only linear Dense and "
+                    "Normalize are supported",
                     "run it with sentence-transformers",
                 )
         return tuple(after)
@@ -426,7 +430,7 @@ class _Reader:
         if modes != ["lasttoken"]:
             self._refuse(
                 f"pools by {' and '.join(map(repr, modes))} ({file}), and only the last token's "
-                "state is computed here",
+                "state is supported",
                 f"use a model with last-token pooling such as {PUBLISHED['embedding']!r}, or run "
                 "this one with sentence-transformers",
             )
@@ -435,7 +439,7 @@ class _Reader:
                 self._refuse(
                     f"contradicts itself: {key} is {config[key]!r} in {file}, hidden_size is "
                     f"{hidden_size} in config.json",
-                    "the files are of two models, download it again",
+                    "the files belong to two models, download it again",
                 )
 
     def _dense(self, path: str, length: int) -> Dense:
@@ -459,9 +463,9 @@ class _Reader:
         before, after = config.get("in_features"), config.get("out_features")
         if before != length or not is_count(after):
             self._refuse(
-                f"contradicts itself: the Dense module in {file} makes {after!r} numbers of "
-                f"{before!r}, and gets {length}",
-                "the files are of two models, download it again",
+                f"contradicts itself: the Dense module in {file} maps {before!r} dimensions to "
+                f"{after!r}, but its input has {length}",
+                "the files belong to two models, download it again",
             )
         return Dense(path, length, after, bool(config.get("bias", True)))
 
@@ -475,13 +479,13 @@ class _Reader:
         if not isinstance(prompts, dict) or not all(
             isinstance(text, str | None) for text in prompts.values()
         ):
-            self._refuse(f"has prompts in {PROMPTS} that are not texts", "mend the file")
+            self._refuse(f"has prompts in {PROMPTS} that are not texts", CORRECT)
         query, document = prompts.get("query") or "", prompts.get("document") or ""
         unused = [name for name in ("passage", "corpus") if prompts.get(name)]
         if unused and not document:
             logger.warning(
                 "%s has a prompt %r in %s, which sentence-transformers' encode_document does not "
-                "use and we do not either; name it 'document' to have it put before documents",
+                "use; it is ignored here too. Name it 'document' to put it before documents",
                 self.name,
                 unused[0],
                 PROMPTS,
@@ -501,7 +505,7 @@ class _Reader:
         reason = "" if normalised else f", and its {MODULES} does not end in Normalize"
         self._refuse(
             f"compares vectors by {similarity!r} (similarity_fn_name in {PROMPTS}){reason}; "
-            "vectors have length 1 here, which other similarities than the cosine do not bear",
+            "vectors have length 1 here, for which only the cosine is supported",
             "run it with sentence-transformers",
         )
 
@@ -511,7 +515,7 @@ class _Reader:
         if modules and "message" in modalities and self._template() is not None:
             self._refuse(
                 f"renders texts through its chat template ({TRANSFORMER}: modality_config has "
-                "'message'), which is not done here",
+                "'message'), which is not supported",
                 "run it with sentence-transformers, or delete 'message' there if the model was "
                 "trained on plain texts",
             )
@@ -523,13 +527,13 @@ class _Reader:
             if config.get(key):
                 self._refuse(
                     f"prepares texts with {key}={config[key]!r} ({TRANSFORMER}), which is not "
-                    "done here",
+                    "supported",
                     "run it with sentence-transformers",
                 )
         if any((config.get("processing_kwargs") or {}).values()):
             self._refuse(
                 f"prepares texts with processing_kwargs={config['processing_kwargs']!r} "
-                f"({TRANSFORMER}), which is not done here",
+                f"({TRANSFORMER}), which is not supported",
                 "run it with sentence-transformers",
             )
         said = [
@@ -538,7 +542,7 @@ class _Reader:
         ]
         limits = [int(n) for n in said if isinstance(n, int | float) and not isinstance(n, bool)]
         if any(limit < 1 for limit in limits):
-            self._refuse(f"reads {min(limits)} tokens ({TRANSFORMER}, {TOKENIZER})", "mend it")
+            self._refuse(f"reads {min(limits)} tokens ({TRANSFORMER}, {TOKENIZER})", CORRECT)
         limit = min(limits, default=None)
         positions = self.config.get("max_position_embeddings")
         return None if limit is None or not is_count(positions) or limit >= positions else limit
@@ -549,7 +553,7 @@ class _Reader:
         if architecture == "Qwen3ForSequenceClassification":
             if modules:
                 self._refuse(
-                    f"has a module {modules[0][0]} behind its classifier ({MODULES})",
+                    f"has a module {modules[0][0]} after its classifier ({MODULES})",
                     "run it with sentence-transformers",
                 )
             return self._classifier()
@@ -558,14 +562,14 @@ class _Reader:
         names = [kind for kind, _ in modules]
         if names != ["LogitScore"]:
             self._refuse(
-                f"has modules behind the transformer ({MODULES}: {', '.join(names)}) where only "
-                "LogitScore is computed",
+                f"has modules after the transformer ({MODULES}: {', '.join(names)}) where only "
+                "LogitScore is supported",
                 "run it with sentence-transformers",
             )
         file = f"{modules[0][1]}/config.json"
         config = self._module_config(modules[0][1])
         if (taken := config.get("module_input_name", "causal_logits")) != "causal_logits":
-            self._refuse(f"scores {taken!r}, not causal_logits ({file})", "mend it")
+            self._refuse(f"scores {taken!r}, not causal_logits ({file})", CORRECT)
         true: Any
         false: Any
         true, false = config.get("true_token_id"), config.get("false_token_id")
@@ -573,8 +577,8 @@ class _Reader:
         vocabulary = self.config.get("vocab_size", 0)
         if not all(is_count(row, 0) and row < vocabulary for row in rows) or true == false:
             self._refuse(
-                f"scores by the tokens {true!r} and {false!r} ({file}), of which not all are ids "
-                f"below vocab_size={vocabulary} and different",
+                f"scores by the tokens {true!r} and {false!r} ({file}), which are not two ids "
+                f"below vocab_size={vocabulary}",
                 "download it again",
             )
         return Head("lm_head", rows)
@@ -606,7 +610,7 @@ class _Reader:
         plain = (first, second) == ("label_0", "label_1") or (first in _NO and second in _YES)
         if not plain and not (first in _YES and second in _NO):
             self._refuse(
-                "has labels of which it is not clear which one means relevant (id2label in "
+                "has labels that do not say which one means relevant (id2label in "
                 f"config.json: {labels})",
                 "name them 'no' and 'yes' there",
             )
@@ -650,7 +654,7 @@ class _Reader:
                 self._refuse(
                     f"contradicts itself: default_prompt_name is {default!r} in {PROMPTS}, which "
                     "has no such prompt",
-                    "mend the file",
+                    CORRECT,
                 )
             found = str(prompts[default]) or found
         return None if found == TASKS["web_search"] else found

@@ -151,13 +151,13 @@ def _header(path: Path) -> dict[str, Stored]:
         with path.open("rb") as file:
             begin = 8 + int.from_bytes(file.read(8), "little")
             if not 8 < begin <= size:
-                msg = "it is cut off"
+                msg = "it is truncated"
                 raise ValueError(msg)
             header = json.loads(file.read(begin - 8))
         header.pop("__metadata__", None)
         tensors = {name: _stored(path, begin, entry) for name, entry in header.items()}
         if any(stored.begin + stored.size > size for stored in tensors.values()):
-            msg = "it is cut off"
+            msg = "it is truncated"
             raise ValueError(msg)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = f"{path} is damaged ({type(error).__name__}: {error}): download it again"

@@ -32,19 +32,18 @@ def int8_encoder(checkpoint: Checkpoint) -> Encoder:
     exact = probe.final()
     encoder = Encoder(checkpoint.model, int8=True)
     work = Work(probe.sequences)
-    turned = 0.0
+    worst = 0.0
     while work.waiting:
         pack = encoder.next_pack([([work], encoder.pack_tokens)])
         places = [index for _, index in pack.members]
         found = torch.from_numpy(encoder.run(pack)).double()
         cosines = torch.cosine_similarity(found, exact[places].double())
-        turned = max(turned, 1 - cosines.min().item())
-    if not turned <= MOST:
+        worst = max(worst, 1 - cosines.min().item())
+    if not worst <= MOST:
         msg = (
-            f"{name!r} loses too much in 8-bit integers: its states of {len(exact)} texts turn by "
-            f"up to 1 - cosine = {turned:.2g}, and {MOST} is the most that is let pass; use "
-            "dtype='auto'"
+            f"int8 changes the outputs of {name!r} too much: 1 - cosine = {worst:.2g} on "
+            f"{len(exact)} probe texts, limit {MOST}; use dtype='auto'"
         )
         raise ValueError(msg)
-    logger.info("%s in 8-bit integers: states turn by 1 - cosine = %.2g at most", name, turned)
+    logger.info("%s in 8-bit integers: 1 - cosine is at most %.2g on probe texts", name, worst)
     return encoder

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.model.adapters import merge_adapter
 from qwen3_core.model.description import (
     Dense,
@@ -80,7 +81,7 @@ def resolve_device(device: str = "auto") -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         msg = f"device {device!r} is not available here ({error}); use 'cpu' or 'auto'"
-        raise ValueError(msg) from error
+        raise ArgumentError(msg, "device") from error
     return device
 
 
@@ -104,7 +105,7 @@ def resolve_dtype(dtype: Dtype, device: str, hidden_size: int = 0) -> "torch.dty
 
         if reason := why_not(device):
             msg = f"dtype 'int8' is not available: {reason}; use dtype='auto'"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "dtype")
     if dtype in ("auto", "int8"):
         kind = torch.device(device).type
         if kind == "cuda":
@@ -113,7 +114,7 @@ def resolve_dtype(dtype: Dtype, device: str, hidden_size: int = 0) -> "torch.dty
     check_settings(dtype=dtype)
     if dtype == "float16" and hidden_size >= 4096:
         msg = "float16 overflows in the 8B models (NaN for some texts): use 'bfloat16' or 'float32'"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "dtype")
     resolved: torch.dtype = getattr(torch, dtype)
     return resolved
 
@@ -450,7 +451,7 @@ def _linear(description: Description, dense: Dense) -> Linear:
 def _tokenizer(path: Path | None, name: str) -> Qwen3Tokenizer:
     if path is None:
         # Offline, the hub's client does not distinguish uncached files from missing ones.
-        what = "" if Path(name).expanduser().is_dir() else ", or is out of reach"
+        what = "" if Path(name).expanduser().is_dir() else ", or cannot be reached"
         msg = f"{name!r} has no tokenizer.json{what}"
         raise OSError(msg)
     try:
@@ -474,14 +475,14 @@ def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
     """Raise ValueError if the tokenizer has ids beyond the model's, or the model no positions."""
     if tokenizer.size > config.vocab_size:
         msg = (
-            f"the tokenizer of {name!r} gives ids up to {tokenizer.size - 1}, and the model knows "
+            f"the tokenizer of {name!r} gives ids up to {tokenizer.size - 1}, and the model has "
             f"{config.vocab_size}: tokenizer.json is another model's"
         )
         raise ValueError(msg)
     if config.max_position_embeddings < 1:
         msg = (
             f"{name!r} has max_position_embeddings={config.max_position_embeddings} in its "
-            "config.json, and reads no text at all: download it again"
+            "config.json, and cannot read any text: download it again"
         )
         raise ValueError(msg)
 
@@ -508,8 +509,8 @@ def _check_end_of_text(name: str, kind: ModelKind, tokenizer: Qwen3Tokenizer) ->
     """Raise ValueError if an embedding model's tokenizer ends texts with other tokens."""
     if kind == "embedding" and tokenizer.appended != (END_OF_TEXT,):
         msg = (
-            f"the tokenizer of {name!r} puts {tokenizer.appended or 'nothing'} behind a text, "
-            f"where an embedding model's puts {END_OF_TEXT} once (post_processor in its "
+            f"the tokenizer of {name!r} appends {tokenizer.appended or 'nothing'} to a text, "
+            f"where an embedding model's appends {END_OF_TEXT} once (post_processor in its "
             f"tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
         )
         raise ValueError(msg)

@@ -181,7 +181,7 @@ def _snapshot(name: str, revision: str | None) -> Path:
             )
         )
     except HFValidationError as error:
-        msg = f"it is no folder, and can be on no hub: {error}"
+        msg = f"it is neither a folder nor a valid name on a hub: {error}"
         raise FileNotFoundError(msg) from error
 
 

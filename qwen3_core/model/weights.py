@@ -72,8 +72,8 @@ class Weights:
         if surplus:
             msg = (
                 f"the checkpoint {self._name!r} has {len(surplus)} weights that its config.json "
-                f"knows nothing of (first: {surplus[0]}); without them its answers would be wrong. "
-                "Download it again or use the original checkpoint."
+                f"does not describe (first: {surplus[0]}); without them its results would be "
+                "wrong. Download it again or use the original checkpoint."
             )
             raise ValueError(msg)
         missing = sorted(wanted - self._stored.keys())
@@ -130,7 +130,7 @@ class Weights:
             while left:
                 count = file.readinto(left)
                 if not count:
-                    msg = f"{stored.path} is cut off: download it again"
+                    msg = f"{stored.path} is truncated: download it again"
                     raise OSError(msg)
                 left = left[count:]
         return data.view(DTYPES[stored.dtype])

@@ -48,7 +48,7 @@ def check_embedding(vectors: np.ndarray, tokens: int | None, expected: int) -> N
     if tokens is not None and expected - tokens == len(vectors):
         msg = (
             f"the server read {tokens} tokens of {len(vectors)} texts where the model reads "
-            f"{expected}: it leaves out the <|endoftext|> behind each text, which holds the "
+            f"{expected}: it leaves out the <|endoftext|> after each text, which holds the "
             "meaning. Use Server(append_end_of_text=True), or convert the model again with a "
             f"tokenizer that adds it. {SWITCH}"
         )
@@ -56,7 +56,8 @@ def check_embedding(vectors: np.ndarray, tokens: int | None, expected: int) -> N
     if tokens is not None and tokens - expected == len(vectors):
         msg = (
             f"the server read {tokens} tokens of {len(vectors)} texts where the model reads "
-            f"{expected}: it puts one more token on each text, such as a second <|endoftext|>. "
+            f"{expected}: it appends one more token to each text, such as a second "
+            "<|endoftext|>. "
             f"Leave append_end_of_text off, and serve the published tokenizer. {SWITCH}"
         )
         raise SelfCheckError(msg)

@@ -286,7 +286,7 @@ class _Retries:
             return
         self._silent_until = now + SECONDS_BETWEEN_WARNINGS
         logger.warning(
-            "%s gave no answer, or one that passes; asking again, up to %d times a request "
+            "%s: no answer, or a transient error; retrying, up to %d times a request "
             "(logging.getLogger('openai') at INFO tells each)",
             request.url,
             self._most,

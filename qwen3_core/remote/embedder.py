@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qwen3_core.base import BaseEmbedder, Call, normalised
+from qwen3_core.common.docstrings import parameters_documented
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.common.validation import check_dimensions
 from qwen3_core.fingerprint import Fingerprint
@@ -34,6 +35,7 @@ Batch = tuple[int, list[str]]
 """Position of the first text, and the texts to send."""
 
 
+@parameters_documented()
 class RemoteEmbedder(RemoteModel, BaseEmbedder):
     """A Qwen3 embedding model on a server, with the interface of `Embedder`.
 
@@ -58,20 +60,6 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
         timeout: float | None = None,
     ) -> None:
         """Check the settings; sends nothing to the server.
-
-        Args:
-            model: The model's name on the server, and the source of its tokenizer (see `Server` if
-                the server uses another name).
-            base_url: Base URL of the API, such as "http://localhost:8000/v1".
-            api_key: By default `QWEN3_API_KEY` from the environment, or for Alibaba Cloud
-                `DASHSCOPE_API_KEY`; never `OPENAI_API_KEY`. Pickles do not contain it.
-            server: Kind or settings of the server.
-            revision: Branch, tag or commit of the tokenizer on the hub.
-            max_length: Tokens read of one text, instruction included; default 8192, or the server's
-                limit if that is less.
-            dimensions: Length of the vectors, from 32 to the model's own.
-            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`) before queries.
-            timeout: Seconds that one call may take, retries included; None: no limit.
 
         Raises:
             ValueError: If an argument is out of range.
@@ -211,13 +199,14 @@ class RemoteEmbedder(RemoteModel, BaseEmbedder):
         try:
             vectors = _vectors(reply, len(texts))
         except ValueError as error:
-            msg = f"{self.base_url} answered {len(texts)} texts with something else: {error}"
+            msg = f"{self.base_url} answered {len(texts)} texts with an invalid reply: {error}"
             raise ServerError(msg) from None
         width = vectors.shape[1]
         if facts.dimensions and width != facts.dimensions:
             msg = (
                 f"{self.base_url} returned vectors of {width} dimensions, and of "
-                f"{facts.dimensions} before: is another model served now? A new process asks anew"
+                f"{facts.dimensions} before: does it serve another model now? "
+                "A new process accepts that"
             )
             raise ServerError(msg)
         check_dimensions(self._dimensions, width)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qwen3_core.base import BaseReranker
+from qwen3_core.common.docstrings import parameters_documented
 from qwen3_core.common.progress import progress_bar
 from qwen3_core.inputs import by_query, documents_cut, fit_query, in_thread_if_long, windows
 from qwen3_core.prompts import (
@@ -42,6 +43,7 @@ class _Batch:
     """Positions of the documents among all pairs."""
 
 
+@parameters_documented()
 class RemoteReranker(RemoteModel, BaseReranker):
     """A Qwen3 reranking model on a server, with the interface of `Reranker`.
 
@@ -64,19 +66,6 @@ class RemoteReranker(RemoteModel, BaseReranker):
         timeout: float | None = None,
     ) -> None:
         """Check the settings; sends nothing to the server.
-
-        Args:
-            model: The model's name on the server, and the source of its tokenizer (see `Server` if
-                the server uses another name).
-            base_url: Base URL of the API, such as "http://localhost:8001/v1".
-            api_key: By default `QWEN3_API_KEY` from the environment, or for Alibaba Cloud
-                `DASHSCOPE_API_KEY`; never `OPENAI_API_KEY`. Pickles do not contain it.
-            server: Kind or settings of the server.
-            revision: Branch, tag or commit of the tokenizer on the hub.
-            max_length: Tokens of one prompt (template, instruction, query, document); default 8192,
-                or the server's limit if that is less.
-            instruction: Sentence or task name (`qwen3_core.prompts.TASKS`).
-            timeout: Seconds that one call may take, retries included; None: no limit.
 
         Raises:
             ValueError: If an argument is out of range, or the server's kind cannot run the model.
@@ -245,9 +234,8 @@ class RemoteReranker(RemoteModel, BaseReranker):
         try:
             scores = _scores(reply, len(documents))
         except ValueError as error:
-            msg = (
-                f"{self.base_url} answered {len(documents)} documents with something else: {error}"
-            )
+            count = len(documents)
+            msg = f"{self.base_url} answered {count} documents with an invalid reply: {error}"
             raise ServerError(msg) from None
         finite = np.abs(scores) <= np.finfo(np.float32).max
         if not finite.all():

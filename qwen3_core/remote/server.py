@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit, urlunsplit
 
-from qwen3_core.common.validation import got, is_count, is_number
+from qwen3_core.common.validation import ArgumentError, got, is_count, is_number
 from qwen3_core.settings import ModelKind
 
 ServerKind = Literal["auto", "vllm", "sglang", "llama.cpp", "cohere", "tei", "dashscope"]
@@ -170,17 +170,17 @@ def check_base_url(base_url: str) -> str:
             "base_url holds a name or password: give the key as api_key or in QWEN3_API_KEY, which "
             "are never shown"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "base_url")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         msg = f"base_url must be like 'http://localhost:8000/v1', got {base_url!r}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "base_url")
     if parts.query or parts.fragment:
         msg = f"base_url must end with its path, without '?' or '#', got {base_url!r}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "base_url")
     path = parts.path.rstrip("/")
     if path.endswith(("/embeddings", "/rerank", "/reranks", "/score")):
         msg = f"base_url ends where the API begins: leave {path.rpartition('/')[2]!r} out of it"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "base_url")
     return urlunsplit((parts.scheme, parts.netloc, path or "/v1", "", ""))
 
 
@@ -198,10 +198,10 @@ def check_key(key: str, name: str) -> str:
     key = key.strip()
     if not key:
         msg = f"{name} is blank: leave it out for a server that wants none"
-        raise ValueError(msg)
+        raise ArgumentError(msg, name)
     if not (key.isascii() and key.isprintable()):
         msg = f"{name} holds characters that HTTP headers cannot: copy the key again"
-        raise ValueError(msg)
+        raise ArgumentError(msg, name)
     return key
 
 

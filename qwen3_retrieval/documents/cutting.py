@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 import regex
 
+from qwen3_core.common.validation import ArgumentError
 from qwen3_core.milvus.collection import MAX_TEXT_BYTES
 from qwen3_core.model.loading import load_tokenizer
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY
@@ -116,7 +117,7 @@ class Cutter:
         elif self.splitter == "none":
             yield 0, [], [(text, 0)]
         elif self.splitter == "framework":
-            assert self.framework is not None
+            assert self.framework is not None  # noqa: S101 - for the type checker
             parts = self.framework.at_headings(text) if section.markdown else [(text, [])]
             for number, (part, headings) in enumerate(parts):
                 yield number, headings, ((piece, 0) for piece in self.framework.to_size(part))
@@ -141,13 +142,13 @@ def check_sizes(chunk_size: int, chunk_overlap: int) -> None:
     """
     if chunk_size < 1:
         msg = f"chunk_size must be at least 1, got {chunk_size}"
-        raise ValueError(msg)
+        raise ArgumentError(msg, "chunk_size")
     if not 0 <= chunk_overlap < chunk_size:
         msg = (
             f"chunk_overlap must be from 0 to chunk_size - 1 = {chunk_size - 1}, "
             f"got {chunk_overlap}"
         )
-        raise ValueError(msg)
+        raise ArgumentError(msg, "chunk_overlap")
 
 
 def tokenizer_of(model: str, base_url: str | None = None) -> LoadTokenizer:
@@ -209,6 +210,7 @@ _SENTENCE: Final = regex.compile(
     r"\p{SB=ST}+[\p{SB=CL}\p{SB=EX}]*\s*|\p{SB=AT}+\p{SB=CL}*\s+|\n[ \t]*\n\s*"
 )
 """The end of a sentence in any script (Unicode's Sentence_Break), with the white space after it."""
+_LINE: Final = regex.compile(r"\n")
 _WORD: Final = regex.compile(r"[^\S\u00a0\u202f\u2007]+|[，、；：,;]+[\p{SB=CL}]*")
 """The end of a word: white space, except no-break spaces; or a mark within a sentence."""
 _GRAPHEME: Final = regex.compile(r"\X")
@@ -257,11 +259,16 @@ class _Spans:
 
     def _head(self, start: int) -> str:
         """The header of the table in which a piece begins, if it begins after the header."""
-        block = self._group.blocks[bisect_right(self._starts, start) - 1]
-        if block.head is None or start < block.head[1]:
+        table = self._table(start)
+        if table is None or start < table[1]:
             return ""
-        head = self._text[slice(*block.head)].rstrip("\n") + "\n"
+        head = self._text[slice(*table[:2])].rstrip("\n") + "\n"
         return head if 2 * self._tokens(head) <= self._size else ""
+
+    def _table(self, position: int) -> tuple[int, int, int] | None:
+        """The table at a position, as in `Block.heads`."""
+        block = self._group.blocks[bisect_right(self._starts, position) - 1]
+        return next((table for table in block.heads if table[0] <= position < table[2]), None)
 
     def _tokens(self, text: str) -> int:
         return len(self._tokenizer.encode(text))
@@ -300,7 +307,7 @@ class _Spans:
             at = bisect_right(places, limit) - 1
             if at >= 0 and places[at] > low:
                 return places[at]
-        for pattern in (_SENTENCE, _WORD):
+        for pattern in (_SENTENCE, _LINE, _WORD):
             ends = _ends(pattern, self._text, start, limit)
             if ends and ends[-1] > low:
                 return ends[-1]
@@ -310,8 +317,7 @@ class _Spans:
 
     def _overlapping(self, start: int, end: int) -> int:
         """The start of the next piece: before `end` by the overlap."""
-        block = self._group.blocks[bisect_right(self._starts, min(end, self._group.end - 1)) - 1]
-        if not self._overlap or end >= self._group.end or block.head is not None:
+        if not self._overlap or end >= self._group.end or self._table(end) is not None:
             return end
         low = max(start, self._starts[bisect_right(self._starts, start) - 1]) + 1
         text = self._text

@@ -1,6 +1,7 @@
 """Decodes bytes: by byte order mark, as UTF-8, as recognisable UTF-16, or as the user says."""
 
 import codecs
+import contextlib
 import re
 import unicodedata
 from typing import Final
@@ -14,6 +15,12 @@ _MARKS: Final = (  # UTF-32 before UTF-16, because its mark begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+
+_COMMON: Final = (
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874"),
+    *("koi8_r", "cp932", "euc_jp", "gb18030", "big5", "cp949", "utf_16_le", "utf_16_be"),
+)
+"""Encodings that files have in practice; charset-normalizer knows rarer ones that look alike."""
 
 _GUESSED: Final = 65_536
 """Bytes that a guess examines."""
@@ -53,6 +60,9 @@ def _unmarked(data: bytes, encoding: str | None) -> str:
             detail = "it has the escapes of ISO-2022: --encoding iso2022_jp reads it so"
             raise UnreadableError(reason, detail)
         return _strict(data, encoding, f"{encoding} either")
+    if encoding is not None and codecs.lookup(encoding).name in ("utf-7", "hz"):
+        with contextlib.suppress(UnicodeDecodeError):  # else a Unicode file
+            return data.decode(encoding)
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -122,5 +132,5 @@ def _likely(data: bytes) -> str:
         from charset_normalizer import from_bytes
     except ModuleNotFoundError:
         return ""
-    best = from_bytes(data[:_GUESSED]).best()
-    return best.encoding if best is not None and best.encoding != "utf_8" else ""
+    best = from_bytes(data[:_GUESSED], cp_isolation=list(_COMMON)).best()
+    return best.encoding if best is not None else ""

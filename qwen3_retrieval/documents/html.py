@@ -1,6 +1,7 @@
 """The text of a web page as a browser shows it: blocks separate, inline elements joined."""
 
 import codecs
+import html
 import re
 from typing import Any, Final
 
@@ -40,6 +41,27 @@ _DECLARED: Final = re.compile(
     rb"""<meta[^>]*?charset\s*=\s*["']?\s*([\w.:-]+)|^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)""",
     re.IGNORECASE,
 )
+_AS_BROWSERS: Final = {
+    **dict.fromkeys(("iso8859-1", "ascii"), "cp1252"),
+    **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
+    **dict.fromkeys(("tis-620", "iso8859-11"), "cp874"),
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "iso8859-9": "cp1254",
+}
+"""What browsers read for a declared character set (the Encoding standard, "Names and labels")."""
+_XHTML: Final = re.compile(r"<\?xml\b|xmlns\s*=\s*[\"']http://www\.w3\.org/1999/xhtml[\"']")
+_SELF_CLOSED: Final = re.compile(
+    r"""<([A-Za-z][\w:.-]*)((?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'))*+)\s*/>
+    | <!\[CDATA\[(.*?)\]\]>""",
+    re.VERBOSE | re.DOTALL,
+)
+_VOID: Final = frozenset(
+    (
+        *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source"),
+        *("track", "wbr"),
+    )
+)
 _BLANKS: Final = re.compile("[ \t\n\r\f]+")  # CSS's white space, without the no-break space
 _NOT_SHOWN: Final = re.compile(r"(?:^|;)\s*display\s*:\s*none", re.IGNORECASE)
 _AS_IT_STANDS: Final = re.compile(
@@ -56,13 +78,23 @@ def read_html(data: bytes, encoding: str | None = None) -> Section:
     if declared := _DECLARED.search(data[:4096]):
         word = (declared[1] or declared[2]).decode()
         try:
-            name = codecs.lookup(word).name
+            name = codecs.lookup(word.lower().removeprefix("x-")).name
         except LookupError as error:
             reason = "its character set is unknown"
             raise UnreadableError(reason, f"it says {word!r}") from error
-        # Browsers read Latin-1 and ASCII as Windows-1252.
-        encoding = "cp1252" if name in ("iso8859-1", "ascii") else name
-    return html_section(decode(data, encoding), len(data))
+        encoding = _AS_BROWSERS.get(name, name)
+    markup = decode(data, encoding)
+    if _XHTML.search(markup[:4096]):
+        markup = _SELF_CLOSED.sub(_closed, markup)
+    return html_section(markup, len(data))
+
+
+def _closed(found: re.Match[str]) -> str:
+    """XHTML's self-closed element or CDATA section in HTML, whose parser would swallow text."""
+    name, attributes, characters = found.groups()
+    if characters is not None:
+        return html.escape(characters, quote=False)
+    return found[0] if name.lower() in _VOID else f"<{name}{attributes}></{name}>"
 
 
 def html_section(markup: str, size: int, *, verbatim: bool = False, heads: bool = False) -> Section:
@@ -99,7 +131,7 @@ class _Page:
         self._cell = False  # whether an empty cell is open
         self._blocks: list[Block] = []
         self._cuts: list[int] = []  # of the last block
-        self._head: tuple[int, int] | None = None
+        self._heads_found: list[tuple[int, int, int]] = []
         self._fresh = True  # whether the next words begin a block
         self._tables = 0
         self._rows: list[tuple[int, bool]] = []  # of the outermost table: start, whether a header
@@ -235,15 +267,15 @@ class _Page:
         if not count and self._heads:
             count = 1
         if 0 < count < len(rows):
-            self._head = (starts[0], starts[count])
+            self._heads_found = [(starts[0], starts[count], self._length)]
         self._cuts += starts[max(1, count) :]
 
     def _close_block(self) -> None:
-        if self._blocks and (self._cuts or self._head):
+        if self._blocks and (self._cuts or self._heads_found):
             start = self._blocks[-1].start
             cuts = tuple(sorted({cut for cut in self._cuts if cut > start}))
-            self._blocks[-1] = Block(start, cuts=cuts, head=self._head)
-        self._cuts, self._head = [], None
+            self._blocks[-1] = Block(start, cuts=cuts, heads=tuple(self._heads_found))
+        self._cuts, self._heads_found = [], []
 
 
 def _show(root: Any, page: _Page, *, verbatim: bool) -> None:

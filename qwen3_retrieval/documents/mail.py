@@ -2,21 +2,31 @@
 
 import email
 import email.policy
+import mimetypes
 from collections.abc import Callable, Iterable, Iterator
 from email.message import MIMEPart
 from typing import Any
 
-from qwen3_retrieval.documents.html import html_section
+from qwen3_retrieval.documents.encoding import decode
+from qwen3_retrieval.documents.html import html_section, read_html
 from qwen3_retrieval.documents.text import Note, Section, UnreadableError, clean, plain_blocks
 
 _HEADERS = ("Subject", "From", "To", "Cc", "Date")
 
-ReadAttachment = Callable[[str, bytes], Iterable[Section]]
-"""Name and content of an attachment -> its sections."""
+ReadAttachment = Callable[[str, bytes, str | None], Iterable[Section]]
+"""Name, content and declared encoding of an attachment -> its sections."""
 
 
-def read_mail(data: bytes, read: ReadAttachment, note: Note) -> Iterator[Section]:
+def read_mail(
+    data: bytes, read: ReadAttachment, note: Note, encoding: str | None = None
+) -> Iterator[Section]:
     """Yield headers and body, then the readable attachments.
+
+    Args:
+        data: The file's contents.
+        read: Reads an attachment.
+        note: Called for attachments that are not read.
+        encoding: Encoding of a body that does not declare its own and is not UTF-8.
 
     Raises:
         UnreadableError: If the e-mail has no body.
@@ -26,6 +36,8 @@ def read_mail(data: bytes, read: ReadAttachment, note: Note) -> Iterator[Section
         headers = [(name, clean(str(message[name]))) for name in _HEADERS if message[name]]
         body = message.get_body(("plain", "html"))
         attachments = list(message.iter_attachments())
+        if body is None and not message.is_multipart():
+            attachments = [message]  # all of it, such as a PDF from a scanner
     except Exception as error:  # a broken e-mail can raise anything
         reason = "not a readable e-mail"
         raise UnreadableError(reason, f"{type(error).__name__}: {error}") from error
@@ -34,19 +46,22 @@ def read_mail(data: bytes, read: ReadAttachment, note: Note) -> Iterator[Section
         raise UnreadableError(reason, "it has no Subject, From, To or Date")
     text = "\n".join(f"{name}: {' '.join(value.split())}" for name, value in headers)
     if body is not None:
-        text += "\n\n" + _body(body)
+        text += "\n\n" + _body(body, encoding)
     subject = " ".join(dict(headers).get("Subject", "").split())
     place = {"title": subject} if subject else {}
     yield Section(text, len(data), plain_blocks(text), place)
     for part in attachments:
-        name = clean(part.get_filename() or part.get_content_type())
+        kind = part.get_content_type()
+        name = clean(part.get_filename() or kind)
+        if "." not in name:
+            name += mimetypes.guess_extension(kind) or ""
         content = part.get_payload(decode=True)
         if not isinstance(content, bytes):  # an attached e-mail
             inner: Any = part.get_payload()
             content = b"".join(bytes(each) for each in inner)
-            name = f"{name}.eml"
+            name = f"{name.removesuffix('.eml')}.eml"
         try:
-            for section in read(name, content):
+            for section in read(name, content, part.get_content_charset()):
                 yield Section(
                     *(section.text, 0, section.blocks, {**section.place, "attachment": name}),
                     *(section.metadata, section.markdown),
@@ -55,7 +70,11 @@ def read_mail(data: bytes, read: ReadAttachment, note: Note) -> Iterator[Section
             note(f"an attachment: {error.reason}", ": ".join(filter(None, (name, error.detail))))
 
 
-def _body(part: "MIMEPart[Any, Any]") -> str:
+def _body(part: "MIMEPart[Any, Any]", encoding: str | None) -> str:
+    is_html = part.get_content_subtype() == "html"
+    if part.get_content_charset() is None:
+        data: Any = part.get_payload(decode=True)
+        return read_html(data, encoding).text if is_html else decode(data, encoding)
     try:
         content: str = part.get_content()
     except (LookupError, UnicodeDecodeError) as error:
@@ -65,6 +84,4 @@ def _body(part: "MIMEPart[Any, Any]") -> str:
         reason = "text in another character set than it says"
         raise UnreadableError(reason, str(part.get_content_charset()))
     text = content.replace("\r\n", "\n").replace("\r", "\n")
-    if part.get_content_subtype() == "html":
-        text = html_section(text, 0).text
-    return text
+    return html_section(text, 0).text if is_html else text

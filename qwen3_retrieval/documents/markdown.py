@@ -2,8 +2,9 @@
 
 import datetime as dt
 import re
+from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from qwen3_retrieval.documents.text import Block, need, usable_metadata
 
@@ -31,22 +32,28 @@ def markdown_blocks(text: str) -> tuple[Block, ...]:
     blocks: list[Block] = []
     for this, behind in pairwise([*tops, len(tokens)]):
         token, inner = tokens[this], tokens[this + 1 : behind]
-        assert token.map is not None
-        first, last = token.map
+        assert token.map is not None  # noqa: S101 - for the type checker
+        first = token.map[0]
         begin = lines[first] if blocks else 0
         if token.type == "heading_open":
             blocks.append(Block(begin, int(token.tag[1]), _words(inner[0])))
             continue
-        if token.type in ("fence", "code_block", "html_block"):
-            starts = set(range(first + 1, last))
-        else:
-            starts = {t.map[0] for t in inner if t.map and t.nesting >= 0 and t.type != "inline"}
-            starts.discard(first)
-        head = None
-        if token.type == "table_open":
-            starts -= {first + 1}  # a table without rows has only header and delimiters
-            head = (lines[first], lines[first + 2])
-        blocks.append(Block(begin, cuts=tuple(sorted(lines[s] for s in starts)), head=head))
+        starts: set[int] = set()
+        heads = []
+        for part in [token, *inner]:
+            if part.map is None or part.nesting < 0 or part.type == "inline":
+                continue
+            begins, ends = part.map
+            starts.add(begins)
+            if part.type in ("fence", "code_block", "html_block"):
+                starts |= set(range(begins + 1, ends))
+            elif part.type == "table_open":
+                below = begins + 2
+                heads.append((lines[begins], lines[below], lines[ends]))
+                starts -= {begins + 1}  # a table without rows has only header and delimiters
+        starts.discard(first)
+        cuts = tuple(sorted(lines[s] for s in starts))
+        blocks.append(Block(begin, cuts=cuts, heads=tuple(heads)))
     return tuple(blocks) or (Block(0),)
 
 
@@ -80,11 +87,34 @@ def front_matter(text: str) -> tuple[dict[str, Any], str]:
         return {}, text
 
 
+@cache
+def _yaml_loader() -> Any:
+    """A loader that reads plain values as YAML 1.2 does, and only those that it does not alter.
+
+    YAML 1.1 would read `no` as false, `1.10` as 1.1, `01234` as 668 and `12:30` as 750.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    for name, pattern, first in (
+        ("merge", r"<<", "<"),
+        ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("int", r"-?[1-9][0-9]{0,17}|0", "-0123456789"),
+        ("float", r"-?(?:0|[1-9][0-9]{0,7})\.(?:[0-9]{0,6}[1-9]|0)", "-0123456789"),
+    ):
+        whole = re.compile(rf"(?:{pattern})\Z")
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", whole, list(first))
+    return Loader
+
+
 def _yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _yaml_loader())  # noqa: S506 - derived from SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
 

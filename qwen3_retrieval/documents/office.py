@@ -1,22 +1,38 @@
 """Word, Excel and PowerPoint files."""
 
+import contextlib
 import datetime as dt
 import io
+import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import Any, Final
 
 from qwen3_retrieval.documents.html import html_section
-from qwen3_retrieval.documents.text import Block, Section, UnreadableError, need, plain_blocks
+from qwen3_retrieval.documents.text import Block, Note, Section, UnreadableError, need, plain_blocks
 
 MAX_UNPACKED: Final = 1 << 30
 """The most bytes that a packed file may unpack to: a small file can be crafted to fill memory."""
 
-_TITLES: Final = "p[style-name='Title'] => h1:fresh"
+_STYLES: Final = """
+p[style-name='Title'] => h1:fresh
+br[type='page'] => br
+br[type='column'] => br
+"""
+_FIELD: Final = re.compile(rb"</?w:fldSimple\b[^>]*>")
+"""A field such as a caption's number; mammoth would drop its text."""
+_BACK: Final = re.compile(r'<a href="#(?:foot|end)note-ref-[^"]*">↑</a>')
+"""mammoth's link from a note back to its place."""
+_IGNORED: Final = re.compile(r"An unrecognised element was ignored: (?:\{[^}]*\})?(\S+)")
 
 
-def read_docx(data: bytes) -> Section:
+def read_docx(data: bytes, note: Note) -> Section:
     """Paragraphs, lists, tables, text boxes, footnotes; not headers, footers and comments.
+
+    Args:
+        data: The file's contents.
+        note: Called for parts that are not read, such as formulas.
 
     Raises:
         UnreadableError: If it cannot be read.
@@ -27,14 +43,32 @@ def read_docx(data: bytes) -> Section:
     no_picture = mammoth.images.img_element(lambda _: {"src": ""})
     try:
         found = mammoth.convert_to_html(
-            io.BytesIO(data),
-            style_map=_TITLES,
+            io.BytesIO(_with_fields(data)),
+            style_map=_STYLES,
             convert_image=no_picture,
             ignore_empty_paragraphs=True,
         )
     except Exception as error:  # a broken file can raise anything
         raise broken(kind, error) from error
-    return html_section(found.value, len(data), verbatim=True, heads=True)
+    ignored = (_IGNORED.match(each.message) for each in found.messages)
+    for name in dict.fromkeys(each[1] for each in ignored if each):
+        what = "formulas" if name.endswith(("oMath", "oMathPara")) else name
+        note("a part of a Word file that is not read", what)
+    markup = _BACK.sub("", found.value)
+    return html_section(markup, len(data), verbatim=True, heads=True)
+
+
+def _with_fields(data: bytes) -> bytes:
+    """The file with the text of simple fields as ordinary text."""
+    with zipfile.ZipFile(io.BytesIO(data)) as source:
+        parts = {each: source.read(each) for each in source.namelist() if each.endswith(".xml")}
+        if not any(_FIELD.search(part) for part in parts.values()):
+            return data
+        changed = io.BytesIO()
+        with zipfile.ZipFile(changed, "w") as target:
+            for name in source.namelist():
+                target.writestr(name, _FIELD.sub(b"", parts.get(name) or source.read(name)))
+    return changed.getvalue()
 
 
 def read_xlsx(data: bytes) -> Iterator[Section]:
@@ -126,8 +160,22 @@ def _shapes(shapes: Iterable[Any]) -> Iterator[str]:
         elif getattr(shape, "has_table", False):
             rows = ([_lines(cell.text) for cell in row.cells] for row in shape.table.rows)
             yield "\n".join("\t".join(row) for row in rows)
+        elif getattr(shape, "has_chart", False):
+            yield _chart(shape.chart)
         elif shape.has_text_frame:
             yield _lines(shape.text_frame.text)
+
+
+def _chart(chart: Any) -> str:
+    """A chart's title, and its values as a table."""
+    lines = [chart.chart_title.text_frame.text] if chart.has_title else []
+    with contextlib.suppress(Exception):  # python-pptx does not know all kinds of charts
+        for plot in chart.plots:
+            series = list(plot.series)
+            lines.append("\t".join(["", *(each.name for each in series)]))
+            columns = zip_longest(plot.categories, *(each.values for each in series))
+            lines += ["\t".join("" if v is None else str(v) for v in row) for row in columns]
+    return "\n".join(lines)
 
 
 def _lines(text: str) -> str:
@@ -139,8 +187,8 @@ def table_of(rows: list[str]) -> tuple[str, Block]:
     starts = [0]
     for row in rows:
         starts.append(starts[-1] + len(row) + 1)
-    head = (0, starts[1]) if len(rows) > 1 else None
-    return "\n".join(rows), Block(0, cuts=tuple(starts[1:-1]), head=head)
+    heads = ((0, starts[1], starts[-1]),) if len(rows) > 1 else ()
+    return "\n".join(rows), Block(0, cuts=tuple(starts[1:-1]), heads=heads)
 
 
 def check_packed(data: bytes, kind: str) -> None:

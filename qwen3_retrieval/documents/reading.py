@@ -1,5 +1,6 @@
 """Reads the sections of a file of any supported kind."""
 
+import codecs
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final, Protocol
@@ -66,14 +67,14 @@ def read_sections(
 def _read(
     kind: Kind, data: bytes, text_field: str, encoding: str | None, report: Note, remark: Note
 ) -> Iterator[Section]:
-    def attachment(name: str, content: bytes) -> Iterator[Section]:
+    def attachment(name: str, content: bytes, declared: str | None) -> Iterator[Section]:
         suffix = PurePosixPath(name).suffix
         inner = KINDS.get(suffix.lower())
         if inner is None:
             raise UnreadableError(why_skipped(suffix))
         if inner == "jsonl":
             inner = "text"
-        return _read(inner, content, text_field, encoding, report, remark)
+        return _read(inner, content, text_field, _known(declared) or encoding, report, remark)
 
     if kind == "markdown":
         yield _markdown(data, encoding)
@@ -82,7 +83,7 @@ def _read(
     elif kind == "pdf":
         yield from read_pdf(data, remark)
     elif kind == "docx":
-        yield read_docx(data)
+        yield read_docx(data, remark)
     elif kind == "xlsx":
         yield from read_xlsx(data)
     elif kind == "pptx":
@@ -90,7 +91,7 @@ def _read(
     elif kind == "epub":
         yield from read_epub(data)
     elif kind == "mail":
-        yield from read_mail(data, attachment, remark)
+        yield from read_mail(data, attachment, remark, encoding)
     elif kind == "table":
         yield read_table(data, encoding)
     elif kind == "json":
@@ -98,6 +99,14 @@ def _read(
     else:
         text = decode(data, encoding)
         yield Section(text, len(data), plain_blocks(text, by_lines=kind == "code"))
+
+
+def _known(encoding: str | None) -> str | None:
+    """The encoding, if Python has it."""
+    try:
+        return codecs.lookup(encoding).name if encoding else None
+    except LookupError:
+        return None
 
 
 def _markdown(data: bytes, encoding: str | None) -> Section:

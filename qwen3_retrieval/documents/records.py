@@ -70,6 +70,8 @@ def read_json(data: bytes, encoding: str | None, text_field: str, note: Note) ->
         value = json.loads(text)
     except json.JSONDecodeError as error:
         reason = "not JSON"
+        if error.msg == "Extra data" and not text[: error.pos].rstrip(" \t").endswith("]"):
+            reason = "several JSON values in one file: give JSON lines the ending .jsonl"
         raise UnreadableError(reason, f"{error.msg} at line {error.lineno}") from error
     except RecursionError as error:
         reason = "JSON that is nested too deeply"
@@ -108,6 +110,10 @@ def _spelled_out(found: re.Match[str]) -> str:
     return json.dumps(json.loads(found[0], strict=False), ensure_ascii=False)
 
 
+_SEP_LINE: Final = re.compile(r'"?sep=(.)"?[ \t]*\n', re.IGNORECASE)
+"""A first line by which Excel names the delimiter."""
+
+
 def read_table(data: bytes, encoding: str | None) -> Section:
     """The unchanged lines, to be cut between records; the first line is the header.
 
@@ -124,14 +130,20 @@ def read_table(data: bytes, encoding: str | None) -> Section:
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line))
+    named = _SEP_LINE.match(text)
+    if named:
+        delimiter = named[1]
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         ends = [starts[reader.line_num] for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         reason = "not a table"
         raise UnreadableError(reason, f"line {reader.line_num}: {error}") from error
-    head = (0, ends[0]) if len(ends) > 1 else None
-    return Section(text, len(data), (Block(0, cuts=tuple(ends[:-1]), head=head),))
+    if named:
+        del ends[0]  # it stays with the header
+    heads = ((0, ends[0], len(text)),) if len(ends) > 1 else ()
+    return Section(text, len(data), (Block(0, cuts=tuple(ends[:-1]), heads=heads),))
 
 
 def _no_number(name: str) -> float:

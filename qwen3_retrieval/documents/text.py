@@ -53,8 +53,9 @@ class Block:
     """A heading's words."""
     cuts: tuple[int, ...] = ()
     """Preferred cuts of a block that is too long: rows, items, lines; ascending."""
-    head: tuple[int, int] | None = None
-    """Start and end of a table's header, which is repeated in pieces that begin after it."""
+    heads: tuple[tuple[int, int, int], ...] = ()
+    """Of each table in it: start and end of its header, and end of the table. The header is
+    repeated in pieces that begin below it in the table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = _settings(options)
     except ValueError as error:
-        parser.error(str(error).replace("_", "-"))
+        parser.error(in_one_line(error, OPTIONS))
     try:
         check_installed()
         if options.ask is not None:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug or not is_expected(error, "openai"):
             raise
-        _stop(in_one_line(error), settings)
+        _stop(in_one_line(error, OPTIONS), settings)
         return 1
     return 0
 
@@ -74,6 +74,7 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> None:
                 *("structure", options.chunk_size, options.chunk_overlap),
             ),
             leave_out=_ours(options),
+            metadata_keys=options.metadata_keys,
         )
     else:
         dataset = load_dataset(
@@ -113,6 +114,7 @@ def _cutting(options: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         "base_url": settings.pair.base_url,
         "chunk_size": options.chunk_size,
         "chunk_overlap": options.chunk_overlap,
+        "metadata_keys": options.metadata_keys,
     }
 
 
@@ -168,6 +170,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N", default=CHUNK_SIZE)  # fmt: skip
     add(data, "--chunk-overlap", "tokens at most that a passage repeats of the one before it",
         type=int, metavar="N", default=CHUNK_OVERLAP)  # fmt: skip
+    add(data, "--metadata-keys", "metadata that the models read before each passage of a folder, "
+        "as of the ingest; default: none", nargs="+", default=[], metavar="KEY")  # fmt: skip
     add(data, "--split", 'which qrels of a BEIR dataset; default: "test", or the only one')
     add(data, "--questions", "ask so many at most; 0: all", type=_count_or_zero, metavar="N",
         default=MAX_QUESTIONS)  # fmt: skip
@@ -232,6 +236,14 @@ def _count_or_zero(text: str) -> int:
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning on one line, without its source line."""
     print(f"evaluation: {message}", file=sys.stderr)  # noqa: T201
+
+
+OPTIONS = {
+    each.name: f"--{each.name.replace('_', '-')}"
+    for each in (*fields(Pair), *fields(Settings))
+    if each.name != "instruction"  # or one of --try-instruction
+} | {"metadata_keys": "--metadata-keys"}
+"""The command's names for arguments of the functions that it calls."""
 
 
 def _stop(reason: str, settings: Settings) -> None:

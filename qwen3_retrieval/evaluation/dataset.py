@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from qwen3_core.metadata import with_header
+
 Kind = Literal["beir", "table", "markdown", "python"]
 
 MAX_MISSING: Final = 0.05
@@ -27,6 +29,13 @@ class Passage:
     source: str = ""
     """The passage's file, if there is one."""
     title: str = ""
+    header: str = ""
+    """Metadata that the models read before the text (`qwen3_core.metadata`)."""
+
+    @property
+    def model_text(self) -> str:
+        """What the models read; full-text search has the text alone, as in Milvus."""
+        return with_header(self.header, self.text)
 
 
 @dataclass(frozen=True, slots=True)

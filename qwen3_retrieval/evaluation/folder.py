@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from qwen3_core.metadata import metadata_header
 from qwen3_retrieval.documents.corpus import SourceFile, find_corpus, why_skipped
 from qwen3_retrieval.documents.cutting import Cutter, Piece
 from qwen3_retrieval.documents.reading import read_sections
@@ -49,13 +50,19 @@ class Folder:
     """Omitted files and parts, each with the reason."""
 
 
-def read_folder(path: Path, cutter: Cutter, leave_out: Sequence[Path] = ()) -> Folder:
+def read_folder(
+    path: Path,
+    cutter: Cutter,
+    leave_out: Sequence[Path] = (),
+    metadata_keys: Sequence[str] = (),
+) -> Folder:
     """The passages of all files of a folder.
 
     Args:
         path: Folder or file.
         cutter: Cuts the files.
         leave_out: Files to omit, such as the questions themselves.
+        metadata_keys: Metadata that the models read before each passage.
 
     Raises:
         OSError: If there is no such folder or file.
@@ -64,19 +71,27 @@ def read_folder(path: Path, cutter: Cutter, leave_out: Sequence[Path] = ()) -> F
     corpus = find_corpus(path)
     folder = Folder([], [], [], list(corpus.unreadable))
     folder.notes += [f"{each}: {why_skipped(each.suffix)}" for each in corpus.skipped]
-    stored: dict[str, Passage] = {}
+    stored: dict[tuple[str, str], Passage] = {}
     away = {each.resolve() for each in leave_out}
     for file in corpus.files:
         if file.path.resolve() in away:
             continue
         try:
             for part, piece in _pieces(file, cutter, folder):
-                passage = stored.get(piece.text)
+                own = {"source": file.source, "corpus": corpus.name}
+                try:
+                    header = metadata_header(
+                        {**piece.metadata, **piece.place, **own}, metadata_keys
+                    )
+                except ValueError as error:  # left out and named, as in an ingest
+                    folder.notes.append(f"{file.source}: {error}")
+                    continue
+                passage = stored.get((header, piece.text))
                 if passage is None:
                     title = piece.headings[-1] if piece.headings else piece.place.get("title", "")
-                    key = _digest(piece.text)
-                    passage = Passage(key, piece.text, part.id, file.source, title)
-                    stored[piece.text] = passage
+                    key = _digest(*([header] if header else []), piece.text)
+                    passage = Passage(key, piece.text, part.id, file.source, title, header)
+                    stored[header, piece.text] = passage
                     folder.passages.append(passage)
                     folder.bodies.append(piece.text[piece.body :].strip())
                 part.units.add(passage.unit)
@@ -100,7 +115,12 @@ def _pieces(file: SourceFile, cutter: Cutter, folder: Folder) -> Iterator[tuple[
             yield part, piece
 
 
-def read_headings(path: Path, cutter: Cutter, leave_out: Sequence[Path] = ()) -> Dataset:
+def read_headings(
+    path: Path,
+    cutter: Cutter,
+    leave_out: Sequence[Path] = (),
+    metadata_keys: Sequence[str] = (),
+) -> Dataset:
     """Passages of a folder, and a question from each heading with an answer below it.
 
     The passages lack their headings, so that finding them by the heading is not mere string
@@ -108,9 +128,16 @@ def read_headings(path: Path, cutter: Cutter, leave_out: Sequence[Path] = ()) ->
 
     Raises:
         OSError: If there is no such folder or file.
-        DatasetError: If there is nothing to read, or no heading with text below it.
+        DatasetError: If there is nothing to read, or no heading with text below it; or if the
+            models are to read titles, which are the questions.
     """
-    folder = read_folder(path, cutter, leave_out)
+    if "title" in metadata_keys:
+        msg = (
+            "the questions are made of the headings, which are the titles: to measure what "
+            "metadata_keys='title' changes, bring a CSV of questions, or --llm to make some"
+        )
+        raise DatasetError(msg)
+    folder = read_folder(path, cutter, leave_out, metadata_keys)
     questions = list(heading_questions(folder.parts))
     if not questions:
         msg = (

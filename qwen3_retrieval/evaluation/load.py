@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from qwen3_core.metadata import check_metadata_keys
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Cutter, tokenizer_of
 from qwen3_retrieval.evaluation.beir import is_beir, read_beir
-from qwen3_retrieval.evaluation.dataset import Dataset, Passage
+from qwen3_retrieval.evaluation.dataset import Dataset, DatasetError, Passage
 from qwen3_retrieval.evaluation.folder import read_folder, read_headings
 from qwen3_retrieval.evaluation.tables import SUFFIXES, read_questions
 
@@ -28,6 +29,7 @@ def load_dataset(
     base_url: str | None = None,
     chunk_size: int = CHUNK_SIZE,
     chunk_overlap: int = CHUNK_OVERLAP,
+    metadata_keys: Sequence[str] = (),
     leave_out: Sequence[Path] = (),
 ) -> Dataset:
     """Read a dataset; detects its kind.
@@ -43,6 +45,8 @@ def load_dataset(
         base_url: Server that runs the model; `model` may then be an alias.
         chunk_size: The most tokens of a folder's passages, as in an ingest.
         chunk_overlap: The most tokens that a passage repeats from the previous one.
+        metadata_keys: Metadata that the models read before each passage of a folder, as in an
+            ingest.
         leave_out: Files of a folder to omit.
 
     Raises:
@@ -52,12 +56,19 @@ def load_dataset(
     path = Path(path).expanduser()
     folder = None if corpus is None else Path(corpus).expanduser()
     cutter = Cutter(tokenizer_of(model, base_url), "structure", chunk_size, chunk_overlap)
+    keys = check_metadata_keys(metadata_keys) or ()
     if path.is_dir() and is_beir(path):
+        if keys:
+            msg = f"{path}: texts in BEIR's layout begin with their title: leave out metadata_keys"
+            raise DatasetError(msg)
         dataset = read_beir(path, split)
     elif path.suffix.lower() in SUFFIXES and path.is_file():
-        dataset = read_questions(path, cutter, folder, leave_out)
+        dataset = read_questions(path, cutter, folder, leave_out, keys)
     else:
-        dataset = read_headings(path, cutter, leave_out)
+        dataset = read_headings(path, cutter, leave_out, keys)
+    if keys:
+        note = f"the models read {', '.join(keys)} before each passage"
+        dataset = replace(dataset, notes=[*dataset.notes, note])
     return sample_questions(dataset, max_questions)
 
 
@@ -68,6 +79,7 @@ def load_passages(
     base_url: str | None = None,
     chunk_size: int = CHUNK_SIZE,
     chunk_overlap: int = CHUNK_OVERLAP,
+    metadata_keys: Sequence[str] = (),
 ) -> list[Passage]:
     """The passages of a dataset, or of a folder, without making questions from its headings.
 
@@ -75,9 +87,16 @@ def load_passages(
     """
     path = Path(path).expanduser()
     if (path.is_dir() and is_beir(path)) or (path.suffix.lower() in SUFFIXES and path.is_file()):
-        return load_dataset(path, max_questions=None, model=model, base_url=base_url).passages
+        return load_dataset(
+            path,
+            max_questions=None,
+            model=model,
+            base_url=base_url,
+            metadata_keys=metadata_keys,
+        ).passages
     cutter = Cutter(tokenizer_of(model, base_url), "structure", chunk_size, chunk_overlap)
-    return read_folder(path, cutter).passages
+    keys = check_metadata_keys(metadata_keys) or ()
+    return read_folder(path, cutter, metadata_keys=keys).passages
 
 
 def sample_questions(dataset: Dataset, count: int | None) -> Dataset:

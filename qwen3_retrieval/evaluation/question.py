@@ -49,7 +49,8 @@ def ask_question(
     texts = [passage.text for passage in passages]
     with Cache(settings.cache) as cache:
         models = Models(settings.pair, cache, progress=settings.progress)
-        systems = Systems(texts, [question], models, Lexical(texts))
+        read = [passage.model_text for passage in passages]
+        systems = Systems(read, [question], models, Lexical(texts))
         (before,) = systems.rank(dense, [0])
         (after,) = systems.rank(replace(dense, rerank=True), [0])
         models.close()

@@ -109,9 +109,9 @@ class Bench:
         self.all = range(len(dataset.questions))
         self.timed = spread(len(dataset.questions), settings.latency_questions)
         self.systems: list[System] = []
-        texts = [passage.text for passage in dataset.passages]
+        texts = [passage.model_text for passage in dataset.passages]
         questions = [question.text for question in dataset.questions]
-        lexical = Lexical(texts)
+        lexical = Lexical([passage.text for passage in dataset.passages])
         labels = [pair for pair in (settings.pair, settings.second) if pair is not None]
         names = [pair.label for pair in labels]
         if len(set(names)) < len(names):  # then the rerankers differ
@@ -212,7 +212,7 @@ class Bench:
         """The dataset's description for the report."""
         dataset = self.dataset
         models = next(iter(self.pairs.values())).models
-        counts = [models.tokens(passage.text) for passage in dataset.passages]
+        counts = [models.tokens(passage.model_text) for passage in dataset.passages]
         known = [count for count in counts if count is not None]
         return Data(
             name=dataset.name,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from qwen3_core.common.validation import check_dimensions, is_count
+from qwen3_core.common.validation import ArgumentError, check_dimensions, is_count
 from qwen3_core.prompts import resolve_instruction
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype, matching_reranker
 
@@ -91,7 +91,7 @@ class Settings:
             for value in values:
                 if not is_count(value):
                     msg = f"{name} must be a whole number, at least 1, got {value!r}"
-                    raise ValueError(msg)
+                    raise ArgumentError(msg, name)
         if not 0 <= self.tolerance < 1:
             msg = f"tolerance must be from 0 to below 1, got {self.tolerance!r}"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "tolerance")

@@ -283,7 +283,7 @@ def _instructions(bench: "Bench") -> list[tuple[str, str | None]]:
 
 def _lengths(bench: "Bench", systems: Systems) -> list[int]:
     """Powers of two that would truncate between one in 20 and all of the passages."""
-    counts = [systems.models.tokens(passage.text) for passage in bench.dataset.passages]
+    counts = [systems.models.tokens(passage.model_text) for passage in bench.dataset.passages]
     known = [count for count in counts if count is not None]
     if not known:
         return []

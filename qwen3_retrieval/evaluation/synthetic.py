@@ -34,6 +34,7 @@ def make_questions(
     *,
     cutter: Cutter,
     leave_out: Sequence[Path] = (),
+    metadata_keys: Sequence[str] = (),
 ) -> Dataset:
     """Passages of a folder, and questions that an LLM writes from some of them.
 
@@ -45,6 +46,7 @@ def make_questions(
         progress: Whether to show a progress bar on stderr.
         cutter: Cuts the files.
         leave_out: Files of the folder to omit.
+        metadata_keys: Metadata that the models read before each passage; the LLM reads none.
 
     Raises:
         ImportError: If the openai package is missing.
@@ -57,7 +59,7 @@ def make_questions(
     except ModuleNotFoundError as error:
         msg = f"questions by an LLM need openai: {how_to_install('server')}"
         raise ImportError(msg) from error
-    folder = read_folder(path, cutter, leave_out)
+    folder = read_folder(path, cutter, leave_out, metadata_keys)
     passages, notes = folder.passages, folder.notes
     able = [passage for passage in passages if len(passage.text) >= MIN_ANSWER]
     if count and len(able) > count:

@@ -28,7 +28,11 @@ NAMES: Final = {
 
 
 def read_questions(
-    path: Path, cutter: Cutter, corpus: Path | None = None, leave_out: Sequence[Path] = ()
+    path: Path,
+    cutter: Cutter,
+    corpus: Path | None = None,
+    leave_out: Sequence[Path] = (),
+    metadata_keys: Sequence[str] = (),
 ) -> Dataset:
     """Read questions and the passages or files that answer them.
 
@@ -41,6 +45,7 @@ def read_questions(
         cutter: Cuts the folder's files.
         corpus: Folder of documents; for a source column, by default the table's folder.
         leave_out: Files of the folder to omit, in addition to the table itself.
+        metadata_keys: Metadata that the models read before each passage of a folder.
 
     Raises:
         OSError: If a file cannot be read.
@@ -57,13 +62,17 @@ def read_questions(
         fail(path, line, _no_column("question", names))
     away = (path, *leave_out)
     if source is not None and (passage is None or corpus is not None):
-        folder = read_folder(corpus or path.resolve().parent, cutter, away)
+        folder = read_folder(corpus or path.resolve().parent, cutter, away, metadata_keys)
         return _by_source(path, rows, question, source, folder)
     if passage is None:
         fail(path, line, _no_column("passage or source", names))
+    if corpus is None and metadata_keys:
+        msg = f"{path}: its passages have no metadata: give their folder as --corpus"
+        raise DatasetError(msg)
     if corpus is None:
         return _by_passage(path, rows, question, passage)
-    return _by_passage_in(path, rows, question, passage, read_folder(corpus, cutter, away))
+    folder = read_folder(corpus, cutter, away, metadata_keys)
+    return _by_passage_in(path, rows, question, passage, folder)
 
 
 def _no_column(what: str, names: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from qwen3_core.milvus.index import IndexType
 from qwen3_core.settings import Dtype
-from qwen3_retrieval.command import in_one_line, is_expected, make_parser, with_options
+from qwen3_retrieval.command import in_one_line, is_expected, make_parser
 from qwen3_retrieval.documents.corpus import SHOWN_KINDS
 from qwen3_retrieval.documents.cutting import Splitter
 from qwen3_retrieval.ingest.framework import FRAMEWORKS
@@ -39,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tqdm.set_lock(threading.RLock())
     try:
         given = {each.name: getattr(options, each.name) for each in fields(Settings)}
-        settings = Settings(**given | {"exclude": tuple(options.exclude)})
+        several = {name: tuple(given[name] or ()) for name in ("exclude", "metadata_keys")}
+        settings = Settings(**given | several)
     except ValueError as error:
-        parser.error(with_options(str(error), OPTIONS))
+        parser.error(in_one_line(error, OPTIONS))
     if options.delete_missing and Path(options.corpus).is_file():
         parser.error("--delete-missing needs a folder as --corpus")
     ingest = None
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug or not is_expected(error, "pymilvus"):
             raise
-        _stop(with_options(in_one_line(error), OPTIONS), ingest)
+        _stop(in_one_line(error, OPTIONS), ingest)
         return 1
     _show(summary, settings)
     if not summary.incomplete:
@@ -121,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--text-field", "field of a JSON record that holds the text", metavar="NAME")
     add("--encoding", "of text files that are not Unicode, such as cp1252 or gb18030; default: "
         "they are reported", metavar="NAME")  # fmt: skip
+    add("--metadata-keys", "metadata that is embedded before each text, such as title; the "
+        "collection records it; default: none", nargs="+", default=None, metavar="KEY")  # fmt: skip
     parser.add_argument(
         "--exclude", help="files to leave alone, such as '*.log' or 'drafts/*'; can be repeated",
         action="append", default=[], metavar="PATTERN",

@@ -66,6 +66,7 @@ class IngestFramework:
             db_name=self._settings.db_name,
             collection_name=self._settings.collection,
             index_type=self._settings.index_type,
+            metadata_keys=self._settings.metadata_keys,
         )
 
 

@@ -9,6 +9,7 @@ from llama_index.vector_stores.milvus import MilvusVectorStore
 
 from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.milvus import milvus_kwargs
+from qwen3_core.metadata import metadata_header
 from qwen3_retrieval.documents.cutting import (
     CHUNK_OVERLAP,
     CHUNK_SIZE,
@@ -47,10 +48,23 @@ class IngestFramework:
 
     def write(self, chunks: Sequence[Chunk]) -> None:
         """Embed chunks and write their rows; rows with existing ids are replaced."""
-        nodes = list(self._embed_model([_node(chunk) for chunk in chunks]))
+        nodes = list(self._embed_model([self._node(chunk) for chunk in chunks]))
         if self._store is None:  # now, because it creates the collection
             self._store = MilvusVectorStore(**self._kwargs())
         self._store.add(nodes)
+
+    def _node(self, chunk: Chunk) -> TextNode:
+        # LLMs read only the text; the metadata is for filters and citations.
+        every = chunk.metadata
+        shown = {key: every[key] for key in self._settings.metadata_keys if _has(every, key)}
+        return TextNode(
+            id_=chunk.id,
+            text=chunk.text,
+            metadata=shown | every,  # LlamaIndex renders them in this order
+            excluded_embed_metadata_keys=[key for key in every if key not in shown],
+            excluded_llm_metadata_keys=list(every),
+            relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk.document_id)},
+        )
 
     def _kwargs(self) -> dict[str, Any]:
         return milvus_kwargs(
@@ -60,22 +74,13 @@ class IngestFramework:
             db_name=self._settings.db_name,
             collection_name=self._settings.collection,
             index_type=self._settings.index_type,
+            metadata_keys=self._settings.metadata_keys,
             use_async_client=False,
         )
 
 
-def _node(chunk: Chunk) -> TextNode:
-    # The models read only the text; the metadata is for filters and citations.
-    metadata = chunk.metadata
-    hidden = list(metadata)
-    return TextNode(
-        id_=chunk.id,
-        text=chunk.text,
-        metadata=metadata,
-        excluded_embed_metadata_keys=hidden,
-        excluded_llm_metadata_keys=hidden,
-        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk.document_id)},
-    )
+def _has(metadata: dict[str, Any], key: str) -> bool:
+    return bool(metadata_header(metadata, [key]))
 
 
 def _heading(node: BaseNode) -> str:

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from qwen3_core.metadata import metadata_header
 from qwen3_retrieval.documents.cutting import Piece
 from qwen3_retrieval.documents.text import PLACE, RESERVED
 
@@ -76,16 +77,29 @@ PLACE_FIELDS: Final = ("source", "places", *PLACE)
 """Fields that `places_of_row` reads."""
 
 
-def make_chunk(corpus: str, piece: Piece, number: int) -> Chunk:
+def make_chunk(corpus: str, piece: Piece, number: int, header: str = "") -> Chunk:
     """The row of a passage, without its places.
 
     Args:
         corpus: Name of the corpus.
         piece: The passage.
         number: 1, or more if earlier rows of this text are full.
+        header: The metadata that is embedded before the text. Equal texts with different ones are
+            different rows.
     """
-    content = _digest(_described(piece.metadata), piece.text, str(number))
-    return Chunk(corpus, content[:16], piece.text, piece.metadata)
+    parts = (_described(piece.metadata), piece.text, str(number), *([header] if header else []))
+    return Chunk(corpus, _digest(*parts)[:16], piece.text, piece.metadata)
+
+
+def header_of(corpus: str, piece: Piece, place: Place, keys: Sequence[str]) -> str:
+    """The metadata that is embedded before a passage, as its row will have it.
+
+    Raises:
+        ValueError: If a value is neither a string, a number nor a bool.
+    """
+    if not keys:
+        return ""
+    return metadata_header(Chunk(corpus, b"", "", piece.metadata, [place]).metadata, keys)
 
 
 def corpus_prefix(name: str) -> str:

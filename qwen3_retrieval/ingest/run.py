@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from qwen3_core.common.validation import check_dimensions
+from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.collection import check_uri, connect
 from qwen3_core.model.loading import vector_length
 from qwen3_core.tokenizer import Qwen3Tokenizer
@@ -27,6 +28,7 @@ from qwen3_retrieval.ingest.chunks import (
     Chunk,
     Place,
     chunk_of_row,
+    header_of,
     make_chunk,
     place_key,
     source_key,
@@ -64,7 +66,7 @@ class Summary:
     missing: int = 0
     """Files in the collection but not in the corpus; `delete_missing` removes them."""
     tokens: int = 0
-    """Tokens of the written chunks."""
+    """Tokens of the written chunks, with the metadata that is embedded before them."""
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
     """Omitted files, lines and records, each with the reason."""
@@ -96,6 +98,8 @@ class _Progress:
     """Digest of its bytes; known after it is read completely."""
     whole: bool = True
     """Whether no part of it was omitted."""
+    problem: str = ""
+    """The last reported problem with its metadata."""
 
 
 @dataclass
@@ -263,7 +267,14 @@ class Ingest:
                     bar.update(min(size, left))
                     left -= min(size, left)
                     continue
-                self._place(piece, progress)
+                try:
+                    self._place(piece, progress)
+                except ValueError as error:
+                    progress.whole = False
+                    if str(error) != progress.problem:  # all passages of a text have its fields
+                        progress.problem = str(error)
+                        reason = "metadata that cannot be embedded"
+                        self._fail(file, reason, progress.problem, bar)
                 if len(self._batch) >= self.settings.batch_size:
                     self._commit(bar)
         except UnreadableError as error:
@@ -308,13 +319,18 @@ class Ingest:
         progress.digest = hasher.hexdigest()
 
     def _place(self, piece: Piece, progress: _Progress) -> None:
-        """Make a passage a new row, or a place of an existing row."""
+        """Make a passage a new row, or a place of an existing row.
+
+        Raises:
+            ValueError: If its metadata cannot be embedded.
+        """
         place = {"source": progress.file.source, **piece.place}
         key = place_key(place)
         rows, resume = self._held.rows, self.settings.resume
+        header = header_of(self._corpus.name, piece, place, self.settings.metadata_keys)
         number = 1
         while True:
-            chunk = make_chunk(self._corpus.name, piece, number)
+            chunk = make_chunk(self._corpus.name, piece, number, header)
             entry = chunk.digest + key
             is_there = entry in progress.held or entry in progress.wanted
             if is_there or rows.get(chunk.digest, 0) < MAX_PLACES:
@@ -363,7 +379,9 @@ class Ingest:
         if not self.settings.dry_run:
             self._framework.write(chunks)
         encode = self._tokenizer().encode
-        self.summary.tokens += sum(len(encode(chunk.text)) for chunk in chunks)
+        keys = self.settings.metadata_keys
+        texts = [with_metadata(chunk.text, chunk.metadata, keys) for chunk in chunks]
+        self.summary.tokens += sum(len(encode(text)) for text in texts)
 
     def _count(self, bar: "tqdm[Any]") -> None:
         bar.set_postfix(

@@ -4,6 +4,8 @@ import codecs
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qwen3_core.common.validation import ArgumentError
+from qwen3_core.metadata import check_metadata_keys
 from qwen3_core.milvus.index import IndexType
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, Dtype
 from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Splitter, check_sizes
@@ -30,6 +32,7 @@ class Settings:
     chunk_overlap: int = CHUNK_OVERLAP
     text_field: str = "text"
     encoding: str | None = None
+    metadata_keys: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     batch_size: int = 128
     journal: Path | None = None
@@ -43,15 +46,20 @@ class Settings:
         """Check the settings.
 
         Raises:
-            ValueError: If a number is out of range, or an encoding is unknown.
+            ValueError: If a number is out of range, an encoding is unknown, or a metadata key is
+                blank, repeated or a list.
         """
+        check_metadata_keys(self.metadata_keys)
+        for key in {"places", "sources"}.intersection(self.metadata_keys):
+            msg = f"metadata_keys holds {key!r}, which is a list: name single values, as 'title'"
+            raise ArgumentError(msg, "metadata_keys")
         if self.encoding is not None:
             try:
                 codecs.lookup(self.encoding)
             except LookupError as error:
                 msg = f"encoding {self.encoding!r} is unknown: give one like 'cp1252' or 'gb18030'"
-                raise ValueError(msg) from error
+                raise ArgumentError(msg, "encoding") from error
         if self.batch_size < 1:
             msg = f"batch_size must be at least 1, got {self.batch_size}"
-            raise ValueError(msg)
+            raise ArgumentError(msg, "batch_size")
         check_sizes(self.chunk_size, self.chunk_overlap)

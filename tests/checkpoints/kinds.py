@@ -83,7 +83,7 @@ def every(*makers: Callable[[Path], object]) -> Callable[[Path], None]:
 
 
 def dense(**changes: Any) -> Callable[[Path], None]:
-    """A Dense module of 64 dimensions behind the pooling."""
+    """A Dense module of 64 dimensions after the pooling."""
 
     def weights(folder: Path) -> None:
         save_file({"linear.weight": torch.eye(64, 256)}, folder / "2_Dense" / "model.safetensors")
@@ -228,7 +228,7 @@ REFUSED = [
     Refused("a `Dense` module with an activation or a residual", WAY_ST, "embedding",
             dense(activation_function="torch.nn.modules.activation.Tanh"),
             r"activation_function 'Tanh' \(2_Dense/config.json\).*sentence-transformers"),
-    Refused("other modules behind the pooling, or of its own", WAY_ST, "embedding",
+    Refused("other modules after the pooling, or of its own", WAY_ST, "embedding",
             modules("Pooling", "LayerNorm"), r"a module LayerNorm .*modules.json.*: run it with"),
     Refused("similarity other than cosine, or dot product of vectors that are not normalised",
             WAY_ST, "embedding",
@@ -243,7 +243,7 @@ REFUSED = [
                   template(CHATML)),
             r"chat template \(sentence_bert_config.json: modality_config .*: run it with"),
     Refused("a tokenizer that does not end texts in `<|endoftext|>`", WAY_OTHER, "embedding",
-            without_end, r"puts nothing behind a text.*tokenizer.json\): use a Qwen3 embedding"),
+            without_end, r"appends nothing to a text.*tokenizer.json\): use a Qwen3 embedding"),
     Refused("a tokenizer without `<|endoftext|>`", WAY_OTHER, "reranker", end_unknown,
             r"the tokenizer has no <\|endoftext\|>"),
     Refused("a reranker with another prompt (zerank-2)", f"{WAY_ST}, or vLLM, by `base_url`",
@@ -256,11 +256,11 @@ REFUSED = [
             config(architectures=["Qwen3ForSequenceClassification"],
                    id2label={"0": "a", "1": "b", "2": "c"}),
             r"classifier with 3 labels \(id2label in config.json\).*: use a Qwen3 reranker"),
-    Refused("two labels of which it is not clear which one is relevant",
+    Refused("two labels that do not say which one means relevant",
             "name them `no` and `yes` in `config.json`", "reranker",
             config(architectures=["Qwen3ForSequenceClassification"],
                    id2label={"0": "a", "1": "b"}),
-            r"not clear which one means relevant \(id2label in config.json.*'no' and 'yes'"),
+            r"do not say which one means relevant \(id2label in config.json.*'no' and 'yes'"),
     Refused("an adapter that peft cannot merge (prompt tuning, aLoRA)",
             "one that it can, such as LoRA", "embedding",
             adapter(alora_invocation_tokens=[1, 2]),

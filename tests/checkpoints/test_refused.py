@@ -226,7 +226,11 @@ def test_a_damaged_file_is_named(file: str, text: str, copy):
 CONTRADICTIONS = [
     ("embedding", pooling(word_embedding_dimension=128), "is 128 in 1_Pooling/config.json"),
     ("embedding", pooling(pooling_mode="mean"), r"contradicts itself in 1_Pooling/config.json"),
-    ("embedding", dense(in_features=128), "the Dense module in 2_Dense/config.json makes 64"),
+    (
+        "embedding",
+        dense(in_features=128),
+        "the Dense module in 2_Dense/config.json maps 128",
+    ),
     ("embedding", dense(out_features=32), r"2_Dense/model.safetensors holds .*\(64, 256\)"),
     ("embedding", dense(bias=True), r"2_Dense/model.safetensors holds .*linear.bias"),
     (

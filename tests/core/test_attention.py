@@ -312,9 +312,11 @@ def test_cpus_fuse_what_they_are_fast_at(amx):
         assert type(found) is (FusedAttention if fused else BlockAttention)
 
 
-def test_a_torch_that_cannot_tell_has_no_amx(amx, monkeypatch):
+def test_a_torch_that_cannot_tell_has_no_amx(monkeypatch):
     monkeypatch.delattr("torch.cpu._is_amx_tile_supported")
+    attention._has_amx.cache_clear()
     assert type(attention_for(ONE, device=CPU, dtype=torch.bfloat16, **SHAPE)) is BlockAttention
+    attention._has_amx.cache_clear()
 
 
 def test_cuda_takes_blocks_in_float32(varlen):

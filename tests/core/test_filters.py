@@ -65,6 +65,8 @@ def test_any_key_can_be_named(find, key, value, found):
         ("tags", "is_empty", None, {"2", "3"}),
         ("name", "is_empty", None, {"1", "3"}),
         ("name", "text_match", "50%_", {"2"}),
+        ("name", "text_match", "%_o", {"2"}),
+        ("tags", "in", ["a"], set()),
         ("name", "text_match", "50%o", set()),
         ("pk", "==", "1", {"1"}),
         ("pk", "in", ["1", "3"], {"1", "3"}),
@@ -89,6 +91,8 @@ def test_a_comparison_and_its_opposite_part_the_rows(find, key, operator, value,
         (("my-tags", "contains", "a"), ValueError, r"Milvus Lite .* list under the key 'my-tags'"),
         (("", "==", 1), ValueError, "key is empty"),
         ((1, "==", 1), TypeError, "must be a string, got int"),
+        (("year", "==", 2**63), ValueError, "fit into 64 bits, got 9223372036854775808"),
+        (("year", "==", float("nan")), ValueError, "must be finite .*, got nan"),
     ],
 )
 def test_what_cannot_be_written_is_refused(arguments, kind, error):

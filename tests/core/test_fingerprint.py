@@ -45,6 +45,7 @@ def test_what_it_says():
         "document_prompt": "none",
         "package_version": __version__,
         "commit": None,
+        "metadata_keys": None,
     }
     assert Fingerprint.from_json(HUB.to_json()) == HUB
 
@@ -240,7 +241,10 @@ def test_the_tokenizer_counts(tmp_path):
 def test_a_sample_of_each_tensor_tells_a_fine_tuned_model(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "WHOLE_BYTES", 0)
     monkeypatch.setattr(files, "SAMPLE_BYTES", 64)
-    digest = weights_digest(TINY / "embedding")
+    # Digests are cached by path: of copies, so that no other test gets these.
+    first, second = (shutil.copytree(TINY / "embedding", tmp_path / name) for name in "ab")
+    digest = weights_digest(first)
+    assert weights_digest(second) == digest
     weights = load_file(TINY / "embedding" / "model.safetensors")
     torch.manual_seed(0)
     for i, name in enumerate(("embed_tokens.weight", "layers.1.self_attn.k_proj.weight")):
@@ -255,7 +259,7 @@ def test_a_damaged_file_has_no_digest(tmp_path):
     folder = shutil.copytree(TINY / "embedding", tmp_path / "copy")
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(OSError, match=rf"{re.escape(str(path))} is damaged .*cut off"):
+    with pytest.raises(OSError, match=rf"{re.escape(str(path))} is damaged .*truncated"):
         _ = Embedder(folder, dimensions=64).fingerprint
 
 
@@ -311,7 +315,7 @@ def test_a_collection_is_compared(client, tmp_path):
     with pytest.raises(
         ValueError,
         match=r"made with model Qwen/Qwen3-Embedding-0.6B, not me/fine-tuned; max_length 8192, not "
-        "512: .* Index the documents anew into another collection_name, or use the model",
+        "512: .* Index the documents into another collection_name, or use the model",
     ):
         check_collection(uri, "docs", dimensions=64, fingerprint=other)
 
@@ -335,7 +339,7 @@ def test_a_collection_of_somebody_else_is_taken_with_a_note(client, tmp_path, ca
     uri = str(tmp_path / "milvus.db")
     assert check_collection(uri, "docs", dimensions=64, fingerprint=HUB) == Found("", auto_id=False)
     (record,) = [r for r in caplog.records if r.name == "qwen3_core.milvus.collection"]
-    assert "collection 'docs' does not say what its vectors were made with" in record.message
+    assert "collection 'docs' does not store how its vectors were made" in record.message
 
 
 def test_a_spoilt_fingerprint_is_an_error(client, tmp_path):

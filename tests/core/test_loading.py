@@ -94,7 +94,7 @@ def test_embedding_model_as_reranker(embedding):
 
 def test_reranker_as_embedding_model(reranker):
     with pytest.raises(
-        ValueError, match=r"puts nothing behind a text, where an embedding model's puts"
+        ValueError, match=r"appends nothing to a text, where an embedding model's appends"
     ):
         load(reranker, "embedding")
 

@@ -80,12 +80,14 @@ CITED = [
         ),
         *("[Passages 1 and 3]", "[Passage 1; Passage 3]", "[段落1、段落3]", "【1，3†source】"),
         *("storage[1][3]", "[1][9][3]", "[1, 7, 3, 0, 99999999]"),
+        *("[1 or 3]", "[1・3]", "[1および3]", "[1과 3]", "[1 и 3]"),
         expected=[1, 3],
     ),
     *styles(
         *("[1-3]", "[1–3]", "[1—3]", "[1‑3]", "[1 - 3]", "[1~3]", "[1～3]", "[1..3]", "[1 to 3]"),
         *("[1至3]", "[１－３]", "【1-3】", "[Passages 1-3]", "[Passage 1 – Passage 3]", "[1, 2-3]"),
         *("[1-2, 3]", "[1-999999999]", "[0-3]"),
+        *("[1 through 3]", "[1 à 3]", "[1から3]", "[1 до 3]"),
         expected=[1, 2, 3],
     ),
     *styles("[3][1], and [1, 2]", "[3], [1-2]", expected=[3, 1, 2]),
@@ -114,6 +116,10 @@ THINKING = [
     "<think></think> <think>[1]</think>",
     "<thinking>[1]</thinking>",
     "[THINK][1][/THINK]",
+    "<seed:think>[1]</seed:think>",
+    "<scratchpad>[1]</scratchpad>",
+    "◁think▷[1]◁/think▷",
+    "<|channel|>analysis<|message|>[1]<|end|><|start|>assistant<|channel|>final<|message|>",
     "So [1] it is.\n</think>\n",
 ]
 
@@ -242,6 +248,9 @@ def test_of_a_structured_answer_strings_and_the_field_citations_are_read(as_dict
     assert cited(answer.model_dump() if as_dict else answer, 3) == [2, 3, 1]
     assert cited(Answered(text="[1]"), 3) == [1]
     assert cited({"page": 1, "flag": True, "citations": [True, 2.0, None]}, 3) == []
+    quotes = [{"source_id": 3, "quote": "a 1", "page": 2}, {"id": "1", "quote": "b"}]
+    assert cited({"answer": "x", "citations": quotes}, 3) == [3, 1]
+    assert cited({"citations": ["2", "x", "9", "1" * 9999]}, 3) == [2]
 
 
 @pytest.mark.parametrize(

@@ -470,7 +470,7 @@ def test_closing_the_worker_fails_what_waits(embedder, gate):
     for future in in_line:
         with pytest.raises(EngineClosedError):
             future.result(PATIENCE)
-    with pytest.raises(EngineClosedError, match="was closed; make a new component to go on"):
+    with pytest.raises(EngineClosedError, match="was closed; create a new component"):
         waiting.result(PATIENCE)
     gate.open()
     closing.result(PATIENCE)

@@ -80,7 +80,7 @@ TEXTS = st.lists(LINES, max_size=25).map("\n".join)
 @given(TEXTS, st.integers(4, 60), st.booleans())
 def test_pieces_make_up_the_text_but_for_white_space_between_them(text, size, as_markdown):
     section = markdown(text) if as_markdown else Section(text, 0, plain_blocks(text))
-    heads = {text[slice(*b.head)].rstrip("\n") + "\n" for b in section.blocks if b.head}
+    heads = {text[b:e].rstrip("\n") + "\n" for each in section.blocks for b, e, _ in each.heads}
     assume(all(text.count(line) == 1 for head in heads for line in head.split("\n") if line))
     pieces = [piece.text for piece in cut(section, size)]
     assert all(tokens(piece) <= size or is_grapheme(piece) for piece in pieces)
@@ -167,8 +167,18 @@ def test_a_long_title_keeps_what_is_nearest(headings, title):
 def table(kind):
     rows = [(f"service{i}", str(8000 + i)) for i in range(60)]
     if kind == "markdown":
-        lines = [f"| {name} | {port} |" for name, port in rows]
-        return markdown("\n".join(["# Ports", "", "| Service | Port |", "|---|---|", *lines]))
+        kind, first, indent = "", "# Ports\n", ""
+    elif kind == "list":
+        kind, first, indent = "", "- first\n- ports:\n", "  "
+    elif kind == "quote":
+        kind, first, indent = "", "> ports:\n>", "> "
+    if not kind:
+        lines = [
+            "| Service | Port |",
+            "|---|---|",
+            *(f"| {name} | {port} |" for name, port in rows),
+        ]
+        return markdown("\n".join([first, *(indent + line for line in lines)]))
     if kind == "html":
         cells = "".join(f"<tr><td>{name}<td>{port}</tr>" for name, port in rows)
         return html_section(f"<table><tr><th>Service<th>Port</tr>{cells}</table>", 0)
@@ -177,7 +187,7 @@ def table(kind):
     return read_table("\n".join(["Service,Port", *map(",".join, rows)]).encode(), None)
 
 
-@pytest.mark.parametrize("kind", ["markdown", "html", "csv"])
+@pytest.mark.parametrize("kind", ["markdown", "list", "quote", "html", "csv"])
 def test_a_table_is_cut_between_rows_and_its_header_repeated(kind):
     pieces = cut(table(kind), 200)
     assert len(pieces) > 2
@@ -189,9 +199,10 @@ def test_a_table_is_cut_between_rows_and_its_header_repeated(kind):
     assert [(int(i), int(port) - 8000) for i, port in seen] == [(i, i) for i in range(60)]
 
 
-def test_code_is_cut_at_lines():
+@pytest.mark.parametrize("before", ["# A\n\n```python\n", "- A\n\n    ```python\n"])
+def test_code_is_cut_at_lines(before):
     code = "\n".join(f"    if x{i}:\n        go({i})" for i in range(40))
-    pieces = cut(markdown(f"# A\n\n```python\n{code}\n```\n"), 60)
+    pieces = cut(markdown(f"{before}{code}\n"), 60)
     assert len(pieces) > 5
     inner = [piece.text.split("\n") for piece in pieces[1:-1]]
     assert {line for lines in inner for line in lines} <= set(code.split("\n"))
@@ -223,6 +234,13 @@ def test_long_paragraphs_are_cut_at_sentences(sentence, end):
     assert len(pieces) > 2
     assert all(piece.text.endswith(end) for piece in pieces)
     assert all(tokens(piece.text) > 20 for piece in pieces[:-1])  # full, not one by one
+
+
+def test_lines_without_sentences_are_kept_whole():
+    verse = "\n".join(f"line {i} of a long poem" for i in range(60))
+    for piece in cut(Section(verse, 0), 60):
+        assert piece.text.startswith("line")
+        assert piece.text.endswith("poem")
 
 
 def test_what_has_no_sentences_is_cut_at_words_and_then_at_characters():
@@ -267,6 +285,26 @@ def test_the_tutorials_way_is_to_the_letter():
     assert [piece.text for piece in cut(markdown(text), splitter="headers")] == [
         part for part in text.split("# ") if part.strip()
     ]
+
+
+def test_the_tutorials_way_makes_its_72_passages(milvus_faq_folder):
+    files = [path.read_text("utf-8") for path in milvus_faq_folder.glob("*.md")]
+    pieces = [piece for file in files for piece in cut(markdown(file), splitter="headers")]
+    assert len(pieces) == 72
+    assert sorted(piece.text for piece in pieces) == sorted("# ".join(files).split("# "))
+    assert "Where does Milvus store data?" in {piece.headings[-1] for piece in pieces}
+
+
+@pytest.mark.parametrize("framework", ["langchain", "llama_index"])
+def test_the_frameworks_own_splitters(framework):
+    module = pytest.importorskip(f"qwen3_retrieval.ingest._{framework}")
+    text = "# One\n\nFirst.\n\n```sh\n# not a heading\n```\n\n## Two\n\nSecond.\n"
+    cutter = Cutter(TINY, "framework", framework=module.splitters(TINY))
+    one, two = cutter.cut(markdown(text))
+    assert "First." in one.text
+    assert "# not a heading" in one.text
+    assert "Second." in two.text
+    assert (one.headings[-1], two.headings[-1]) == ("One", "Two")
 
 
 def test_a_file_as_a_whole():

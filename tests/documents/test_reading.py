@@ -5,7 +5,9 @@ import codecs
 import hashlib
 import io
 import json
+import re
 import zlib
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
 from qwen3_retrieval.documents.encoding import decode
 from qwen3_retrieval.documents.html import html_section
 from qwen3_retrieval.documents.reading import read_sections
+from qwen3_retrieval.documents.records import read_table
 from qwen3_retrieval.documents.text import MAX_METADATA, Section, UnreadableError
 from tests.documents import mixed
 from tests.documents.mixed import SCRIPTS, pdf
@@ -26,7 +29,7 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def sections(path: Path, text_field: str = "text"):
+def sections(path: Path, text_field: str = "text", encoding: str | None = None):
     """The sections of one file, what was reported, and the digest of what was read."""
     (file,) = find_corpus(path).files
     bad: list[str] = []
@@ -35,7 +38,7 @@ def sections(path: Path, text_field: str = "text"):
     def report(reason: str, detail: str) -> None:
         bad.append(f"{reason}: {detail}")
 
-    found = list(read_sections(file, hasher, report, text_field=text_field))
+    found = list(read_sections(file, hasher, report, text_field=text_field, encoding=encoding))
     assert hasher.hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest()
     return found, bad
 
@@ -128,6 +131,20 @@ def test_other_encodings_are_reported_and_read_on_request(encoding, text):
     assert decode(text.encode(), encoding) == text  # a Unicode file beside them
 
 
+@pytest.mark.parametrize("encoding", ["utf-7", "hz"])
+def test_encodings_of_ascii_bytes_are_read_on_request(encoding):
+    for data in ("数据存储".encode(encoding), "数据存储".encode()):
+        assert decode(data, encoding) == "数据存储"
+
+
+@pytest.mark.parametrize("text", ["Größe: 10 €", "Übermut tut selten gut"])
+def test_a_likely_encoding_reads_the_text(text):
+    with pytest.raises(UnreadableError) as error:
+        decode(text.encode("cp1252"))
+    found = re.search(r"--encoding (\w+)", str(error.value))
+    assert found is None or decode(text.encode("cp1252"), found[1]) == text
+
+
 @pytest.mark.parametrize(
     "data", [b"abc\0", b"abc\0\0\0\0\0", b"a\0\0\0b", b"\0" * 64, b"ab\0cd\0ef"]
 )
@@ -161,6 +178,8 @@ def test_markdown_and_text_as_they_stand(tmp_path):
     [
         ("---\ntitle: Keys\ntags: [a, b]\ndate: 2026-01-02\n---\n", "Keys",
          {"tags": ["a", "b"], "date": "2026-01-02"}),
+        ("---\nversion: 1.10\nzip: 01234\nat: 12:30\nland: no\nn: 5\nok: true\n---\n", None,
+         {"version": "1.10", "zip": "01234", "at": "12:30", "land": "no", "n": 5, "ok": True}),
         ('+++\ntitle = "Keys"\nid = 7\n+++\n', "Keys", {"record_id": 7}),
         ("---\ndraft: true\n...\n", None, {"draft": True}),
     ],
@@ -217,6 +236,22 @@ def test_html_has_headings_and_a_title(tmp_path):
     assert section.place == {"title": "The office"}
     titles = [piece.place["title"] for piece in Cutter(tokenizer_of("tiny")).cut(section)]
     assert titles == ["Opening hours", "Opening hours > Prices"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "real", "text"),
+    [
+        ("gb2312", "gb18030", "数据㎡镕"),
+        ("shift_jis", "cp932", "①日本"),
+        ("x-sjis", "cp932", "日本"),
+        ("euc-kr", "cp949", "뷁"),
+        ("iso-8859-1", "cp1252", "10 €"),
+    ],
+)
+def test_html_is_read_in_the_character_sets_of_browsers(tmp_path, declared, real, text):
+    data = f"<meta charset={declared}><p>{text}".encode(real)
+    ((found,), _) = sections(write(tmp_path / "a.html", data))
+    assert found.text == text
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "iso-8859-1", "windows-1252", "gb18030", "shift_jis"])
@@ -349,11 +384,97 @@ def test_slides_have_numbers_and_titles(tmp_path):
     assert (slide.text, slide.place) == ("One\n\nFirst\n\nA note", {"slide": 1, "title": "One"})
 
 
+def test_a_chart_is_a_table(tmp_path):
+    import pptx
+    from pptx.chart.data import CategoryChartData
+    from pptx.enum.chart import XL_CHART_TYPE
+
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[6])
+    values = CategoryChartData()
+    values.categories = ["East", "West"]
+    values.add_series("Sales", (1, 2.5))
+    slide.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 99, 99, values)
+    data = io.BytesIO()
+    deck.save(data)
+    ((found,), _) = sections(write(tmp_path / "a.pptx", data.getvalue()))
+    assert found.text == "\tSales\nEast\t1.0\nWest\t2.5"
+
+
 def test_chapters_come_in_the_order_of_reading(tmp_path):
     data, _ = mixed.epub("First.", "Second.")
     found, _ = sections(write(tmp_path / "a.epub", data))
     assert [s.text for s in found] == ["One\n\nFirst.", "One\n\nSecond."]
     assert found[0].place == {"title": "T"}
+
+
+def word_file(body):
+    w = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    return mixed.pack(
+        {
+            "word/document.xml": f'<w:document xmlns:w="{w}"><w:body>{body}</w:body></w:document>',
+            "[Content_Types].xml": "<Types/>",
+            "_rels/.rels": "<Relationships/>",
+        }
+    )
+
+
+def test_word_breaks_and_fields_separate_and_keep_words(tmp_path):
+    def run(text):
+        return f"<w:r><w:t>{text}</w:t></w:r>"
+
+    page = '<w:r><w:br w:type="page"/></w:r>'
+    field = f'<w:fldSimple w:instr="SEQ Figure">{run("Figure 1")}</w:fldSimple>'
+    formula = '<m:oMath xmlns:m="math"><m:r><m:t>x</m:t></m:r></m:oMath>'
+    body = f"<w:p>{run('one')}{page}{run('two: ')}{field}{formula}</w:p>"
+    ((found,), bad) = sections(write(tmp_path / "a.docx", word_file(body)))
+    assert found.text.split() == ["one", "two:", "Figure", "1"]
+    assert bad == ["a part of a Word file that is not read: formulas"]
+
+
+def test_xhtml_may_close_empty_elements_in_their_tag(tmp_path):
+    page = (
+        "<?xml version='1.0'?><html xmlns='http://www.w3.org/1999/xhtml'><head><title/>"
+        "<script src='a.js'/></head><body><p>One<a id='x'/><br/>two</p><textarea/>"
+        "<p>1 &lt; <![CDATA[2 < 3]]></p></body></html>"
+    )
+    ((found,), _) = sections(write(tmp_path / "a.xhtml", page))
+    assert (found.text, found.place) == ("One\ntwo\n\n1 < 2 < 3", {})
+
+
+@pytest.mark.parametrize("kind", ["plain", "html"])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1251"])
+def test_a_mail_without_a_character_set_is_read_like_a_file(tmp_path, kind, encoding):
+    text = "Привет" if kind == "plain" else f"<meta charset={encoding}><p>Привет"
+    head = f"Subject: x\nContent-Type: text/{kind}\nContent-Transfer-Encoding: 8bit\n\n"
+    path = write(tmp_path / "a.eml", head.encode() + text.encode(encoding))
+    if kind == "plain" and encoding != "utf-8":
+        with pytest.raises(UnreadableError, match="not UTF-8 text"):
+            sections(path)
+    ((body,), _) = sections(path, encoding=encoding)
+    assert body.text == "Subject: x\n\nПривет"
+
+
+def test_parts_of_a_mail_without_a_name_are_read_by_their_type(tmp_path):
+    message = EmailMessage()
+    message["Subject"] = "x"
+    message.set_content("Body.")
+    message.add_attachment("café", charset="iso-8859-1")
+    message.add_attachment(b"a;b\n1;2\n", "text", "csv")
+    message.add_attachment(b"\x89PNG", "image", "png")
+    found, bad = sections(write(tmp_path / "a.eml", bytes(message)))
+    assert [s.text for s in found[1:]] == ["café\n", "a;b\n1;2\n"]
+    assert [s.place["attachment"] for s in found[1:]] == ["text/plain.txt", "text/csv.csv"]
+    assert bad == ["an attachment: pictures and the like: image/png.png"]
+
+
+def test_a_mail_that_is_one_file_is_read_as_an_attachment(tmp_path):
+    head = b"Subject: x\nContent-Type: application/json\n\n"
+    found, _ = sections(write(tmp_path / "a.eml", head + b'["a"]'))
+    assert [s.text for s in found] == ["Subject: x", '["a"]']
+    _, bad = sections(write(tmp_path / "a.eml", head.replace(b"json", b"x-nothing") + b"x"))
+    assert len(bad) == 1
+    assert "is of no kind that is read: application/x-nothing" in bad[0]
 
 
 def test_attachments_are_read_or_named(tmp_path):
@@ -379,6 +500,25 @@ def test_a_missing_package_is_named_with_the_extra(tmp_path, monkeypatch, name, 
 
 
 # Records and tables
+
+
+def test_a_line_that_names_the_delimiter_belongs_to_the_header():
+    rows = "".join(f"{i};x, y\n" for i in range(9))
+    (block,) = read_table(f"sep=;\nnumber;name\n{rows}".encode(), None).blocks
+    assert block.heads == (
+        (0, len("sep=;\nnumber;name\n"), len("sep=;\nnumber;name\n") + len(rows)),
+    )
+    assert len(block.cuts) == 9
+
+
+def test_a_field_of_any_length_is_read():
+    assert len(read_table(b"a,b\n" + b"x" * 200_000 + b",1\n", None).text) == 200_007
+
+
+def test_json_lines_under_another_name_are_named(tmp_path):
+    path = write(tmp_path / "a.json", '{"text": "a"}\n{"text": "b"}\n')
+    with pytest.raises(UnreadableError, match=r"give JSON lines the ending \.jsonl"):
+        sections(path)
 
 
 def test_json_lines_one_by_one(tmp_path):

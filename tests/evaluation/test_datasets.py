@@ -171,6 +171,31 @@ def test_equal_texts_are_one_passage_that_answers_for_all(tmp_path):
     assert dict(found.questions[0].relevant) == {"a.md": 1}
 
 
+def test_models_read_titles_as_an_ingest_embeds_them(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.md", f"# Where is {name} kept?\n\n{LONG}\n\n# Licence\n\nFree.\n")
+    write(tmp_path / "c.jsonl", json.dumps({"text": "In a list.", "title": ["x"]}))
+    path = table(tmp_path / "q.csv", ("question", "source"), [("Where?", "a.md")])
+    found = load_dataset(path, metadata_keys=["title"])
+    text = f"# Where is a kept?\n\n{LONG.strip()}"
+    read = {p.model_text for p in found.passages}
+    assert f"title: Where is a kept?\n\n{text}" in read
+    assert text in {p.text for p in found.passages}
+    assert any("c.jsonl: metadata 'title' is a list" in note for note in found.notes)
+    assert [p.text for p in load_dataset(path, metadata_keys=["source"]).passages].count(
+        "# Licence\n\nFree."
+    ) == 2
+    assert [p.text for p in load_dataset(path).passages].count("# Licence\n\nFree.") == 1
+
+
+def test_metadata_that_would_not_be_measured_is_refused(beir, docs, tmp_path):
+    path = table(tmp_path / "q.csv", ("question", "passage"), [("Where?", "On disk.")])
+    for source in (beir, docs, path):
+        with pytest.raises(DatasetError, match="metadata"):
+            load_dataset(source, metadata_keys=["title"])
+    assert load_dataset(docs, metadata_keys=["source"]).questions
+
+
 def test_one_markdown_file(docs):
     assert load_dataset(docs / "install.md").passages[0].source == "install.md"
 

@@ -1,12 +1,10 @@
 """The examples as commands in an empty folder, and as modules."""
 
-import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -65,10 +63,3 @@ def notes(tmp_path: Path) -> Path:
         encoding="utf-8",
     )
     return folder
-
-
-@pytest.fixture
-def example_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Imports a module of the examples, which lie outside of any package."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module

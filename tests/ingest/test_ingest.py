@@ -14,7 +14,8 @@ import pytest
 from pymilvus import MilvusClient, MilvusException
 
 from qwen3_core import Embedder
-from qwen3_retrieval.command import with_options
+from qwen3_core.common.validation import ArgumentError
+from qwen3_retrieval.command import in_one_line
 from qwen3_retrieval.ingest import framework as framework_module
 from qwen3_retrieval.ingest.__main__ import OPTIONS
 from qwen3_retrieval.ingest.framework import FRAMEWORKS
@@ -493,9 +494,8 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
     ingest(framework)
     assert ingest(framework, "--dimensions", "64") == 1
     shown = capsys.readouterr().err
-    assert "holds vectors of 256 dimensions" in shown
-    assert "choose another --collection, drop the collection, or use the model or the" in shown
-    assert "the --dimensions 256 that it was made with" in shown
+    assert shown.startswith("ingest: --dimensions: collection 'handbook' holds vectors of 256")
+    assert "or use the model or the dimensions=256 that it was made with" in shown
     assert len(rows(framework)) == 6
 
 
@@ -503,12 +503,12 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
     ("arguments", "error"),
     [
         (["--corpus", "nowhere"], "there is no folder or file '"),
-        (["--uri", ""], "--uri '' is neither an address"),
-        (["--uri", "milvus"], "--uri 'milvus' is neither an address"),
-        (["--uri", "missing/milvus.db"], "the folder of --uri 'missing/milvus.db' does not exist"),
+        (["--uri", ""], "--uri='' is neither an address"),
+        (["--uri", "milvus"], "--uri='milvus' is neither an address"),
+        (["--uri", "missing/milvus.db"], "the folder of uri='missing/milvus.db' does not exist"),
         (
             ["--uri", "http://me:secret@localhost"],
-            "ingest: --uri holds a name or password: give --token 'user:password', which is never",
+            "ingest: --uri holds a name or password: give token='user:password', which is never",
         ),
         (["--uri", "nope://x"], "no Milvus answers at --uri 'nope://x' (uri: nope://x is illegal"),
         (
@@ -521,7 +521,7 @@ def test_another_dimension_is_refused_before_anything_is_written(framework, inge
         ),
         (
             ["--base-url", "http://localhost:1", "--device", "cpu"],
-            "--device 'cpu' is about a model in this process; with --base-url the server decides",
+            "--device='cpu' is about a model in this process; with base_url the server decides",
         ),
         (
             ["--model", "./no-such-folder"],
@@ -575,30 +575,32 @@ def test_a_run_that_breaks_off_says_so_and_goes_on_later(
 
 
 @pytest.mark.parametrize(
-    ("message", "said"),
+    ("error", "said"),
     [
-        ("base_url needs a path", "--base-url needs a path"),
-        ("another uri, or uri='./uri/uri.db'", "another --uri, or --uri './uri/uri.db'"),
-        ("vectors of 256 dimensions on the device", "vectors of 256 dimensions on the device"),
-        ("dimensions must fit dimensions=64", "--dimensions must fit --dimensions 64"),
-        ("choose --uri or Server(model=...)", "choose --uri or Server(model=...)"),
-        ("no folder '/my_uri/base_url'", "no folder '/my_uri/base_url'"),
-        (
-            "index_type='HNSW' is not FLAT: rebuild_index('a(b.db', 'c', index_type='HNSW')",
-            "--index-type 'HNSW' is not FLAT: rebuild_index('a(b.db', 'c', index_type='HNSW')",
-        ),
-        ("give Milvus(**f(1, uri='a')) another uri", "give Milvus(**f(1, uri='a')) another --uri"),
+        (ArgumentError("base_url needs a path", "base_url"), "--base-url needs a path"),
+        (ArgumentError("no\n name", "collection_name"), "--collection: no name"),
+        (ArgumentError("k is too much", "k"), "k is too much"),  # not an argument of the command
+        (ValueError("dimensions=1 and uri='a'"), "dimensions=1 and uri='a'"),
+        (MilvusException(1, "disk\nfull"), "disk full"),
     ],
 )
-def test_arguments_become_options_and_words_stay(message, said):
-    assert with_options(message, OPTIONS) == said
+def test_an_error_about_an_argument_names_the_option(error, said):
+    assert in_one_line(error, OPTIONS) == said
+
+
+def test_of_several_invalid_settings_the_first_is_named():
+    embeddings = pytest.importorskip("langchain_qwen3").Qwen3Embeddings
+    with pytest.raises(ValueError, match="base_url") as refused:
+        embeddings(model="tiny", base_url="nowhere")
+    said = in_one_line(refused.value, OPTIONS)
+    assert said == "--base-url must be like 'http://localhost:8000/v1', got 'nowhere'"
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
         (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
-        (["--chunk-overlap", "512"], "--chunk-overlap must be from 0 to --chunk-size - 1 = 511"),
+        (["--chunk-overlap", "512"], "--chunk-overlap must be from 0 to chunk_size - 1 = 511"),
         (["--splitter", "other"], "argument --splitter: invalid choice: 'other'"),
         (["--collecton=x"], "unrecognized arguments: --collecton=x"),
     ],

@@ -335,11 +335,59 @@ async def test_a_config_narrows_a_chain_that_is_built(retriever, func):
         await call(chain, func, QUESTION, wrong)
 
 
-@pytest.mark.parametrize("name", ["expr", "filter", "search_kwargs"])
+@pytest.mark.parametrize("name", ["expr", "filter", "search_kwargs", "k", "top_n"])
 @pytest.mark.parametrize("func", FUNCS)
 async def test_a_filter_in_the_chains_input_is_refused(retriever, name, func):
     with pytest.raises(ValueError, match=f"the input's '{name}' would reach neither the search"):
         await call(chain_of(retriever), func, {"question": QUESTION, name: ONLY})
+
+
+@pytest.mark.parametrize("func", FUNCS)
+async def test_an_argument_of_the_chains_call_is_refused(retriever, func):
+    with pytest.raises(TypeError, match=r"passes no expr on .*retriever\.bind"):
+        await call(chain_of(retriever), func, QUESTION, expr=ONLY)
+
+
+@pytest.mark.parametrize("func", FUNCS)
+async def test_a_fallback_that_would_drop_a_filter_is_not_called(retriever, milvus, func):
+    safe = retriever.with_fallbacks([ensemble(milvus.as_retriever())])
+    assert customers(await call(safe, func, QUESTION, expr=ONLY)) == {"acme"}
+    with pytest.raises(TypeError, match="filter= would not reach the search"):
+        await call(safe, func, QUESTION, filter=ONLY)
+
+
+@pytest.mark.parametrize("func", FUNCS)
+async def test_a_fallback_gets_the_filter_that_it_takes(milvus, reranker, func):
+    def fail(_: str, expr: str = "") -> list[Document]:
+        msg = f"down: {expr}"
+        raise ConnectionError(msg)
+
+    broken = Qwen3TwoStageRetriever(retriever=RunnableLambda(fail), reranker=reranker)
+    safe = broken.with_fallbacks([milvus.as_retriever()])
+    assert customers(await call(safe, func, QUESTION, expr=ONLY)) == {"acme"}
+    unsafe = broken.with_fallbacks([ensemble(milvus.as_retriever())])
+    with pytest.raises(ConnectionError, match="down: customer"):
+        await call(unsafe, func, QUESTION, expr=ONLY)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("expr", r"search_kwargs=\{'expr': \.\.\.\}"),
+        ("filter", r"search_kwargs=\{'filter': \.\.\.\}"),
+        ("score_threshold", r"Qwen3Reranker\(score_threshold=\.\.\.\)"),
+        ("search_type", r"store\.as_retriever\(search_type=\.\.\.\)"),
+    ],
+)
+def test_an_unknown_setting_says_where_it_belongs(milvus, reranker, name, place):
+    with pytest.raises(ValidationError, match=f"unknown argument '{name}': .*{place}"):
+        Qwen3TwoStageRetriever(**{"vectorstore": milvus, "reranker": reranker, name: ONLY})
+
+
+def test_a_filter_beside_search_kwargs_is_refused(milvus):
+    with pytest.raises(TypeError, match=r"ignore expr=: .* search_kwargs=\{'expr'"):
+        milvus.as_retriever(expr=ONLY)
+    assert milvus.as_retriever(search_type="mmr", search_kwargs={"k": 2}).search_type == "mmr"
 
 
 def test_an_input_that_the_prompt_reads_may_have_a_filters_name(retriever):
@@ -369,7 +417,7 @@ def test_a_config_reaches_the_members_of_an_ensemble(over):
     assert customers(members.invoke(QUESTION, MINE)) == {"acme"}
 
 
-@pytest.mark.parametrize("name", ["search_kwargs", "expr", "filter"])
+@pytest.mark.parametrize("name", ["search_kwargs", "expr", "filter", "where"])
 @pytest.mark.parametrize("func", FUNCS)
 async def test_a_config_that_nothing_reads_is_refused(retriever, over, name, func):
     config: Any = {"configurable": {name: ONLY}}

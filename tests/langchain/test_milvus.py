@@ -177,7 +177,7 @@ def test_what_milvus_numbered_opens_again(embeddings, tmp_path):
     assert len(again.similarity_search(QUESTION, k=100)) == len(TEXTS)
     with pytest.raises(ValueError, match=r"numbers its documents itself, but ids were given"):
         again.add_documents([Document("x", id="1")])
-    with pytest.raises(ValueError, match=r"numbers what is added itself.*: pass auto_id=True or"):
+    with pytest.raises(ValueError, match=r"generates ids itself.*: pass auto_id=True or"):
         milvus_kwargs(embeddings, uri=tmp_path / "a.db", auto_id=False)
 
 
@@ -211,7 +211,7 @@ def test_other_embeddings_will_do(tmp_path):
             "the vectors of collection 'qwen3' were made with max_length 8192, not 100: ",
         ),
         ({"metric": "COSINE"}, "'qwen3' is indexed for the metric IP, but COSINE was asked for"),
-        ({"auto_id": True}, "'qwen3' takes the caller's ids, but numbering by Milvus was asked"),
+        ({"auto_id": True}, "'qwen3' stores the caller's ids, but ids from Milvus were asked"),
     ],
     ids=["dimensions", "fingerprint", "metric", "auto_id"],
 )

@@ -130,6 +130,34 @@ def test_metadata_does_not_replace_the_row(embeddings, uri, opened, key):
     assert texts_of(store) == {"here"}
 
 
+UNSTORABLE: list[tuple[dict[Any, Any], type[Exception], str]] = [
+    ({"": "x"}, ValueError, "key of document 'Data.' is blank"),
+    ({1: "x"}, TypeError, "must be a string, got int: 1"),
+    ({"n": float("nan")}, ValueError, "'n' of document 'Data.' is a number that JSON"),
+    ({"n": {"deep": [float("inf")]}}, ValueError, "is a number that JSON does not have"),
+    ({"n": b"x"}, TypeError, "'n' of document 'Data.' cannot be stored"),
+    ({"n": {1: "x"}}, TypeError, "'n' of document 'Data.' cannot be stored"),
+    ({"n": "\udc00"}, TypeError, "'n' of document 'Data.' cannot be stored"),
+]
+
+
+@pytest.mark.parametrize(("metadata", "kind", "error"), UNSTORABLE)
+def test_metadata_that_milvus_cannot_store_is_refused(embeddings, uri, metadata, kind, error):
+    store = open_milvus(embeddings, uri=uri)
+    store.add_texts(["here"], [{"author": "Ada"}], ids=["1"])
+    with pytest.raises(kind, match=error):
+        store.add_texts(["Data."], [metadata], ids=["2"])
+    assert texts_of(store) == {"here"}
+
+
+def test_metadatas_and_ids_are_lists(embeddings, uri):
+    store = open_milvus(embeddings, uri=uri)
+    with pytest.raises(TypeError, match="metadatas must be a list with one for each text, got d"):
+        store.add_texts(["a"], metadatas={"x": 1})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="ids must be a list with one for each text, got str"):
+        store.add_texts(["a", "b"], ids="ab")
+
+
 def test_metadata_of_a_hybrid_store_too(embeddings, uri):
     with pytest.raises(ValueError, match="metadata key 'sparse' is a field of"):
         open_milvus(embeddings, uri=uri, hybrid=True).add_texts(["a"], [{"sparse": 1}])
@@ -274,7 +302,7 @@ def test_a_database_of_its_own(embeddings, uri):
 @pytest.mark.parametrize("name", ["my-docs", "1docs", "döcs", "a b", "a.b", "", "x" * 256])
 @pytest.mark.parametrize("drop_old", [False, True])
 def test_a_name_that_a_server_refuses_is_refused(embeddings, uri, name, drop_old):
-    with pytest.raises(ValueError, match="is no name that a Milvus server takes"):
+    with pytest.raises(ValueError, match="is not a valid name of a Milvus collection"):
         milvus_kwargs(embeddings, uri=uri, collection_name=name, drop_old=drop_old)
 
 

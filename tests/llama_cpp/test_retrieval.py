@@ -187,7 +187,7 @@ def test_a_missing_end_of_text_is_found_and_can_be_sent_from_here(servers):
 
 def test_a_second_end_of_text_is_found(servers):
     twice = Server(append_end_of_text=True)
-    with pytest.raises(SelfCheckError, match="one more token on each text"):
+    with pytest.raises(SelfCheckError, match="one more token to each text"):
         RemoteEmbedder("tiny", base_url=servers["embedding"].url, server=twice).dimensions  # noqa: B018
 
 

@@ -195,6 +195,21 @@ def test_metadata_is_no_field_of_the_store(embed_model, uri, key):
     assert found(index) == {"a"}
 
 
+@pytest.mark.parametrize(
+    ("metadata", "kind", "error"),
+    [
+        ({" ": "x"}, ValueError, "key of node 'a' is blank"),
+        ({"n": [float("nan")]}, ValueError, "'n' of node 'a' is a number that JSON does not"),
+        ({"n": b"x"}, TypeError, "'n' of node 'a' cannot be stored"),
+    ],
+)
+def test_metadata_that_milvus_cannot_store_is_refused(embed_model, uri, metadata, kind, error):
+    index = index_of(open_milvus(embed_model, uri=uri), embed_model)
+    with pytest.raises(kind, match=error):
+        index.insert_nodes([text_node("a", **metadata)])
+    assert found(index) == set()
+
+
 def test_vectors_of_another_length_are_refused(embed_model, uri):
     store = open_milvus(embed_model, uri=uri)
     index_of(store, embed_model, [text_node("a")])
@@ -307,5 +322,5 @@ def test_a_database_of_its_own(embed_model, uri):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_name_that_a_server_refuses_is_refused(embed_model, uri, overwrite):
-    with pytest.raises(ValueError, match="'my-docs' is no name that a Milvus server takes"):
+    with pytest.raises(ValueError, match="'my-docs' is not a valid name of a Milvus collection"):
         milvus_kwargs(embed_model, uri=uri, collection_name="my-docs", overwrite=overwrite)

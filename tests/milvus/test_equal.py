@@ -68,7 +68,7 @@ def test_what_a_graph_has_lost_is_told_and_found_again(open_store, reopen, uri, 
     few = dict(list(OTHERS.items())[:2])
     open_store(index_type="HNSW").add(EQUAL | few)
     store = reopen()
-    assert "has the index HNSW, whose search on Milvus Lite can lose passages" in caplog.text
+    assert "has the index HNSW, whose search on Milvus Lite can miss passages" in caplog.text
     store.delete(list(EQUAL))
     assert store.search(QUESTION, 10) == []
     ask(store)

@@ -86,7 +86,7 @@ def test_another_number_of_layers(kind: ModelKind, folder: Path, layers: int):
 
     edit(folder / "config.json", change)
     said = refusal(folder, kind)
-    assert ("that its config.json knows nothing of" if layers == 1 else "lacks") in said
+    assert ("that its config.json does not describe" if layers == 1 else "lacks") in said
 
 
 def test_weights_of_another_shape(kind: ModelKind, folder: Path):

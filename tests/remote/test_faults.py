@@ -141,7 +141,7 @@ def test_that_requests_are_sent_again_is_said_once(server, caplog):
     said = [r for r in caplog.records if r.name.startswith("qwen3_core")]
     assert len(server.received) == 2 * len(TEXTS) + 3
     assert [r.levelname for r in said] == ["WARNING"]
-    assert said[0].getMessage().startswith(f"{server.url}/embeddings gave no answer")
+    assert said[0].getMessage().startswith(f"{server.url}/embeddings: no answer")
     assert "up to 2 times" in said[0].getMessage()
 
 
@@ -278,7 +278,7 @@ def no_list(reply):
 def test_answers_of_another_shape_are_an_error(server, purpose, change):
     server.fail(mangled(change))
     what = "texts" if purpose == "embedding" else "documents"
-    with pytest.raises(ServerError, match=f"answered 7 {what} with something else: "):
+    with pytest.raises(ServerError, match=f"answered 7 {what} with an invalid reply: "):
         ask(remote(purpose, server, options()))
     assert len(server.received) == 1
 
@@ -321,7 +321,7 @@ def test_vectors_of_different_lengths_are_an_error(server):
             entry["embedding"] = entry["embedding"][:100]
 
     server.fail(mangled(change))
-    with pytest.raises(ServerError, match="something else"):
+    with pytest.raises(ServerError, match="invalid reply"):
         ask(on_server(server, options()))
     server.fail(mangled(all_shorter))
     with pytest.raises(ServerError, match=r"vectors of different lengths: \[100, 256\]"):
@@ -553,7 +553,7 @@ FLAWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "embedding",
         {},
         {"append_end_of_text": True},
-        r"one more token on each text, such as a second <\|endoftext\|>. Leave append_end_of_text",
+        r"one more token to each text, such as a second <\|endoftext\|>. Leave append_end_of_text",
     ),
     "mean pooling": (
         "embedding",

@@ -44,7 +44,7 @@ def test_indices_that_are_no_counts(index, server):
             entry["index"] = wrong
 
     for ask in (score, embed):
-        with pytest.raises(ServerError, match="with something else: 2 results with the indices"):
+        with pytest.raises(ServerError, match="with an invalid reply: 2 results with the indices"):
             ask(server, mangled(change))
 
 
@@ -65,7 +65,7 @@ def test_scores_and_vectors_that_are_no_numbers(value, server):
         entry["embedding"] = [value] * 256
 
     for ask in (score, embed):
-        with pytest.raises(ServerError, match="with something else"):
+        with pytest.raises(ServerError, match="with an invalid reply"):
             ask(server, mangled(change))
 
 
