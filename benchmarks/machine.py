@@ -12,7 +12,8 @@ def describe() -> dict[str, str]:
     import torch
     import transformers
 
-    return {
+    gpu = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return gpu | {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "instructions": _instructions(),

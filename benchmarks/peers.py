@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,8 @@ class Ours(OurClasses):
 
     def __init__(self, given: Checkpoints) -> None:
         # Both load at their first use.
-        self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
-        self._reranker = Reranker(given.reranker, dtype=given.dtype, device="cpu")
+        self._embedder = Embedder(given.embedding, dtype=given.dtype, device=given.device)
+        self._reranker = Reranker(given.reranker, dtype=given.dtype, device=given.device)
 
 
 class OursInt8(Ours):
@@ -99,7 +100,7 @@ class WithoutPrefixCache:
     version = Ours.version
 
     def __init__(self, given: Checkpoints) -> None:
-        self._embedder = Embedder(given.embedding, dtype=given.dtype, device="cpu")
+        self._embedder = Embedder(given.embedding, dtype=given.dtype, device=given.device)
 
     def query(self, text: str) -> np.ndarray:
         self._embedder.engine.encoder.forget()
@@ -121,11 +122,15 @@ class Floor:
 
     @cached_property
     def _embedder(self) -> Any:
-        return Embedder(self._given.embedding, dtype=self._given.dtype, device="cpu").engine
+        return Embedder(
+            self._given.embedding, dtype=self._given.dtype, device=self._given.device
+        ).engine
 
     @cached_property
     def _reranker(self) -> Any:
-        return Reranker(self._given.reranker, dtype=self._given.dtype, device="cpu").engine
+        return Reranker(
+            self._given.reranker, dtype=self._given.dtype, device=self._given.device
+        ).engine
 
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
         tokenizer = self._reranker.tokenizer
@@ -151,17 +156,18 @@ class Floor:
             for count in [min(most, tokens - i) for i in range(0, tokens, most)]:
                 for layer in model.layers:
                     attention, mlp = layer.self_attn, layer.mlp
-                    projected(attention, self._input(model, count, wide))
-                    attention.o_proj(self._input(model, count, heads))
-                    mlp.gate_proj(self._input(model, count, wide))
-                    mlp.up_proj(self._input(model, count, wide))
-                    mlp.down_proj(self._input(model, count, config.intermediate_size))
+                    projected(attention, self._input(encoder, count, wide))
+                    attention.o_proj(self._input(encoder, count, heads))
+                    mlp.gate_proj(self._input(encoder, count, wide))
+                    mlp.up_proj(self._input(encoder, count, wide))
+                    mlp.down_proj(self._input(encoder, count, config.intermediate_size))
         return np.empty(0)
 
-    def _input(self, model: Any, rows: int, width: int) -> Any:
+    def _input(self, encoder: Any, rows: int, width: int) -> Any:
         key = (rows, width)
         if key not in self._inputs:
-            self._inputs[key] = self._torch.randn(rows, width).to(model.dtype)
+            x = self._torch.randn(rows, width)
+            self._inputs[key] = x.to(encoder.device, encoder.model.dtype)
         return self._inputs[key]
 
 
@@ -194,24 +200,27 @@ class Published(ManyCallers):
 
         load: Any = AutoTokenizer.from_pretrained
         dtype = getattr(self._torch, self._given.dtype)
-        return load(name, padding_side="left"), kind.from_pretrained(name, dtype=dtype).eval()
+        model = kind.from_pretrained(name, dtype=dtype).to(self._given.device).eval()
+        return load(name, padding_side="left"), model
 
     def rerank(self, query: str, documents: list[str]) -> np.ndarray:
         tokenizer, model = self._reranker
         yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
         prompts = rerank_prompts(query, documents)
         batch = tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors="pt")
+        batch = batch.to(self._given.device)
         with self._torch.inference_mode():
             logits = model(**batch).logits[:, -1].float()
-        difference: np.ndarray = (logits[:, yes] - logits[:, no]).numpy()
+        difference: np.ndarray = (logits[:, yes] - logits[:, no]).cpu().numpy()
         return difference
 
     def embed(self, documents: list[str]) -> np.ndarray:
         tokenizer, model = self._embedder
         batch = tokenizer(documents, padding=True, return_tensors="pt")
+        batch = batch.to(self._given.device)
         with self._torch.inference_mode():
             states = model(**batch).last_hidden_state[:, -1].float()
-            vectors: np.ndarray = self._torch.nn.functional.normalize(states, dim=1).numpy()
+            vectors: np.ndarray = self._torch.nn.functional.normalize(states, dim=1).cpu().numpy()
         return vectors
 
     def query(self, text: str) -> np.ndarray:
@@ -237,10 +246,10 @@ class SentenceTransformers(ManyCallers):
 
     def __init__(self, given: Checkpoints) -> None:
         self.version = version("sentence-transformers")
-        self._options: dict[str, Any] = {
-            "device": "cpu",
-            "model_kwargs": {"dtype": given.dtype},
-        }
+        options: dict[str, Any] = {"dtype": given.dtype}  # attention is torch's sdpa by default
+        if given.device.startswith("cuda") and find_spec("flash_attn"):
+            options["attn_implementation"] = "flash_attention_2"
+        self._options: dict[str, Any] = {"device": given.device, "model_kwargs": options}
         self._given = given
         self.lock = threading.Lock()
 

@@ -25,6 +25,7 @@ class Checkpoints:
     embedding: str
     reranker: str
     dtype: Dtype
+    device: str = "cpu"
 
 
 class Peer:
@@ -52,7 +53,8 @@ class Peer:
     def run(self, method: str, *arguments: Any) -> tuple[float, np.ndarray, float]:
         """Call a method of the system: seconds, its answer, and peak memory of the call in GiB.
 
-        The memory is that of the process and all its children; 0 if unknown.
+        The memory is that of the process and all its children, and on CUDA that of the GPU; 0 if
+        unknown. On CUDA the seconds include the GPU's work.
 
         Raises:
             RuntimeError: If it fails, or its process has ended.
@@ -94,9 +96,11 @@ def _serve(pipe: Connection, load: Callable[[Checkpoints], Any], given: Checkpoi
         while (call := pipe.recv()) is not None:
             method, arguments = call
             forget_peaks()
+            synchronize()
             begin = time.perf_counter()
             try:
                 answer = getattr(system, method)(*arguments)
+                synchronize()
                 pipe.send((time.perf_counter() - begin, answer, peak()))
             except Exception as error:  # noqa: BLE001 - the same
                 pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
@@ -105,6 +109,18 @@ def _serve(pipe: Connection, load: Callable[[Checkpoints], Any], given: Checkpoi
     finally:
         if hasattr(system, "close"):
             system.close()
+
+
+def _gpu() -> Any:
+    """`torch.cuda` if this process computes with it, else None."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
+
+
+def synchronize() -> None:
+    """Wait until the GPU has computed all that was asked of it, if this process uses one."""
+    if (gpu := _gpu()) is not None:
+        gpu.synchronize()
 
 
 def _family(process: str = "self") -> list[Path]:
@@ -120,6 +136,8 @@ def _family(process: str = "self") -> list[Path]:
 
 def forget_peaks() -> None:
     """Reset the peak memory of this process and its descendants, if Linux allows it."""
+    if (gpu := _gpu()) is not None:
+        gpu.reset_peak_memory_stats()
     if sys.platform == "linux":
         for folder in _family():
             with contextlib.suppress(OSError):
@@ -127,13 +145,14 @@ def forget_peaks() -> None:
 
 
 def peak() -> float:
-    """Sum of the peaks of resident memory in GiB since then; 0 if unknown."""
+    """Sum of the peaks of resident memory, and of the GPU's, in GiB since then; 0 if unknown."""
+    of_gpu: float = (gpu.max_memory_allocated() if (gpu := _gpu()) is not None else 0) / 2**30
     if sys.platform != "linux":
-        return 0.0
+        return of_gpu
     total = 0
     for folder in _family():
         with contextlib.suppress(OSError):  # a process that has ended
             for line in (folder / "status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
                     total += int(line.split()[1])
-    return total / 2**20
+    return total / 2**20 + of_gpu

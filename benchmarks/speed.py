@@ -31,6 +31,7 @@ from benchmarks.checkpoints import ROOT, random_pair
 from benchmarks.machine import describe, load_average
 from benchmarks.process import Checkpoints, Peer
 from benchmarks.tasks import DEFAULT_TASKS, TASKS, MissingDataError, Task, by_model, in_turn
+from qwen3_core.model.loading import resolve_device
 
 OURS = "qwen3-retrieval"
 
@@ -135,6 +136,7 @@ def begin(file: Path | None, options: argparse.Namespace) -> dict[str, Any]:
         "machine": machine,
         "commit": revision(),
         "dtype": options.dtype,
+        "device": options.device,
         "rounds": options.rounds,
         "versions": {},
         "tasks": {},
@@ -142,10 +144,10 @@ def begin(file: Path | None, options: argparse.Namespace) -> dict[str, Any]:
     if file is None or not file.exists():
         return report
     found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    for key in ("machine", "commit", "dtype", "rounds"):
-        if found[key] != report[key]:
+    for key in ("machine", "commit", "dtype", "device", "rounds"):
+        if found.get(key) != report[key]:
             sys.exit(
-                f"{file} has another {key} ({found[key]}, now {report[key]}): "
+                f"{file} has another {key} ({found.get(key)}, now {report[key]}): "
                 "choose another file, which benchmarks/table.py merges with it"
             )
     return found
@@ -205,11 +207,13 @@ def main() -> None:
     parser.add_argument("--embedding", help="hub name or folder, in place of random weights")
     parser.add_argument("--reranker", help="hub name or folder, in place of random weights")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--device", default="auto", help='"auto" takes a GPU if there is one')
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--json", type=Path, help="write the figures to this file, or continue it if it exists"
     )
     options = parser.parse_args()
+    options.device = resolve_device(options.device)
     console = Console(width=None if sys.stdout.isatty() else 110)
     report = begin(options.json, options)
     for key, value in report["machine"].items():
@@ -218,7 +222,8 @@ def main() -> None:
         embedding, reranker = options.embedding, options.reranker
         if not (embedding and reranker):
             embedding, reranker = map(str, random_pair(Path(folder)))
-        run(report, Checkpoints(embedding, reranker, options.dtype), options, console)
+        given = Checkpoints(embedding, reranker, options.dtype, options.device)
+        run(report, given, options, console)
 
 
 if __name__ == "__main__":

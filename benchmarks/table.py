@@ -118,7 +118,10 @@ def read(files: Iterable[Path]) -> list[Series]:
     for file in files:
         report = json.loads(file.read_text("utf-8"))
         machine = report["machine"]
-        key = (machine["processor"], machine["cores"], machine["instructions"], report["dtype"])
+        key = (
+            *(machine["processor"], machine["cores"], machine["instructions"], report["dtype"]),
+            *(machine.get("GPU", ""), report.get("device", "cpu")),
+        )
         series = found.setdefault(key, Series())
         series.reports.append(report)
         for task in TASKS:  # in their order

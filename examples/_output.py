@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, DEFAULT_RERANKER_MODEL, TINY
+from qwen3_retrieval.comparison import Move, show
 from qwen3_retrieval.documents.cutting import title_of
 
 WIDTH = 80
@@ -45,7 +45,6 @@ def _console() -> Console:
 
 
 console = _console()
-_ARROW = "->" if console.options.ascii_only else "→"
 
 
 def say(text: str = "", style: str | None = None) -> None:
@@ -77,24 +76,13 @@ def show_comparison(
         top_n: Rows to show.
         answer: Title of the passage that is known to answer, to be marked.
     """
-    rank = {hit.id: i for i, hit in enumerate(dense, start=1)}
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, show_edge=False, expand=True)
-    table.add_column("score", justify="right", style="dim")
-    table.add_column(f"dense search, top {min(top_n, len(dense))} of {len(dense)}", ratio=1)
-    table.add_column("score", justify="right", style="dim")
-    table.add_column("moved", justify="center")
-    table.add_column(f"reranked, top {min(top_n, len(reranked))}", ratio=1)
-    rows = list(zip(dense, reranked, strict=True))[:top_n]
-    for i, (before, after) in enumerate(rows, start=1):
-        was = rank[after.id]
-        table.add_row(
-            f"{before.score:.3f}",
-            _title(before, answer),
-            f"{after.score:.3f}",
-            Text(f"{was} {_ARROW} {i}" if was != i else "-", "green" if was > i else "dim"),
-            _title(after, answer),
-        )
-    console.print(table)
+    places = {hit.id: (before, hit) for before, hit in enumerate(dense, start=1)}
+    moves = []
+    for after, hit in enumerate(reranked, start=1):
+        before, found = places[hit.id]
+        marked = hit.title == answer
+        moves.append(Move(hit, before, after, found.score, hit.score, relevant=marked))
+    show(moves, top_n, console)
 
 
 def explain_scores() -> None:
@@ -161,11 +149,6 @@ def show_next_steps(options: Namespace) -> None:
     # One line each, so that they can be copied from a narrow terminal.
     for line in (f"  {command} \\", f"    {models}"):
         console.print(line, style="bold", soft_wrap=True)
-
-
-def _title(hit: Hit, answer: str | None) -> Text:
-    marked = hit.title == answer
-    return Text(f"* {hit.title}" if marked else hit.title, "bold" if marked else "")
 
 
 def _short(path: str) -> str:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from langchain_core.documents import Document
 
 from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever, open_milvus
-from qwen3_retrieval.demo.passages import read_folder
+from qwen3_retrieval.demo.passages import read_corpus
 from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
 
 EMBEDDING, RERANKER = "tiny", "tiny"  # Qwen/Qwen3-Embedding-0.6B, Qwen/Qwen3-Reranker-0.6B
@@ -25,7 +25,7 @@ folder = folder or str(Path(__file__).parent / "corpus")
 question = question or "What does metric_type COSINE change?"
 
 # Read and cut as by `python -m qwen3_retrieval.ingest`.
-passages = read_folder(Path(folder), Cutter(tokenizer_of(EMBEDDING))).passages
+passages = read_corpus(Path(folder), Cutter(tokenizer_of(EMBEDDING))).passages
 documents = [Document(each.text, metadata={"source": each.source}) for each in passages]
 
 

@@ -82,8 +82,8 @@ measure whole corpora."""
 
 
 SLOW_IF_PUBLISHED = {
-    *("checkpoints", "test_attention.py", "test_int8.py", "test_loading.py", "test_memory.py"),
-    *("test_judge.py", "test_layers.py"),
+    *("checkpoints", "test_attention.py", "test_cuda.py", "test_int8.py", "test_judge.py"),
+    *("test_layers.py", "test_loading.py", "test_memory.py"),
 }
 """Places whose tests are `integration` with the published tokenizer: its vocabulary makes small
 models large. Parity is tested with both tokenizers in every run."""

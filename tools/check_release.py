@@ -31,6 +31,13 @@ PACKAGES = ("langchain_qwen3", "llama_index_qwen3", "qwen3_core", "qwen3_retriev
 IN_WHEEL = (
     *(f"{package}/py.typed" for package in PACKAGES),
     "qwen3_core/remote/qwen3_reranker.jinja",
+    "qwen3_retrieval/comparison.css",
+    "qwen3_retrieval/comparison.html",
+    "qwen3_retrieval/demo/page.css",
+    "qwen3_retrieval/demo/results.html",
+    "qwen3_retrieval/evaluation/page.css",
+    "qwen3_retrieval/evaluation/page.html",
+    "qwen3_retrieval/evaluation/page.js",
     "qwen3_core/tiny/README.md",
     *(
         f"qwen3_core/tiny/{kind}/{name}"

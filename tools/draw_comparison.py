@@ -10,13 +10,13 @@ if the question is one of `examples/_questions.py`.
 import argparse
 import runpy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from qwen3_core.components import make_embedder, make_reranker
 from qwen3_core.settings import TINY
-from qwen3_retrieval.demo.passages import read_folder
+from qwen3_retrieval.comparison import Move, by_first_stage, by_reranker
+from qwen3_retrieval.demo.passages import Excerpt, read_corpus
 from qwen3_retrieval.demo.search import Searcher
 from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
 
@@ -42,19 +42,10 @@ STYLE = """
 """
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A passage's title and its score."""
-
-    title: str
-    score: float
-
-
-def draw(question: str, dense: Sequence[Hit], reranked: Sequence[Hit], command: str) -> str:
+def draw(question: str, moves: Sequence[Move[Excerpt]], command: str) -> str:
     """The two orders of the same passages as columns, with a line for each passage's move."""
     answer = QUESTIONS.get(question)
-    place = {hit.title: i for i, hit in enumerate(reranked)}
-    height = TOP + ROW * len(dense) + 34
+    height = TOP + ROW * len(moves) + 34
     right = WIDTH - COLUMN
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     label = f'role="img" aria-label="{escape(question)}"'
@@ -66,25 +57,26 @@ def draw(question: str, dense: Sequence[Hit], reranked: Sequence[Hit], command: 
         _text(16, 68, "Dense search: cosine", "head"),
         _text(right, 68, "Reranked: probability", "head"),
     ]
-    for i, hit in enumerate(dense):
-        marked = hit.title == answer
-        y, to = TOP + ROW * i, TOP + ROW * place[hit.title]
+    for move in by_first_stage(moves):
+        marked = move.passage.title == answer
+        y, to = (TOP + ROW * ((rank or 0) - 1) for rank in (move.before, move.after))
         begin, end, bend = COLUMN + 16, right - 8, (COLUMN + right) // 2
         parts.append(
             f'<path class="move{" answer" if marked else ""}" '
             f'd="M{begin} {y - 5} C{bend} {y - 5} {bend} {to - 5} {end} {to - 5}"/>'
         )
-        parts += _row(16, y, hit, marked)
-    for i, hit in enumerate(reranked):
-        parts += _row(right, TOP + ROW * i, hit, hit.title == answer)
+        parts += _row(16, y, move.passage.title, move.cosine, marked)
+    for i, move in enumerate(by_reranker(moves)):
+        title = move.passage.title
+        parts += _row(right, TOP + ROW * i, title, move.score, title == answer)
     parts += [_text(16, height - 14, command, "small"), "</svg>", ""]
     return "\n".join(parts)
 
 
-def _row(x: int, y: int, hit: Hit, marked: bool) -> list[str]:
-    title = hit.title if len(hit.title) <= LETTERS else f"{hit.title[: LETTERS - 1].rstrip()}…"
+def _row(x: int, y: int, title: str, score: float | None, marked: bool) -> list[str]:
+    title = title if len(title) <= LETTERS else f"{title[: LETTERS - 1].rstrip()}…"
     kind = "answer" if marked else ""
-    return [_text(x, y, f"{hit.score:.3f}", "score"), _text(x + 50, y, title, kind)]
+    return [_text(x, y, f"{score:.3f}", "score"), _text(x + 50, y, title, kind)]
 
 
 def _text(x: int, y: int, text: str, kind: str) -> str:
@@ -102,13 +94,10 @@ def main() -> None:
         make_embedder(TINY, dimensions=None, dtype="float32"),
         make_reranker(TINY, dtype="float32"),
     )
-    passages = read_folder(EXAMPLES / "corpus", Cutter(tokenizer_of(TINY))).passages
+    passages = read_corpus(EXAMPLES / "corpus", Cutter(tokenizer_of(TINY))).passages
     result = searcher.search(searcher.index(passages), options.question, CANDIDATES, None)
-    titles = [passage.title for passage in result.candidates]
-    dense = [Hit(*each) for each in zip(titles, result.similarities, strict=True)]
-    reranked = [Hit(titles[each.index], each.score) for each in result.ranking]
     command = f"python examples/demo.py --top-n {CANDIDATES} --dtype float32 --question ..."
-    options.out.write_text(draw(options.question, dense, reranked, command), encoding="utf-8")
+    options.out.write_text(draw(options.question, result.moves, command), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from qwen3_retrieval.evaluation import Dataset, Pair, Passage, Question, Settings
+from qwen3_retrieval.evaluation import Dataset, EvaluationSettings, Pair, Passage, Question
+from qwen3_retrieval.evaluation.bench import Bench
 from qwen3_retrieval.evaluation.cache import Cache
-from qwen3_retrieval.evaluation.run import Bench
 
 K = 10
 """Candidates that are reranked."""
@@ -47,7 +47,7 @@ def dataset(faq: Faq, asked: str, searched: str) -> Dataset:
     return Dataset(f"{asked} to {searched}", "python", passages, questions)
 
 
-def measure(data: Dataset, settings: Settings, cache: Cache) -> dict[str, list[float]]:
+def measure(data: Dataset, settings: EvaluationSettings, cache: Cache) -> dict[str, list[float]]:
     """R@1 and MRR@10 of BM25, of dense search, and of its first ten reranked."""
     bench = Bench(data, settings, cache)
     (systems,) = bench.pairs.values()
@@ -63,7 +63,7 @@ def measure(data: Dataset, settings: Settings, cache: Cache) -> dict[str, list[f
     return found
 
 
-def table(faq: Faq, settings: Settings, cache: Cache) -> str:
+def table(faq: Faq, settings: EvaluationSettings, cache: Cache) -> str:
     """Markdown: a row for each language, English first."""
     ways = ("BM25", "dense", "dense + rerank")
     into = ("dense", "dense + rerank")
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--reranker", help="reranking model; default: the one that goes with it")
     parser.add_argument("--cache", type=Path, default=Path("evaluation.cache"))
     options = parser.parse_args()
-    settings = Settings(pair=Pair(model=options.model, reranker=options.reranker), k=K)
+    settings = EvaluationSettings(pair=Pair(model=options.model, reranker=options.reranker), k=K)
     with Cache(options.cache) as cache:
         print(table(read(options.faq), settings, cache))
 

@@ -4,10 +4,8 @@ Shapes: S keys are the pack's T tokens, followed by the cached keys of prefixes.
 share a key head are a group; G is their number.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate, chain
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -18,8 +16,6 @@ from qwen3_core.model.buffers import Buffers
 from qwen3_core.model.linear import rounded
 from qwen3_core.model.packing import Pack
 from qwen3_core.tokenizer import Ids
-
-logger = logging.getLogger(__name__)
 
 BLOCK = 96
 """Query rows computed at a time: few enough for the scores to stay in a core's cache, enough for
@@ -230,112 +226,16 @@ def _causal_mask(dtype: torch.dtype, device: torch.device) -> Tensor:
     return mask.triu_(1)
 
 
-class VarlenAttention:
-    """All segments in one call of torch's attention for sequences of unequal lengths; on CUDA.
-
-    Keys that several segments see are repeated for it, since it knows no shared prefixes.
-    """
-
-    def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
-        rows = [[i for piece in (*s.prefix, s.keys) for i in _range(piece)] for s in segments]
-        queries = [s.queries.stop - s.queries.start for s in segments]
-
-        def ends(lengths: list[int]) -> Tensor:
-            return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-
-        self._visible = torch.tensor(list(chain.from_iterable(rows)), device=device)
-        self._ends = ends(queries), ends(list(map(len, rows)))
-        self._longest = max(queries), max(map(len, rows))
-        self._count = sum(queries)
-
-    def __call__(
-        self, query: Tensor, keys: Tensor, values: Tensor, out: Tensor, buffers: Buffers
-    ) -> None:
-        """See `Attention`."""
-        del buffers
-        from torch.nn.attention.varlen import varlen_attn
-
-        found: Any = varlen_attn(
-            query[:, : self._count].transpose(0, 1).flatten(1, 2),
-            keys.transpose(0, 1)[self._visible],
-            values.transpose(0, 1)[self._visible],
-            *self._ends,
-            *self._longest,
-            scale=1.0,
-            window_size=(-1, 0),  # causal, the last query aligned with the last key
-            enable_gqa=True,
-        )
-        out = out[: self._count]
-        out.copy_(found.view(out.shape))
-
-
-def _range(rows: slice) -> range:
-    return range(rows.start, rows.stop)
-
-
-@lru_cache
-def _varlen_agrees(
-    device: torch.device, dtype: torch.dtype, heads: int, group: int, size: int
-) -> bool:
-    """Whether torch's varlen_attn exists and agrees with `BlockAttention`; tried once."""
-    random = torch.Generator().manual_seed(0)
-
-    def tensor(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=random).to(device, dtype)
-
-    query, keys, values = (
-        tensor(heads, 7, group, size),
-        tensor(heads, 9, size),
-        tensor(heads, 9, size),
-    )
-    segments = [
-        Segment(slice(0, 3), slice(0, 3)),
-        Segment(slice(3, 5), slice(3, 5), (slice(7, 9),)),
-        Segment(slice(5, 7), slice(4, 7), (slice(8, 9), slice(0, 3))),
-    ]
-    expected, found = (torch.empty(7, heads, group, size, device=device, dtype=dtype) for _ in "ab")
-    BlockAttention(segments)(query, keys, values, expected, Buffers(device))
-    try:
-        VarlenAttention(segments, device)(query, keys, values, found, Buffers(device))
-    except (ImportError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"it fails with {error}"
-    else:
-        distance = (found - expected).abs().max().item()
-        if distance < 0.05:  # of values around 1; a key too many or too few makes 0.5 and more
-            return True
-        reason = f"it is wrong by {distance:.2g}"
-    logger.warning(
-        "varlen_attn of torch %s is unusable on %s in %s (%s); falling back to block attention",
-        torch.__version__,
-        device,
-        dtype,
-        reason,
-    )
-    return False
-
-
 def attention_for(
-    segments: Sequence[Segment],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    heads: int,
-    group: int,
-    size: int,
+    segments: Sequence[Segment], *, device: torch.device, dtype: torch.dtype
 ) -> Attention:
-    """The fastest attention that a device has.
+    """The fastest of these that a device has; `qwen3_core.model.cuda` has another.
 
     Args:
         segments: The pack's segments; at least one.
         device: Where the tensors are.
         dtype: Of the tensors.
-        heads: Key heads.
-        group: Query heads to a key head.
-        size: Of a head.
     """
-    fused = device.type == "cuda" and dtype != torch.float32  # which the kernel does not take
-    if fused and _varlen_agrees(device, dtype, heads, group, size):
-        return VarlenAttention(segments, device)
     if device.type == "cpu" and (
         dtype == torch.float32 or (dtype == torch.bfloat16 and _has_amx())
     ):

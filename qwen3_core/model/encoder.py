@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qwen3_core.model import cuda
 from qwen3_core.model.attention import (
     Attention,
     Segment,
@@ -22,6 +23,7 @@ from qwen3_core.model.attention import (
     segments_of,
 )
 from qwen3_core.model.buffers import Buffers, give_back_freed, release_threads
+from qwen3_core.model.cascade import KeysValues
 from qwen3_core.model.layers import Layer, rms_norm
 from qwen3_core.model.linear import prepack, rounded
 from qwen3_core.model.packing import Line, Pack, W, next_pack
@@ -30,9 +32,6 @@ from qwen3_core.tokenizer import Ids
 if TYPE_CHECKING:
     from transformers import Qwen3Model
 
-KeysValues = tuple[Tensor, Tensor]
-"""Keys and values of a prefix in one layer, each (kv_heads, prefix length, head_dim)."""
-
 PREFIX_CACHE_TOKENS = 2048
 """Size of the prefix cache in tokens (112 KiB of keys and values a token at 0.6B)."""
 
@@ -40,9 +39,9 @@ MIN_SHARED_TOKENS = 16
 """Tokens that a prefix must share with a cached one to use its keys: shorter matches cost more to
 copy than to recompute."""
 
-DEFAULT_PACK_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 8192}
+DEFAULT_PACK_TOKENS = {"cpu": 1024, "mps": 2048}
 """Token budget of a pack by device type: large enough to keep the device busy, small enough for
-its caches and memory."""
+its caches and memory. On CUDA it depends on the free memory (`qwen3_core.model.cuda`)."""
 
 
 class Encoder:
@@ -64,7 +63,8 @@ class Encoder:
 
         Args:
             model: The base model (without head), on its device, in its dtype, in eval mode.
-            pack_tokens: Token budget of one forward pass; by default `DEFAULT_PACK_TOKENS`.
+            pack_tokens: Token budget of one forward pass; by default `DEFAULT_PACK_TOKENS`, on CUDA
+                `cuda.pack_tokens` of the free memory.
             int8: Whether linear maps run in 8-bit integers (`qwen3_core.model.int8`).
 
         Raises:
@@ -81,8 +81,9 @@ class Encoder:
             raise ValueError(msg)
         self.model = model
         self.device = model.embed_tokens.weight.device
+        default = _default_pack_tokens(model)
         if pack_tokens is None:
-            pack_tokens = DEFAULT_PACK_TOKENS.get(self.device.type, 1024)
+            pack_tokens = default
         if pack_tokens < 1:
             msg = f"pack_tokens must be at least 1, got {pack_tokens}"
             raise ValueError(msg)
@@ -91,6 +92,7 @@ class Encoder:
         self._int8 = int8
         self._buffers = Buffers(self.device)
         self._layers = [Layer(layer, model.dtype, self._buffers) for layer in model.layers]
+        self._flash = cuda.FlashForward(model, default) if cuda.usable(model) else None
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()
 
     @property
@@ -150,7 +152,7 @@ class Encoder:
         """
         branches = [branch for branch in pack.branches if branch.prefix]
         cached = {b.prefix: self._cache_entry(b.prefix, b.cached) for b in branches if b.cached}
-        states, new = self._forward(pack, cached)
+        states, new = (self._flash or self._forward)(pack, cached)
         if len(pack.ids) > self.pack_tokens:  # one long sequence: do not hold its memory for good
             self._buffers.clear()
         for prefix in (branch.prefix for branch in branches):
@@ -204,15 +206,7 @@ class Encoder:
         return torch.tensor([*numbers, *[0] * more], device=self.device)
 
     def _attention(self, segments: list[Segment]) -> Attention:
-        config = self.model.config
-        return attention_for(
-            segments,
-            device=self.device,
-            dtype=self.model.dtype,
-            heads=(heads := config.num_key_value_heads or config.num_attention_heads),
-            group=config.num_attention_heads // heads,
-            size=config.head_dim,
-        )
+        return attention_for(segments, device=self.device, dtype=self.model.dtype)
 
     def _remember(self, prefix: Ids, layers: list[KeysValues]) -> None:
         """Cache a prefix; evict the least recently used beyond `PREFIX_CACHE_TOKENS` tokens."""
@@ -220,6 +214,13 @@ class Encoder:
         self._prefixes.move_to_end(prefix)
         while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > PREFIX_CACHE_TOKENS:
             self._prefixes.popitem(last=False)
+
+
+def _default_pack_tokens(model: Any) -> int:
+    device = model.embed_tokens.weight.device
+    if device.type == "cuda":
+        return cuda.pack_tokens(cuda.available_memory(device), model.config, model.dtype)
+    return DEFAULT_PACK_TOKENS.get(device.type, 1024)
 
 
 def _equal(one: Ids, other: Ids) -> int:

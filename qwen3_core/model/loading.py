@@ -109,7 +109,9 @@ def resolve_dtype(dtype: Dtype, device: str, hidden_size: int = 0) -> "torch.dty
     if dtype in ("auto", "int8"):
         kind = torch.device(device).type
         if kind == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+            # From Ampere on; older GPUs emulate it.
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float32
         return torch.bfloat16 if kind == "cpu" and _cpu_has_bfloat16() else torch.float32
     check_settings(dtype=dtype)
     if dtype == "float16" and hidden_size >= 4096:

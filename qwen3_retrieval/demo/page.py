@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 
 from qwen3_core.prompts import DEFAULT_TASK, TASKS
+from qwen3_retrieval.comparison import by_reranker
 from qwen3_retrieval.demo import answer, render
 from qwen3_retrieval.demo.passages import MAX_FILE_MB, MAX_FILES, read_uploads
 from qwen3_retrieval.demo.search import Corpus, Searcher
@@ -68,8 +68,9 @@ def build(setup: Setup) -> gr.Blocks:
         except FAILURES as error:
             yield "", render.notice(str(error), error=True), ""
             return
-        sent = [result.candidates[each.index] for each in result.ranking[: max(1, int(top_n))]]
-        columns, times = render.comparison(result, int(top_n)), render.timings(result.seconds)
+        sent = [move.passage for move in by_reranker(result.moves)[: max(1, int(top_n))]]
+        columns = render.comparison(result.moves, int(top_n))
+        times = render.timings(result.seconds)
         if not answer.is_configured():
             reason = (
                 f"No LLM is configured. With OPENAI_API_KEY or OPENAI_BASE_URL set, these "
@@ -96,11 +97,7 @@ def build(setup: Setup) -> gr.Blocks:
     with gr.Blocks(
         title="Qwen3 reranking", analytics_enabled=False, delete_cache=(600, 3600)
     ) as page:
-        gr.HTML(
-            '<header class="q3-head"><h1>Watch the reranker work</h1><p>Dense search finds '
-            "candidates; the reranker reads each one with the question. "
-            f"{escape(setup.models)}</p></header>"
-        )
+        gr.HTML(render.head(setup.models))
         uploaded = gr.State(None)
         with gr.Row(equal_height=True):
             question = gr.Textbox(
@@ -159,6 +156,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, block: bool = True) -
         port: None: the first free port from 7860 on.
         block: Whether to return only after Ctrl+C, not at once.
     """
+    here = Path(__file__).parent
     fonts = ("system-ui", "sans-serif")  # installed fonts: nothing is downloaded
     _, url, _ = page.launch(
         server_name=host,
@@ -172,7 +170,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, block: bool = True) -
         ssr_mode=False,
         footer_links=[],
         theme=gr.themes.Base(font=fonts, font_mono=("ui-monospace", "monospace")),
-        css_paths=Path(__file__).with_name("page.css"),
+        css_paths=[here.with_name("comparison.css"), here / "page.css"],
     )
     if block:
         print(f"{url}   (Ctrl+C stops it)", flush=True)  # noqa: T201

@@ -22,7 +22,7 @@ MAX_PASSAGES: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class Excerpt:
     """A piece of a file."""
 
     title: str
@@ -36,12 +36,12 @@ class Passage:
 class Reading:
     """The passages that were read, and notes."""
 
-    passages: list[Passage]
+    passages: list[Excerpt]
     notes: list[str]
     """Omitted files and parts, each with the reason."""
 
 
-def read_folder(path: Path, cutter: Cutter) -> Reading:
+def read_corpus(path: Path, cutter: Cutter) -> Reading:
     """The passages of a folder, or of one file.
 
     Raises:
@@ -76,7 +76,7 @@ def read_uploads(paths: Sequence[Path], cutter: Cutter) -> Reading:
 
 
 def _read(files: Sequence[SourceFile], cutter: Cutter, notes: list[str]) -> Reading:
-    passages: dict[str, Passage] = {}  # without duplicate texts
+    passages: dict[str, Excerpt] = {}  # without duplicate texts
     for file in files:
         try:
             for passage in _passages(file, cutter, notes):
@@ -93,7 +93,7 @@ def _read(files: Sequence[SourceFile], cutter: Cutter, notes: list[str]) -> Read
     return Reading(list(passages.values()), notes)
 
 
-def _passages(file: SourceFile, cutter: Cutter, notes: list[str]) -> Iterator[Passage]:
+def _passages(file: SourceFile, cutter: Cutter, notes: list[str]) -> Iterator[Excerpt]:
     def refuse(reason: str, detail: str) -> None:
         raise UnreadableError(reason, detail)
 
@@ -102,4 +102,4 @@ def _passages(file: SourceFile, cutter: Cutter, notes: list[str]) -> Iterator[Pa
         for piece in cutter.cut(section):
             place = [f"{name} {value}" for name, value in piece.place.items() if name != "title"]
             title = piece.place.get("title") or title_of(piece.text)
-            yield Passage(title, ", ".join([file.source, *place]), piece.text)
+            yield Excerpt(title, ", ".join([file.source, *place]), piece.text)

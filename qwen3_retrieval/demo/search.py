@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qwen3_core.embedder import Embedder
-from qwen3_core.ranking import Ranked
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker
 from qwen3_core.reranker import Reranker
-from qwen3_retrieval.demo.passages import Passage
+from qwen3_retrieval.comparison import Move, moves
+from qwen3_retrieval.demo.passages import Excerpt
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Passages and their vectors."""
+    """Excerpts and their vectors."""
 
-    passages: list[Passage]
+    passages: list[Excerpt]
     vectors: np.ndarray
     """(passages, dimensions) float32, each row of length 1."""
 
@@ -26,12 +26,8 @@ class Corpus:
 class Result:
     """The results of both stages."""
 
-    candidates: list[Passage]
-    """Candidates in the order of dense search, best first."""
-    similarities: list[float]
-    """Cosine of each candidate with the question."""
-    ranking: list[Ranked]
-    """All candidates in the reranker's order."""
+    moves: list[Move[Excerpt]]
+    """All candidates, in the reranker's order."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage -> duration."""
 
@@ -45,7 +41,7 @@ class Searcher:
         self._embedder = embedder
         self._reranker = reranker
 
-    def index(self, passages: Sequence[Passage]) -> Corpus:
+    def index(self, passages: Sequence[Excerpt]) -> Corpus:
         """Embed passages."""
         vectors = self._embedder.embed_documents([passage.text for passage in passages])
         return Corpus(list(passages), vectors)
@@ -65,8 +61,8 @@ class Searcher:
         start = time.perf_counter()
         query = self._embedder.embed_queries([question], instruction=instruction)[0]
         embedded = time.perf_counter()
-        similarities = corpus.vectors @ query
-        best = np.argsort(-similarities, kind="stable")[:k]
+        cosines = corpus.vectors @ query
+        best = np.argsort(-cosines, kind="stable")[:k]
         found = time.perf_counter()
         candidates = [corpus.passages[i] for i in best]
         ranking = self._reranker.rerank(
@@ -77,4 +73,4 @@ class Searcher:
             f"search {len(corpus.passages):,} passages": found - embedded,
             f"rerank {len(candidates)}": time.perf_counter() - found,
         }
-        return Result(candidates, similarities[best].tolist(), ranking, seconds)
+        return Result(moves(candidates, cosines[best], ranking), seconds)

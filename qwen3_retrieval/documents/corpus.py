@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, Literal
 
-Kind = Literal[
+FileKind = Literal[
     "markdown",
     "text",
     "code",
@@ -23,7 +23,7 @@ Kind = Literal[
     "jsonl",
 ]
 
-KINDS: Final[dict[str, Kind]] = {
+KINDS: Final[dict[str, FileKind]] = {
     **dict.fromkeys((".md", ".markdown"), "markdown"),
     **dict.fromkeys((".txt", ".rst", ".text", ".adoc", ".org", ".tex", ".log"), "text"),
     **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
@@ -91,7 +91,7 @@ class SourceFile:
     path: Path
     source: str
     """Its path relative to the corpus, with "/"; bytes that are not UTF-8 are lone surrogates."""
-    kind: Kind
+    kind: FileKind
     size: int
     """Size in bytes when it was found."""
 

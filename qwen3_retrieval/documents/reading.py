@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final, Protocol
 
-from qwen3_retrieval.documents.corpus import KINDS, Kind, SourceFile, why_skipped
+from qwen3_retrieval.documents.corpus import KINDS, FileKind, SourceFile, why_skipped
 from qwen3_retrieval.documents.encoding import decode
 from qwen3_retrieval.documents.epub import read_epub
 from qwen3_retrieval.documents.html import read_html
@@ -65,7 +65,7 @@ def read_sections(
 
 
 def _read(
-    kind: Kind, data: bytes, text_field: str, encoding: str | None, report: Note, remark: Note
+    kind: FileKind, data: bytes, text_field: str, encoding: str | None, report: Note, remark: Note
 ) -> Iterator[Section]:
     def attachment(name: str, content: bytes, declared: str | None) -> Iterator[Section]:
         suffix = PurePosixPath(name).suffix

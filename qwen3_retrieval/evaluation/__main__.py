@@ -2,7 +2,6 @@
 
     python -m qwen3_retrieval.evaluation docs
     python -m qwen3_retrieval.evaluation questions.csv --corpus docs --model tiny
-    python -m qwen3_retrieval.evaluation docs --ask "Where is the data kept?"
 
 DATASET is a folder of documents, cut like in an ingest (its headings become questions), a folder in
 BEIR's layout (corpus.jsonl, queries.jsonl, qrels/*.tsv), or a .csv, .tsv or .jsonl of questions,
@@ -26,8 +25,8 @@ from qwen3_core.settings import Dtype
 from qwen3_retrieval.command import in_one_line, is_expected, make_parser
 from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Cutter, tokenizer_of
 from qwen3_retrieval.evaluation.extra import check_installed
-from qwen3_retrieval.evaluation.load import MAX_QUESTIONS, load_dataset, load_passages
-from qwen3_retrieval.evaluation.settings import Pair, Settings
+from qwen3_retrieval.evaluation.load import MAX_QUESTIONS, load_dataset
+from qwen3_retrieval.evaluation.settings import EvaluationSettings, Pair
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,10 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(in_one_line(error, OPTIONS))
     try:
         check_installed()
-        if options.ask is not None:
-            _ask(options, settings)
-        else:
-            _evaluate(options, settings)
+        _evaluate(options, settings)
     except KeyboardInterrupt:
         _stop("interrupted", settings)
         return 130
@@ -59,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _evaluate(options: argparse.Namespace, settings: Settings) -> None:
+def _evaluate(options: argparse.Namespace, settings: EvaluationSettings) -> None:
     from rich.console import Console
 
+    from qwen3_retrieval.evaluation.page import write_html
     from qwen3_retrieval.evaluation.run import evaluate
     from qwen3_retrieval.evaluation.synthetic import make_questions
     from qwen3_retrieval.evaluation.terminal import show
@@ -93,22 +90,11 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> None:
         if options.json:
             report.write_json(options.json)
     if options.html is not None:
-        report.write_html(options.html)
+        write_html(report, options.html)
         print(f"report: {options.html.resolve()}", file=sys.stderr)  # noqa: T201
 
 
-def _ask(options: argparse.Namespace, settings: Settings) -> None:
-    from rich.console import Console
-
-    from qwen3_retrieval.evaluation.question import ask_question
-    from qwen3_retrieval.evaluation.terminal import show_question
-
-    passages = load_passages(options.dataset, **_cutting(options, settings))
-    view = ask_question(options.ask, passages, settings)
-    show_question(view, Console())
-
-
-def _cutting(options: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+def _cutting(options: argparse.Namespace, settings: EvaluationSettings) -> dict[str, Any]:
     return {
         "model": settings.pair.model,
         "base_url": settings.pair.base_url,
@@ -123,7 +109,7 @@ def _ours(options: argparse.Namespace) -> list[Path]:
     return [path for path in (options.html, options.json) if path is not None]
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace) -> EvaluationSettings:
     def given(prefix: str) -> dict[str, Any]:
         every = {each.name: getattr(options, f"{prefix}{each.name}") for each in fields(Pair)}
         return {name: value for name, value in every.items() if value is not None}
@@ -132,7 +118,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     # Another server with the same model is also a second pair.
     named = {"model": pair.model} | ({} if "model" in second else {"reranker": pair.reranker})
     progress = options.progress
-    return Settings(
+    return EvaluationSettings(
         pair=pair,
         second=Pair(**named | second) if second else None,
         instruction=options.instruction,
@@ -144,7 +130,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         sweep_k=tuple(options.sweep_k),
         sweep_questions=options.sweep_questions,
         latency_questions=options.latency_questions,
-        tolerance=options.tolerance,
+        margin=options.margin,
         cache=options.cache,
         progress=sys.stderr.isatty() if progress is None else progress,
     )
@@ -152,7 +138,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("evaluation", __doc__)
-    default = Settings()
+    default = EvaluationSettings()
 
     def add(to: Any, name: str, text: str, **more: Any) -> None:
         if more.get("default") not in (None, []) and not more.get("action"):
@@ -177,8 +163,6 @@ def _parser() -> argparse.ArgumentParser:
         default=MAX_QUESTIONS)  # fmt: skip
     add(data, "--llm", "OpenAI model that makes the questions from passages of a folder "
         "($OPENAI_API_KEY, and $OPENAI_BASE_URL for another server)", metavar="MODEL")  # fmt: skip
-    add(data, "--ask", "show the dense and the reranked order of this one question",
-        metavar="QUESTION")  # fmt: skip
     for prefix, title in (("", "models"), ("second-", "a second pair of models, side by side")):
         group = parser.add_argument_group(title)
         first = default.pair.model if not prefix else None
@@ -211,8 +195,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N", default=default.sweep_questions)  # fmt: skip
     add(group, "--latency-questions", "questions that are timed", type=int, metavar="N",
         default=default.latency_questions)  # fmt: skip
-    add(group, "--tolerance", "nDCG@10 that the recommended setting may lose to a slower one",
-        type=float, metavar="X", default=default.tolerance)  # fmt: skip
+    add(group, "--margin", "nDCG@10 that the recommended setting may lose to the best, with 95 %% "
+        "confidence", type=float, metavar="X", default=default.margin)  # fmt: skip
     group = parser.add_argument_group("output")
     add(group, "--html", "page to be written", type=Path, metavar="PATH",
         default=Path("evaluation.html"))  # fmt: skip
@@ -240,13 +224,13 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 OPTIONS = {
     each.name: f"--{each.name.replace('_', '-')}"
-    for each in (*fields(Pair), *fields(Settings))
+    for each in (*fields(Pair), *fields(EvaluationSettings))
     if each.name != "instruction"  # or one of --try-instruction
 } | {"metadata_keys": "--metadata-keys"}
 """The command's names for arguments of the functions that it calls."""
 
 
-def _stop(reason: str, settings: Settings) -> None:
+def _stop(reason: str, settings: EvaluationSettings) -> None:
     kept = ""
     if settings.cache is not None and settings.cache.exists():
         kept = f"; what was computed is in {settings.cache}, and the same command goes on from it"

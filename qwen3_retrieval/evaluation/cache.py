@@ -86,13 +86,16 @@ class Cache:
         with self._database:
             self._database.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", items)
 
-    def get_numbers(self, keys: Sequence[bytes]) -> dict[bytes, float]:
-        """The numbers of the keys that exist."""
-        return {key: struct.unpack("<d", value)[0] for key, value in self.get(keys).items()}
 
-    def put_numbers(self, items: Iterable[tuple[bytes, float]]) -> None:
-        """Store numbers."""
-        self.put((key, struct.pack("<d", value)) for key, value in items)
+def from_number(value: float) -> bytes:
+    """A number as stored bytes."""
+    return struct.pack("<d", value)
+
+
+def to_number(data: bytes) -> float:
+    """The number in the bytes of `from_number`."""
+    value: float = struct.unpack("<d", data)[0]
+    return value
 
 
 def to_bytes(vector: np.ndarray) -> bytes:

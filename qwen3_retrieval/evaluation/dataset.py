@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from qwen3_core.metadata import with_header
 
-Kind = Literal["beir", "table", "markdown", "python"]
+DatasetKind = Literal["beir", "table", "markdown", "python"]
 
 MAX_MISSING: Final = 0.05
 """Share of judgements that may refer to items missing from the corpus; more is an error."""
@@ -53,7 +53,7 @@ class Dataset:
     """Passages and questions to measure systems on."""
 
     name: str
-    kind: Kind
+    kind: DatasetKind
     passages: list[Passage]
     questions: list[Question]
     synthetic: str = ""
@@ -106,6 +106,11 @@ def check_missing(missing: list[str], total: int, where: Path) -> list[str]:
         msg = f"{text}, more than {MAX_MISSING:.0%}; first: {missing[0]}"
         raise DatasetError(msg)
     return [f"{text}; first: {missing[0]}"]
+
+
+def squeeze(text: str) -> str:
+    """A text with single spaces in place of all white space, for comparisons."""
+    return " ".join(text.split())
 
 
 def _unique(ids: Iterable[str], what: str) -> None:

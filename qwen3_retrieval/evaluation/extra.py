@@ -7,6 +7,7 @@ from qwen3_core.common.extras import how_to_install
 
 PACKAGES: Final = {
     "bm25s": "bm25s",
+    "jinja2": "jinja2",
     "matplotlib": "matplotlib",
     "pytrec_eval": "pytrec-eval-terrier",
     "rich": "rich",

@@ -89,7 +89,7 @@ def read_folder(
                 passage = stored.get((header, piece.text))
                 if passage is None:
                     title = piece.headings[-1] if piece.headings else piece.place.get("title", "")
-                    key = _digest(*([header] if header else []), piece.text)
+                    key = digest(*([header] if header else []), piece.text)
                     passage = Passage(key, piece.text, part.id, file.source, title, header)
                     stored[header, piece.text] = passage
                     folder.passages.append(passage)
@@ -108,7 +108,7 @@ def _pieces(file: SourceFile, cutter: Cutter, folder: Folder) -> Iterator[tuple[
     for number, section in enumerate(read_sections(file, hashlib.sha256(), report)):
         part = None
         for piece in cutter.cut(section):
-            key = _digest(file.source, str(number), str(piece.part))
+            key = digest(file.source, str(number), str(piece.part))
             if part is None or part.id != key:
                 part = Part(key, file.source, piece.headings)
                 folder.parts.append(part)
@@ -180,5 +180,6 @@ def _wording(part: Part, length: int) -> str:
     return ": ".join(dict.fromkeys(part.headings[-length:]))
 
 
-def _digest(*parts: str) -> str:
+def digest(*parts: str) -> str:
+    """An id of one text, or of several together: 16 hexadecimal digits."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -10,8 +10,8 @@ from qwen3_core.metadata import check_metadata_keys
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL
 from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Cutter, tokenizer_of
 from qwen3_retrieval.evaluation.beir import is_beir, read_beir
-from qwen3_retrieval.evaluation.dataset import Dataset, DatasetError, Passage
-from qwen3_retrieval.evaluation.folder import read_folder, read_headings
+from qwen3_retrieval.evaluation.dataset import Dataset, DatasetError
+from qwen3_retrieval.evaluation.folder import read_headings
 from qwen3_retrieval.evaluation.tables import SUFFIXES, read_questions
 
 MAX_QUESTIONS: Final = 300
@@ -70,33 +70,6 @@ def load_dataset(
         note = f"the models read {', '.join(keys)} before each passage"
         dataset = replace(dataset, notes=[*dataset.notes, note])
     return sample_questions(dataset, max_questions)
-
-
-def load_passages(
-    path: str | Path,
-    *,
-    model: str = DEFAULT_EMBEDDING_MODEL,
-    base_url: str | None = None,
-    chunk_size: int = CHUNK_SIZE,
-    chunk_overlap: int = CHUNK_OVERLAP,
-    metadata_keys: Sequence[str] = (),
-) -> list[Passage]:
-    """The passages of a dataset, or of a folder, without making questions from its headings.
-
-    Arguments and errors as in `load_dataset`.
-    """
-    path = Path(path).expanduser()
-    if (path.is_dir() and is_beir(path)) or (path.suffix.lower() in SUFFIXES and path.is_file()):
-        return load_dataset(
-            path,
-            max_questions=None,
-            model=model,
-            base_url=base_url,
-            metadata_keys=metadata_keys,
-        ).passages
-    cutter = Cutter(tokenizer_of(model, base_url), "structure", chunk_size, chunk_overlap)
-    keys = check_metadata_keys(metadata_keys) or ()
-    return read_folder(path, cutter, metadata_keys=keys).passages
 
 
 def sample_questions(dataset: Dataset, count: int | None) -> Dataset:

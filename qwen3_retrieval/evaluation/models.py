@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -16,7 +16,14 @@ from qwen3_core.model.files import is_here, weights_digest
 from qwen3_core.model.loading import load_tokenizer
 from qwen3_core.prompts import DEFAULT_TASK, TASKS, resolve_instruction
 from qwen3_core.settings import DEFAULT_EMBEDDING_MODEL, TINY, ModelKind
-from qwen3_retrieval.evaluation.cache import Cache, Keys, to_bytes, to_vector
+from qwen3_retrieval.evaluation.cache import (
+    Cache,
+    Keys,
+    from_number,
+    to_bytes,
+    to_number,
+    to_vector,
+)
 from qwen3_retrieval.evaluation.settings import Pair
 
 R = TypeVar("R")
@@ -66,7 +73,9 @@ class Models:
         max_length: int | None,
     ) -> np.ndarray:
         """Log-odds of (query, document) pairs: (n,) float64."""
-        keys = self._reranker_keys(instruction, max_length)
+        keys = {
+            cut: Keys(**self._reranker_identity(cut, instruction)) for cut in (None, max_length)
+        }
         spare = len(resolve_instruction(instruction)) + 200  # with the frame around it
         cut = [
             # The query may take half of it at most: see `qwen3_core.reranker.QUERY_SHARE`.
@@ -74,21 +83,15 @@ class Models:
             for q, d in pairs
         ]
         names = [keys[c](*pair) for c, pair in zip(cut, pairs, strict=True)]
-        found = self._cache.get_numbers(names)
-        todo = {name: i for i, name in enumerate(names) if name not in found}
-        rows = list(todo.values())
-        with progress_bar("Reranking", len(rows), self._progress and bool(rows)) as advance:
-            for start in range(0, len(rows), COMMIT_EVERY):
-                part = rows[start : start + COMMIT_EVERY]
-                values = self._reranker(max_length).score_pairs(
-                    [pairs[i] for i in part], instruction=_given(instruction)
-                )
-                done = [(names[i], float(v)) for i, v in zip(part, values, strict=True)]
-                self._cache.put_numbers(done)
-                found.update(done)
-                if advance:
-                    advance(len(part))
-        return np.array([found[name] for name in names])
+
+        def compute(rows: list[int]) -> list[bytes]:
+            values = self._reranker(max_length).score_pairs(
+                [pairs[i] for i in rows], instruction=_given(instruction)
+            )
+            return [from_number(float(value)) for value in values]
+
+        found = dict(self._values(names, compute, "Reranking"))
+        return np.array([to_number(found[name]) for name in names])
 
     def time_query(self, text: str, instruction: str | None, max_length: int | None) -> float:
         """Seconds for embedding one query, with nothing else running."""
@@ -126,16 +129,16 @@ class Models:
                 without timing.
         """
         key = Keys(machine=platform.node(), key=key.hex())()
-        known = self._cache.get_numbers([key])
+        known = self._cache.get([key])
         if key in known:
-            return known[key]
+            return to_number(known[key])
         if warm is not None and warm not in self._warm:
             self._warm.add(warm)
             work()
         begin = time.perf_counter()
         work()
         seconds = time.perf_counter() - begin
-        self._cache.put_numbers([(key, seconds)])
+        self._cache.put([(key, from_number(seconds))])
         return seconds
 
     def tokens(self, text: str) -> int | None:
@@ -171,37 +174,46 @@ class Models:
         rows: dict[bytes, list[int]] = {}
         for i, name in enumerate(names):
             rows.setdefault(name, []).append(i)
-        out: np.ndarray | None = None
-        missing: list[bytes] = []
 
-        def keep(name: bytes, vector: np.ndarray) -> None:
-            nonlocal out
-            if out is None:
+        def compute(rows: list[int]) -> list[bytes]:
+            vectors = embed(self._embedder(max_length), [texts[i] for i in rows])
+            return [to_bytes(vector) for vector in vectors]
+
+        out = np.empty((0, 0), np.float32)
+        for name, data in self._values(names, compute, what):
+            vector = to_vector(data)
+            if not out.size:
                 out = np.empty((len(texts), len(vector)), np.float32)
             out[rows[name]] = vector
+        return out
 
-        every = list(rows)
+    def _values(
+        self, names: Sequence[bytes], compute: Callable[[list[int]], list[bytes]], what: str
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield each key once with its value; what the cache lacks is computed and stored.
+
+        Args:
+            names: The keys.
+            compute: Positions of keys -> their values.
+            what: Title of the progress bar.
+        """
+        first = {name: i for i, name in reversed(list(enumerate(names)))}
+        every = list(dict.fromkeys(names))
+        missing: list[bytes] = []
         for start in range(0, len(every), COMMIT_EVERY):
             part = every[start : start + COMMIT_EVERY]
             found = self._cache.get(part)
-            for name in part:
-                if name in found:
-                    keep(name, to_vector(found[name]))
-                else:
-                    missing.append(name)
-        shown = self._progress and bool(missing)
-        with progress_bar(what, len(missing), shown) as advance:
+            yield from found.items()
+            missing += [name for name in part if name not in found]
+        with progress_bar(what, len(missing), self._progress and bool(missing)) as advance:
             for start in range(0, len(missing), COMMIT_EVERY):
                 part = missing[start : start + COMMIT_EVERY]
-                vectors = embed(self._embedder(max_length), [texts[rows[n][0]] for n in part])
-                self._cache.put(
-                    (n, to_bytes(vector)) for n, vector in zip(part, vectors, strict=True)
-                )
-                for name, vector in zip(part, vectors, strict=True):
-                    keep(name, vector)
+                values = compute([first[name] for name in part])
+                items = list(zip(part, values, strict=True))
+                self._cache.put(items)
+                yield from items
                 if advance:
                     advance(len(part))
-        return np.empty((0, 0), np.float32) if out is None else out
 
     def _fit(self, texts: tuple[str, ...], max_length: int | None, spare: int) -> bool:
         """Whether texts are certainly not truncated, so that the limit does not matter.
@@ -246,11 +258,6 @@ class Models:
             "device": pair.device,
             "max_length": max_length,
             "prompt": resolve_instruction(instruction),
-        }
-
-    def _reranker_keys(self, instruction: str, max_length: int | None) -> dict[int | None, Keys]:
-        return {
-            cut: Keys(**self._reranker_identity(cut, instruction)) for cut in (None, max_length)
         }
 
     def _embedder(self, max_length: int | None) -> Embedder | RemoteEmbedder:

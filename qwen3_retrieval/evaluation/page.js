@@ -33,10 +33,8 @@ if (search) {
 for (const question of questions) {
   // The texts are in the page once, however many questions find them.
   question.addEventListener("toggle", () => {
-    for (const place of question.querySelectorAll("p[data-text]:empty")) {
+    for (const place of question.querySelectorAll("[data-text]:empty")) {
       place.textContent = texts[place.dataset.text];
-      place.title = "click for more";
-      place.addEventListener("click", () => place.classList.toggle("open"));
     }
   });
 }

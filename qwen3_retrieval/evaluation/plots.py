@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from qwen3_retrieval.evaluation.result import Distribution, Point, Recommendation, System, TopN
+from qwen3_retrieval.evaluation.result import (
+    Distribution,
+    Point,
+    Recommendation,
+    Report,
+    System,
+    TopN,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,6 +132,18 @@ def frontier_plot(points: Sequence[Point], recommended: Recommendation | None) -
     return _figure("frontier", draw, 3.6)
 
 
+def frontier_svg(report: Report) -> str:
+    """The plot of quality against latency as SVG on white, for a notebook or a file.
+
+    Raises:
+        ValueError: If the sweep was left out.
+    """
+    if report.sweep is None:
+        msg = "without a sweep there is no plot: evaluate with EvaluationSettings(sweep=True)"
+        raise ValueError(msg)
+    return _on_white(frontier_plot(report.sweep.points, report.recommendation))
+
+
 def dimensions_plot(points: Sequence[Point], k: int) -> str:
     """Recall and nDCG against the length of the vectors."""
     own = [p for p in points if p.axis == "dimensions"]
@@ -216,13 +235,13 @@ def scores_plot(found: Distribution) -> str:
             if found.suggested is not None and 0 < found.suggested < 1:
                 at = np.log(found.suggested / (1 - found.suggested))
                 axes.axvline(at, color=COLOURS["--ink"], linestyle="--", linewidth=1.2,
-                             label=f"keeps 95 % of the relevant: {found.suggested:g}")  # fmt: skip
+                             label=f"recommended: {found.suggested:g}")  # fmt: skip
         axes.grid(axis="y")
 
     return _figure(found.score, draw, 2.8)
 
 
-def on_white(plot: str) -> str:
+def _on_white(plot: str) -> str:
     """A plot for use outside the page: in the page's light colours, on white."""
     css = files("qwen3_retrieval.evaluation").joinpath("page.css").read_text("utf-8")
     light = css[: css.index("@media")]
@@ -251,6 +270,7 @@ def _figure(name: str, draw: Callable[["Axes"], None], height: float) -> str:
     settings: Any = {name: COLOURS[variable] for name, variable in INKS.items()}
     settings |= {
         "svg.fonttype": "none",  # text stays text, for screen readers and search
+        "text.parse_math": False,  # a name with two dollar signs is no formula
         "svg.hashsalt": "qwen3",  # so that equal reports are equal files
         "font.family": "sans-serif",
         "font.size": 10.5,

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwen3_retrieval.evaluation.metrics import Comparison, Estimate
+from qwen3_retrieval.comparison import Move
+from qwen3_retrieval.evaluation.dataset import Passage
+from qwen3_retrieval.evaluation.significance import Comparison, Estimate
 
 
 @dataclass(frozen=True)
@@ -104,21 +106,22 @@ class Recommendation:
     pair: str
     top_n: int
     score_threshold: float | None
-    """Threshold of the reranker's score; None without reranking or without relevant results."""
+    """Threshold of the reranker's score; None without reranking, or if the questions are too few
+    to show that one loses little."""
     ndcg: float
     p50: float
     """Milliseconds."""
-    reason: str
-    """One sentence."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Settings around the one at which systems were compared."""
+    """EvaluationSettings around the one at which systems were compared."""
 
     questions: int
     points: list[Point]
     top_n: list[TopN]
+    reason: str
+    """Why a setting is recommended, or why none is, in one or two sentences."""
 
 
 @dataclass(frozen=True)
@@ -145,21 +148,7 @@ class Distribution:
     other: list[int]
     thresholds: list[Threshold] = field(default_factory=list)
     suggested: float | None = None
-    """The score that keeps 95 % of the relevant candidates."""
-
-
-@dataclass(frozen=True)
-class Move:
-    """A passage's rank before and after reranking, from 1."""
-
-    before: int | None
-    after: int | None
-    passage: str
-    source: str
-    text: str
-    relevant: bool
-    score: float | None
-    """The reranker's score, from 0 to 1; None if the passage was not a candidate."""
+    """The highest score_threshold that is shown to lose less recall than the margin; None: none."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +157,16 @@ class View:
 
     id: str
     question: str
-    before: float | None
-    """nDCG@10; None if the relevant passages are unknown."""
-    after: float | None
-    moves: list[Move]
+    before: float
+    """nDCG@10."""
+    after: float
+    moves: list[Move[Passage]]
     """The first ten after and before reranking, then relevant passages that are not among them."""
+
+    @property
+    def change(self) -> float:
+        """The change of nDCG@10 by reranking."""
+        return self.after - self.before
 
 
 @dataclass(frozen=True)
@@ -209,7 +203,7 @@ class Report:
     sweep: Sweep | None
     recommendation: Recommendation | None
     distributions: list[Distribution]
-    compared: tuple[str, str] | None
+    compared: tuple[str, str]
     """The systems that `views` compare: before and after reranking."""
     views: list[View]
     """Questions, the worst regressions first."""
@@ -222,22 +216,3 @@ class Report:
     def write_json(self, path: str | Path) -> None:
         """Write the JSON to a file."""
         Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
-
-    def write_html(self, path: str | Path) -> None:
-        """Write a self-contained HTML page, which needs no network."""
-        from qwen3_retrieval.evaluation.page import render
-
-        Path(path).write_text(render(self), encoding="utf-8")
-
-    def frontier_svg(self) -> str:
-        """The plot of quality against latency as SVG on white, for a notebook or a file.
-
-        Raises:
-            ValueError: If the sweep was left out.
-        """
-        from qwen3_retrieval.evaluation.plots import frontier_plot, on_white
-
-        if self.sweep is None:
-            msg = "without a sweep there is no plot: evaluate with Settings(sweep=True)"
-            raise ValueError(msg)
-        return on_white(frontier_plot(self.sweep.points, self.recommendation))

@@ -43,7 +43,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """Models, the setting at which systems are compared, and the range of the sweep."""
 
     pair: Pair = field(default_factory=Pair)
@@ -60,12 +60,13 @@ class Settings:
     sweep: bool = True
     sweep_k: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
     sweep_top_n: tuple[int, ...] = (1, 2, 3, 5, 10, 20)
-    sweep_questions: int = 30
+    sweep_questions: int = 100
     """The most questions of the sweep, which reranks up to 200 candidates of each."""
     latency_questions: int = 10
     """Questions that are repeated one by one, without the cache, for timing."""
-    tolerance: float = 0.01
-    """nDCG@10 (0 to 1) that a faster setting may lose and still be recommended."""
+    margin: float = 0.05
+    """nDCG@10, above 0 and below 1, that a cheaper setting may lose at most, with 95 % confidence,
+    to be recommended; of top_n and score_threshold, recall."""
     cache: Path | None = None
     """File for vectors and scores; None: they are kept in memory only."""
     progress: bool = False
@@ -92,6 +93,6 @@ class Settings:
                 if not is_count(value):
                     msg = f"{name} must be a whole number, at least 1, got {value!r}"
                     raise ArgumentError(msg, name)
-        if not 0 <= self.tolerance < 1:
-            msg = f"tolerance must be from 0 to below 1, got {self.tolerance!r}"
-            raise ArgumentError(msg, "tolerance")
+        if not 0 < self.margin < 1:
+            msg = f"margin must be above 0 and below 1, got {self.margin!r}"
+            raise ArgumentError(msg, "margin")

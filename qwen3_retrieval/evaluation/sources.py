@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Final, cast
 
-from qwen3_retrieval.evaluation.dataset import Dataset
+from qwen3_retrieval.evaluation.dataset import Dataset, squeeze
 
 SOURCES: Final = ("source", "file_path", "file_name", "path", "url")
 """Metadata that name a file."""
@@ -60,7 +60,7 @@ class Matcher:
         """Index a dataset's passages by id, text and file."""
         self._units = {passage.unit for passage in dataset.passages}
         self._by_id = {passage.id: passage.unit for passage in dataset.passages}
-        self._texts = [(_squeeze(p.text), p.unit) for p in dataset.passages]
+        self._texts = [(squeeze(p.text), p.unit) for p in dataset.passages]
         self._by_text = dict(self._texts)
         self._known: dict[str, str | None] = {}
 
@@ -79,7 +79,7 @@ class Matcher:
             unit = self._file(hit.metadata.get(name))
             if unit is not None:
                 return unit
-        text = _squeeze(hit.text)
+        text = squeeze(hit.text)
         if text not in self._known:
             self._known[text] = self._by_text.get(text) or self._overlapping(text)
         return self._known[text]
@@ -98,7 +98,3 @@ class Matcher:
             return None
         found = [(len(t), unit) for t, unit in self._texts if t and (t in text or text in t)]
         return max(found)[1] if found else None
-
-
-def _squeeze(text: str) -> str:
-    return " ".join(text.split())

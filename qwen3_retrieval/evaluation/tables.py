@@ -1,6 +1,5 @@
 """Reads a CSV or JSON lines file of questions, each with the passage or file that answers it."""
 
-import hashlib
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,9 @@ from qwen3_retrieval.evaluation.dataset import (
     Passage,
     Question,
     check_missing,
+    squeeze,
 )
-from qwen3_retrieval.evaluation.folder import Folder, read_folder
+from qwen3_retrieval.evaluation.folder import Folder, digest, read_folder
 from qwen3_retrieval.evaluation.lines import fail, read_objects, read_table, text_of
 
 SUFFIXES: Final = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
@@ -101,7 +101,7 @@ def _by_passage(path: Path, rows: list[Row], question: str, passage: str) -> Dat
     for line, record in rows:
         asked = text_of(record, question, path, line)
         text = text_of(record, passage, path, line)
-        key = _digest(text)
+        key = digest(text)
         passages.setdefault(key, Passage(key, text, key))
         judged.append((asked, key))
     return Dataset(path.name, "table", list(passages.values()), _questions(judged))
@@ -111,11 +111,11 @@ def _by_passage_in(
     path: Path, rows: list[Row], question: str, passage: str, folder: Folder
 ) -> Dataset:
     notes = folder.notes
-    texts = [(_squeeze(p.text), p.unit) for p in folder.passages]
+    texts = [(squeeze(p.text), p.unit) for p in folder.passages]
     judged, missing = [], []
     for line, record in rows:
         asked = text_of(record, question, path, line)
-        wanted = _squeeze(text_of(record, passage, path, line))
+        wanted = squeeze(text_of(record, passage, path, line))
         units = [unit for text, unit in texts if wanted in text or (text in wanted and text)]
         if not units:
             missing.append(f"line {line}: no passage of the corpus holds {wanted[:60]!r}")
@@ -154,12 +154,4 @@ def _questions(judged: list[tuple[str, str]]) -> list[Question]:
     relevant: dict[str, dict[str, int]] = {}
     for asked, unit in judged:
         relevant.setdefault(asked.strip(), {})[unit] = 1
-    return [Question(_digest(asked), asked, units) for asked, units in relevant.items()]
-
-
-def _squeeze(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return [Question(digest(asked), asked, units) for asked, units in relevant.items()]

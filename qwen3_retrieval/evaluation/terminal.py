@@ -1,20 +1,14 @@
-"""The report and a single question as tables in the terminal."""
+"""The report as tables in the terminal."""
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qwen3_retrieval.evaluation.result import Move, Report, System, View, candidates_of
-from qwen3_retrieval.evaluation.settings import CUT
-from qwen3_retrieval.evaluation.sweep import recommended_rows
-
-STAGES = ("bm25", "embed", "search", "rerank")
-"""Stages of a question, in order."""
+from qwen3_retrieval.evaluation.result import Report, System, candidates_of
+from qwen3_retrieval.evaluation.wording import STAGES, milliseconds, recommended_rows
 
 SHOWN_NOTES = 5
-SHOWN_TEXT = 160
-"""Characters of a passage that are shown."""
 
 
 def show(report: Report, console: Console) -> None:
@@ -43,56 +37,14 @@ def show(report: Report, console: Console) -> None:
                 markup=False,
                 highlight=False,
             )
-    recommended = report.recommendation
-    if recommended is None:
+    if report.sweep is None:
         return
-    table = Table(title="Recommended", title_justify="left", show_header=False, box=None)
-    for name, value in recommended_rows(recommended).items():
-        table.add_row(name, escape(value))
-    console.print(table)
-    console.print(escape(recommended.reason), highlight=False)
-
-
-def show_question(view: View, console: Console) -> None:
-    """Print both rankings of one question side by side, and the moves by reranking."""
-    table = Table(title=escape(view.question), title_justify="left", expand=True)
-    table.add_column("", justify="right")
-    table.add_column("dense", ratio=1)
-    table.add_column("reranked", ratio=1)
-    table.add_column("move", no_wrap=True)
-    table.add_column("score", justify="right")
-    before = {move.before: move for move in view.moves if move.before}
-    after = {move.after: move for move in view.moves if move.after}
-    for rank in range(1, CUT + 1):
-        if rank not in before and rank not in after:
-            break
-        cells = [_passage(found.get(rank)) for found in (before, after)]
-        new = after.get(rank)
-        score = "" if new is None or new.score is None else f"{new.score:.3f}"
-        table.add_row(str(rank), *cells, "" if new is None else _coloured(moved(new)), score)
-    console.print(table)
-
-
-def _passage(move: Move | None) -> str:
-    if move is None:
-        return ""
-    text = escape(" ".join(f"{move.source}: {move.text}".split())[:SHOWN_TEXT])
-    return f"[bold green]{text}[/]" if move.relevant else text
-
-
-def _coloured(move: str) -> str:
-    colour = {"▲": "green", "▼": "red"}.get(move[0])
-    return f"[{colour}]{move}[/]" if colour else move
-
-
-def moved(move: Move) -> str:
-    """A passage's move up or down: "▲ 3", "▼ 1", "=", or "new"."""
-    if move.after is None:
-        return "not found" if move.before is None else "dropped"
-    if move.before is None:
-        return "new"
-    up = move.before - move.after
-    return "=" if up == 0 else f"▲ {up}" if up > 0 else f"▼ {-up}"
+    if report.recommendation is not None:
+        table = Table(title="Recommended", title_justify="left", show_header=False, box=None)
+        for name, value in recommended_rows(report.recommendation).items():
+            table.add_row(name, escape(value))
+        console.print(table)
+    console.print(escape(report.sweep.reason), highlight=False)
 
 
 def _quality(systems: list[System]) -> Table:
@@ -131,11 +83,6 @@ def _cost(systems: list[System]) -> Table:
             "" if system.index_bytes is None else f"{system.index_bytes / 1e6:.1f}",
         )
     return table
-
-
-def milliseconds(value: float) -> str:
-    """Format milliseconds with significant digits only."""
-    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 
 
 def _maker(synthetic: str) -> str:

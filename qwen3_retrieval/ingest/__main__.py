@@ -26,7 +26,7 @@ from qwen3_retrieval.documents.corpus import SHOWN_KINDS
 from qwen3_retrieval.documents.cutting import Splitter
 from qwen3_retrieval.ingest.framework import FRAMEWORKS
 from qwen3_retrieval.ingest.run import Ingest, Summary
-from qwen3_retrieval.ingest.settings import Settings
+from qwen3_retrieval.ingest.settings import IngestSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The default lock is for several processes, and starts a process to track it.
     tqdm.set_lock(threading.RLock())
     try:
-        given = {each.name: getattr(options, each.name) for each in fields(Settings)}
+        given = {each.name: getattr(options, each.name) for each in fields(IngestSettings)}
         several = {name: tuple(given[name] or ()) for name in ("exclude", "metadata_keys")}
-        settings = Settings(**given | several)
+        settings = IngestSettings(**given | several)
     except ValueError as error:
         parser.error(in_one_line(error, OPTIONS))
     if options.delete_missing and Path(options.corpus).is_file():
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("ingest", __doc__)
-    default = {each.name: each.default for each in fields(Settings)}
+    default = {each.name: each.default for each in fields(IngestSettings)}
     switch = argparse.BooleanOptionalAction
 
     def add(name: str, text: str, **more: Any) -> None:
@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-OPTIONS = {each.name: f"--{each.name.replace('_', '-')}" for each in fields(Settings)} | {
+OPTIONS = {each.name: f"--{each.name.replace('_', '-')}" for each in fields(IngestSettings)} | {
     "collection_name": "--collection",
     "api_key": "API key",  # not an option: the process list would show it
 }
@@ -170,7 +170,7 @@ def _stop(reason: str, ingest: Ingest | None) -> None:
     print(f"ingest: {reason}{kept}", file=sys.stderr)  # noqa: T201
 
 
-def _show(summary: Summary, settings: Settings) -> None:
+def _show(summary: Summary, settings: IngestSettings) -> None:
     """Print the summary on stdout; omitted files were already reported on stderr."""
     would = settings.dry_run
     read = summary.files - summary.unchanged

@@ -15,7 +15,7 @@ from qwen3_retrieval.documents.cutting import (
     LoadTokenizer,
 )
 from qwen3_retrieval.ingest.chunks import Chunk
-from qwen3_retrieval.ingest.settings import Settings
+from qwen3_retrieval.ingest.settings import IngestSettings
 
 
 class IngestFramework:
@@ -24,7 +24,7 @@ class IngestFramework:
     id_field: ClassVar[str] = "pk"
     splitter_package: ClassVar[str] = "langchain-text-splitters"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: IngestSettings) -> None:
         """Create the components; loads and opens nothing."""
         self._settings = settings
         self._embeddings = Qwen3Embeddings(

@@ -17,7 +17,7 @@ from qwen3_retrieval.documents.cutting import (
     LoadTokenizer,
 )
 from qwen3_retrieval.ingest.chunks import Chunk
-from qwen3_retrieval.ingest.settings import Settings
+from qwen3_retrieval.ingest.settings import IngestSettings
 
 
 class IngestFramework:
@@ -26,7 +26,7 @@ class IngestFramework:
     id_field: ClassVar[str] = "id"
     splitter_package: ClassVar[str] = "llama-index-core"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: IngestSettings) -> None:
         """Create the components; loads and opens nothing."""
         self._settings = settings
         self._embed_model = Qwen3Embedding(

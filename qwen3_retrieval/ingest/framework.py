@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Protocol
 from qwen3_core.common.extras import how_to_install
 from qwen3_retrieval.documents.cutting import FrameworkSplitters, LoadTokenizer
 from qwen3_retrieval.ingest.chunks import Chunk
-from qwen3_retrieval.ingest.settings import Settings
+from qwen3_retrieval.ingest.settings import IngestSettings
 
 
 class Framework(Protocol):
@@ -19,7 +19,7 @@ class Framework(Protocol):
     splitter_package: ClassVar[str]
     """Distribution of its splitters; its release determines the cuts."""
 
-    def __init__(self, settings: Settings) -> None: ...
+    def __init__(self, settings: IngestSettings) -> None: ...
 
     def splitters(self, tokenizer: LoadTokenizer) -> FrameworkSplitters:
         """Its own splitters; raises ImportError if they are not installed."""
@@ -42,7 +42,7 @@ FRAMEWORKS: Final = {
 LlamaIndex's users may have langchain-core through other packages."""
 
 
-def load_framework(name: str | None, settings: Settings) -> Framework:
+def load_framework(name: str | None, settings: IngestSettings) -> Framework:
     """The framework of this name, or the first that is installed.
 
     Raises:

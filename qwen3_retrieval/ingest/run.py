@@ -42,7 +42,7 @@ from qwen3_retrieval.ingest.collection import (
 )
 from qwen3_retrieval.ingest.framework import Framework, load_framework
 from qwen3_retrieval.ingest.journal import Journal, Note, default_path
-from qwen3_retrieval.ingest.settings import Settings
+from qwen3_retrieval.ingest.settings import IngestSettings
 
 
 @dataclass
@@ -114,7 +114,7 @@ class _Update:
 class Ingest:
     """A run. It can be killed at any moment: see the package's docstring."""
 
-    def __init__(self, settings: Settings, framework: str | None = None) -> None:
+    def __init__(self, settings: IngestSettings, framework: str | None = None) -> None:
         """Find the corpus and load the framework.
 
         Raises:
@@ -500,6 +500,6 @@ def _text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _full_name(settings: Settings) -> str:
+def _full_name(settings: IngestSettings) -> str:
     """The collection's name with its database's; each has its own journal."""
     return f"{settings.db_name}.{settings.collection}" if settings.db_name else settings.collection

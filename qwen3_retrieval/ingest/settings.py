@@ -12,7 +12,7 @@ from qwen3_retrieval.documents.cutting import CHUNK_OVERLAP, CHUNK_SIZE, Splitte
 
 
 @dataclass(frozen=True)
-class Settings:
+class IngestSettings:
     """The command's settings; its help describes them."""
 
     corpus: Path

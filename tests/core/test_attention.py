@@ -1,9 +1,5 @@
 """Attention over packs: both ways of computing it, and the choice between them."""
 
-import logging
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,48 +11,18 @@ from qwen3_core.model.attention import (
     BlockAttention,
     FusedAttention,
     Segment,
-    VarlenAttention,
     attention_for,
     last_tokens_of,
     segments_of,
 )
 from qwen3_core.model.buffers import Buffers
-from qwen3_core.model.encoder import Encoder
 from qwen3_core.model.packing import TokenSequence, Work, next_pack
 
 # A result that does not fit its buffer is a warning of torch's, and no such buffer is right.
 pytestmark = pytest.mark.filterwarnings("error:An output with one or more elements was resized")
 
-CPU, META = torch.device("cpu"), torch.device("meta")
+CPU = torch.device("cpu")
 HEADS, GROUP, SIZE = 2, 3, 8
-
-
-def varlen_attn(query, key, value, q_ends, k_ends, *longest, scale, window_size, enable_gqa):
-    """What torch documents of its CUDA kernel, in terms of its attention for single sequences."""
-    assert window_size == (-1, 0)
-    assert q_ends.dtype == k_ends.dtype == torch.int32
-    assert longest == (q_ends.diff().max(), k_ends.diff().max())
-    out = torch.empty_like(query)
-    for i in range(len(q_ends) - 1):
-        q, k, v = (
-            t[ends[i] : ends[i + 1]].transpose(0, 1)[None]
-            for t, ends in ((query, q_ends), (key, k_ends), (value, k_ends))
-        )
-        n, seen = q.shape[2], k.shape[2]
-        mask = torch.ones(n, seen, dtype=torch.bool).tril(seen - n)
-        found = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, scale=scale, enable_gqa=enable_gqa
-        )
-        out[q_ends[i] : q_ends[i + 1]] = found[0].transpose(0, 1)
-    return out
-
-
-@pytest.fixture
-def varlen(monkeypatch):
-    attention._varlen_agrees.cache_clear()
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
-    yield
-    attention._varlen_agrees.cache_clear()
 
 
 @st.composite
@@ -124,20 +90,6 @@ def test_last_tokens_ask_in_the_order_of_their_rows():
         (slice(1, 2), slice(3, 5), (slice(0, 2),)),
         (slice(2, 3), slice(5, 7), ()),
     ]
-
-
-@given(segments=segment_lists(), seed=st.integers(0, 2**16))
-def test_blocks_and_the_varlen_kernel_see_the_same(segments, seed):
-    torch.manual_seed(seed)
-    count = segments[-1].queries.stop
-    query = torch.randn(HEADS, count, GROUP, SIZE)
-    keys, values = torch.randn(2, HEADS, 400, SIZE).unbind()
-    found, expected = torch.full((2, count, HEADS, GROUP, SIZE), torch.nan).unbind()
-    BlockAttention(segments)(query, keys, values, found, Buffers(CPU))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
-        VarlenAttention(segments, CPU)(query, keys, values, expected, Buffers(CPU))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @given(segments=segment_lists(), seed=st.integers(0, 2**16), least=st.sampled_from([1, 20, 256]))
@@ -216,86 +168,7 @@ def test_what_a_segment_does_not_see_may_be_anything(kind, count, prefix, more):
     assert not found[count:].any()
 
 
-def test_a_model_computes_the_same_with_the_varlen_kernel(random_checkpoints, varlen, monkeypatch):
-    from qwen3_core.model.loading import load
-
-    model = load(random_checkpoints["embedding"], "embedding", device="cpu", dtype="float32").model
-    sequences = [
-        TokenSequence(prefix, tuple(range(5, 5 + n)))
-        for prefix in ((), (1, 2, 3), (4,), tuple(range(40)), (*range(30), 50))
-        for n in (1, 2, 130)
-    ]
-
-    def states():
-        encoder = Encoder(model, pack_tokens=150)
-        for _ in range(2):  # the second time with known prefixes
-            work = Work(sequences)
-            rows: dict[int, np.ndarray] = {}
-            while (pack := encoder.next_pack([([work], 150)])).members:
-                found = encoder.run(pack)
-                rows |= {i: row for (_, i), row in zip(pack.members, found, strict=True)}
-            yield np.stack([rows[i] for i in range(len(sequences))])
-
-    expected = list(states())
-    monkeypatch.setattr(
-        "qwen3_core.model.encoder.attention_for",
-        lambda segments, **_: VarlenAttention(segments, CPU),
-    )
-    for found, blocks in zip(states(), expected, strict=True):
-        np.testing.assert_allclose(found, blocks, atol=1e-5)
-
-
-SHAPE = {"heads": HEADS, "group": GROUP, "size": SIZE}
 ONE = [Segment(slice(0, 1), slice(0, 1))]
-
-
-def test_the_varlen_kernel_is_tried_before_it_is_used(varlen, caplog):
-    assert attention._varlen_agrees(CPU, torch.bfloat16, HEADS, GROUP, SIZE)
-    assert not caplog.records
-
-
-def test_the_trial_is_made_where_and_in_what_the_model_computes(varlen, monkeypatch):
-    seen = []
-
-    def kernel(query, key, value, q_ends, k_ends, *rest, **kwargs):
-        seen.extend([query, key, value, q_ends, k_ends])
-        raise RuntimeError
-
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    assert not attention._varlen_agrees(META, torch.bfloat16, HEADS, GROUP, SIZE)
-    assert [t.dtype for t in seen] == [torch.bfloat16] * 3 + [torch.int32] * 2
-    assert {t.device for t in seen} == {META}
-
-
-def too_low(query, *rest, **kwargs):
-    return varlen_attn(query, *rest, **kwargs) - 1
-
-
-def aligned_at_the_first_key(query, key, value, q_ends, k_ends, longest, _, **kwargs):
-    """The other convention for fewer queries than keys, which would be wrong for us."""
-    first = torch.cat(
-        [k + torch.arange(n) for k, n in zip(k_ends[:-1], q_ends.diff(), strict=True)]
-    )
-    return varlen_attn(query, key[first], value[first], q_ends, q_ends, longest, longest, **kwargs)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "reason"),
-    [
-        (aligned_at_the_first_key, "it is wrong by"),
-        (too_low, "it is wrong by 1"),
-        (None, "it fails with"),
-    ],
-)
-def test_a_kernel_that_does_not_agree_is_not_used(varlen, monkeypatch, caplog, kernel, reason):
-    def broken(*args, **kwargs):
-        msg = "no kernel image is available"
-        raise RuntimeError(msg)
-
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel or broken)
-    with caplog.at_level(logging.WARNING):
-        assert not attention._varlen_agrees(CPU, torch.bfloat16, HEADS, GROUP, SIZE)
-    assert reason in caplog.text
 
 
 @pytest.fixture(params=[True, False], ids=["amx", "without amx"])
@@ -308,31 +181,12 @@ def amx(request, monkeypatch):
 
 def test_cpus_fuse_what_they_are_fast_at(amx):
     for dtype, fused in ((torch.bfloat16, amx), (torch.float32, True), (torch.float16, False)):
-        found = attention_for(ONE, device=CPU, dtype=dtype, **SHAPE)
+        found = attention_for(ONE, device=CPU, dtype=dtype)
         assert type(found) is (FusedAttention if fused else BlockAttention)
 
 
 def test_a_torch_that_cannot_tell_has_no_amx(monkeypatch):
     monkeypatch.delattr("torch.cpu._is_amx_tile_supported")
     attention._has_amx.cache_clear()
-    assert type(attention_for(ONE, device=CPU, dtype=torch.bfloat16, **SHAPE)) is BlockAttention
+    assert type(attention_for(ONE, device=CPU, dtype=torch.bfloat16)) is BlockAttention
     attention._has_amx.cache_clear()
-
-
-def test_cuda_takes_blocks_in_float32(varlen):
-    found = attention_for(ONE, device=torch.device("cuda"), dtype=torch.float32, **SHAPE)
-    assert type(found) is BlockAttention
-
-
-@pytest.mark.parametrize("agrees", [True, False])
-def test_cuda_takes_the_kernel_where_it_agrees(monkeypatch, agrees):
-    monkeypatch.setattr(attention, "_varlen_agrees", lambda *_: agrees)
-    monkeypatch.setattr(attention, "VarlenAttention", lambda *given: given)
-    cuda = torch.device("cuda")
-    found: Any = attention_for(ONE, device=cuda, dtype=torch.bfloat16, **SHAPE)
-    assert found == (ONE, cuda) if agrees else isinstance(found, BlockAttention)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_the_real_kernel_agrees():
-    assert attention._varlen_agrees(torch.device("cuda"), torch.bfloat16, 8, 2, 128)

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from qwen3_core import Embedder, Reranker
-from qwen3_retrieval.demo.__main__ import BUNDLED, EXAMPLES
+from qwen3_retrieval.demo.__main__ import BUNDLED, EXAMPLES, main
 from qwen3_retrieval.demo.page import Setup, build, serve
-from qwen3_retrieval.demo.passages import MAX_FILES, Passage, read_folder, read_uploads
+from qwen3_retrieval.demo.passages import MAX_FILES, Excerpt, read_corpus, read_uploads
 from qwen3_retrieval.demo.render import answered
 from qwen3_retrieval.demo.search import Searcher
 from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
@@ -32,7 +32,7 @@ at 80 degrees for two minutes. </pre></details><b id="forged">x</b>
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     searcher = Searcher(Embedder("tiny"), Reranker("tiny"))
-    corpora = {"Bundled FAQ": searcher.index(read_folder(BUNDLED, CUTTER).passages)}
+    corpora = {"Bundled FAQ": searcher.index(read_corpus(BUNDLED, CUTTER).passages)}
     page = build(Setup(searcher, CUTTER, corpora, "Models: tiny and tiny.", EXAMPLES, "stand-in"))
     yield serve(page, "127.0.0.1", free_port(), block=False)
     page.close()
@@ -238,10 +238,10 @@ def test_the_answer_links_its_citations(visit, monkeypatch):
 
 
 def test_citations_in_any_style_are_links_and_code_is_not():
-    passages = [Passage("title", "source", f"Text {n}.") for n in (1, 2, 3)]
+    passages = [Excerpt("title", "source", f"Text {n}.") for n in (1, 2, 3)]
     html = answered("`x[1]` 存储【1，3†a's】 & [1-3] [9]", passages)
     linked = re.sub(r'<a href="#q3-passage-(\d)">(\d)</a>', r"<\1>", html)
-    assert "`x[1]` 存储【<1>，<3>†a&#x27;s】 &amp; [<1>-<3>] [9]</p>" in linked
+    assert "`x[1]` 存储【<1>，<3>†a&#39;s】 &amp; [<1>-<3>] [9]</p>" in linked
 
 
 def test_uploads_have_limits(tmp_path, monkeypatch):
@@ -273,3 +273,16 @@ def test_without_gradio_the_extra_is_named(tmp_path: Path):
     assert done.returncode == 1
     assert "qwen3-retrieval[demo]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ask_prints_both_orders_in_the_terminal(tmp_path, capsys):
+    (tmp_path / "tea.md").write_text(
+        "# Tea\n\nGreen tea is steeped at 80 degrees.\n\n# Coffee\n\nNo."
+    )
+    assert main(["--corpus", str(tmp_path), "--ask", "How hot is the water?"]) == 0
+    out = capsys.readouterr().out
+    assert "dense search, top 2 of 2" in out
+    assert "reranked, top 2" in out
+    assert out.count("Tea") == out.count("Coffee") == 2
+    assert main(["--corpus", str(tmp_path), "--ask", " "]) == 1
+    assert "blank" in capsys.readouterr().err

@@ -8,20 +8,21 @@ import pytest
 
 from qwen3_core import Embedder
 from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
-from qwen3_retrieval.evaluation import Pair, Report, Settings, evaluate, load_dataset
+from qwen3_retrieval.evaluation import EvaluationSettings, Pair, Report, evaluate, load_dataset
 from tests.conftest import ROOT
 
-for package in ("bm25s", "matplotlib", "pytrec_eval", "rich", "scipy"):
+for package in ("bm25s", "jinja2", "matplotlib", "pytrec_eval", "rich", "scipy"):
     pytest.importorskip(package, reason="the extra 'evaluation' is not installed")
 
 CORPUS = ROOT / "examples" / "corpus"
 CUTTER = Cutter(tokenizer_of("tiny"))
-SETTINGS = Settings(
+SETTINGS = EvaluationSettings(
     pair=Pair(model="tiny", dtype="float32"),
     k=6,
     sweep_k=(2, 6),
     sweep_top_n=(1, 3, 6),
-    sweep_questions=6,
+    sweep_questions=16,
+    margin=0.3,
     latency_questions=2,
 )
 """Everything once, with as little of it as shows that it works."""

@@ -11,7 +11,7 @@ import pytest
 import qwen3_retrieval.evaluation.__main__ as command_module
 from qwen3_retrieval.evaluation import Pair, extra
 from qwen3_retrieval.evaluation.__main__ import main
-from qwen3_retrieval.evaluation.load import load_passages
+from qwen3_retrieval.evaluation.folder import read_folder
 from qwen3_retrieval.evaluation.synthetic import make_questions
 from qwen3_retrieval.evaluation.terminal import show
 from tests.conftest import ROOT
@@ -47,7 +47,9 @@ def test_a_folder_of_markdown_gets_a_report_and_a_recommendation(command, capsys
     for name in ("BM25", "dense", "hybrid", "dense + rerank", "nDCG@10", "recall@6", "p95"):
         assert name in text
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["recommendation"]["reason"] in text
+    assert report["recommendation"] is None
+    assert report["sweep"]["reason"] in text
+    assert "3 questions are too few to recommend a setting" in text
     assert "dense + rerank against dense: nDCG@10" in text
     assert f"report: {tmp_path / 'evaluation.html'}" in found.err
     page = (tmp_path / "evaluation.html").read_text()
@@ -62,29 +64,13 @@ def test_json_alone_on_stdout(command, capsys):
     assert len(report["views"]) == 6
 
 
-def test_ask(command, capsys):
-    assert command(str(CORPUS), "--ask", "How do I split documents into chunks?") == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert "How do I split documents into chunks?" in text
-    assert "dense" in text
-    assert "reranked" in text
-    assert "▲" in text
-    assert "▼" in text
-
-
-def test_the_current_folder_is_the_default(command, capsys, tmp_path):
-    write(tmp_path / "a.md", "# Keys\n\nThe spare keys hang in the archive, behind the door.\n")
-    assert command("--ask", "Where are the keys?") == 0
-    assert "a.md" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["gone"], 1, "there is no folder or file"),
         (["bad.csv"], 1, "bad.csv, line 2: 'question' is empty"),
         (["."], 1, "there is no file to read"),
-        ([str(CORPUS), "--ask", " "], 1, "query is blank"),
+        ([str(CORPUS), "--margin", "0"], 2, "margin must be above 0"),
         ([str(CORPUS), "--dimensions", "2"], 2, "dimensions must be an integer from 32"),
         ([str(CORPUS), "--base-url", "nonsense", "--no-sweep"], 1, "nonsense"),
     ],
@@ -132,16 +118,16 @@ def test_a_missing_extra_is_named(command, capsys, monkeypatch):
 def test_importing_it_needs_no_extra():
     code = (
         "import sys\n"
-        "for name in ('bm25s', 'matplotlib', 'pytrec_eval', 'rich', 'scipy', 'torch'):\n"
+        "for name in ('bm25s', 'jinja2', 'matplotlib', 'pytrec_eval', 'rich', 'scipy', 'torch'):\n"
         "    sys.modules[name] = None\n"
         "import qwen3_retrieval.evaluation as e\n"
         "[getattr(e, name) for name in e.__all__]\n"
-        "try:\n    e.nothing\nexcept AttributeError as error:\n    print(error)\n"
+        "print(e.evaluate.__name__)\n"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
     )
-    assert "has no attribute 'nothing'" in found.stdout
+    assert found.stdout == "evaluate\n"
 
 
 def test_an_llm_makes_questions(tmp_path, monkeypatch):
@@ -154,7 +140,7 @@ def test_an_llm_makes_questions(tmp_path, monkeypatch):
         assert [q.text for q in dataset.questions] == [
             f"What does passage {i} say?" for i in range(3)
         ]
-        texts = {p.unit: p.text for p in load_passages(CORPUS, model="tiny")}
+        texts = {p.unit: p.text for p in read_folder(CORPUS, CUTTER).passages}
         for request, question in zip(server.requests, dataset.questions, strict=True):
             (unit,) = question.relevant
             # Short sections are one passage, so that its text is the unit's.

@@ -13,10 +13,10 @@ from qwen3_retrieval.documents.corpus import find_corpus
 from qwen3_retrieval.documents.reading import read_sections
 from qwen3_retrieval.evaluation import Dataset, Passage, Question, load
 from qwen3_retrieval.evaluation.dataset import DatasetError
+from qwen3_retrieval.evaluation.folder import read_folder
 from tests.evaluation.conftest import CORPUS, CUTTER, write
 
 load_dataset = partial(load.load_dataset, model="tiny")
-load_passages = partial(load.load_passages, model="tiny")
 
 LONG = "Objects are written to the disk of the node and then to the object storage behind it. "
 
@@ -159,7 +159,7 @@ def test_passages_are_those_that_an_ingest_stores(docs):
         for section in read_sections(file, hashlib.sha256(), lambda *_: None):
             stored += [piece.text for piece in CUTTER.cut(section)]
     assert len(stored) > 6
-    assert [p.text for p in load_passages(docs)] == stored
+    assert [p.text for p in read_folder(docs, CUTTER).passages] == stored
 
 
 def test_equal_texts_are_one_passage_that_answers_for_all(tmp_path):
@@ -204,7 +204,7 @@ def test_markdown_without_a_question(tmp_path):
     write(tmp_path / "a.md", "Just text.\n")
     with pytest.raises(DatasetError, match=r"no heading in .* bring a CSV of questions, or --llm"):
         load_dataset(tmp_path)
-    assert [p.text for p in load_passages(tmp_path)] == ["Just text."]
+    assert [p.text for p in read_folder(tmp_path, CUTTER).passages] == ["Just text."]
 
 
 def test_a_bad_file_is_left_out_and_noted(docs):

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from qwen3_retrieval.evaluation import Pair, Settings
+from qwen3_retrieval.evaluation import EvaluationSettings, Pair
 from qwen3_retrieval.evaluation.cache import Cache
 from tests.conftest import ROOT
 from tests.evaluation.conftest import write
@@ -35,7 +35,7 @@ def test_questions_meet_the_answers_of_their_place(languages, tmp_path):
 
 def test_table(languages, tmp_path):
     faq = languages.read(write(tmp_path / "faq.jsonl", ROWS.strip()))
-    settings = Settings(pair=Pair(model="tiny", dtype="float32"), k=10)
+    settings = EvaluationSettings(pair=Pair(model="tiny", dtype="float32"), k=10)
     lines = languages.table(faq, settings, Cache(None)).splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == ["en", "de"]
     assert "1.000 / 1.000" in lines[2]

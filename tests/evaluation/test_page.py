@@ -7,8 +7,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from qwen3_retrieval.comparison import Move
+from qwen3_retrieval.evaluation import Passage, frontier_svg, write_html
 from qwen3_retrieval.evaluation.page import render
-from qwen3_retrieval.evaluation.result import Move, View
+from qwen3_retrieval.evaluation.result import View
 
 HOSTILE = "</script><script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
 
@@ -16,7 +18,7 @@ HOSTILE = "</script><script>document.title = 'owned'</script><img src=x onerror=
 @pytest.fixture(scope="module")
 def path(report, tmp_path_factory) -> Path:
     target: Path = tmp_path_factory.mktemp("page") / "report.html"
-    report.write_html(target)
+    write_html(report, target)
     return target
 
 
@@ -37,9 +39,9 @@ def test_the_page_in_a_browser(chromium, path, report, scheme, width, tmp_path):
     page.on("request", lambda request: requests.append(request.url))
     page.goto(path.as_uri())
     assert page.locator("h1").inner_text() == "Retrieval on corpus"
-    assert report.recommendation.reason in page.locator("body").inner_text()
+    assert report.sweep.reason in page.locator("body").inner_text()
     assert "These questions are synthetic" in page.locator("body").inner_text()
-    plots = page.locator("svg")
+    plots = page.locator(".scroll svg")
     assert plots.count() == 6  # systems, frontier, dimensions, top_n, log-odds, cosines
     for i in range(plots.count()):
         box = plots.nth(i).bounding_box()
@@ -50,7 +52,7 @@ def test_the_page_in_a_browser(chromium, path, report, scheme, width, tmp_path):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     colours = page.evaluate(
         "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color,"
-        " getComputedStyle(document.querySelector('svg text')).fill]"
+        " getComputedStyle(document.querySelector('.scroll svg text')).fill]"
     )
     light = [sum(map(int, c[4:-1].split(","))) / 3 > 128 for c in colours]
     assert light == ([True, False, False] if scheme == "light" else [False, True, True])
@@ -58,9 +60,16 @@ def test_the_page_in_a_browser(chromium, path, report, scheme, width, tmp_path):
     first = page.locator("details.question").first
     view = report.views[0]
     assert view.question in first.inner_text()
-    first.locator("summary").click()
+    first.locator("> summary").click()
     best = next(move for move in view.moves if move.after == 1)
-    first.locator("p", has_text=best.text[:40]).first.wait_for(state="visible")
+    assert first.locator(".reranked li").first.inner_text().startswith("1")
+    moves, rows = (first.locator(each).bounding_box() for each in (".q3-moves", "ol.dense"))
+    assert moves["y"] == pytest.approx(rows["y"], abs=2)
+    assert moves["height"] == pytest.approx(rows["height"], abs=2)
+    text = first.locator("pre", has_text=best.passage.text[:40]).first
+    assert not text.is_visible()
+    first.locator(".q3-texts summary").first.click()
+    text.wait_for(state="visible")
     assert first.locator("li.relevant").count() >= 1
     page.get_by_role("button", name="worse").click()
     worse = sum(view.after < view.before for view in report.views)
@@ -94,16 +103,17 @@ def test_ids_are_unique_and_links_lead_to_them(path):
 
 
 def test_texts_cannot_become_markup(chromium, report, tmp_path):
-    move = Move(1, 2, HOSTILE, HOSTILE, HOSTILE, relevant=True, score=0.5)
-    view = View("q", HOSTILE, 1.0, 0.0, [move])
+    passage = Passage(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+    view = View("q", HOSTILE, 1.0, 0.0, [Move(passage, 1, 2, 0.5, 0.5, 0.0, relevant=True)])
     data = replace(report.data, name=HOSTILE, notes=[HOSTILE])
     systems = [replace(report.systems[0], name="<img src=x onerror=alert(1)>")]
     target = tmp_path / "hostile.html"
-    replace(report, data=data, views=[view], systems=systems).write_html(target)
+    write_html(replace(report, data=data, views=[view], systems=systems), target)
     page = chromium.new_page()
     page.goto(target.as_uri())
-    page.locator("details.question summary").click()
-    page.locator("li p", has_text="</script>").first.wait_for(state="visible")
+    page.locator("details.question > summary").click()
+    page.locator(".q3-texts summary").click()
+    page.locator("pre", has_text="</script>").wait_for(state="visible")
     assert page.title() == f"Retrieval on {HOSTILE}"
     assert page.locator("img").count() == 0
     page.close()
@@ -114,10 +124,10 @@ def test_equal_reports_are_equal_pages(report):
 
 
 def test_the_plot_stands_alone(report):
-    plot = report.frontier_svg()
+    plot = frontier_svg(report)
     root = ET.fromstring(plot)
     assert root.tag.endswith("}svg")
     assert "var(--" not in plot
     assert "recommended" in [text.text for text in root.iter() if text.tag.endswith("}text")]
     with pytest.raises(ValueError, match="without a sweep"):
-        replace(report, sweep=None).frontier_svg()
+        frontier_svg(replace(report, sweep=None))

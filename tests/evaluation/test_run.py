@@ -17,14 +17,13 @@ from qwen3_retrieval.evaluation import (
     Pair,
     Passage,
     Question,
-    ask_question,
     evaluate,
     load_dataset,
-    load_passages,
 )
 from qwen3_retrieval.evaluation.cache import Cache
-from qwen3_retrieval.evaluation.metrics import Estimate, evaluate_run
+from qwen3_retrieval.evaluation.metrics import evaluate_run
 from qwen3_retrieval.evaluation.result import Latency, Point, Setting
+from qwen3_retrieval.evaluation.significance import Estimate, lower_bound
 from qwen3_retrieval.evaluation.sources import Matcher, as_search
 from qwen3_retrieval.evaluation.sweep import frontier
 from tests.conftest import ROOT
@@ -108,12 +107,11 @@ def test_sweep_and_recommendation(report):
     assert sorted(set(axes.pop("instruction"))) == ["none", "question_answering", "web_search"]
     assert axes.pop("recommended") == ["recommended"]
     assert set(axes) <= {"max_length"}
-    best = max(point.ndcg.mean for point in points)
+    best = max(point.ndcg.mean for point in points if point.axis == "k")
     chosen = report.recommendation
     assert chosen.setting == points[-1].setting
-    assert chosen.ndcg >= best - 3 * SETTINGS.tolerance
-    assert chosen.reason.count(".") >= 1
-    assert f"{chosen.ndcg:.3f}" in chosen.reason
+    assert chosen.ndcg > best - SETTINGS.margin
+    assert f"{chosen.ndcg:.3f}" in report.sweep.reason
     assert chosen.top_n in [each.top_n for each in report.sweep.top_n]
     widths = [p.index_bytes for p in points if p.axis == "dimensions"]
     assert widths == [75 * 4 * width for width in (32, 64, 128, 256)]
@@ -135,7 +133,6 @@ def test_views_show_what_moved(report):
     assert changes == sorted(changes)
     assert {view.id for view in report.views} == {q.id for q in dataset.questions}
     relevant = {q.id: set(q.relevant) for q in dataset.questions}
-    units = {p.id: p.unit for p in dataset.passages}
     for view in report.views:
         after = [move.after for move in view.moves if move.after]
         assert sorted(after) == list(range(1, 7))
@@ -143,16 +140,20 @@ def test_views_show_what_moved(report):
         scores = [m.score for m in sorted(view.moves, key=lambda m: m.after or 99) if m.after]
         assert scores == sorted(scores, reverse=True)
         for move in view.moves:
-            assert move.relevant == (units[move.passage] in relevant[view.id])
+            assert move.relevant == (move.passage.unit in relevant[view.id])
         # Also what was not found is there to be read.
-        assert {units[m.passage] for m in view.moves if m.relevant} == relevant[view.id]
+        assert {m.passage.unit for m in view.moves if m.relevant} == relevant[view.id]
 
 
 def test_threshold_keeps_what_it_says(report):
     scores, cosines = report.distributions
     assert (scores.score, cosines.score) == ("log-odds", "cosine")
-    suggested = next(t for t in scores.thresholds if t.score == scores.suggested)
-    assert suggested.relevant >= 0.95
+    # Each question has one answer; those that lose theirs are few enough.
+    answers = [m for v in report.views for m in v.moves if m.relevant and m.after]
+    lost = [m.passage.unit for m in answers if m.score < scores.suggested]
+    assert lower_bound(np.array([-1.0] * len(lost) + [0.0] * (16 - len(lost)))) > -SETTINGS.margin
+    assert scores.suggested in [t.score for t in scores.thresholds]
+    assert report.recommendation.score_threshold in (None, scores.suggested)
     kept = [t.relevant for t in scores.thresholds]
     assert kept == sorted(kept, reverse=True)
     found = sum(m.relevant and m.after is not None for v in report.views for m in v.moves)
@@ -265,17 +266,6 @@ def test_llama_index_retriever_and_query_engine():
 def test_what_is_no_retriever():
     with pytest.raises(TypeError, match=r"a retriever must be .* got int"):
         as_search(3)
-
-
-def test_ask_shows_both_orders(cache):
-    passages = load_passages(CORPUS, model="tiny")
-    view = ask_question("How is data stored?", passages, replace(SETTINGS, cache=cache))
-    assert (view.before, view.after) == (None, None)
-    assert {m.before for m in view.moves} == set(range(1, 7))
-    with pytest.raises(ValueError, match="query is blank"):
-        ask_question(" ", passages, SETTINGS)
-    with pytest.raises(ValueError, match="no passages"):
-        ask_question("What?", [], SETTINGS)
 
 
 @pytest.mark.integration

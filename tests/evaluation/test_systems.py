@@ -6,11 +6,18 @@ import pytest
 from qwen3_core import Embedder, Reranker
 from qwen3_core.prompts import TASKS
 from qwen3_retrieval.evaluation import load_dataset
-from qwen3_retrieval.evaluation.cache import Cache, Keys, to_bytes, to_vector
+from qwen3_retrieval.evaluation.cache import (
+    Cache,
+    Keys,
+    from_number,
+    to_bytes,
+    to_number,
+    to_vector,
+)
 from qwen3_retrieval.evaluation.lexical import Lexical, top, words
 from qwen3_retrieval.evaluation.models import Models
 from qwen3_retrieval.evaluation.result import Setting
-from qwen3_retrieval.evaluation.settings import Pair, Settings
+from qwen3_retrieval.evaluation.settings import EvaluationSettings, Pair
 from qwen3_retrieval.evaluation.systems import Systems, fuse
 from tests.evaluation.conftest import CORPUS
 
@@ -150,11 +157,13 @@ def test_cache_keeps_what_it_is_given(tmp_path):
     vector = np.linspace(-1, 1, 7, dtype=np.float32)
     with Cache(tmp_path / "sub" / "cache") as cache:
         cache.put([(b"v", to_bytes(vector))])
-        cache.put_numbers((f"n{i}".encode(), i / 3) for i in range(1200))
+        cache.put((f"n{i}".encode(), from_number(i / 3)) for i in range(1200))
     with Cache(tmp_path / "sub" / "cache") as cache:
         assert np.array_equal(to_vector(cache.get([b"v"])[b"v"]), vector)
-        found = cache.get_numbers([f"n{i}".encode() for i in range(1300)])
-        assert found == {f"n{i}".encode(): i / 3 for i in range(1200)}
+        found = cache.get([f"n{i}".encode() for i in range(1300)])
+        assert {key: to_number(value) for key, value in found.items()} == {
+            f"n{i}".encode(): i / 3 for i in range(1200)
+        }
 
 
 def test_a_file_that_is_no_cache(tmp_path):
@@ -172,9 +181,9 @@ def test_a_file_that_is_no_cache(tmp_path):
         ({"sweep_k": (5, 0)}, "sweep_k must be"),
         ({"dimensions": 8}, "dimensions must be an integer from 32"),
         ({"more_instructions": ("web_serch",)}, "unknown task name 'web_serch'"),
-        ({"tolerance": 1.0}, "tolerance must be from 0 to below 1"),
+        ({"margin": 1.0}, "margin must be above 0 and below 1"),
     ],
 )
 def test_settings_out_of_range(wrong, message):
     with pytest.raises(ValueError, match=message):
-        Settings(**wrong)
+        EvaluationSettings(**wrong)

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from qwen3_retrieval.demo.passages import read_folder
+from qwen3_retrieval.demo.passages import read_corpus
 from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
 from tests.conftest import ROOT
 from tests.openai_server import OpenAIServer, passages
@@ -34,7 +34,7 @@ def row_counts(uri: str) -> dict[str, int]:
 
 def test_every_question_of_the_demo_has_its_passage():
     questions = runpy.run_path(str(ROOT / "examples" / "_questions.py"))["QUESTIONS"]
-    found = read_folder(ROOT / "examples" / "corpus", Cutter(tokenizer_of("tiny"))).passages
+    found = read_corpus(ROOT / "examples" / "corpus", Cutter(tokenizer_of("tiny"))).passages
     titles = {passage.title for passage in found}
     assert len(titles) >= 60
     assert set(questions.values()) <= titles

@@ -32,7 +32,7 @@ from qwen3_core.batch import Qwen3EmbedBatch
 from qwen3_core.milvus.collection import check_uri
 from qwen3_core.remote import RemoteEmbedder, Server, ServerError
 from qwen3_retrieval.ingest.__main__ import main
-from qwen3_retrieval.ingest.settings import Settings
+from qwen3_retrieval.ingest.settings import IngestSettings
 from tests.remote.fake_server import FakeServer
 from tests.security.corpus import DOCUMENT, QUERY
 
@@ -121,7 +121,7 @@ def test_public_results_hold_no_settings():
 
 
 def test_the_settings_of_an_ingest_do_not_show_the_token(tmp_path):
-    settings = Settings(corpus=tmp_path, token=KEY)
+    settings = IngestSettings(corpus=tmp_path, token=KEY)
     assert settings.token == KEY
     assert KEY not in repr(settings) + str(settings) + f"{settings}"
 

@@ -1,0 +1,293 @@
+"""Cascade attention with torch's flash attention, for the forward pass on CUDA devices.
+
+`varlen_attn` computes attention for sequences of unequal lengths, and knows no shared prefixes. One
+call computes all segments' attention to their own keys, another that to prefixes, and the results
+are merged by log-sum-exp. So no keys are copied for each segment.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import accumulate, chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qwen3_core.model.attention import BlockAttention, last_tokens_of, segments_of
+from qwen3_core.model.buffers import Buffers
+from qwen3_core.model.packing import Pack, TokenSequence, Work, next_pack
+from qwen3_core.tokenizer import Ids
+
+logger = logging.getLogger(__name__)
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of a prefix in one layer, each (kv_heads, prefix length, head_dim)."""
+
+Merge = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""`merged`, possibly compiled."""
+
+
+class Call(NamedTuple):
+    """The sequences of one call of `varlen_attn`: queries of a pack, and the keys that they see."""
+
+    rows: tuple[slice, ...]
+    """Rows of the queries, one slice after the other."""
+    query_ends: Any
+    """Where each sequence's queries end, after a 0; a list, or an int32 tensor on the device."""
+    key_ends: Any
+    """Where each sequence's keys end."""
+    longest: tuple[int, int]
+    """The largest number of queries and of keys of a sequence, or more."""
+
+
+def _call(sequences: Sequence[tuple[slice, int]], used: int = 0, count: int = 0) -> Call:
+    """A call for query rows and numbers of keys; at least one.
+
+    If the sequences end at row `used`, the last one also gets the padding, up to row `count`.
+    """
+    rows, keys = [piece for piece, _ in sequences], [number for _, number in sequences]
+    if rows[-1].stop == used:
+        rows[-1] = slice(rows[-1].start, count)
+    lengths = [piece.stop - piece.start for piece in rows]
+    adjacent: list[slice] = []
+    for piece in rows:
+        if adjacent and adjacent[-1].stop == piece.start:
+            adjacent[-1] = slice(adjacent[-1].start, piece.stop)
+        else:
+            adjacent.append(piece)
+    # For a longest of 1, flash attention may take another path, which wants exactly one query of
+    # each sequence.
+    longest = (max(2, *lengths), max(keys))
+    return Call(tuple(adjacent), [0, *accumulate(lengths)], [0, *accumulate(keys)], longest)
+
+
+class Calls(NamedTuple):
+    """The calls of `varlen_attn` that make up the attention of a pack's layer."""
+
+    own: Call
+    """Each segment's queries see its own keys, causally. Prefixes are segments too."""
+    new: Call | None
+    """The branches' queries see the keys of their prefix that this pack computes."""
+    cached: Call | None
+    """The branches' queries, and the new tokens of their prefixes, see the cached keys."""
+
+
+def calls_of(pack: Pack[Any], count: int, *, last: bool = False) -> Calls:
+    """The calls for a pack, with lists in place of tensors.
+
+    Args:
+        pack: The pack.
+        count: Rows of the queries, the padding included.
+        last: Whether only the last token of each segment is a query, as in the last layer; query
+            rows are then numbered in the order of `pack.members`.
+    """
+    own: list[tuple[slice, int]] = []
+    new: list[tuple[slice, int]] = []
+    cached: list[tuple[slice, int]] = []
+    row = 0
+    for branch in pack.branches:
+        begin, computed = row, branch.prefix_rows.stop - branch.prefix_rows.start
+        if computed:
+            row += 0 if last else computed
+            own.append((slice(begin, row), computed))
+        first = row
+        for segment in branch.segments:
+            keys = segment.stop - segment.start
+            own.append((slice(row, row := row + (1 if last else keys)), keys))
+        if computed:
+            new.append((slice(first, row), computed))
+        if branch.cached:
+            cached.append((slice(begin, row), branch.cached))
+    prefixes = [_call(some, row, count) if some else None for some in (new, cached)]
+    return Calls(_call(own), *prefixes)
+
+
+def to_device(device: torch.device, *lists: Sequence[int]) -> tuple[Tensor, ...]:
+    """Lists of integers as int32 tensors on a device, all in one transfer that nobody waits for."""
+    numbers = torch.tensor(
+        list(chain.from_iterable(lists)), dtype=torch.int32, pin_memory=device.type == "cuda"
+    )
+    sizes = [len(numbers) for numbers in lists]
+    return torch.split(numbers.to(device, non_blocking=True), sizes)
+
+
+def sent(
+    device: torch.device, calls: Sequence[Calls], *lists: Sequence[int]
+) -> tuple[list[Calls], tuple[Tensor, ...]]:
+    """Calls with tensors in place of lists, and more lists as tensors, in one transfer."""
+    ends = [
+        e for every in calls for call in every if call for e in (call.query_ends, call.key_ends)
+    ]
+    tensors = to_device(device, *ends, *lists)
+    arrived = iter(tensors)
+
+    def with_tensors(call: Call) -> Call:
+        return call._replace(query_ends=next(arrived), key_ends=next(arrived))
+
+    found = [
+        Calls(with_tensors(own), new and with_tensors(new), cached and with_tensors(cached))
+        for own, new, cached in calls
+    ]
+    return found, tensors[len(ends) :]
+
+
+def merged(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """The attention to two sets of keys, from the attention to each of them.
+
+    Args:
+        out: Attention to one set, (rows, heads, head_dim).
+        lse: Logarithm of the sum of its exponentiated scores, (heads, rows) float32.
+        other: As out, for the other set.
+        other_lse: As lse, for the other set.
+    """
+    share = torch.sigmoid(lse - other_lse).T[..., None]
+    mixed = torch.lerp(other.float(), out.float(), share)
+    # Compiled, the transposed shares would otherwise give the result a layout of their own.
+    return mixed.to(out.dtype).contiguous(), torch.logaddexp(lse, other_lse)
+
+
+def flash(
+    query: Tensor, keys: Tensor, values: Tensor, call: Call, *, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Attention of sequences, (n, query heads, head_dim), and its log-sum-exp (query heads, n).
+
+    Rows of the query that belong to no sequence get arbitrary results.
+    """
+    from torch.nn.attention.varlen import AuxRequest, varlen_attn
+
+    found: Any = varlen_attn(
+        query,
+        keys,
+        values,
+        call.query_ends,
+        call.key_ends,
+        *call.longest,
+        return_aux=AuxRequest(lse=True),
+        scale=1.0,
+        window_size=(-1, 0 if causal else -1),  # causal: the last query sees the last key
+        enable_gqa=True,
+    )
+    out, lse = found
+    return out, lse
+
+
+def attend(
+    calls: Calls,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    new: Sequence[slice],
+    cached: Sequence[KeysValues],
+    merge: Merge = merged,
+) -> Tensor:
+    """The attention of a pack's layer: to own keys, then merged with that to prefixes.
+
+    Args:
+        calls: The pack's calls, with tensors.
+        query: (n, query heads, head_dim), rotated and scaled by 1 / sqrt(head_dim).
+        keys: (T, kv_heads, head_dim), rotated.
+        values: (T, kv_heads, head_dim).
+        new: Rows of the keys of each prefix in `calls.new`.
+        cached: Keys and values of each prefix in `calls.cached`.
+        merge: How two results are merged.
+
+    Returns:
+        (n, query heads, head_dim); the rows of padding are arbitrary.
+    """
+    out, lse = flash(query, keys, values, calls.own, causal=True)
+    prefixes = [
+        (calls.new, [(keys[rows], values[rows]) for rows in new]),
+        (calls.cached, [(k.transpose(0, 1), v.transpose(0, 1)) for k, v in cached]),
+    ]
+    for call, pieces in prefixes:
+        if call is None:
+            continue
+        their_keys, their_values = (together(x) for x in zip(*pieces, strict=True))
+        asked = together([query[rows] for rows in call.rows])
+        other, other_lse = flash(asked, their_keys, their_values, call, causal=False)
+        if call.rows == (slice(0, len(query)),):
+            out, lse = merge(out, lse, other, other_lse)
+            continue
+        begin = 0
+        for rows in call.rows:
+            part = slice(begin, begin := begin + rows.stop - rows.start)
+            # Not compiled: a slice may have a single row.
+            out[rows], lse[:, rows] = merged(
+                out[rows], lse[:, rows], other[part], other_lse[:, part]
+            )
+    return out
+
+
+def together(pieces: Sequence[Tensor]) -> Tensor:
+    """The rows of one tensor after the other; copied only if there are several."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+
+
+@lru_cache
+def flash_agrees(
+    device: torch.device, dtype: torch.dtype, heads: int, group: int, size: int
+) -> bool:
+    """Whether `varlen_attn` exists and `attend` agrees with block attention; tried once."""
+    random = torch.Generator().manual_seed(0)
+
+    def tensor(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random).to(device, dtype)
+
+    known = {(1, 2, 3, 4): 4, (5, 6, 7): 2}
+    sequences = [
+        *(TokenSequence(prefix, (8, 9)) for prefix in (*known, (8, 9, 9))),
+        TokenSequence((), (1, 2, 3)),
+        TokenSequence((5, 6, 7), (8,)),
+    ]
+    pack = next_pack([([Work(sequences)], 100)], lambda prefix: known.get(prefix, 0))
+    total, branches = len(pack.ids), pack.branches
+    count = total + 3  # with padding
+    cached = [(tensor(heads, n, size), tensor(heads, n, size)) for n in known.values()]
+    query, keys, values = (tensor(count, n * heads, size) for n in (group, 1, 1))
+    all_keys, all_values = (
+        torch.cat((x[:total].transpose(0, 1), *more), 1)
+        for x, more in zip((keys, values), zip(*cached, strict=True), strict=True)
+    )
+    cached_rows: dict[Ids, slice] = {}
+    stop = total
+    for prefix, tokens in known.items():
+        cached_rows[prefix] = slice(stop, stop := stop + tokens)
+    segments, new = segments_of(pack, cached_rows), [b.prefix_rows for b in branches]
+    new = [rows for rows in new if rows.stop > rows.start]
+    for last in (False, True):
+        asked = query[: len(pack.members) + 3] if last else query
+        some = len(asked) - 3
+        expected = torch.empty(some, heads, group, size, device=device, dtype=dtype)
+        BlockAttention(last_tokens_of(segments) if last else segments)(
+            asked[:some].view(some, heads, group, size).transpose(0, 1),
+            all_keys,
+            all_values,
+            expected,
+            Buffers(device),
+        )
+        try:
+            (calls,), _ = sent(device, [calls_of(pack, len(asked), last=last)])
+            found = attend(calls, asked, keys, values, new, cached)[:some]
+        except (ImportError, RuntimeError, TypeError, ValueError) as error:
+            reason = f"it fails with {first_line(error)}"
+            break
+        distance = (found - expected.flatten(1, 2)).abs().max().item()
+        if not distance < 0.05:  # of values around 1; a key too many or too few makes 0.5 and more
+            reason = f"it is wrong by {distance:.2g}"
+            break
+    else:
+        return True
+    logger.warning(
+        "varlen_attn of torch %s is unusable on %s in %s (%s); falling back to block attention",
+        torch.__version__,
+        device,
+        dtype,
+        reason,
+    )
+    return False
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
