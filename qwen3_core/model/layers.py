@@ -104,11 +104,11 @@ class Layer:
 
     def _read(self, name: str, x: Tensor) -> Rows:
         """Rows of a floating dtype as input of a linear layer."""
-        if not self._quantized:
-            return x if x.dtype == self._dtype else self._take(name, x.shape).copy_(x)
+        if x.dtype == self._dtype and not self._quantized:
+            return x
         found = self._take(name, x.shape)
         for rows in _blocks(slice(0, len(x)), CACHED_ROWS):
-            found[rows].copy_(x[rows], self._buffers)
+            self._write(found[rows], x[rows])
         return found
 
     def _normed(self, x: Tensor, weight: Tensor) -> Rows:
@@ -116,18 +116,21 @@ class Layer:
         found = self._take("normed", x.shape)
         for rows in _blocks(slice(0, len(x)), CACHED_ROWS):
             exact = self._buffers.take("norm", torch.float32, *x[rows].shape)
-            rms_norm(x[rows], weight, self._epsilon, exact)
-            if self._quantized:
-                found[rows].copy_(exact, self._buffers)
-            else:
-                found[rows].copy_(exact)
+            self._write(found[rows], rms_norm(x[rows], weight, self._epsilon, exact))
         return found
 
-    def _take(self, name: str, shape: torch.Size) -> Any:
-        """Memory for the input of a linear layer: a tensor, or quantised rows."""
+    def _take(self, name: str, shape: torch.Size) -> Rows:
+        """Memory for the input of a linear layer."""
         if self._quantized:
             return Quantized.take(self._buffers, name, *shape)
         return self._buffers.take(name, self._dtype, *shape)
+
+    def _write(self, found: Rows, x: Tensor) -> None:
+        """Round or quantise rows into memory from `_take`."""
+        if isinstance(found, Quantized):
+            found.copy_(x, self._buffers)
+        else:
+            found.copy_(x)
 
     def _rotated(self, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Norm of each head and rotary embedding of (rows, heads, head_dim), in float32."""
