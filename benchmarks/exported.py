@@ -34,21 +34,19 @@ def one_label(folder: str) -> str:
         load: Any = AutoTokenizer.from_pretrained
         tokenizer = load(folder)
         original: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-        yes, no = (
-            original.get_output_embeddings()
-            .weight[tokenizer.convert_tokens_to_ids(["yes", "no"])]
-            .float()
-        )
+        tokens = tokenizer.convert_tokens_to_ids(["yes", "no"])
+        yes, no = original.get_output_embeddings().weight[tokens].float()
         make: Any = AutoModelForSequenceClassification.from_pretrained
         model = make(folder, num_labels=1, pad_token_id=tokenizer.pad_token_id, dtype="auto")
         with torch.no_grad():
             model.score.weight.copy_((yes - no)[None])
         model.save_pretrained(target)
-        theta = (
-            model.config.to_dict().get("rope_theta") or model.config.rope_parameters["rope_theta"]
-        )
+        # Transformers 4 reads rope_theta, which 5 does not write.
+        config = model.config.to_dict()
+        theta = config.get("rope_parameters", config)["rope_theta"]
         settings = json.loads((target / "config.json").read_text(encoding="utf-8"))
-        (target / "config.json").write_text(json.dumps(settings | {"rope_theta": theta}))
+        settings["rope_theta"] = theta
+        (target / "config.json").write_text(json.dumps(settings), encoding="utf-8")
         tokenizer.save_pretrained(target)
     return str(target)
 
@@ -117,6 +115,9 @@ def answers(
             max_length=LONGEST,
             return_tensors="np",
         )
+        if "position_ids" in getattr(model, "input_names", ()):  # optimum-onnx makes none itself
+            mask = inputs["attention_mask"]
+            inputs["position_ids"] = np.maximum(mask.cumsum(axis=1) - 1, 0)
         output = model(**inputs)
         if reranks:
             yield output["logits"][:, 0]

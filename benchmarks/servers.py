@@ -96,7 +96,7 @@ class Vllm(Server):
 
         super().__init__(given)
         self.version = VERSION
-        self._program = str(installed(FOLDER / "bin" / "vllm"))
+        self._program = installed(FOLDER / "bin" / "vllm", "vllm")
 
     def _command(self, folder: str, port: int, *, reranks: bool) -> list[str]:
         command = [self._program, "serve", folder, "--runner", "pooling"]
@@ -116,7 +116,7 @@ class LlamaCpp(Server):
 
         super().__init__(given)
         self.version = VERSION
-        self._python = str(installed(FOLDER / "bin" / "python"))
+        self._python = installed(FOLDER / "bin" / "python", "llama-cpp")
 
     def _command(self, folder: str, port: int, *, reranks: bool) -> list[str]:
         file = f"{folder}-q8_0.gguf"
@@ -129,11 +129,12 @@ class LlamaCpp(Server):
         return [*command, "--threads", str(os.cpu_count())]
 
 
-def installed(program: Path) -> Path:
-    """The path of a program, once it is known to exist."""
+def installed(program: Path, target: str) -> str:
+    """The path of a program, once it is known that this `make` target has installed it."""
     if not program.exists():
-        raise FileNotFoundError(program)
-    return program
+        msg = f"not installed: run `make {target}`"
+        raise RuntimeError(msg)
+    return str(program)
 
 
 class Exported(ManyCallers):
@@ -147,7 +148,7 @@ class Exported(ManyCallers):
         self._given = given
         self.lock = threading.Lock()
         self._processes: list[subprocess.Popen[str]] = []
-        self._python = str(installed(self._folder() / "bin" / "python"))
+        self._python = installed(self._folder() / "bin" / "python", self.runtime)
 
     def _folder(self) -> Path:
         raise NotImplementedError

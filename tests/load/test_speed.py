@@ -1,15 +1,17 @@
 """The speed benchmark runs and compares like with like; how fast anything is, it alone says."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks import speed, tasks
-from benchmarks.checkpoints import ROOT
+from benchmarks import peers, servers, speed, tasks
+from benchmarks.process import Checkpoints
 from benchmarks.systems import Pair
 
 Run = Callable[..., Any]
@@ -59,19 +61,39 @@ def test_a_file_is_continued(run: Run) -> None:
         run(["rerank-10"], [speed.OURS], rounds=3)
 
 
-def test_openvino_gives_our_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    from setup_openvino import FOLDER
-
-    if not (FOLDER / "openvino-ready").exists():
-        pytest.skip("no OpenVINO here; `make openvino` installs it")
-    systems = ["OpenVINO", "OpenVINO, one by one", "OpenVINO int8"]
-    report = run(["rerank-ragged-10", "query", "embed-ragged-10"], [speed.OURS, *systems])
-    for task in report["tasks"].values():
-        figures = task["systems"]
-        assert set(figures) == {speed.OURS, *systems}
-        assert all(figures[name]["difference"] < 1e-3 for name in systems[:2])
-        assert figures["OpenVINO int8"]["difference"] > 1e-3
+@pytest.mark.parametrize("kind", [servers.OpenVino, servers.OnnxInt8])
+def test_exported_models_give_our_answers(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, kind: type[servers.Exported]
+) -> None:
+    for name in (pair.embedding, pair.reranker):
+        source = Path(name).resolve()
+        Path(name).unlink()
+        shutil.copytree(source, name)
+        config = json.loads(Path(name, "config.json").read_text("utf-8"))
+        config["rope_theta"] = config["rope_parameters"]["rope_theta"]  # as published
+        Path(name, "config.json").write_text(json.dumps(config), encoding="utf-8")
+    given = Checkpoints(pair.embedding, pair.reranker, "float32")
+    try:
+        exact, int8 = kind(given), kind(given)
+    except RuntimeError as error:  # it names the make target
+        pytest.skip(str(error))
+    exact.int8, int8.int8 = False, True
+    ours, texts = peers.Ours(given), tasks.chunks(5)
+    try:
+        expected = ours.embed(texts)
+        np.testing.assert_allclose(exact.embed(texts), expected, atol=1e-4)
+        np.testing.assert_allclose(
+            exact.query(tasks.QUESTION), ours.query(tasks.QUESTION), atol=1e-4
+        )
+        np.testing.assert_allclose(
+            exact.rerank(tasks.QUESTION, texts), ours.rerank(tasks.QUESTION, texts), atol=1e-3
+        )
+        coarse = int8.embed(texts)
+        assert (coarse * expected).sum(axis=1).min() > 0.5
+        assert np.abs(coarse - expected).max() > 1e-3  # it is quantised indeed
+    finally:
+        exact.close()
+        int8.close()
 
 
 def test_the_tutorials_candidates_are_ten_chunks_of_the_faq(milvus_faq_folder: Path) -> None:
