@@ -57,7 +57,7 @@ class Quantized:
         torch.maximum(largest.float(), least.float().neg_(), out=self.scales)
         self.scales.div_(LARGEST).clamp_(min=SMALLEST)
         scaled = buffers.take("scaled", torch.float32, *x.shape)
-        torch.mul(x, self.scales.reciprocal(), out=scaled).round_()
+        torch.div(x, self.scales, out=scaled).round_()
         self.values.view(torch.int8).copy_(scaled)
         self.values.bitwise_xor_(ZERO)  # adds 128
         return self

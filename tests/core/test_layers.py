@@ -44,6 +44,7 @@ def module(request):
 @pytest.fixture(params=[3, 7, 100])
 def block_rows(request, monkeypatch):
     monkeypatch.setattr(layers, "BLOCK_ROWS", request.param)
+    monkeypatch.setattr(layers, "CACHED_ROWS", 2)
 
 
 @pytest.fixture
