@@ -75,7 +75,8 @@ ONE_WORKER = {"llama_cpp", "load", "milvus", "ray", "vllm"}
 
 INTEGRATION = {
     *("demo", "examples", "llama_cpp", "load", "milvus", "ray", "reliability", "vllm"),
-    *("test_command.py", "test_kill.py", "test_notebooks.py", "test_page.py", "test_tiny.py"),
+    *("test_command.py", "test_hostile_texts.py", "test_kill.py", "test_notebooks.py"),
+    *("test_page.py", "test_tiny.py"),
 }
 """Folders and files whose tests all have the marker `integration`: they start processes, or they
 measure whole corpora."""

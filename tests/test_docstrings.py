@@ -17,7 +17,9 @@ PACKAGES = (qwen3_core, langchain_qwen3, llama_index_qwen3)
 RESULTS = {"Ranked", "RankedDocument", "Stats"}
 """Users read these and do not make them."""
 
-SEVERAL_MEANINGS = {"embed_model", "k", "llm", "model", "reranker", "retriever", "top_n"}
+SEVERAL_MEANINGS = {
+    *("embed_model", "k", "llm", "metadata_keys", "model", "reranker", "retriever", "top_n")
+}
 """Parameters that mean one thing in a component and another in what is built of components."""
 
 PUBLIC = {

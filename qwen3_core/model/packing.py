@@ -118,7 +118,8 @@ def next_pack(lines: Iterable[Line[W]], cached: CachedTokens = nothing_cached) -
 
     Args:
         lines: Queues with their token limits. A limit is at least 1 and not below the one before
-            (defaults: `encoder.DEFAULT_PACK_TOKENS`). Sequences that are taken are not offered again.
+            (defaults: `encoder.DEFAULT_PACK_TOKENS`). Sequences that are taken are not offered
+            again.
         cached: How many leading tokens of each prefix are cached.
 
     Returns:

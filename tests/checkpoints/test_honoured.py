@@ -124,7 +124,7 @@ def test_a_passage_prompt_is_not_used_and_that_is_said(copy, caplog):
     folder = copy("embedding")
     edit("config_sentence_transformers.json", prompts={"passage": "passage: "})(folder)
     equals_sentence_transformers(folder)
-    assert "name it 'document'" in caplog.text
+    assert "'document' to put it before documents" in caplog.text
 
 
 def test_the_number_of_tokens_that_a_checkpoint_reads(copy):

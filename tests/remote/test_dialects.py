@@ -274,6 +274,7 @@ def test_dashscope_embeds_ten_texts_at_a_time():
     assert sorted(len(r.body["input"]) for r in server.received[1:]) == [5, 10, 10]
 
 
+@pytest.mark.integration  # scores 1,200 pairs twice
 def test_dashscope_reranks_within_its_limits_of_documents_and_tokens():
     texts = [f"text {i}" for i in range(600)]
     query = "word " * 500
