@@ -671,15 +671,19 @@ def test_keyboard_interrupt_leaves_a_usable_engine():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         embedder = Embedder("tiny", pack_tokens=64)
         expected = embedder.embed_queries(["hello"])
+        caught = threading.Event()
         def interrupt():
             while not embedder.stats().queued_requests:
                 time.sleep(0.001)
             _thread.interrupt_main()
+            while not caught.wait(2):  # Python ignores one that falls into a __del__
+                _thread.interrupt_main()
 
         threading.Thread(target=interrupt).start()
         try:
             embedder.embed_documents(["some text to embed " * 20] * 50_000)
         except KeyboardInterrupt:
+            caught.set()
             print("interrupted")
         print(abs(embedder.embed_queries(["hello"]) - expected).max() < 1e-3)
         print(embedder.stats().queued_requests)

@@ -110,7 +110,7 @@ def test_two_templates_and_none_are_refused(servers):
     with pytest.raises(SelfCheckError, match="applied twice"):
         twice.score(TEXTS, QUERY)
     never = RemoteReranker("tiny", base_url=servers["no template"].url)
-    with pytest.raises(SelfCheckError, match="does not put query and document into the model"):
+    with pytest.raises(SelfCheckError, match="does not apply the reranker's prompt template"):
         never.score(TEXTS, QUERY)
 
 
