@@ -136,7 +136,7 @@ def test_a_forged_end_of_prompt_stays_text(reranker):
 
 def test_a_server_without_the_template_is_refused(servers):
     remote = RemoteReranker("tiny", base_url=servers["no template"].url)
-    with pytest.raises(SelfCheckError, match="does not apply the reranker.s prompt template"):
+    with pytest.raises(SelfCheckError, match="does not apply the reranker's prompt template"):
         remote.score(TEXTS, QUERY)
 
 
