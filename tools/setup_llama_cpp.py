@@ -9,19 +9,14 @@ the user's cache, where the tests look. xllamacpp holds llama.cpp with its own H
 library, built; gguf writes its format of models.
 """
 
-import os
 import sys
 from pathlib import Path
 
-from setup_venv import INDEX_HINT, PYTHON, step, with_pip_settings_for_uv
+from environments import Environment, cached
 
 VERSION = "2026.10.11549"
 PACKAGES = (f"xllamacpp=={VERSION}", "gguf==0.19.0")
-FOLDER = (
-    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    / "qwen3-retrieval"
-    / f"llama-cpp-{VERSION}"
-)
+FOLDER = cached(f"llama-cpp-{VERSION}")
 
 
 def main() -> None:
@@ -29,15 +24,7 @@ def main() -> None:
     ready = folder / "llama-cpp-ready"
     if ready.exists():
         return
-    if not PYTHON.exists():
-        sys.exit("There is no .venv yet: run tools/setup_venv.py first.")
-
-    env = with_pip_settings_for_uv({**os.environ, "UV_LINK_MODE": "copy"})
-    uv = [str(PYTHON), "-m", "uv"]
-    python = folder / PYTHON.relative_to(PYTHON.parents[1])
-    step(f"creating {folder}", [*uv, "venv", "--clear", str(folder)], env, INDEX_HINT)
-    install = [*uv, "pip", "install", "--python", str(python), "--only-binary", ":all:", *PACKAGES]
-    step(f"installing {' and '.join(PACKAGES)}", install, env, INDEX_HINT)
+    Environment(folder).install(" and ".join(PACKAGES), "--only-binary", ":all:", *PACKAGES)
     ready.touch()
 
 

@@ -8,20 +8,16 @@ Linux on x86-64, 310 MB, ten seconds; a second run returns at once. Needs .venv
 the user's cache, where the tests look.
 """
 
-import os
 import platform
 import sys
 from pathlib import Path
 
-from setup_venv import INDEX_HINT, PYTHON, step, with_pip_settings_for_uv
+from environments import cached, uv_settings
+from setup_venv import INDEX_HINT, PYTHON, step
 
 #: The last wheel that carries the server. Its dependency, an old pymilvus, is left out.
 VERSION = "2.3.5"
-FOLDER = (
-    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    / "qwen3-retrieval"
-    / f"milvus-{VERSION}"
-)
+FOLDER = cached(f"milvus-{VERSION}")
 UNPACK = "import milvus; milvus._initialize_data_files({!r})"
 
 
@@ -32,10 +28,8 @@ def main() -> None:
         return
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         sys.exit("This Milvus server is for Linux on x86-64.")
-    if not PYTHON.exists():
-        sys.exit("There is no .venv yet: run tools/setup_venv.py first.")
 
-    env = with_pip_settings_for_uv({**os.environ, "UV_LINK_MODE": "copy"})
+    env = uv_settings()
     install = [str(PYTHON), "-m", "uv", "pip", "install", "--python", str(PYTHON), "--no-deps"]
     server = [*install, "--target", str(folder / "package"), f"milvus=={VERSION}"]
     step(f"installing Milvus {VERSION}", server, env, INDEX_HINT)

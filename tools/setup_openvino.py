@@ -8,19 +8,15 @@ Tried on Linux; 1.3 GB, about a minute; a second run returns at once. Needs .ven
 the user's cache, where the benchmark looks. optimum-intel needs an older transformers than ours.
 """
 
-import os
 import sys
 from pathlib import Path
 
-from setup_venv import INDEX_HINT, PYTHON, TORCH, step, torch_backend, with_pip_settings_for_uv
+from environments import Environment, cached
+from setup_venv import TORCH
 
 OPENVINO = "2026.4.1"
 OPTIMUM = "2.2.0"
-FOLDER = (
-    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    / "qwen3-retrieval"
-    / f"openvino-{OPENVINO}"
-)
+FOLDER = cached(f"openvino-{OPENVINO}")
 #: What optimum-intel requires, but for torchvision, which text models do not need and which has no
 #: CPU build on PyPI.
 NEEDED = (
@@ -40,19 +36,10 @@ def main() -> None:
     if ready.exists():
         print(f"OpenVINO {OPENVINO} is installed: {folder}")
         return
-    if not PYTHON.exists():
-        sys.exit("There is no .venv yet: run tools/setup_venv.py first.")
-
-    env = with_pip_settings_for_uv({**os.environ, "UV_LINK_MODE": "copy"})
-    uv = [str(PYTHON), "-m", "uv"]
-    python = folder / PYTHON.relative_to(PYTHON.parents[1])
-    install = [*uv, "pip", "install", "--python", str(python)]
-    step(f"creating {folder}", [*uv, "venv", "--clear", str(folder)], env, INDEX_HINT)
-    torch = [*install, *torch_backend(env), TORCH]
-    step(f"installing {TORCH}", torch, env, INDEX_HINT)
-    optimum = [*install, "--no-deps", f"optimum-intel=={OPTIMUM}"]
-    step(f"installing optimum-intel {OPTIMUM}", optimum, env, INDEX_HINT)
-    step(f"installing OpenVINO {OPENVINO}", [*install, TORCH, *NEEDED], env, INDEX_HINT)
+    environment = Environment(folder)
+    environment.install_torch()
+    environment.install(f"optimum-intel {OPTIMUM}", "--no-deps", f"optimum-intel=={OPTIMUM}")
+    environment.install(f"OpenVINO {OPENVINO}", TORCH, *NEEDED)
     ready.touch()
     print(f"OpenVINO {OPENVINO} is installed: {folder}")
 

