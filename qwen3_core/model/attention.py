@@ -226,6 +226,22 @@ def _causal_mask(dtype: torch.dtype, device: torch.device) -> Tensor:
     return mask.triu_(1)
 
 
+def head_norms(attention: Any) -> Tensor:
+    """Norm weights of all query heads, times the softmax scale, and of all key heads.
+
+    Args:
+        attention: transformers' attention module of a Qwen3 layer.
+
+    Returns:
+        (query heads + key heads, head_dim) float32.
+    """
+    heads = attention.config.num_key_value_heads
+    query = attention.q_norm.weight.detach().float() * attention.scaling
+    key = attention.k_norm.weight.detach().float()
+    queries = heads * attention.num_key_value_groups
+    return torch.cat((query.expand(queries, -1), key.expand(heads, -1)))
+
+
 def attention_for(
     segments: Sequence[Segment], *, device: torch.device, dtype: torch.dtype
 ) -> Attention:

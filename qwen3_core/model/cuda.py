@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwen3_core.model.attention import head_norms
 from qwen3_core.model.cascade import (
     KeysValues,
     attend,
@@ -239,7 +240,7 @@ class FlashForward:
         """
         self._model = model
         self._block_rows = block_rows
-        self._shape = shape = shape_of(model.config)
+        self._shape = shape_of(model.config)
         self._device = model.embed_tokens.weight.device
         self._epsilon = float(model.norm.variance_epsilon)
         self._norms = [
@@ -247,7 +248,7 @@ class FlashForward:
             for layer in model.layers
         ]
         self._final_norm = _exact(model.norm)
-        self._head_norms = [head_norms(layer.self_attn, shape) for layer in model.layers]
+        self._head_norms = [head_norms(layer.self_attn) for layer in model.layers]
 
     def __call__(
         self, pack: Pack[Any], cached: Mapping[Ids, list[KeysValues]]
@@ -299,14 +300,6 @@ class FlashForward:
         inner = functions.swiglu(mlp.gate_proj(x), mlp.up_proj(x))
         down: Tensor = mlp.down_proj(inner)
         return down
-
-
-def head_norms(attention: Any, shape: Shape) -> Tensor:
-    """Norm weights of all query heads, times the softmax scale, and of all key heads: float32."""
-    query = _exact(attention.q_norm) * attention.scaling
-    key = _exact(attention.k_norm)
-    heads = shape.heads
-    return torch.cat((query.expand(heads * shape.group, -1), key.expand(heads, -1)))
 
 
 def _exact(norm: Any) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qwen3_core.model.attention import Attention
+from qwen3_core.model.attention import Attention, head_norms
 from qwen3_core.model.buffers import Buffers
 from qwen3_core.model.int8 import Int8Linear, Quantized
 from qwen3_core.model.linear import projected, swiglu
@@ -51,16 +51,12 @@ class Layer:
         self._buffers = buffers
         self._quantized = isinstance(attention.o_proj, Int8Linear)
         self._epsilon = module.input_layernorm.variance_epsilon  # the same in all norms
-        self._size = size = attention.head_dim
+        self._size = attention.head_dim
         self._heads = attention.config.num_key_value_heads
         self._group = attention.num_key_value_groups
         self._input_norm = module.input_layernorm.weight.float()
         self._mlp_norm = module.post_attention_layernorm.weight.float()
-        query_norm = attention.q_norm.weight.float() * attention.scaling  # the softmax scale
-        key_norm = attention.k_norm.weight.float()
-        self._head_weights = torch.cat(
-            (query_norm.expand(self._heads * self._group, size), key_norm.expand(self._heads, size))
-        )
+        self._head_weights = head_norms(attention)
 
     def project(
         self, x: Tensor, cos: Tensor, sin: Tensor, count: int
