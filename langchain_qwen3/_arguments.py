@@ -92,11 +92,16 @@ def check_arguments(stage: object, arguments: Iterable[str]) -> None:
         _check_known(stage, set(), names)
 
 
-def takes_k(stage: object) -> bool:
-    """Whether a retriever comes from a vector store's `as_retriever`, bound or not."""
+def unbound(stage: object) -> object:
+    """What a runnable made by `bind`, `with_config` and the like calls; itself otherwise."""
     while isinstance(stage, RunnableBindingBase):
         stage = stage.bound
-    return isinstance(stage, VectorStoreRetriever)
+    return stage
+
+
+def takes_k(stage: object) -> bool:
+    """Whether a retriever comes from a vector store's `as_retriever`, bound or not."""
+    return isinstance(unbound(stage), VectorStoreRetriever)
 
 
 def _parts(stage: object) -> list[Runnable[Any, Any]]:

@@ -24,7 +24,7 @@ from langchain_core.vectorstores import VectorStore
 from pydantic import BaseModel
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
-from langchain_qwen3._arguments import FILTER_LIKE
+from langchain_qwen3._arguments import FILTER_LIKE, unbound
 from qwen3_core.common.validation import check_query
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
 
@@ -194,9 +194,7 @@ def create_rag_chain(
 
 def _check_kind(name: str, value: object, other: type) -> None:
     """Refuse a value that is not a Runnable, or is the `other` argument."""
-    bare = value
-    while isinstance(bare, RunnableBindingBase):  # from `bind`, `with_config`, ...
-        bare = bare.bound
+    bare = unbound(value)
     if isinstance(value, Runnable) and not isinstance(bare, other):
         return
     if isinstance(value, VectorStore):

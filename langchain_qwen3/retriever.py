@@ -19,11 +19,10 @@ from langchain_core.runnables import (
     ensure_config,
     patch_config,
 )
-from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k
+from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k, unbound
 from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
 from langchain_qwen3.reranker import Qwen3Reranker, ScoredMetadata
 from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented
@@ -291,9 +290,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
 
     def _keys_of_store(self) -> tuple[str, ...]:
         """The metadata in the vectors of a store of `open_milvus`; () for any other first stage."""
-        stage: object = self.retriever if self.vectorstore is None else self.vectorstore
-        while isinstance(stage, RunnableBindingBase):
-            stage = stage.bound
+        stage = unbound(self.retriever if self.vectorstore is None else self.vectorstore)
         if isinstance(stage, VectorStoreRetriever):
             stage = stage.vectorstore
         # Compared by name: the module of the class needs langchain-milvus.
