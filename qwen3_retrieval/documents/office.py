@@ -1,6 +1,5 @@
 """Word, Excel and PowerPoint files."""
 
-import contextlib
 import datetime as dt
 import io
 import re
@@ -24,6 +23,7 @@ _FIELD: Final = re.compile(rb"</?w:fldSimple\b[^>]*>")
 """A field such as a caption's number; mammoth would drop its text."""
 _BACK: Final = re.compile(r'<a href="#(?:foot|end)note-ref-[^"]*">↑</a>')
 """mammoth's link from a note back to its place."""
+_UNREAD: Final = "a part of a PowerPoint file that is not read"
 _IGNORED: Final = re.compile(r"An unrecognised element was ignored: (?:\{[^}]*\})?(\S+)")
 
 
@@ -126,8 +126,12 @@ def _cell(known: tuple[Any, str] | None) -> str:
     return str(value)
 
 
-def read_pptx(data: bytes) -> Iterator[Section]:
-    """Yield the slides: texts, tables and notes.
+def read_pptx(data: bytes, note: Note) -> Iterator[Section]:
+    """Yield the slides: texts, tables, charts and notes.
+
+    Args:
+        data: The file's contents.
+        note: Called for parts that are not read, such as SmartArt.
 
     Raises:
         UnreadableError: If it cannot be read.
@@ -136,7 +140,7 @@ def read_pptx(data: bytes) -> Iterator[Section]:
     pptx = need("pptx", "python-pptx", "PowerPoint files")
     check_packed(data, kind)
     try:
-        slides = [_slide(each) for each in pptx.Presentation(io.BytesIO(data)).slides]
+        slides = [_slide(each, note) for each in pptx.Presentation(io.BytesIO(data)).slides]
     except Exception as error:
         raise broken(kind, error) from error
     for number, (title, text) in enumerate(slides, 1):
@@ -144,8 +148,8 @@ def read_pptx(data: bytes) -> Iterator[Section]:
         yield Section(text, len(data) // len(slides), plain_blocks(text, by_lines=True), place)
 
 
-def _slide(slide: Any) -> tuple[str, str]:
-    parts = list(_shapes(slide.shapes))
+def _slide(slide: Any, note: Note) -> tuple[str, str]:
+    parts = list(_shapes(slide.shapes, note))
     if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
         parts.append(_lines(slide.notes_slide.notes_text_frame.text))
     heading = slide.shapes.title
@@ -153,28 +157,33 @@ def _slide(slide: Any) -> tuple[str, str]:
     return title, "\n\n".join(part for part in parts if part.strip())
 
 
-def _shapes(shapes: Iterable[Any]) -> Iterator[str]:
+def _shapes(shapes: Iterable[Any], note: Note) -> Iterator[str]:
     for shape in shapes:
         if hasattr(shape, "shapes"):  # a group of shapes
-            yield from _shapes(shape.shapes)
+            yield from _shapes(shape.shapes, note)
         elif getattr(shape, "has_table", False):
             rows = ([_lines(cell.text) for cell in row.cells] for row in shape.table.rows)
             yield "\n".join("\t".join(row) for row in rows)
         elif getattr(shape, "has_chart", False):
-            yield _chart(shape.chart)
+            yield _chart(shape, note)
         elif shape.has_text_frame:
             yield _lines(shape.text_frame.text)
+        elif shape.element.tag.endswith("}graphicFrame"):
+            note(_UNREAD, f"{shape.name!r} (SmartArt or an embedded object)")
 
 
-def _chart(chart: Any) -> str:
+def _chart(shape: Any, note: Note) -> str:
     """A chart's title, and its values as a table."""
+    chart = shape.chart
     lines = [chart.chart_title.text_frame.text] if chart.has_title else []
-    with contextlib.suppress(Exception):  # python-pptx does not know all kinds of charts
+    try:
         for plot in chart.plots:
             series = list(plot.series)
             lines.append("\t".join(["", *(each.name for each in series)]))
             columns = zip_longest(plot.categories, *(each.values for each in series))
             lines += ["\t".join("" if v is None else str(v) for v in row) for row in columns]
+    except Exception as error:  # noqa: BLE001 - python-pptx does not know all kinds of charts
+        note(_UNREAD, f"the values of {shape.name!r} (a chart: {type(error).__name__})")
     return "\n".join(lines)
 
 

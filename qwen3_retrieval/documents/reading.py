@@ -87,7 +87,7 @@ def _read(
     elif kind == "xlsx":
         yield from read_xlsx(data)
     elif kind == "pptx":
-        yield from read_pptx(data)
+        yield from read_pptx(data, remark)
     elif kind == "epub":
         yield from read_epub(data)
     elif kind == "mail":

@@ -432,6 +432,31 @@ def test_word_breaks_and_fields_separate_and_keep_words(tmp_path):
     assert bad == ["a part of a Word file that is not read: formulas"]
 
 
+def test_parts_of_slides_that_are_not_read_are_named(tmp_path):
+    import pptx
+    from pptx.chart.data import CategoryChartData
+    from pptx.enum.chart import XL_CHART_TYPE
+
+    deck = pptx.Presentation()
+    shapes = deck.slides.add_slide(deck.slide_layouts[5]).shapes
+    shapes.title.text = "Parts"
+    data = CategoryChartData()
+    data.categories = ["a"]
+    data.add_series("s", [1])
+    chart = shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 1000, 1000, data)
+    (plot,) = chart.chart.part._element.xpath("//c:barChart")
+    plot.tag = plot.tag.replace("barChart", "ofPieChart")  # which python-pptx does not know
+    thing = shapes.add_ole_object(io.BytesIO(b"thing"), "Package", 0, 0)
+    made = io.BytesIO()
+    deck.save(made)
+    ((slide,), bad) = sections(write(tmp_path / "a.pptx", made.getvalue()))
+    assert slide.text == "Parts"
+    assert len(bad) == 2
+    assert all(each.startswith("a part of a PowerPoint file that is not read") for each in bad)
+    assert chart.name in bad[0]
+    assert thing.name in bad[1]
+
+
 def test_xhtml_may_close_empty_elements_in_their_tag(tmp_path):
     page = (
         "<?xml version='1.0'?><html xmlns='http://www.w3.org/1999/xhtml'><head><title/>"
