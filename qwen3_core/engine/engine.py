@@ -4,7 +4,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from qwen3_core.common.fork import after_fork_in_child
+from qwen3_core.common.fork import after_fork_in_child, compute
 from qwen3_core.engine import shutdown  # noqa: F401 - closes engines when the interpreter exits
 from qwen3_core.engine.worker import Worker
 from qwen3_core.settings import Dtype, ModelKind
@@ -61,10 +61,14 @@ def open_engine(
     with _opening:
         engine = _engines.get(found)
         if engine is None:
-            checkpoint = load(model, kind, revision=revision, device=device, dtype=dtype)
-            encoder = int8_encoder(checkpoint) if int8 else Encoder(checkpoint.model)
-            release_threads()  # this thread's: the engine's own thread computes from now on
-            engine = _engines[found] = Engine(checkpoint, encoder)
+
+            def read() -> Engine:
+                checkpoint = load(model, kind, revision=revision, device=device, dtype=dtype)
+                encoder = int8_encoder(checkpoint) if int8 else Encoder(checkpoint.model)
+                release_threads()  # this thread's: the engine's own thread computes from now on
+                return Engine(checkpoint, encoder)
+
+            engine = _engines[found] = compute(read)
         _engines[key] = engine
         return engine
 

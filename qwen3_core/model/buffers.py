@@ -8,6 +8,8 @@ import sys
 import torch
 from torch import Tensor
 
+from qwen3_core.common.fork import has_forked
+
 OMP_PAUSE_SOFT = 1
 """`omp_pause_soft` of OpenMP 5: settings such as the number of threads are kept."""
 
@@ -53,9 +55,9 @@ def release_threads() -> None:
     the process than cores, GNU's OpenMP lets them sleep after each operation instead of spinning.
     Waking them takes 40 microseconds, for hundreds of operations a pass: a query then takes a
     third longer. Starting new threads takes 40 microseconds once. Does nothing on other systems
-    than Linux, or with another OpenMP library.
+    than Linux, with another OpenMP library, or on a thread that has forked.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and not has_forked():
         with contextlib.suppress(AttributeError):  # not loaded, or an old one
             ctypes.CDLL(None).omp_pause_resource_all(OMP_PAUSE_SOFT)
 

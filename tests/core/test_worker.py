@@ -615,8 +615,10 @@ def test_a_forked_child_does_not_wait_for_openmp_threads_it_has_not():
     done = run_script(
         """
         import os, signal, threading
+        import torch
         from qwen3_core import Embedder
 
+        torch.rand(1_000_000).exp()  # the calling thread has OpenMP threads of its own
         texts = ["Milvus writes what is inserted to its log first. " * 20] * 30
         embedder = Embedder("tiny", dtype="float32")
         expected = embedder.embed_documents(texts)
