@@ -6,14 +6,19 @@ tokenizer may also come from the Hugging Face hub, or its cache.
 """
 
 import contextlib
+import gc
 import json
 import multiprocessing.process
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Generator, Iterator
+from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 # The models of the tests are so small that a second thread costs more than it brings. Before torch
@@ -90,6 +95,22 @@ SLOW_IF_PUBLISHED = {
 models large. Parity is tested with both tokenizers in every run."""
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The garbage collector need not look again and again at all that imports have made.
+
+    With these libraries a full collection takes a third of a second, and loading a model starts
+    one.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist's own hook reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With several workers, one takes a file whole, and of some folders all files."""
     workers = config.pluginmanager.hasplugin("xdist")
@@ -103,7 +124,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if folder in SLOW_TO_START:
             item.add_marker(pytest.mark.timeout(SLOW_TO_START[folder]))
         if workers:
-            group = folder if folder in ONE_WORKER else str(item.path)
+            group = folder if folder in ONE_WORKER else f"{folder}/{item.path.name}"
             item.add_marker(pytest.mark.xdist_group(group))
 
 
@@ -116,6 +137,22 @@ def optional_data(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"no {'/'.join(parts)} in {DATA}; set QWEN3_TEST_DATA to a folder that has it")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def once() -> Iterator[None]:
+    """What loading a model, or creating an index, would do or await again and always alike."""
+    from qwen3_core.model import loading
+    from qwen3_core.tokenizer import Qwen3Tokenizer
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Equal files make equal tokenizers, which never change and which threads share anyway.
+        patch.setattr(loading, "Qwen3Tokenizer", lru_cache(maxsize=4)(Qwen3Tokenizer))
+        if handler := sys.modules.get("pymilvus.client.grpc_handler"):
+            # It looks after half a second, and Milvus Lite is done at once.
+            clock = SimpleNamespace(time=time.time, sleep=lambda s: time.sleep(min(s, 0.01)))
+            patch.setattr(handler, "time", clock)
+        yield
 
 
 @pytest.fixture(scope="session")

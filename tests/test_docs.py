@@ -108,10 +108,18 @@ def handbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "# Where do the spare keys hang?\n\nThe spare keys hang behind the door of the archive.\n\n"
         "# When is the office open?\n\nThe office is open from eight to six.\n"
     )
-    (tmp_path / "docs").symlink_to(ROOT / "examples" / "corpus")
+    (tmp_path / "docs").mkdir()
+    for name in ("milvus.md", "vector-search.md"):
+        (tmp_path / "docs" / name).symlink_to(ROOT / "examples" / "corpus" / name)
     monkeypatch.chdir(tmp_path)
+    freeze = gc.freeze
+    frozen: list[None] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(freeze()))
     yield tmp_path
-    gc.unfreeze()  # what a page about servers froze
+    if frozen:  # by a page about servers
+        gc.unfreeze()
+        gc.collect()
+        freeze()
 
 
 def ingest(command: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ Random weights: equality does not depend on what a model has learnt, and random 
 """
 
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,14 +36,22 @@ def ragged_texts(count: int, seed: int = 0) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def embedding_reference(random_checkpoints) -> ReferenceEmbedder:
-    return ReferenceEmbedder(random_checkpoints["embedding"])
+def embedding_folder(random_checkpoints) -> Iterator[Path]:
+    folder = random_checkpoints["embedding"]
+    held = embedder(folder).engine  # so that the tests need not load it again and again
+    yield folder
+    del held
+
+
+@pytest.fixture(scope="module")
+def embedding_reference(embedding_folder) -> ReferenceEmbedder:
+    return ReferenceEmbedder(embedding_folder)
 
 
 @pytest.fixture(scope="module", params=["reranker", "untied"])
-def reranker_folder(request, random_checkpoints):
+def reranker_folder(request, random_checkpoints) -> Iterator[Path]:
     folder = random_checkpoints[request.param]
-    held = reranker(folder).engine  # so that the tests need not load it again and again
+    held = reranker(folder).engine
     yield folder
     del held
 
@@ -49,6 +59,12 @@ def reranker_folder(request, random_checkpoints):
 @pytest.fixture(scope="module")
 def reranker_reference(reranker_folder) -> ReferenceReranker:
     return ReferenceReranker(reranker_folder)
+
+
+def forgetful(model):
+    """The component, whose engine remembers no prefix yet."""
+    model.engine.encoder.forget()
+    return model
 
 
 def embedder(folder, **kwargs) -> Embedder:
@@ -60,44 +76,52 @@ def reranker(folder, **kwargs) -> Reranker:
 
 
 @pytest.mark.parametrize("pack_tokens", [1, 37, 100_000])
-def test_document_vectors(random_checkpoints, embedding_reference, pack_tokens):
+def test_document_vectors(embedding_folder, embedding_reference, pack_tokens):
     texts = ragged_texts(14)
     expected = embedding_reference.embed(texts, MAX_LENGTH)
-    ours = embedder(random_checkpoints["embedding"], pack_tokens=pack_tokens).embed_documents(texts)
+    ours = embedder(embedding_folder, pack_tokens=pack_tokens).embed_documents(texts)
     assert np.abs(expected[0] - expected[4]).max() > 0.01, "the reference tells texts apart"
     np.testing.assert_allclose(ours, expected, atol=FLOAT32)
 
 
 @pytest.mark.parametrize("dimensions", [32, 48, 64])
-def test_shorter_vectors_are_cut_then_normalised(
-    random_checkpoints, embedding_reference, dimensions
-):
+def test_shorter_vectors_are_cut_then_normalised(embedding_folder, embedding_reference, dimensions):
     texts = ragged_texts(8)[4:]
     expected = embedding_reference.embed(texts, MAX_LENGTH, dimensions)
-    ours = embedder(random_checkpoints["embedding"], dimensions=dimensions).embed_documents(texts)
+    ours = embedder(embedding_folder, dimensions=dimensions).embed_documents(texts)
     assert ours.shape == (4, dimensions)
     np.testing.assert_allclose(ours, expected, atol=FLOAT32)
 
 
 @pytest.mark.parametrize("task", [TASK, "Retrieve semantically similar text"])
-def test_query_vectors(random_checkpoints, embedding_reference, task):
+def test_query_vectors(embedding_folder, embedding_reference, task):
     queries = ["What is Milvus?", "  spaces", "数据", "?", *ragged_texts(9)[4:]]
     expected = embedding_reference.embed([query_prompt(q, task) for q in queries], MAX_LENGTH)
-    ours = embedder(random_checkpoints["embedding"]).embed_queries(queries, instruction=task)
+    ours = embedder(embedding_folder).embed_queries(queries, instruction=task)
     np.testing.assert_allclose(ours, expected, atol=FLOAT32)
 
 
-def test_query_vector_differs_from_document_vector(random_checkpoints):
-    model = embedder(random_checkpoints["embedding"])
+def test_query_vector_differs_from_document_vector(embedding_folder):
+    model = embedder(embedding_folder)
     query, document = model.embed_queries(["Milvus"])[0], model.embed_documents(["Milvus"])[0]
     assert query @ document < 0.99
 
 
+QUERY = "How is data stored?\n"
+
+
+@pytest.fixture(scope="module")
+def reference_scores(reranker_reference) -> np.ndarray:
+    """Of ten texts; all logits of a large vocabulary take their time."""
+    pairs = [(QUERY, text) for text in ragged_texts(10)]
+    scores: np.ndarray = reranker_reference.log_odds(pairs, MAX_LENGTH)
+    return scores
+
+
 @pytest.mark.parametrize("pack_tokens", [1, 250, 100_000])
-def test_rerank_scores(reranker_folder, reranker_reference, pack_tokens):
-    query, texts = "How is data stored?\n", ragged_texts(10)
-    expected = reranker_reference.log_odds([(query, t) for t in texts], MAX_LENGTH)
-    ours = reranker(reranker_folder, pack_tokens=pack_tokens).score(texts, query)
+def test_rerank_scores(reranker_folder, reference_scores, pack_tokens):
+    expected = reference_scores
+    ours = reranker(reranker_folder, pack_tokens=pack_tokens).score(ragged_texts(10), QUERY)
     assert np.ptp(expected) > 0.1, "the reference tells documents apart"
     np.testing.assert_allclose(ours, expected, atol=FLOAT32 * max(1, np.abs(expected).max()))
 
@@ -142,14 +166,20 @@ def companies(answer, items):
     return alone, [answer(items), shuffled, mixed]
 
 
-@pytest.mark.parametrize("which", ["tiny", "random"])
-@pytest.mark.parametrize("pack_tokens", [60, 250, 2048])
-def test_order_and_company_matter_little_in_bfloat16(random_checkpoints, which, pack_tokens):
-    texts = ragged_texts(24, seed=pack_tokens)[4:]
-    options = {"dtype": "bfloat16", "device": "cpu", "pack_tokens": pack_tokens}
-    folders = {"embedding": "tiny", "reranker": "tiny"} if which == "tiny" else random_checkpoints
-    embed = Embedder(folders["embedding"], **options)
-    rank = Reranker(folders["reranker"], **options)
+def bfloat16(folders, **options) -> tuple[Embedder, Reranker]:
+    options |= {"dtype": "bfloat16", "device": "cpu"}
+    return Embedder(folders["embedding"], **options), Reranker(folders["reranker"], **options)
+
+
+@pytest.fixture(scope="module")
+def random_in_bfloat16(random_checkpoints) -> Iterator[dict[str, Path]]:
+    held = [component.engine for component in bfloat16(random_checkpoints)]
+    yield random_checkpoints
+    del held
+
+
+def check_order_and_company(embed: Embedder, rank: Reranker, seed: int) -> None:
+    texts = ragged_texts(14, seed)[4:]
     pairs = [(f"query {i % 3}", text) for i, text in enumerate(texts)]
     for answer, items in ((embed.embed_documents, texts), (embed.embed_queries, texts)):
         alone, others = companies(answer, items)
@@ -162,8 +192,20 @@ def test_order_and_company_matter_little_in_bfloat16(random_checkpoints, which, 
         assert np.abs(found - alone).max() <= BFLOAT16_LOG_ODDS
 
 
-def test_remembered_prefixes_change_nothing(random_checkpoints):
-    model = embedder(random_checkpoints["embedding"])
+@pytest.mark.parametrize("pack_tokens", [60, 250, 2048])
+def test_order_and_company_matter_little_in_bfloat16(random_in_bfloat16, pack_tokens):
+    models = bfloat16(random_in_bfloat16, pack_tokens=pack_tokens)
+    check_order_and_company(*models, seed=pack_tokens)
+
+
+@pytest.mark.parametrize("pack_tokens", [60, 250, 2048])
+def test_order_and_company_matter_little_to_the_bundled_pair_in_bfloat16(pack_tokens):
+    models = bfloat16({"embedding": "tiny", "reranker": "tiny"}, pack_tokens=pack_tokens)
+    check_order_and_company(*models, seed=pack_tokens)
+
+
+def test_remembered_prefixes_change_nothing(embedding_folder):
+    model = forgetful(embedder(embedding_folder))
     first = model.embed_queries(["What is Milvus?"])
     assert model.engine.encoder._prefixes, "the instruction's keys and values are kept"
     np.testing.assert_allclose(model.embed_queries(["What is Milvus?"]), first, atol=FLOAT32)
@@ -171,11 +213,20 @@ def test_remembered_prefixes_change_nothing(random_checkpoints):
     assert np.abs(other - first).max() > 1e-3
 
 
-def test_a_prefix_that_begins_like_a_remembered_one_is_computed_from_there(random_checkpoints):
+@pytest.fixture(scope="module")
+def tied(random_checkpoints) -> Iterator[Path]:
+    """The folder of the first reranker, whose model stays loaded."""
+    folder = random_checkpoints["reranker"]
+    held = reranker(folder).engine
+    yield folder
+    del held
+
+
+def test_a_prefix_that_begins_like_a_remembered_one_is_computed_from_there(tied):
     texts = ragged_texts(6)
     queries = ["How is data stored?", "How is data", "How is data stored? In what format?", "Who?"]
-    expected = [reranker(random_checkpoints["reranker"]).score(texts, q) for q in queries]
-    model = reranker(random_checkpoints["reranker"])
+    expected = [forgetful(reranker(tied)).score(texts, q) for q in queries]
+    model = forgetful(reranker(tied))
     bare = model.engine.tokenizer.rerank_prefix(TASK, "")
     for query, scores in zip(queries, expected, strict=True):
         before = model.stats().tokens
@@ -191,20 +242,20 @@ def test_a_prefix_that_begins_like_a_remembered_one_is_computed_from_there(rando
         )
 
 
-def test_remembered_prefixes_are_bounded(random_checkpoints, monkeypatch):
+def test_remembered_prefixes_are_bounded(tied, monkeypatch):
     monkeypatch.setattr("qwen3_core.model.encoder.PREFIX_CACHE_TOKENS", 250)
-    model = reranker(random_checkpoints["reranker"])
+    model = forgetful(reranker(tied))
     model.score_pairs([(f"query {i // 2}", "a text " * 10) for i in range(24)])
     held = list(model.engine.encoder._prefixes)
     assert len(held) > 1
     assert sum(map(len, held)) <= 250
 
 
-def test_a_prefix_larger_than_the_cache_still_serves_its_packs(random_checkpoints, monkeypatch):
+def test_a_prefix_larger_than_the_cache_still_serves_its_packs(tied, monkeypatch):
     query, texts = "How is data stored?", ragged_texts(10)
-    expected = reranker(random_checkpoints["reranker"]).score(texts, query)
+    expected = reranker(tied).score(texts, query)
     monkeypatch.setattr("qwen3_core.model.encoder.PREFIX_CACHE_TOKENS", 0)
-    model = reranker(random_checkpoints["reranker"], pack_tokens=100)
+    model = forgetful(reranker(tied, pack_tokens=100))
     before = model.stats()
     found = model.score(texts, query)
     computed = model.stats().tokens - before.tokens
@@ -227,8 +278,8 @@ def test_bfloat16_stays_close_to_float32():
     assert (exact * rough).sum(axis=1).min() > 0.999
 
 
-def test_not_finite_states_are_an_error(random_checkpoints):
-    model = embedder(random_checkpoints["embedding"])
+def test_not_finite_states_are_an_error(embedding_folder):
+    model = embedder(embedding_folder)
     weight = model.engine.encoder.model.norm.weight
     before = weight.clone()
     try:

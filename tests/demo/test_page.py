@@ -11,7 +11,6 @@ import pytest
 
 from qwen3_core import Embedder, Reranker
 from qwen3_retrieval.demo.__main__ import BUNDLED, EXAMPLES, main
-from qwen3_retrieval.demo.page import Setup, build, serve
 from qwen3_retrieval.demo.passages import MAX_FILES, Excerpt, read_corpus, read_uploads
 from qwen3_retrieval.demo.render import answered
 from qwen3_retrieval.demo.search import Searcher
@@ -31,6 +30,8 @@ at 80 degrees for two minutes. </pre></details><b id="forged">x</b>
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
+    from qwen3_retrieval.demo.page import Setup, build, serve  # loads Gradio
+
     searcher = Searcher(Embedder("tiny"), Reranker("tiny"))
     corpora = {"Bundled FAQ": searcher.index(read_corpus(BUNDLED, CUTTER).passages)}
     page = build(Setup(searcher, CUTTER, corpora, "Models: tiny and tiny.", EXAMPLES, "stand-in"))

@@ -15,13 +15,16 @@ for package in ("bm25s", "jinja2", "matplotlib", "pytrec_eval", "rich", "scipy")
     pytest.importorskip(package, reason="the extra 'evaluation' is not installed")
 
 CORPUS = ROOT / "examples" / "corpus"
+QUESTIONS = 12
+"""Of the report; each is reranked some dozen times."""
+
 CUTTER = Cutter(tokenizer_of("tiny"))
 SETTINGS = EvaluationSettings(
     pair=Pair(model="tiny", dtype="float32"),
     k=6,
     sweep_k=(2, 6),
     sweep_top_n=(1, 3, 6),
-    sweep_questions=16,
+    sweep_questions=QUESTIONS,
     margin=0.3,
     latency_questions=2,
 )
@@ -37,7 +40,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def report(cache: Path) -> Report:
     """A run over a folder of Markdown."""
-    dataset = load_dataset(CORPUS, max_questions=16, model="tiny")
+    dataset = load_dataset(CORPUS, max_questions=QUESTIONS, model="tiny")
     return evaluate(dataset, replace(SETTINGS, cache=cache))
 
 

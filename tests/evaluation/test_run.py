@@ -27,7 +27,7 @@ from qwen3_retrieval.evaluation.significance import Estimate, lower_bound
 from qwen3_retrieval.evaluation.sources import Matcher, as_search
 from qwen3_retrieval.evaluation.sweep import frontier
 from tests.conftest import ROOT
-from tests.evaluation.conftest import CORPUS, SETTINGS
+from tests.evaluation.conftest import CORPUS, QUESTIONS, SETTINGS
 
 NAMES = [
     "BM25",
@@ -76,7 +76,7 @@ def test_systems_side_by_side(report):
 
 def test_metrics_are_those_of_the_components(report):
     """The dense system once more, by the embedder alone."""
-    dataset = load_dataset(CORPUS, max_questions=16, model="tiny")
+    dataset = load_dataset(CORPUS, max_questions=QUESTIONS, model="tiny")
     embedder = Embedder("tiny", dtype="float32")
     documents = embedder.embed_documents([p.text for p in dataset.passages])
     scores = embedder.embed_queries([q.text for q in dataset.questions]) @ documents.T
@@ -127,7 +127,7 @@ def test_frontier_is_what_nothing_beats():
 
 
 def test_views_show_what_moved(report):
-    dataset = load_dataset(CORPUS, max_questions=16, model="tiny")
+    dataset = load_dataset(CORPUS, max_questions=QUESTIONS, model="tiny")
     assert report.compared == ("dense", "dense + rerank")
     changes = [view.after - view.before for view in report.views]
     assert changes == sorted(changes)
@@ -151,14 +151,17 @@ def test_threshold_keeps_what_it_says(report):
     # Each question has one answer; those that lose theirs are few enough.
     answers = [m for v in report.views for m in v.moves if m.relevant and m.after]
     lost = [m.passage.unit for m in answers if m.score < scores.suggested]
-    assert lower_bound(np.array([-1.0] * len(lost) + [0.0] * (16 - len(lost)))) > -SETTINGS.margin
+    assert (
+        lower_bound(np.array([-1.0] * len(lost) + [0.0] * (QUESTIONS - len(lost))))
+        > -SETTINGS.margin
+    )
     assert scores.suggested in [t.score for t in scores.thresholds]
     assert report.recommendation.score_threshold in (None, scores.suggested)
     kept = [t.relevant for t in scores.thresholds]
     assert kept == sorted(kept, reverse=True)
     found = sum(m.relevant and m.after is not None for v in report.views for m in v.moves)
     assert sum(scores.relevant) == found
-    assert sum(scores.relevant) + sum(scores.other) == 16 * 6
+    assert sum(scores.relevant) + sum(scores.other) == QUESTIONS * 6
 
 
 def test_report_is_json(report):

@@ -11,6 +11,7 @@ pytest.importorskip("pymilvus", reason="Milvus is not installed")
 
 from pymilvus import MilvusClient
 
+from qwen3_core import Embedder
 from qwen3_retrieval.ingest.__main__ import LOUD, main
 from qwen3_retrieval.ingest.framework import FRAMEWORKS
 
@@ -19,6 +20,14 @@ VECTOR_FIELDS = {"langchain": "vector", "llama-index": "embedding"}
 
 Ingest = Callable[..., int]
 Rows = Callable[..., dict[str, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> Iterator[None]:
+    """The bundled model stays loaded, so that each run of the command need not do it again."""
+    engine = Embedder("tiny").engine
+    yield
+    del engine
 
 
 @pytest.fixture(params=ID_FIELDS)

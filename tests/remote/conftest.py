@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from qwen3_core.model.loading import load_tokenizer
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server
 from qwen3_core.remote import model as remote_model
 from tests.remote.fake_server import FakeServer, embedder, reranker
@@ -41,13 +40,9 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What each component and each client would do again, and always alike, is done once."""
-    monkeypatch.setattr("qwen3_core.model.loading.load_tokenizer", cached_tokenizer)
+def certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each client would read again, and always alike, is read once."""
     monkeypatch.setattr("httpx._transports.default.create_ssl_context", certificates)
-
-
-cached_tokenizer = cache(load_tokenizer)
 
 
 @cache

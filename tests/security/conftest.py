@@ -7,8 +7,8 @@ from tokenizers import Tokenizer
 
 from tests.openai_server import OpenAIServer
 from tests.remote.conftest import (  # noqa: F401 - fixtures
+    certified,
     loaded,
-    once,
     strangers,
 )
 
