@@ -28,17 +28,17 @@ def reranker() -> Reranker:
 
 @pytest.mark.parametrize("value", [None, 3, b"bytes", ["nested"]])
 def test_documents_that_are_no_strings(embedder, reranker, value):
-    with pytest.raises(TypeError, match=r"documents\[1\] must be a string, got"):
+    with pytest.raises(TypeError, match=r"documents\[1\] .*got"):
         embedder.embed_documents(["fine", value])
-    with pytest.raises(TypeError, match=r"documents\[1\] must be a string, got"):
+    with pytest.raises(TypeError, match=r"documents\[1\] .*got"):
         reranker.rerank(["fine", value], "query")
 
 
 @pytest.mark.parametrize("value", ["one text", None, 3])
 def test_something_else_than_a_list(embedder, reranker, value):
-    with pytest.raises(TypeError, match="documents must be a list of strings, got"):
+    with pytest.raises(TypeError, match=r"documents .*got"):
         embedder.embed_documents(value)
-    with pytest.raises(TypeError, match="documents must be a list of strings, got"):
+    with pytest.raises(TypeError, match=r"documents .*got"):
         reranker.rerank(value, "query")
 
 
@@ -52,7 +52,7 @@ def test_query_in_the_documents_place(reranker, method):
 
 @pytest.mark.parametrize("value", [None, 3, ["query"]])
 def test_query_that_is_no_string(reranker, value):
-    with pytest.raises(TypeError, match="query must be a string, got"):
+    with pytest.raises(TypeError, match=r"query .*got"):
         reranker.rerank(["document"], value)
 
 
@@ -73,7 +73,7 @@ def test_lone_surrogate(embedder, reranker):
 
 @pytest.mark.parametrize("top_n", [0, -1, 1.5, True])
 def test_top_n_below_one(reranker, top_n):
-    with pytest.raises(ValueError, match="top_n must be at least 1, or None for all, but got"):
+    with pytest.raises(ValueError, match=r"top_n .*got"):
         reranker.rerank(["document"], "query", top_n=top_n)
 
 
@@ -111,26 +111,24 @@ def test_a_number_of_another_type_is_told_so(check, value, said):
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, "0.5", float("nan")])
 def test_threshold_out_of_range(reranker, threshold):
-    with pytest.raises(ValueError, match="score_threshold must be None or a number from 0 to 1"):
+    with pytest.raises(ValueError, match="score_threshold must be"):
         reranker.rerank(["document"], "query", score_threshold=threshold)
 
 
 @pytest.mark.parametrize("dimensions", [31, 0, -5, 64.0, True, "64"])
 def test_dimensions_out_of_range(dimensions):
-    with pytest.raises(
-        ValueError, match="dimensions must be an integer from 32 to the model's full"
-    ):
+    with pytest.raises(ValueError, match="dimensions must be"):
         Embedder("tiny", dimensions=dimensions)
 
 
 def test_dimensions_beyond_the_model():
-    with pytest.raises(ValueError, match="dimensions must be an integer from 32 to 256, got 257"):
+    with pytest.raises(ValueError, match=r"dimensions .*32\b.*256\b.*got 257"):
         Embedder("tiny", dimensions=257).embed_documents(["text"])
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_length", 0), ("pack_tokens", "many")])
 def test_token_counts_out_of_range(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a number of tokens, at least 1, or None"):
+    with pytest.raises(ValueError, match=f"{name} must be"):
         Reranker("tiny", **{name: value})
 
 

@@ -65,7 +65,7 @@ def test_tokens_are_counted_without_the_weights(folders, kind):
     tokenizer = core(component).engine.tokenizer
     assert counts[:10] == [len(tokenizer.encode(text)) for text in TEXTS]
     assert component.count_tokens(TEXTS) == counts[:10]
-    with pytest.raises(TypeError, match="texts must be a list of strings, got str"):
+    with pytest.raises(TypeError, match=r"texts .*got str"):
         component.count_tokens("a text")
 
 
@@ -108,16 +108,16 @@ def test_a_stream_takes_texts_as_it_needs_them(kind):
 def test_a_stream_refuses_at_once_what_it_cannot_take(kind):
     embedder = kind(model="tiny")
     for stream in (embedder.embed_stream, embedder.aembed_stream):
-        with pytest.raises(TypeError, match="texts must be a list of strings, got str"):
+        with pytest.raises(TypeError, match=r"texts .*got str"):
             stream("a text")
         for size in (0, -1, True, 2.0):
-            with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+            with pytest.raises(ValueError, match="batch_size must be"):
                 stream(TEXTS, batch_size=size)
 
 
 def test_a_stream_names_texts_by_their_position_in_the_whole():
     embedder = Embedder("tiny", max_length=32)
-    with pytest.raises(TypeError, match=r"texts\[3\] must be a string, got int"):
+    with pytest.raises(TypeError, match=r"texts\[3\] .*got int"):
         list(embedder.embed_stream(["a", "b", "c", 4], batch_size=2))  # type: ignore[list-item]
     with pytest.warns(TruncationWarning, match=r"first: documents\[2\]"):
         list(embedder.embed_stream(["a", "b", "word " * 100], batch_size=2))

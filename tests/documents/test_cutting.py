@@ -269,11 +269,9 @@ def test_an_overlap_repeats_whole_sentences():
 
 
 def test_numbers_out_of_range_are_refused():
-    with pytest.raises(
-        ValueError, match=r"chunk_overlap must be from 0 to chunk_size - 1 = 7, got 8"
-    ):
+    with pytest.raises(ValueError, match=r"chunk_overlap .*\b7\b.*got 8"):
         Cutter(TINY, "structure", 8, 8)
-    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"chunk_size .*got 0"):
         Cutter(TINY, "structure", 0, 0)
 
 

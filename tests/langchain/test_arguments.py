@@ -256,7 +256,7 @@ def test_search_kwargs_changed_afterwards_are_checked_in_the_call(retriever):
 
 
 def test_a_calls_search_kwargs_are_a_dictionary_without_k(retriever):
-    with pytest.raises(TypeError, match="search_kwargs must be a dictionary, got str"):
+    with pytest.raises(TypeError, match=r"search_kwargs .*got str"):
         retriever.invoke(QUESTION, search_kwargs=ONLY)
     with pytest.raises(TypeError, match="search_kwargs holds 'k'"):
         retriever.invoke(QUESTION, search_kwargs={"k": 5})

@@ -151,7 +151,7 @@ def test_an_assignment_takes_effect():
 
 def test_a_refused_assignment_changes_nothing():
     embeddings = Qwen3Embeddings(model="tiny", dimensions=64)
-    with pytest.raises(ValidationError, match="dimensions must be an integer from 32"):
+    with pytest.raises(ValidationError, match="dimensions must be"):
         embeddings.dimensions = 5
     assert embeddings.dimensions == 64
     assert len(embeddings.embed_query(QUESTION)) == 64

@@ -468,7 +468,7 @@ def test_arguments_of_the_wrong_kind_are_refused(retriever, store):
     for second in (retriever, retriever.bind(k=1)):
         with pytest.raises(TypeError, match=swapped.format("llm", "Qwen3TwoStageRetriever")):
             create_rag_chain(retriever, second)
-    with pytest.raises(TypeError, match="llm must be a LangChain llm, got str: 'gpt-5'"):
+    with pytest.raises(TypeError, match=r"llm .*got str: 'gpt-5'"):
         create_rag_chain(retriever, "gpt-5")  # type: ignore[arg-type]
 
 

@@ -103,7 +103,7 @@ def test_a_delete_says_what(embeddings, uri):
     for arguments in ({}, both):
         with pytest.raises(ValueError, match="either ids= or expr="):
             store.delete(**arguments)
-    with pytest.raises(TypeError, match="ids must be a list of strings, got str"):
+    with pytest.raises(TypeError, match=r"ids .*got str"):
         store.delete("1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="names a field 'doc-type'"):
         store.delete(expr='doc-type == "x"')
@@ -152,9 +152,9 @@ def test_metadata_that_milvus_cannot_store_is_refused(embeddings, uri, metadata,
 
 def test_metadatas_and_ids_are_lists(embeddings, uri):
     store = open_milvus(embeddings, uri=uri)
-    with pytest.raises(TypeError, match="metadatas must be a list with one for each text, got d"):
+    with pytest.raises(TypeError, match=r"metadatas .*got d"):
         store.add_texts(["a"], metadatas={"x": 1})  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="ids must be a list with one for each text, got str"):
+    with pytest.raises(TypeError, match=r"ids .*got str"):
         store.add_texts(["a", "b"], ids="ab")
 
 

@@ -263,7 +263,7 @@ def test_a_pickle_holds_no_weights(embed_model):
 
 def test_model_copy_checks_and_applies_its_changes(embed_model):
     assert len(embed_model.model_copy(update={"dimensions": 64}).get_text_embedding("x")) == 64
-    with pytest.raises(ValueError, match="dimensions must be an integer from 32"):
+    with pytest.raises(ValueError, match="dimensions must be"):
         embed_model.model_copy(update={"dimensions": 5})
 
 
@@ -315,19 +315,19 @@ def test_a_blank_query_is_refused(embed_model, query):
 @pytest.mark.parametrize("bad", [None, 7, 1.5, b"bytes", ["list"]])
 def test_what_is_no_string_is_refused(embed_model, bad):
     kind = type(bad).__name__
-    with pytest.raises(TypeError, match=rf"documents\[0\] must be a string, got {kind}"):
+    with pytest.raises(TypeError, match=rf"documents\[0\] .*got {kind}"):
         embed_model.get_text_embedding(bad)
-    with pytest.raises(TypeError, match=rf"query must be a string, got {kind}"):
+    with pytest.raises(TypeError, match=rf"query .*got {kind}"):
         embed_model.get_query_embedding(bad)
-    with pytest.raises(TypeError, match=rf"texts\[1\] must be a string, got {kind}"):
+    with pytest.raises(TypeError, match=rf"texts\[1\] .*got {kind}"):
         embed_model.get_text_embedding_batch(["fine", bad])
 
 
 @pytest.mark.parametrize("bad", [None, 7, "a string is not a list of its letters"])
 async def test_what_is_no_list_is_refused(embed_model, bad):
-    with pytest.raises(TypeError, match="texts must be a list of strings"):
+    with pytest.raises(TypeError, match="texts must be"):
         embed_model.get_text_embedding_batch(bad)
-    with pytest.raises(TypeError, match="texts must be a list of strings"):
+    with pytest.raises(TypeError, match="texts must be"):
         await embed_model.aget_text_embedding_batch(bad)
 
 
@@ -375,7 +375,7 @@ def test_settings_out_of_range_are_refused_at_once(no_loading, settings, message
 
 
 def test_dimensions_beyond_the_models_own_are_refused_at_first_use():
-    with pytest.raises(ValueError, match="dimensions must be an integer from 32 to 256, got 512"):
+    with pytest.raises(ValueError, match=r"dimensions .*32\b.*256\b.*got 512"):
         Qwen3Embedding(model="tiny", dimensions=512).get_text_embedding("x")
 
 

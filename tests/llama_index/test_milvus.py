@@ -181,7 +181,7 @@ def test_the_home_folder_is_found(tmp_path, monkeypatch, embed_model):
 
 @pytest.mark.parametrize("uri", [None, 19530])
 def test_a_uri_of_another_type_is_refused(embed_model, uri):
-    with pytest.raises(TypeError, match="uri must be a string or a path"):
+    with pytest.raises(TypeError, match="uri must be"):
         milvus_kwargs(embed_model, uri=uri)
 
 

@@ -323,7 +323,7 @@ def test_the_engines_counters_can_be_seen(reranker):
 def test_model_copy_checks_and_applies_its_changes(reranker):
     nodes = scored(text_nodes())
     assert len(reranker.model_copy(update={"top_n": 2}).postprocess_nodes(nodes, None, QUERY)) == 2
-    with pytest.raises(ValueError, match="top_n must be at least 1"):
+    with pytest.raises(ValueError, match="top_n must be"):
         reranker.model_copy(update={"top_n": 0})
 
 
@@ -356,14 +356,14 @@ def test_a_blank_query_is_refused(no_loading, query):
 
 @pytest.mark.parametrize("query", [7, 1.5, b"bytes", ["list"]])
 def test_a_query_that_is_no_string_is_refused(no_loading, query):
-    with pytest.raises(TypeError, match=f"query must be a string, got {type(query).__name__}"):
+    with pytest.raises(TypeError, match=rf"query .*got {type(query).__name__}"):
         Qwen3Rerank().postprocess_nodes(scored(text_nodes()), query_str=query)
 
 
 @pytest.mark.parametrize("bad", [None, 7, "text", TextNode(text="without a score")])
 def test_what_is_no_node_with_score_is_refused(no_loading, bad):
     kind = type(bad).__name__
-    with pytest.raises(TypeError, match=rf"nodes\[1\] must be a NodeWithScore, got {kind}"):
+    with pytest.raises(TypeError, match=rf"nodes\[1\] .*got {kind}"):
         Qwen3Rerank().postprocess_nodes([*scored(text_nodes()[:1]), bad], query_str=QUERY)
 
 
@@ -414,7 +414,7 @@ def test_settings_out_of_range_are_refused_at_once(no_loading, settings, message
 def test_a_top_n_set_later_is_checked_at_use(no_loading):
     rerank = Qwen3Rerank(model="tiny")
     rerank.top_n = 0
-    with pytest.raises(ValueError, match="top_n must be at least 1"):
+    with pytest.raises(ValueError, match="top_n must be"):
         rerank.postprocess_nodes(scored(text_nodes()), query_str=QUERY)
 
 

@@ -283,7 +283,7 @@ def test_an_argument_that_is_none_is_refused(memory, options, said):
 @pytest.mark.parametrize("name", ["top_k", "similarity_top_k", "top_n"])
 @pytest.mark.parametrize("value", [0, -1, True, "5", 2.0])
 def test_a_number_out_of_range_is_refused(memory, name, value):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1.*got {value!r}"):
+    with pytest.raises(ValueError, match=rf"{name} .*got {value!r}"):
         Qwen3TwoStageRetriever(memory, **{name: value})
 
 

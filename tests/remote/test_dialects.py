@@ -214,7 +214,7 @@ def test_an_empty_document_counts_like_any_other(purpose, kind):
 def test_bad_input_is_refused_before_anything_is_asked(purpose, unchecked):
     server, options = unchecked
     component = remote(purpose, server, options)
-    with pytest.raises(TypeError, match=r"documents\[1\] must be a string"):
+    with pytest.raises(TypeError, match=r"documents\[1\] must be"):
         ask(component, ["a", 1])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="lone surrogate"):
         ask(component, ["\ud800"])
@@ -375,7 +375,7 @@ def test_settings_that_make_no_sense_are_refused():
     for options, message in cases:
         with pytest.raises(ValueError, match=message):
             Server(**options)
-    with pytest.raises(TypeError, match="server must be a Server or the name of a kind, got int"):
+    with pytest.raises(TypeError, match=r"server .*got int"):
         RemoteEmbedder("tiny", base_url="http://localhost", server=7)  # type: ignore[arg-type]
 
 
@@ -410,7 +410,7 @@ def test_base_urls_that_are_refused(url, message):
     for make in (RemoteEmbedder, RemoteReranker):
         with pytest.raises(ValueError, match=message):
             make("tiny", base_url=url)
-    with pytest.raises(TypeError, match="base_url must be a string, got int"):
+    with pytest.raises(TypeError, match=r"base_url .*got int"):
         RemoteEmbedder("tiny", base_url=8000)  # type: ignore[arg-type]
 
 

@@ -333,7 +333,7 @@ def test_vectors_of_different_lengths_are_an_error(server):
     with pytest.raises(ServerError, match="vectors of 100 dimensions, and of 256 before"):
         ask(checked)
     server.fail(mangled(all_shorter))
-    with pytest.raises(ValueError, match="dimensions must be an integer from 32 to 100, got 128"):
+    with pytest.raises(ValueError, match=r"dimensions .*32\b.*100\b.*got 128"):
         ask(on_server(server, options(), dimensions=128))
 
 
