@@ -43,7 +43,7 @@ bounds: venv ## run the core's tests on the oldest and the newest dependencies t
 	@$(VENV_PYTHON) tools/check_bounds.py
 
 nightly: venv ## run the long tests, which `make test` leaves out
-	@$(VENV_PYTHON) -m pytest -m nightly
+	@$(VENV_PYTHON) -m pytest -m nightly -o faulthandler_timeout=4000
 
 mutation: venv ## change the core's code line by line and see whether its tests notice
 	@$(VENV_PYTHON) tools/mutation.py

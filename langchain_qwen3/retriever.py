@@ -208,7 +208,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         """The part of a call's config for the first stage, besides callbacks."""
         configurable = ensure_config(config).get("configurable", {})
         declared = {} if self.retriever is None else self.retriever.config_specs
-        check_config(configurable, self.search_kwargs, {spec.id for spec in declared})
+        own = {"search_kwargs": self.search_kwargs, "k": self.k, "top_n": self.top_n}
+        check_config(configurable, own, {spec.id for spec in declared})
         return RunnableConfig(configurable=configurable)
 
     def _get_relevant_documents(
