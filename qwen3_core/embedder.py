@@ -184,7 +184,7 @@ class Embedder(LocalModel, BaseEmbedder):
         if not texts:  # loads nothing, so the vectors' length may be unknown (0)
             return np.empty((0, self._dimensions or 0), dtype=np.float32)
         engine = await self._opened()
-        check_dimensions(self._dimensions, engine.description.dimensions)
+        check_dimensions(self._dimensions, engine.description.full_dimensions)
         dimensions = self.dimensions
         vectors = np.empty((len(texts), dimensions), dtype=np.float32)
 

@@ -156,8 +156,14 @@ def _header(path: Path) -> dict[str, Stored]:
             header = json.loads(file.read(begin - 8))
         header.pop("__metadata__", None)
         tensors = {name: _stored(path, begin, entry) for name, entry in header.items()}
-        if any(stored.begin + stored.size > size for stored in tensors.values()):
-            msg = "it is truncated"
+        stop = begin
+        for first, length in sorted((stored.begin, stored.size) for stored in tensors.values()):
+            if first != stop:
+                msg = "its tensors overlap or leave gaps"
+                raise ValueError(msg)
+            stop += length
+        if stop != size:
+            msg = "it is truncated" if stop > size else "it has bytes that belong to no tensor"
             raise ValueError(msg)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = f"{path} is damaged ({type(error).__name__}: {error}): download it again"
