@@ -2,7 +2,7 @@
 
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Final, Self
 
 from langchain_core.documents import Document
@@ -467,6 +467,9 @@ class Qwen3Milvus(Milvus):
         for name, values in (("metadatas", metadatas), ("ids", ids)):
             if isinstance(values, (str, Mapping)):
                 msg = f"{name} must be a list with one for each text, got {type(values).__name__}"
+                raise TypeError(msg)
+            if values is not None and not isinstance(values, Sized):
+                msg = f"{name} must be a list, got {type(values).__name__}: write list(...)"
                 raise TypeError(msg)
             if values is not None and len(values) != len(texts):
                 msg = f"{len(texts)} texts were given, but {len(values)} {name}: give one for each"

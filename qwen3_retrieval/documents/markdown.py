@@ -98,6 +98,13 @@ def _yaml_loader() -> Any:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            if len(set(map(str, names))) < len(names):
+                raise yaml.constructor.ConstructorError(None, None, "a key occurs twice")
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
+
     for name, pattern, first in (
         ("merge", r"<<", "<"),
         ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
