@@ -90,7 +90,6 @@ class Description:
     """Length of an embedding model's vectors before they are truncated."""
     dimensions: int
     """The same after the checkpoint's own truncation (`truncate_dim`), the default length."""
-    pooling: Literal["last_token"] = "last_token"
     after_pooling: tuple[Dense | Literal["normalize"], ...] = ()
     """Layers of an embedding model after the pooling, besides the final normalisation."""
     query_prompt: str | None = None
@@ -103,6 +102,14 @@ class Description:
     """A reranker's score head; None for an embedding model."""
     max_length: int | None = None
     """The checkpoint's own limit of tokens per input, if below its number of positions."""
+
+    @property
+    def pooling(self) -> str:
+        """The pooling and, if a Dense module follows a normalisation, all layers after it."""
+        kinds = ["dense" if isinstance(step, Dense) else step for step in self.after_pooling]
+        while kinds[-1:] == ["normalize"]:  # as vectors are in any case
+            kinds.pop()
+        return " ".join(["last_token", *kinds]) if "normalize" in kinds else "last_token"
 
     @property
     def folder(self) -> Path:

@@ -18,6 +18,8 @@ WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 """The weights in one file, or the index of several; a folder's other files are not the model's."""
 
+ADAPTER: Final = "adapter_config.json"
+
 HEAD: Final = "lm_head.weight"
 """The language-model head, which an embedding model does not use."""
 
@@ -199,7 +201,7 @@ def weights_digest(
     Args:
         folder: The checkpoint.
         kind: The head is included for a reranker, not for an embedding model.
-        extra: Further small files of weights to include, such as an adapter's; read whole.
+        extra: Further small files to include, such as an adapter's; read whole.
 
     Returns:
         The digest; None if the folder has no weights or not all of them.
@@ -219,8 +221,28 @@ def weights_digest(
         return None
     digest = hashlib.sha256(base.encode())
     for path in extra:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        if path.name == "tokenizer.json":
+            if (reads := _reads(path)) == _reads(folder / path.name):
+                continue  # a copy of the base's
+            content = json.dumps(reads, sort_keys=True).encode()
+        elif path.name == ADAPTER:
+            content = json.dumps(_adapts(path), sort_keys=True).encode()
+        else:
+            content = path.read_bytes()
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()[:32]
+
+
+def _adapts(adapter: Path) -> dict[str, Any]:
+    """The settings of an adapter that change results: all but where its base is, and notes."""
+    notes = (
+        "auto_mapping",
+        "base_model_name_or_path",
+        "inference_mode",
+        "peft_version",
+        "revision",
+    )
+    return {key: value for key, value in _json(adapter).items() if key not in notes}
 
 
 def _state(path: Path) -> tuple[Path, int, int]:
@@ -280,9 +302,13 @@ _NUMBERS: Final[dict[str, Any]] = {
 
 def _computed_with(config: Path) -> dict[str, Any]:
     data = _json(config)
-    rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
-    rope = dict(rope) if isinstance(rope, dict) else {"rope": rope}
+    rope: dict[str, Any] = {}
+    for key in ("rope_parameters", "rope_scaling"):
+        given = data.get(key) or {}
+        rope |= given if isinstance(given, dict) else {"rope": given}
     kind = rope.pop("rope_type", rope.pop("type", "default"))
+    if kind != "default":  # which may depend on it
+        rope["positions"] = data.get("max_position_embeddings")
     rope = {"rope_theta": data.get("rope_theta", 10000.0), **rope}
     rope["rope_theta"] = float(rope["rope_theta"])
     return {name: data.get(name, default) for name, default in _NUMBERS.items()} | {

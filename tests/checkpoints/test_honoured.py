@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, Qwen3ForCausalLM, Q
 from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank
 from qwen3_core import Embedder, Reranker
+from qwen3_core.fingerprint import Fingerprint
 from qwen3_core.model.loading import load, vector_length
 from tests.checkpoints.kinds import config, dense, edit, every, logit_score, lower_case, modules
 from tests.checkpoints.kinds import tokenizer as changed_tokenizer
@@ -535,6 +536,43 @@ def test_fingerprints_tell_adapters_dense_modules_and_bases_apart(tmp_path: Path
     for i, here in enumerate(prints):
         for j, there in enumerate(prints):
             assert ("model" in here.differences(there)) == (i != j), (folders[i], folders[j])
+
+
+def test_a_fingerprint_tells_a_normalisation_before_a_dense_module(copy):
+    folder = copy("embedding")
+    dense()(folder)
+    plain = embedder(folder).fingerprint
+    modules("Pooling", "Dense", "Normalize")(folder)
+    assert not embedder(folder).fingerprint.differences(plain)  # vectors have length 1 anyway
+    data = json.loads((folder / "modules.json").read_text("utf-8"))
+    (folder / "modules.json").write_text(json.dumps([*data[:2], data[3] | {"name": "n"}, data[2]]))
+    found = embedder(folder).fingerprint.differences(plain)
+    assert found == {"pooling": ("last_token normalize dense", "last_token")}
+    assert Fingerprint.from_json(plain.to_json()) == plain
+
+
+def test_fingerprints_of_one_adapter_under_other_words(tmp_path: Path):
+    base = TINY / "embedding"
+    model = Qwen3Model.from_pretrained(base, dtype=torch.float32)
+    one, _ = tuned(model, "LoraConfig", tmp_path / "one", base)
+    first = embedder(one, dimensions=32).fingerprint
+    moved = shutil.copytree(base, tmp_path / "moved")
+    two = shutil.copytree(one, tmp_path / "two")
+    edit("adapter_config.json", base_model_name_or_path=str(moved), peft_version="0.1")(two)
+    shutil.copyfile(base / "tokenizer.json", two / "tokenizer.json")
+    assert not embedder(two, dimensions=32).fingerprint.differences(first)
+    edit("adapter_config.json", lora_alpha=9)(two)
+    assert "model" in embedder(two, dimensions=32).fingerprint.differences(first)
+
+
+@pytest.mark.parametrize("key", ["max_position_embeddings", "rope_scaling"])
+def test_fingerprints_tell_rotary_embeddings_apart(key: str, copy):
+    folder = copy("embedding")
+    yarn = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e6}
+    config(rope_parameters=yarn)(folder)
+    first = embedder(folder, dimensions=32).fingerprint
+    config(**{key: 1024 if key.startswith("max") else yarn | {"factor": 4.0}})(folder)
+    assert "model" in embedder(folder, dimensions=32).fingerprint.differences(first)
 
 
 def test_an_unused_module_changes_nothing(copy):
