@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 import zlib
 from email.message import EmailMessage
 from email.mime.multipart import MIMEMultipart
@@ -310,6 +311,25 @@ def test_a_pdf_page_by_page(tmp_path):
     assert not bad  # an empty page is no scan
 
 
+def test_what_is_filled_into_a_pdf_is_read(tmp_path):
+    at = "/Type /Annot /Rect [72 600 200 620]"
+    fields = [
+        f"<< {at} /Subtype /Widget /FT /Tx /T (Customer) /V (Acme) >>",
+        "<< /FT /Tx /T (City) /V <FEFF00C500D8> /Kids [103 0 R] >>",
+        f"<< {at} /Subtype /Widget /Parent 102 0 R >>",
+        f"<< {at} /Subtype /FreeText /Contents (Typed) >>",
+        f"<< {at} /Subtype /Text /Contents (a comment) >>",
+    ]
+    objects = "".join(f"{n} 0 obj\n{body}\nendobj\n" for n, body in enumerate(fields, 101))
+    data = pdf(["Contract"]).replace(b"xref\n", objects.encode() + b"xref\n", 1)
+    form = b"/Type /Catalog /AcroForm << /Fields [101 0 R 102 0 R] >>"
+    data = data.replace(b"/Type /Catalog", form)
+    page = b"/Type /Page /Annots [101 0 R 103 0 R 104 0 R 105 0 R] /Parent"
+    data = data.replace(b"/Type /Page /Parent", page)
+    ((section,), _) = sections(write(tmp_path / "a.pdf", data))
+    assert section.text == "Contract\nCustomer: Acme\nCity: ÅØ\nTyped"
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -438,6 +458,21 @@ def test_chapters_come_in_the_order_of_reading(tmp_path):
     found, _ = sections(write(tmp_path / "a.epub", data))
     assert [s.text for s in found] == ["One\n\nFirst.", "One\n\nSecond."]
     assert found[0].place == {"title": "T"}
+
+
+def test_an_encrypted_book_is_called_so_and_one_with_encrypted_fonts_is_read(tmp_path):
+    listed = '<encryption><CipherReference xmlns="urn:e" URI="{}"/></encryption>'
+    for locked in ("OEBPS/font.otf", "OEBPS/b%20.xhtml"):
+        data, _ = mixed.epub("First.", "Second.")
+        book = io.BytesIO(data)
+        with zipfile.ZipFile(book, "a") as file:
+            file.writestr("META-INF/encryption.xml", listed.format(locked))
+        path = write(tmp_path / "a.epub", book.getvalue())
+        if locked.endswith(".otf"):
+            assert len(sections(path)[0]) == 2
+            continue
+        with pytest.raises(UnreadableError, match="an encrypted EPUB: save it without"):
+            sections(path)
 
 
 def word_file(body):
