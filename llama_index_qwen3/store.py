@@ -36,6 +36,9 @@ QUERY_OPTIONS: Final = (
 )
 """The store's `vector_store_kwargs`."""
 
+ADD_OPTIONS: Final = ("force_flush", "milvus_partition_name")
+"""Further arguments of the store's additions."""
+
 DELETE_OPTIONS: Final = ("milvus_partition_name", "timeout")
 """Further arguments of the store's deletions."""
 
@@ -171,14 +174,17 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         """Add nodes with their vectors; existing nodes with the same id are replaced.
 
         Raises:
+            TypeError: If an argument is unknown.
             ValueError: If a node's text, vector or metadata cannot be stored unchanged.
             pymilvus.exceptions.MilvusException: If Milvus fails.
         """
+        _check_options("add takes nodes", add_kwargs, ADD_OPTIONS)
         self._check_nodes(nodes)
         return super().add(list(nodes), **add_kwargs)
 
     async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Like `add`, without blocking the event loop."""
+        _check_options("async_add takes nodes", add_kwargs, ADD_OPTIONS)
         self._check_nodes(nodes)
         return await super().async_add(list(nodes), **add_kwargs)
 
@@ -419,13 +425,13 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
 
     @staticmethod
     def _to_delete(wanted: str, options: dict[str, Any]) -> dict[str, Any]:
-        _check_options("a deletion", options, DELETE_OPTIONS)
+        _check_options("a deletion takes node_ids= and filters=", options, DELETE_OPTIONS)
         partition = options.pop("milvus_partition_name", None)
         return {"filter": wanted, "partition_name": partition} | options
 
     @staticmethod
     def _to_get(wanted: str, options: dict[str, Any]) -> dict[str, Any]:
-        _check_options("get_nodes", options, GET_OPTIONS)
+        _check_options("get_nodes takes node_ids= and filters=", options, GET_OPTIONS)
         partitions = options.pop("milvus_partition_names", None)
         return {"filter": wanted, "output_fields": ["*"], "partition_names": partitions} | options
 
@@ -446,10 +452,7 @@ def _check_options(what: str, options: Iterable[str], known: Sequence[str]) -> N
     """
     for name in options:
         if name not in known:
-            msg = (
-                f"{name}= would not reach Milvus: {what} takes node_ids= and filters=, and "
-                f"{', '.join(known)}"
-            )
+            msg = f"{name}= would not reach Milvus: {what}, and {', '.join(known)}"
             raise TypeError(msg)
 
 

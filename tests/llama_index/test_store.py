@@ -132,6 +132,10 @@ async def test_what_deletes_or_gets_takes_no_argument_that_it_would_drop(filled)
     for adelete in (store.adelete, store.adelete_nodes):
         with pytest.raises(TypeError, match="string_expr= would not reach Milvus: a deletion"):
             await adelete(["public"], string_expr="year > 2020")
+    with pytest.raises(TypeError, match="partition_name= would not reach Milvus: add takes nodes"):
+        store.add([TextNode(text="a")], partition_name="a")
+    with pytest.raises(TypeError, match="partition_name= would not reach Milvus: async_add"):
+        await store.async_add([TextNode(text="a")], partition_name="a")
     with pytest.raises(TypeError, match="expr= would not reach Milvus: get_nodes"):
         store.get_nodes(["public"], expr="year > 2020")
     assert [n.node_id for n in store.get_nodes(["public"], limit=1)] == ["public"]
