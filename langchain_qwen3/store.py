@@ -16,7 +16,7 @@ from qwen3_core.common.validation import check_texts
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
 from qwen3_core.milvus.collection import check_metadata, check_text_lengths
-from qwen3_core.milvus.filters import check_expression, literal
+from qwen3_core.milvus.filters import check_expression, check_partitions, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
 
@@ -666,9 +666,10 @@ def _check_search(expression: str | None, options: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: If an argument is unknown.
-        ValueError: If the filter has a key that Milvus would misread.
+        ValueError: If the filter has a key that Milvus would misread, or there are no partitions.
     """
     check_expression(expression)
+    check_partitions("partition_names", options.get("partition_names"))
     for name in options:
         if name not in MILVUS_DENSE | MILVUS_HYBRID:
             meant = ": a filter is expr=" if name in FILTER_LIKE else ""

@@ -21,7 +21,7 @@ from pymilvus import AsyncMilvusClient
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
 from qwen3_core.milvus.collection import check_metadata, check_text_lengths
-from qwen3_core.milvus.filters import check_expression, compare, literal
+from qwen3_core.milvus.filters import check_expression, check_partitions, compare, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
 
@@ -273,6 +273,8 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
                     f"{', '.join(QUERY_OPTIONS)})"
                 )
                 raise TypeError(msg)
+        names = "milvus_partition_names"
+        check_partitions(names, kwargs.get(names))
         self._check_length(query.query_embedding, "the query")
         if query.query_str:
             self._warn_of_unspaced([query.query_str])

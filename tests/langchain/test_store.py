@@ -87,6 +87,13 @@ async def test_an_addition_takes_no_argument_that_it_would_drop(embeddings, uri,
     assert store.similarity_search("a") == []
 
 
+def test_a_search_in_no_partition_is_refused(embeddings, uri):
+    store = open_milvus(embeddings, uri=uri)
+    store.add_texts(["a"], ids=["1"])
+    with pytest.raises(ValueError, match=r"partition_names=\[\] names no partition"):
+        store.similarity_search("a", partition_names=[])
+
+
 async def test_a_deletion_takes_no_argument_that_it_would_drop(embeddings, uri):
     store = open_milvus(embeddings, uri=uri)
     store.add_texts(["a"], ids=["1"])

@@ -124,6 +124,11 @@ def test_all_that_narrows_a_search_holds(filled):
     assert found(filled, **narrowed, doc_ids=[]) == set()
 
 
+def test_a_search_in_no_partition_is_refused(filled):
+    with pytest.raises(ValueError, match=r"milvus_partition_names=\[\] names no partition"):
+        found(filled, vector_store_kwargs={"milvus_partition_names": []})
+
+
 async def test_what_deletes_or_gets_takes_no_argument_that_it_would_drop(filled):
     store = filled.vector_store
     for delete in (store.delete, store.delete_nodes):
