@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn
 
 from qwen3_core.common.validation import MIN_DIMENSIONS, is_count
 from qwen3_core.model.chat_template import ForeignTemplateError, instruction_in
+from qwen3_core.model.files import State, states
 from qwen3_core.model.source import (
     ADAPTER,
     PUBLISHED,
@@ -115,6 +116,11 @@ class Description:
     def folder(self) -> Path:
         """Folder of the base's files; for a hub model, the snapshot in the hub's cache."""
         return self.base.folder
+
+    def states(self) -> tuple[State, ...]:
+        """The present state of its files, by which a change after loading is noticed."""
+        own = () if self.adapter is None else (self.adapter.folder,)
+        return states((self.folder, *own), self.extra_weights)
 
     @property
     def extra_weights(self) -> tuple[Path, ...]:

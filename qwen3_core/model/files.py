@@ -3,6 +3,7 @@
 This module does not import torch.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -245,14 +246,40 @@ def _adapts(adapter: Path) -> dict[str, Any]:
     return {key: value for key, value in _json(adapter).items() if key not in notes}
 
 
-def _state(path: Path) -> tuple[Path, int, int]:
-    """A file's path and the attributes that change when it is written."""
+class State(NamedTuple):
+    """What changes when a file is written; zeros without a file."""
+
+    path: Path
+    size: int
+    modified: int
+    """Time in nanoseconds."""
+
+
+def states(folders: Sequence[Path], extra: Sequence[Path] = ()) -> tuple[State, ...]:
+    """The present state of a loaded checkpoint's files.
+
+    Args:
+        folders: The checkpoint's, and an adapter's.
+        extra: As in `weights_digest`.
+    """
+    names = (
+        *("config.json", "tokenizer.json", "tokenizer_config.json", "modules.json"),
+        *("config_sentence_transformers.json", "sentence_bert_config.json"),
+    )
+    paths = [folder / name for folder in folders for name in names]
+    with contextlib.suppress(OSError):
+        paths += weight_files(folders[0])
+    return tuple(_state(path) for path in (*paths, *extra))
+
+
+def _state(path: Path) -> State:
+    """The present state of a file."""
     stat = path.stat() if path.is_file() else None
-    return path, *((stat.st_size, stat.st_mtime_ns) if stat else (0, 0))
+    return State(path, stat.st_size, stat.st_mtime_ns) if stat else State(path, 0, 0)
 
 
 @lru_cache(maxsize=16)
-def _digest(states: tuple[tuple[Path, int, int], ...], kind: ModelKind) -> str:
+def _digest(states: tuple[State, ...], kind: ModelKind) -> str:
     config, tokenizer, *weights = (path for path, _, _ in states)
     tensors = {
         name.removeprefix("model."): stored

@@ -551,6 +551,22 @@ def test_a_fingerprint_tells_a_normalisation_before_a_dense_module(copy):
     assert Fingerprint.from_json(plain.to_json()) == plain
 
 
+@pytest.mark.parametrize("opened", ["before", "by another component"])
+def test_an_adapter_that_changes_after_it_was_loaded(opened: str, tmp_path: Path):
+    model = Qwen3Model.from_pretrained(TINY / "embedding", dtype=torch.float32)
+    folder, _ = tuned(model, "LoraConfig", tmp_path / "one", TINY / "embedding")
+    asked = embedder(folder, dimensions=32)
+    holder = asked if opened == "before" else embedder(folder)
+    before = holder.embed_documents(TEXTS)
+    edit("adapter_config.json", lora_alpha=99)(folder)
+    says = rf"{folder}/adapter_config.json was written after .* was loaded .*: start again"
+    if opened != "before":
+        assert asked.fingerprint.dimensions == 32
+    with pytest.raises(ValueError, match=says):
+        asked.fingerprint.to_json() if opened == "before" else asked.embed_documents(TEXTS)
+    np.testing.assert_array_equal(holder.embed_documents(TEXTS), before)
+
+
 def test_fingerprints_of_one_adapter_under_other_words(tmp_path: Path):
     base = TINY / "embedding"
     model = Qwen3Model.from_pretrained(base, dtype=torch.float32)
