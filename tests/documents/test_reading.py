@@ -256,6 +256,10 @@ def test_what_is_no_front_matter_stays(tmp_path, text):
         ("a<span hidden>h</span><i style='display:none'>n</i><!-- c -->b", "ab"),
         ("<p>a<p>b<div>c<div>d</div></div>e", "a\n\nb\n\nc\nd\ne"),
         ("<ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp></ruby>", "漢(かん)"),
+        ("<math><mfrac><mn>1</mn><mrow><mi>x</mi><mo>+</mo><mi>y</mi></mrow></mfrac></math>",
+         "1/(x+y)"),
+        ("<math><msup><mi>x</mi><mn>2</mn></msup></math>", "x^2"),
+        ("<math><msub><mi>a</mi><mi>i</mi></msub></math>", "a_i"),
         ("<svg><text>a</text><text>b</text><title>no</title></svg>", "a b"),
     ],
 )  # fmt: skip
