@@ -166,6 +166,11 @@ def test_a_likely_encoding_reads_the_text(text):
     assert found is None or decode(text.encode("cp1252"), found[1]) == text
 
 
+def test_short_latin_text_is_not_taken_for_utf_16():
+    with pytest.raises(UnreadableError, match="perhaps cp125"):
+        decode("café".encode("cp1252"))
+
+
 @pytest.mark.parametrize(
     "data", [b"abc\0", b"abc\0\0\0\0\0", b"a\0\0\0b", b"\0" * 64, b"ab\0cd\0ef"]
 )
