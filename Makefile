@@ -18,7 +18,7 @@ help: ## list the targets
 demo: venv ## retrieve, rerank and answer through both frameworks, offline
 	@$(VENV_PYTHON) examples/demo.py
 
-PYTEST := $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadgroup
+PYTEST := $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test: venv ## run the tests that start no process, server, browser, notebook or Ray
 	@$(PYTEST) -m "not (integration or hub or nightly)"
@@ -43,7 +43,7 @@ bounds: venv ## run the core's tests on the oldest and the newest dependencies t
 	@$(VENV_PYTHON) tools/check_bounds.py
 
 nightly: venv ## run the long tests, which `make test` leaves out
-	@$(VENV_PYTHON) -m pytest -m nightly
+	@$(VENV_PYTHON) -m pytest -m nightly -o faulthandler_timeout=4000
 
 mutation: venv ## change the core's code line by line and see whether its tests notice
 	@$(VENV_PYTHON) tools/mutation.py

@@ -17,9 +17,9 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # The models of the tests are so small that a second thread costs more than it brings. Before torch
 # is imported, and for the child processes too.
@@ -110,10 +110,22 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist's own hook reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """With several workers, one takes a file whole, and of some folders all files."""
-    workers = config.pluginmanager.hasplugin("xdist")
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = PurePath(nodeid.partition("::")[0])
+            return path.parent.name if path.parent.name in ONE_WORKER else str(path)
+
+    # Not by groups: those of xdist 3.8 are lost with pytest 9.2, which has no `_nodeid`.
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is `integration` by its place, and what may take longer."""
     for item in items:
         folder = item.path.parent.name
         place = {folder, item.path.name}
@@ -123,9 +135,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.integration)
         if folder in SLOW_TO_START:
             item.add_marker(pytest.mark.timeout(SLOW_TO_START[folder]))
-        if workers:
-            group = folder if folder in ONE_WORKER else f"{folder}/{item.path.name}"
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 platform.platform()  # starts `uname` once; openai's clients ask for it too, and it is kept

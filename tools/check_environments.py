@@ -94,7 +94,7 @@ def check(framework: str) -> int:
     print(framework, *map(" ".join, zip(shown, found.stdout.split(), strict=True)), sep=", ")
     consistent = [python, "-m", "pip", "check"]
     quick_start = [python, "-I", f"{ROOT}/examples/{framework.replace('-', '_')}_quickstart.py"]
-    pytest = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", *tests]
+    pytest = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *tests]
     codes = [
         subprocess.run([python, "-I", "-c", INSTALLED], cwd=home, env=env, check=False).returncode,
         subprocess.run(consistent, env=env, check=False).returncode,

@@ -716,7 +716,8 @@ def test_child_processes_can_use_a_component_that_was_used(server, purpose, meth
     ask(component)
     context = multiprocessing.get_context(method)
     answers = context.Queue()
-    child = context.Process(target=in_child, args=(component, answers))
+    # A daemon, so that one that hangs does not keep this process from ending.
+    child = context.Process(target=in_child, args=(component, answers), daemon=True)
     child.start()
     found = answers.get(timeout=60)
     child.join(60)
