@@ -115,7 +115,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """With several workers, one takes a file whole, and of some folders all files."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFile(LoadScopeScheduling):
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             path = PurePath(nodeid.partition("::")[0])
             return path.parent.name if path.parent.name in ONE_WORKER else str(path)
