@@ -244,25 +244,32 @@ def _forwarded(kind: type[VectorStore], entry: str) -> frozenset[str]:
 
 
 def check_config(
-    configurable: Mapping[str, Any], search_kwargs: Mapping[str, Any], declared: Collection[str]
+    configurable: Mapping[str, Any], own: Mapping[str, Any], declared: Collection[str]
 ) -> None:
-    """Refuse a config with a filter that nothing reads.
+    """Refuse a config with an argument of the search that nothing reads.
 
     Args:
         configurable: The config's "configurable"; LangChain ignores undeclared names in it.
-        search_kwargs: The retriever's own; if they equal the config's, the name was declared.
-        declared: The names that the first stage reads.
+        own: The retriever's `search_kwargs`, `k` and `top_n`; one that equals the config's may
+            have been declared.
+        declared: The names that the retriever or its first stage reads.
 
     Raises:
-        TypeError: If a filter is undeclared; says how to declare it.
+        TypeError: If a name is undeclared; says how to declare it.
     """
-    for name in configurable:
-        if name not in {"search_kwargs", *FILTER_LIKE} or name in declared:
+    for name, value in configurable.items():
+        is_field = name in ("k", "top_n")
+        others = {"search_kwargs", "score_threshold", *FILTER_LIKE}
+        if not is_field and str(name).lower() not in others:
             continue
-        if configurable[name] != search_kwargs:
-            msg = (
-                f"config['configurable'] holds {name}, but this retriever does not read it: declare"
-                " it with retriever.configurable_fields(search_kwargs=ConfigurableField("
-                '"search_kwargs")), or pass it to invoke or bind'
+        field = name if is_field else "search_kwargs"
+        if name in declared or (field in own and own[field] == value):
+            continue
+        way = "pass it to invoke or bind"
+        if name != "score_threshold":
+            way = (
+                f"declare it with retriever.configurable_fields({field}=ConfigurableField("
+                f'"{field}")), or {way}'
             )
-            raise TypeError(msg)
+        msg = f"config['configurable'] holds {name}, but this retriever does not read it: {way}"
+        raise TypeError(msg)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from qwen3_core.common.docstrings import DESCRIPTIONS
-from qwen3_core.common.hints import by_name, one_model, suggest
+from qwen3_core.common.hints import by_name, check_names, one_model
 from qwen3_core.common.validation import check_query
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
@@ -82,7 +82,7 @@ class CheckpointSettings(BaseModel):
     @classmethod
     def _know_names(cls, given: Any) -> Any:
         given = one_model(given, "model")
-        suggest(given, cls.model_fields)
+        check_names(given, cls, cls.model_fields)
         return given
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004 - for __init__

@@ -163,6 +163,7 @@ def _made_with(embeddings: Embeddings, collection_name: str) -> tuple[Fingerprin
         (own,) = within.embed_documents([PROBE])
         least = SAME_COSINE * np.linalg.norm(vector)
         if len(own) == len(vector) and np.dot(own, vector) >= least:
+            _check_query_cache(embeddings, within, vector)
             return within.embedder.fingerprint, len(vector)
         if hasattr(embeddings, "underlying_embeddings"):
             msg = (
@@ -178,6 +179,28 @@ def _made_with(embeddings: Embeddings, collection_name: str) -> tuple[Fingerprin
         collection_name,
     )
     return None, len(vector)
+
+
+def _check_query_cache(cache: Any, within: Qwen3Embeddings, vector: Sequence[float]) -> None:
+    """Refuse a cache that gives a query the vector of an equal document.
+
+    Args:
+        cache: The embeddings; only `CacheBackedEmbeddings` has a cache of queries.
+        within: The embeddings within it.
+        vector: The document vector of `PROBE`, which is in the cache now.
+
+    Raises:
+        ValueError: If queries and documents share cache and namespace.
+    """
+    if getattr(cache, "query_embedding_store", None) is None:
+        return
+    if cache.embed_query(PROBE) == vector != within.embed_query(PROBE):
+        msg = (
+            f"the {type(cache).__name__} keeps queries and documents under the same keys, so a "
+            "query gets the vector of an equal document: give query_embedding_cache= a store of "
+            "its own, not True"
+        )
+        raise ValueError(msg)
 
 
 def _within(embeddings: Embeddings) -> Qwen3Embeddings | None:

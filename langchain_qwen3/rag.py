@@ -13,6 +13,7 @@ from langchain_core.runnables import (
     AddableDict,
     Runnable,
     RunnableBranch,
+    RunnableConfig,
     RunnableGenerator,
     RunnableLambda,
     RunnablePassthrough,
@@ -20,11 +21,13 @@ from langchain_core.runnables import (
     RunnableWithFallbacks,
 )
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.vectorstores import VectorStore
 from pydantic import BaseModel
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
-from langchain_qwen3._arguments import FILTER_LIKE, unbound
+from langchain_qwen3._arguments import FILTER_LIKE, check_config, unbound
+from langchain_qwen3.retriever import Qwen3TwoStageRetriever
 from qwen3_core.common.validation import check_query
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
 
@@ -143,34 +146,6 @@ def create_rag_chain(
     _check_kind("llm", llm, BaseRetriever)
     prompt = _checked(prompt)
     whole = _begins_with_prompt(retriever)
-    reads_history = whole or HISTORY in (*prompt.input_variables, *prompt.optional_variables)
-
-    def check(value: str | Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
-        if kwargs:
-            msg = (
-                f"the chain passes no {', '.join(kwargs)} on to the search: bind it to the "
-                "retriever, create_rag_chain(retriever.bind(...), llm)"
-            )
-            raise TypeError(msg)
-        given = _input(value)
-        if given.get(HISTORY) and not reads_history:
-            msg = (
-                f"neither the prompt nor the retriever reads the input's {HISTORY!r}: give the "
-                f'prompt ("placeholder", "{{{HISTORY}}}"), or the input another name'
-            )
-            raise ValueError(msg)
-        read = (*prompt.input_variables, *prompt.optional_variables)
-        for name in given:
-            if str(name).lower() in FILTER_LIKE | NARROWING and not whole | (name in read):
-                field = name if name in ("k", "top_n") else "search_kwargs"
-                msg = (
-                    f"the input's {name!r} would reach neither the search nor the prompt: bind it "
-                    f'to the retriever, or pass config={{"configurable": {{"{field}": ...}}}} with '
-                    f"retriever.configurable_fields({field}=...)"
-                )
-                raise ValueError(msg)
-        return given
-
     query: Runnable[Any, Any] = RunnableLambda(_with_input if whole else itemgetter("question"))
     answer = (
         RunnableLambda(_prompt_values)
@@ -179,7 +154,7 @@ def create_rag_chain(
         | RunnableGenerator(_read, _aread, name="answer")
     )
     chain = (
-        RunnableLambda(check)
+        RunnableLambda(_Check(retriever, prompt), name="check")
         | RunnablePassthrough.assign(context=query | retriever)
         | RunnablePassthrough.assign(answer=answer)
         | RunnableGenerator(_cite, _acite, name="citations")
@@ -236,6 +211,70 @@ def _begins_with_prompt(runnable: Any) -> bool:
         ways = [runnable.default, *(way for _, way in runnable.branches)]
         return any(_begins_with_prompt(way) for way in ways)
     return isinstance(runnable, BasePromptTemplate)
+
+
+class _Check:
+    """Checks the chain's input, config and arguments; a class, so that chains can be pickled."""
+
+    def __init__(self, retriever: RetrieverLike, prompt: BasePromptTemplate[Any]) -> None:
+        self._retriever = retriever
+        self._whole = _begins_with_prompt(retriever)
+        self._read = (*prompt.input_variables, *prompt.optional_variables)
+        bare: Any = unbound(retriever)
+        # Ours checks the config itself; functions may read it.
+        self._declared: set[str] | None = None
+        if isinstance(bare, BaseRetriever | DynamicRunnable) and not isinstance(
+            bare, Qwen3TwoStageRetriever
+        ):
+            self._declared = {spec.id for spec in bare.config_specs}
+
+    def __call__(
+        self, value: str | Mapping[str, Any], config: RunnableConfig, **kwargs: Any
+    ) -> dict[str, Any]:
+        if self._declared is not None:
+            check_config(config.get("configurable", {}), {}, self._declared)
+        if kwargs:
+            msg = (
+                f"the chain passes no {', '.join(kwargs)} on to the search: bind it to the "
+                "retriever, create_rag_chain(retriever.bind(...), llm)"
+            )
+            raise TypeError(msg)
+        given = _input(value)
+        if given.get(HISTORY) and not self._whole and HISTORY not in self._read:
+            msg = (
+                f"neither the prompt nor the retriever reads the input's {HISTORY!r}: give the "
+                f'prompt ("placeholder", "{{{HISTORY}}}"), or the input another name'
+            )
+            raise ValueError(msg)
+        for name in given:
+            if str(name).lower() not in FILTER_LIKE | NARROWING or name in self._read:
+                continue
+            if not self._whole or not _may_read(self._retriever, name):
+                field = name if name in ("k", "top_n") else "search_kwargs"
+                msg = (
+                    f"the input's {name!r} would reach neither the search nor the prompt: bind it "
+                    f'to the retriever, or pass config={{"configurable": {{"{field}": ...}}}} with '
+                    f"retriever.configurable_fields({field}=...)"
+                )
+                raise ValueError(msg)
+        return given
+
+
+def _may_read(runnable: Any, name: str) -> bool:
+    """Whether the beginning of a runnable reads this key of its input, as far as can be seen."""
+    if isinstance(runnable, RunnableBindingBase):
+        return _may_read(runnable.bound, name)
+    if isinstance(runnable, RunnableWithFallbacks):
+        return any(_may_read(each, name) for each in (runnable.runnable, *runnable.fallbacks))
+    if isinstance(runnable, RunnableSequence):
+        return _may_read(runnable.first, name)
+    if isinstance(runnable, RunnableBranch):
+        ways = [runnable.default, *(each for branch in runnable.branches for each in branch)]
+        return any(_may_read(way, name) for way in ways)
+    if isinstance(runnable, BasePromptTemplate):
+        return name in (*runnable.input_variables, *runnable.optional_variables)
+    code = getattr(getattr(runnable, "func", None), "__code__", None)
+    return code is None or name in code.co_consts
 
 
 def _with_input(state: dict[str, Any]) -> dict[str, Any]:

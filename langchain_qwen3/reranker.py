@@ -1,9 +1,10 @@
 """`Qwen3Reranker`: ranks retrieved documents by Qwen3-Reranker's scores."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, overload
+from typing import Any, ClassVar, Final, Literal, Self, overload
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -20,6 +21,8 @@ from qwen3_core.ranking import Ranked, sigmoid
 from qwen3_core.remote import RemoteReranker
 from qwen3_core.reranker import Reranker
 from qwen3_core.settings import DEFAULT_RERANKER_MODEL
+
+logger = logging.getLogger(__name__)
 
 WANTED = "documents must be a list of strings or Documents"
 
@@ -401,4 +404,31 @@ def _scored(document: Document, ranked: Ranked, written: bool) -> Document:
     if not written:
         return document.model_copy(update={"metadata": dict(document.metadata)})
     scores = {"relevance_score": ranked.score, "relevance_log_odds": ranked.log_odds}
-    return document.model_copy(update={"metadata": ScoredMetadata(document.metadata | scores)})
+    return with_scores(document, scores)
+
+
+_replaced: Final[set[str]] = set()
+"""Keys whose replacement was logged in this process."""
+
+
+def with_scores(
+    document: Document, scores: Mapping[str, float], later: Collection[str] = ()
+) -> Document:
+    """A copy of a document with scores in its metadata.
+
+    An entry of the document's own under such a name is replaced, which is logged once.
+
+    Args:
+        document: The document.
+        scores: The scores.
+        later: Names of scores that a later step writes.
+    """
+    if not isinstance(document.metadata, ScoredMetadata):
+        for key in {*scores, *later} & document.metadata.keys() - _replaced:
+            _replaced.add(key)
+            logger.warning(
+                "the documents' own metadata %r is replaced by the score of that name: rename the "
+                "key, or set score_metadata=False. (Said once.)",
+                key,
+            )
+    return document.model_copy(update={"metadata": ScoredMetadata({**document.metadata, **scores})})

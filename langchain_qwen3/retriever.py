@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k, unbound
 from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
-from langchain_qwen3.reranker import Qwen3Reranker, ScoredMetadata
+from langchain_qwen3.reranker import Qwen3Reranker, ScoredMetadata, with_scores
 from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented
 from qwen3_core.common.hints import by_name, misplaced, suggest, suggestion
 from qwen3_core.common.validation import (
@@ -208,7 +208,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         """The part of a call's config for the first stage, besides callbacks."""
         configurable = ensure_config(config).get("configurable", {})
         declared = {} if self.retriever is None else self.retriever.config_specs
-        check_config(configurable, self.search_kwargs, {spec.id for spec in declared})
+        own = {"search_kwargs": self.search_kwargs, "k": self.k, "top_n": self.top_n}
+        check_config(configurable, own, {spec.id for spec in declared})
         return RunnableConfig(configurable=configurable)
 
     def _get_relevant_documents(
@@ -449,5 +450,5 @@ class _ScoredVectorStoreRetriever(VectorStoreRetriever):
 
 
 def _with_score(document: Document, score: float) -> Document:
-    metadata = ScoredMetadata(document.metadata | {"retrieval_score": float(score)})
-    return document.model_copy(update={"metadata": metadata})
+    score_of_store = {"retrieval_score": float(score)}
+    return with_scores(document, score_of_store, later=ScoredMetadata.SCORES)

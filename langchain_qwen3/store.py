@@ -2,8 +2,8 @@
 
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, Final, Self
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStoreRetriever
@@ -20,6 +20,9 @@ from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
 
 MAX_ID_BYTES: Final = 65_535
+
+DELETE_OPTIONS: Final = ("timeout", "partition_name")
+"""Further arguments of Milvus's delete."""
 
 FUNCTION_RANKER_SINCE: Final = (2, 6)
 """First server release that takes a ranker as a `Function`, like Milvus Lite."""
@@ -57,6 +60,28 @@ class Qwen3Milvus(Milvus):
         self._takes_function_ranker: bool | None = None
         self._has_partition_key: bool | None = None
         super().__init__(*args, **kwargs)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to pickle the store: it has open connections and may have a token.
+
+        Raises:
+            TypeError: Always; it names the collection and the way out.
+        """
+        msg = (
+            f"a {type(self).__name__} cannot be pickled, because it holds an open connection (to "
+            f"collection {self.collection_name!r}): call open_milvus(embeddings, uri=..., "
+            f"collection_name={self.collection_name!r}) in the other process, and make the "
+            "retriever or chain there"
+        )
+        raise TypeError(msg)
+
+    def __copy__(self) -> Self:
+        """Return the store itself: copies of a retriever or chain share its connection."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the store itself, as `__copy__` does."""
+        return self
 
     @property
     def aclient(self) -> AsyncMilvusClient:
@@ -382,19 +407,32 @@ class Qwen3Milvus(Milvus):
     ) -> bool | None:
         """Delete by id or by expression.
 
+        Args:
+            ids: The documents' ids.
+            expr: A filter expression.
+            **kwargs: `timeout`, `partition_name`.
+
         Raises:
+            TypeError: If another argument is given.
             ValueError: If both or neither are given, or the expression has a key that Milvus would
                 misread.
         """
-        return super().delete(expr=self._to_delete(ids, expr), **kwargs)
+        return super().delete(expr=self._to_delete(ids, expr, kwargs), **kwargs)
 
     async def adelete(
         self, ids: list[str] | None = None, expr: str | None = None, **kwargs: Any
     ) -> bool | None:
         """Like `delete`, without blocking the event loop."""
-        return await super().adelete(expr=self._to_delete(ids, expr), **kwargs)
+        return await super().adelete(expr=self._to_delete(ids, expr, kwargs), **kwargs)
 
-    def _to_delete(self, ids: Any, expr: str | None) -> str:
+    def _to_delete(self, ids: Any, expr: str | None, options: Iterable[str]) -> str:
+        for name in options:
+            if name not in DELETE_OPTIONS:
+                msg = (
+                    f"{name}= would not narrow what is deleted: delete takes ids= or expr=, and "
+                    f"{', '.join(DELETE_OPTIONS)}"
+                )
+                raise TypeError(msg)
         if (ids is None) == (expr is None):
             given = "neither was" if ids is None else "both were"
             msg = f"delete takes either ids= or expr=, but {given} given"
@@ -429,6 +467,9 @@ class Qwen3Milvus(Milvus):
         for name, values in (("metadatas", metadatas), ("ids", ids)):
             if isinstance(values, (str, Mapping)):
                 msg = f"{name} must be a list with one for each text, got {type(values).__name__}"
+                raise TypeError(msg)
+            if values is not None and not isinstance(values, Sized):
+                msg = f"{name} must be a list, got {type(values).__name__}: write list(...)"
                 raise TypeError(msg)
             if values is not None and len(values) != len(texts):
                 msg = f"{len(texts)} texts were given, but {len(values)} {name}: give one for each"

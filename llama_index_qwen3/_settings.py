@@ -7,7 +7,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, SecretStr, model
 from llama_index.core.schema import BaseComponent
 
 from qwen3_core.common.docstrings import DESCRIPTIONS
-from qwen3_core.common.hints import by_name, one_model, suggest
+from qwen3_core.common.hints import by_name, check_names, one_model
 from qwen3_core.remote import Server
 from qwen3_core.settings import Dtype
 
@@ -29,7 +29,7 @@ class CheckpointSettings(BaseComponent):
     @classmethod
     def _know_names(cls, given: Any) -> Any:
         given = one_model(given, cls._model_field())
-        suggest(given, cls.model_fields)
+        check_names(given, cls, cls.model_fields)
         return given
 
     @classmethod

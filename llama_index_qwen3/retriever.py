@@ -9,6 +9,7 @@ from llama_index.core import Settings, VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index.core.tools import RetrieverTool, ToolMetadata, ToolOutput
@@ -23,7 +24,7 @@ from llama_index_qwen3.embedding import Qwen3Embedding
 from llama_index_qwen3.milvus import check_index
 from llama_index_qwen3.rerank import Qwen3Rerank
 from qwen3_core.common.hints import misplaced, suggestion
-from qwen3_core.common.validation import check_query, check_top_n, got, is_count
+from qwen3_core.common.validation import check_query, check_texts, check_top_n, got, is_count
 from qwen3_core.engine import shutdown as leaving
 from qwen3_core.rag import nothing_found
 
@@ -275,8 +276,16 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         self, index: VectorStoreIndex, filters: MetadataFilters | None, search: Search
     ) -> BaseRetriever:
         _check_store(index.vector_store, search)
+        _check_ids(search)
         filters, search = _written(index.vector_store, filters, search)
-        return index.as_retriever(similarity_top_k=self._top_k, filters=filters, **search)
+        stage = index.as_retriever(
+            similarity_top_k=self._top_k,
+            filters=filters,
+            **{name: value for name, value in search.items() if name != "node_ids"},
+        )
+        if isinstance(stage, VectorIndexRetriever) and search.get("node_ids"):
+            stage._node_ids = search["node_ids"]  # noqa: SLF001 - as_retriever passes its own
+        return stage
 
     def _tell_if_nothing(self, found: list[NodeWithScore]) -> None:
         if found:
@@ -343,6 +352,23 @@ def _check_names(given: Iterable[str]) -> None:
         if name not in known:
             msg = f"unknown argument {name!r}: known are {', '.join(sorted(known))}"
             raise TypeError(msg)
+
+
+def _check_ids(search: Search) -> None:
+    """Check the ids that narrow a search.
+
+    Raises:
+        TypeError: If they are not a list of strings.
+        ValueError: If a list is empty; many stores would search everything.
+    """
+    for name in ("node_ids", "doc_ids"):
+        ids: Any = search.get(name)
+        if ids is None:
+            continue
+        check_texts(ids, name)
+        if not ids:
+            msg = f"{name}=[] would search nothing: leave it out to search all"
+            raise ValueError(msg)
 
 
 def _check_store(store: BasePydanticVectorStore, search: Search) -> None:

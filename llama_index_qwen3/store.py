@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.vector_stores.types import (
@@ -35,6 +35,14 @@ QUERY_OPTIONS: Final = (
     "string_expr",
 )
 """The store's `vector_store_kwargs`."""
+
+DELETE_OPTIONS: Final = ("milvus_partition_name", "timeout")
+"""Further arguments of the store's deletions."""
+
+GET_OPTIONS: Final = ("consistency_level", "limit", "milvus_partition_names", "offset", "timeout")
+"""Further arguments of `get_nodes`."""
+
+MAX_ID_BYTES: Final = 65_535
 
 DOCUMENT_FIELDS: Final = ("doc_id", "document_id", "ref_doc_id")
 """Fields in which LlamaIndex writes the document's id, next to the metadata."""
@@ -125,6 +133,28 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         connection.pop("alias", None)
         self._loop_clients = LoopClients(lambda: AsyncMilvusClient(**connection))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to pickle the store: it has open connections and may have a token.
+
+        Raises:
+            TypeError: Always; it names the collection and the way out.
+        """
+        msg = (
+            f"a {type(self).__name__} cannot be pickled, because it holds an open connection (to "
+            f"collection {self.collection_name!r}): call open_milvus(embed_model, uri=..., "
+            f"collection_name={self.collection_name!r}) in the other process, and make the index, "
+            "retriever or engine there"
+        )
+        raise TypeError(msg)
+
+    def __copy__(self) -> Self:
+        """Return the store itself: copies of a retriever or engine share its connection."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return the store itself, as `__copy__` does."""
+        return self
+
     @property
     def plan(self) -> Plan | None:
         """The plan of `milvus_kwargs`; None if the store was created without it."""
@@ -157,7 +187,21 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         check_text_lengths(texts)
         self._warn_of_unspaced(texts)
         keys = self._plan.metadata_keys if self._plan is not None else None
+        seen: dict[str, BaseNode] = {}
         for node, text in zip(nodes, texts, strict=True):
+            if seen.setdefault(node.node_id, node).hash != node.hash:
+                msg = (
+                    f"two nodes of different content have the id {node.node_id!r:.200}: give each "
+                    "an id of its own"
+                )
+                raise ValueError(msg)
+            for what, id_ in (("id", node.node_id), ("ref_doc_id", node.ref_doc_id or "")):
+                if len(id_.encode()) > MAX_ID_BYTES:
+                    msg = (
+                        f"the {what} {id_[:40]!r}... has {len(id_.encode()):,} bytes: an id has at "
+                        f"most {MAX_ID_BYTES:,}"
+                    )
+                    raise ValueError(msg)
             if keys is not None:
                 _check_embedded(node, text, keys)
             self._check_length(node.embedding, f"node {node.node_id!r}")
@@ -230,7 +274,8 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         check_expression(string_expr)
         parts = [
             self._expression(query.filters, query.node_ids),
-            f"{self.doc_id_field} in {literal(query.doc_ids)}" if query.doc_ids else "",
+            # An empty list of documents finds nothing; one of nodes is LlamaIndex's "all".
+            "" if query.doc_ids is None else f"{self.doc_id_field} in {literal(query.doc_ids)}",
             f"({string_expr})" if string_expr else "",
             parse_scalar_filters(kwargs["milvus_scalar_filters"])[1]
             if kwargs.get("milvus_scalar_filters")
@@ -374,11 +419,13 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
 
     @staticmethod
     def _to_delete(wanted: str, options: dict[str, Any]) -> dict[str, Any]:
+        _check_options("a deletion", options, DELETE_OPTIONS)
         partition = options.pop("milvus_partition_name", None)
         return {"filter": wanted, "partition_name": partition} | options
 
     @staticmethod
     def _to_get(wanted: str, options: dict[str, Any]) -> dict[str, Any]:
+        _check_options("get_nodes", options, GET_OPTIONS)
         partitions = options.pop("milvus_partition_names", None)
         return {"filter": wanted, "output_fields": ["*"], "partition_names": partitions} | options
 
@@ -389,6 +436,21 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         for node, hit in zip(nodes, hits, strict=True):
             node.embedding = hit["entity"].get(self.embedding_field)
         return list(nodes)
+
+
+def _check_options(what: str, options: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse arguments that pymilvus would ignore.
+
+    Raises:
+        TypeError: If one is unknown.
+    """
+    for name in options:
+        if name not in known:
+            msg = (
+                f"{name}= would not reach Milvus: {what} takes node_ids= and filters=, and "
+                f"{', '.join(known)}"
+            )
+            raise TypeError(msg)
 
 
 def _new(cls: type[MilvusVectorStore], *_: Any, **kwargs: Any) -> MilvusVectorStore:

@@ -83,12 +83,15 @@ class Embedder(LocalModel, BaseEmbedder):
 
         Raises:
             OSError: If a file of weights is damaged.
+            ValueError: If the model is loaded, and its files were written since.
         """
         model, revision = self._source["model"], self._source["revision"]
         dimensions = self.dimensions  # may load the model, and download it
         known: Description | None = None
         with contextlib.suppress(OSError):  # files unreachable: it cannot embed either
             known = self.description
+        if self._engine is not None:
+            _check_unchanged(self._engine)
         folder = files.folder_of(model, "embedding", revision) if known is None else known.folder
         local = files.is_here(model)
         # Neither the base's commit nor the old digest, which ignores adapters, identifies an
@@ -126,6 +129,7 @@ class Embedder(LocalModel, BaseEmbedder):
         engine = super().engine
         if self._told and engine.folder != self._checked:
             known = engine.description
+            _check_unchanged(engine)  # another component may have loaded it long ago
             if files.weights_digest(known.folder, extra=known.extra_weights) != self._told:
                 self._engine = None
                 msg = (
@@ -184,7 +188,7 @@ class Embedder(LocalModel, BaseEmbedder):
         if not texts:  # loads nothing, so the vectors' length may be unknown (0)
             return np.empty((0, self._dimensions or 0), dtype=np.float32)
         engine = await self._opened()
-        check_dimensions(self._dimensions, engine.description.dimensions)
+        check_dimensions(self._dimensions, engine.description.full_dimensions)
         dimensions = self.dimensions
         vectors = np.empty((len(texts), dimensions), dtype=np.float32)
 
@@ -204,3 +208,15 @@ class Embedder(LocalModel, BaseEmbedder):
                 engine, vectors, texts, sequences_of, finish, bulk=bulk, progress=progress
             )
         return vectors
+
+
+def _check_unchanged(engine: Engine) -> None:
+    """Raise ValueError if a loaded model's files were written since."""
+    then = {state.path: state for state in engine.files}
+    now = [state for state in engine.description.states() if state.size]  # they may be deleted
+    if changed := [state.path for state in now if then.get(state.path) != state]:
+        msg = (
+            f"{changed[0]} was written after {engine.name!r} was loaded from it, so its vectors "
+            "are not those of the files: start again"
+        )
+        raise ValueError(msg)

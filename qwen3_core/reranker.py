@@ -63,7 +63,7 @@ class Reranker(LocalModel, BaseReranker):
         The checkpoint's own is known only after the model is loaded.
         """
         own = None if self._engine is None else self._engine.description.instruction
-        return self._given or resolve_instruction(own)
+        return self._given or own or resolve_instruction(None)
 
     async def _score(
         self, pairs: list[tuple[str, str]], task: str | None, show_progress: bool

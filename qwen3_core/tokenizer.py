@@ -6,7 +6,7 @@ Only queries and documents are truncated.
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -46,8 +46,9 @@ class Qwen3Tokenizer:
 
     User text is encoded by a copy of the tokenizer without control tokens, so that `<|im_end|>` or
     `</think>` in a text stays text. The published tokenizer's `split_special_tokens` would still
-    encode `<think>` as a control token, because it is not marked special. The copy never truncates
-    or pads and is never changed, so threads can share it.
+    encode `<think>` as a control token, because it is not marked special. Words that a fine-tune
+    added (neither special nor control tokens of the published models) stay tokens. The copy never
+    truncates or pads and is never changed, so threads can share it.
     """
 
     def __init__(self, tokenizer_json: str) -> None:
@@ -61,8 +62,11 @@ class Qwen3Tokenizer:
 
         data: dict[str, Any] = json.loads(tokenizer_json)
         self._control = {token["content"]: int(token["id"]) for token in data["added_tokens"]}
+        words = [t["content"] for t in data["added_tokens"] if _is_word(t)]
         # Includes the published ones: a server's model may differ from the tokenizer's.
         spelled = dict.fromkeys((*self._control, *CONTROL_TOKENS))
+        for word in words:
+            del spelled[word]
         self._spelled_control = re.compile("|".join(map(re.escape, spelled)))
         missing = {END_OF_TEXT, IM_START, IM_END, THINK, END_THINK} - set(self._control)
         if missing:
@@ -71,9 +75,13 @@ class Qwen3Tokenizer:
                 "it does not belong to a Qwen3 embedding or reranking model"
             )
             raise ValueError(msg)
+        # Added words keep their ids only among all added tokens, of which the others are read as
+        # text then.
+        added = [t | {"special": not _is_word(t)} for t in data["added_tokens"]] if words else []
         self._text = Tokenizer.from_str(
-            json.dumps(data | {"added_tokens": [], "post_processor": None})
+            json.dumps(data | {"added_tokens": added, "post_processor": None})
         )
+        self._text.encode_special_tokens = True
         self._text.no_truncation()
         self._text.no_padding()
         # There are few instructions, and every query repeats one.
@@ -82,8 +90,14 @@ class Qwen3Tokenizer:
         self.end_of_text: int = self._control[END_OF_TEXT]
         self.size: int = 1 + max(*self._text.get_vocab().values(), *self._control.values())
         """Upper bound (exclusive) of all ids."""
-        self.appended: tuple[str, ...] = _appended(data.get("post_processor"))
-        """Control tokens that the tokenizer, used as published, appends to a text."""
+        self.added_tokens: Mapping[str, int] = self._control
+        """Ids of all added tokens."""
+        self.words: tuple[str, ...] = tuple(words)
+        """Those that are words of texts, not control tokens of prompts."""
+        self.own_parts: tuple[str, ...] = _own_parts(data)
+        """Parts that are not those of the published Qwen3 tokenizer."""
+        self.around: tuple[tuple[str, ...], tuple[str, ...]] = self._around(data)
+        """Tokens that the tokenizer, used as published, puts before and after a text."""
         self.rerank_head: Ids = (
             *(self._control[IM_START], *self.encode(f"system\n{RERANK_SYSTEM}")),
             *(self._control[IM_END], *self.encode("\n"), self._control[IM_START]),
@@ -94,7 +108,7 @@ class Qwen3Tokenizer:
             *(self._control[THINK], *self.encode("\n\n")),
             *(self._control[END_THINK], *self.encode("\n\n")),
         )
-        if self._text.get_vocab_size() == PUBLISHED_VOCABULARY:
+        if self._text.get_vocab_size(with_added_tokens=False) == PUBLISHED_VOCABULARY:
             found, expected = self.rerank_suffix, PUBLISHED_SUFFIX
             if self.end_of_text != PUBLISHED_VOCABULARY or found != expected:
                 msg = (
@@ -103,6 +117,23 @@ class Qwen3Tokenizer:
                     f"is {found} (expected {expected}); download the checkpoint again"
                 )
                 raise ValueError(msg)
+
+    def _around(self, data: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The tokens that the post-processor puts before and after a text."""
+        from tokenizers import Tokenizer
+
+        if data.get("post_processor") is None:
+            return (), ()
+        model = {"type": "BPE", "vocab": {}, "merges": []}
+        bare = Tokenizer.from_str(json.dumps(data | {"added_tokens": [], "model": model}))
+        plain = self._text.encode("a", add_special_tokens=False)
+        whole = bare.post_processor.process(plain, None, True)
+        own = [i for i, n in enumerate(whole.sequence_ids) if n is not None]
+        names = {n: token for token, n in self._control.items()}
+        tokens = [names.get(n, str(n)) for n in whole.ids]
+        if not own or whole.ids[own[0] : own[-1] + 1] != plain.ids:
+            return tuple(tokens), ()
+        return tuple(tokens[: own[0]]), tuple(tokens[own[-1] + 1 :])
 
     def word_id(self, word: str) -> int:
         """The id of a word that is one token, such as `yes`.
@@ -226,10 +257,44 @@ class Qwen3Tokenizer:
         return [row[:room] + suffix for row in rows], cut
 
 
-def _appended(post_processor: dict[str, Any] | None) -> tuple[str, ...]:
-    """The special tokens that a tokenizer's post-processor appends to a single text."""
-    steps = (post_processor or {}).get("processors", [post_processor or {}])
-    pieces = [piece for step in steps for piece in step.get("single", [])]
-    texts = [i for i, piece in enumerate(pieces) if "Sequence" in piece]
-    behind = pieces[texts[-1] + 1 :] if texts else []
-    return tuple(piece["SpecialToken"]["id"] for piece in behind)
+def _is_word(token: dict[str, Any]) -> bool:
+    """Whether an added token is a word of texts, not a control token of prompts."""
+    return not token.get("special") and token["content"] not in CONTROL_TOKENS
+
+
+_NORMALIZER: Final = {"type": "NFC"}
+_PATTERN: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_MODEL: Final[dict[str, tuple[Any, ...]]] = {
+    "type": ("BPE",),
+    "dropout": (None,),
+    "unk_token": (None,),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (None, ""),
+    "fuse_unk": (None, False),
+    "byte_fallback": (None, False),
+    "ignore_merges": (None, False),
+}
+
+
+def _own_parts(data: dict[str, Any]) -> tuple[str, ...]:
+    """Parts of a tokenizer.json that differ from the published Qwen3 tokenizer's."""
+    steps = (data.get("pre_tokenizer") or {}).get("pretokenizers") or [{}]
+    split: dict[str, Any] = {
+        "type": "Split",
+        "pattern": {"Regex": _PATTERN},
+        "behavior": "Isolated",
+    }
+    read: dict[str, Any] = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    standard = {
+        "normalizer": data.get("normalizer") == _NORMALIZER,
+        "pre_tokenizer": len(steps) == 2
+        and all(
+            {key: step.get(key) for key in part} == part and not step.get("invert")
+            for step, part in zip(steps, (split, read), strict=True)
+        ),
+        "model": all(data["model"].get(key) in values for key, values in _MODEL.items()),
+    }
+    return tuple(part for part, plain in standard.items() if not plain)

@@ -284,6 +284,25 @@ def suggest(given: object, fields: Mapping[str, Any]) -> None:
         raise ValueError(hint)
 
 
+def check_names(given: object, kind: type, fields: Mapping[str, Any]) -> None:
+    """Refuse an unknown argument of a component, and list those that it takes.
+
+    Args:
+        given: Arguments by name; anything else is ignored.
+        kind: The component's class.
+        fields: Its fields (a pydantic model's).
+
+    Raises:
+        ValueError: As in `suggest`, or with the list.
+    """
+    suggest(given, fields)
+    known = {field.alias or name for name, field in fields.items()}
+    for name in given if isinstance(given, Mapping) else ():
+        if name not in known and name not in fields:
+            msg = f"unknown argument {name!r}: {kind.__name__} takes {', '.join(sorted(known))}"
+            raise ValueError(msg)
+
+
 def suggests(function: Callable[P, T]) -> Callable[P, T]:
     """Decorator: the TypeError for an unknown argument suggests the intended one."""
     known = signature(function).parameters

@@ -23,6 +23,8 @@ class Engine:
         self.tokenizer = checkpoint.tokenizer
         self.head = checkpoint.head
         self.description = checkpoint.description
+        self.files = checkpoint.description.states()
+        """The state of its files when it was loaded."""
         self.after_pooling = checkpoint.after_pooling
         self.max_positions = checkpoint.max_positions
         self.encoder = encoder

@@ -36,14 +36,53 @@ def instruction_in(template: str) -> str | None:
     match = re.fullmatch(f"{re.escape(before)}(.*?){re.escape(after)}", plain, re.DOTALL)
     if match is None:
         raise ForeignTemplateError(_difference(plain, _published(TASKS["web_search"])))
-    told = _render(template, [{"role": "system", "content": TASK}, *TURNS]) or ""
-    if told != _published(TASK):
-        raise ForeignTemplateError(_difference(told, _published(TASK)))
+    if (change := _change_in(template)) is not None:
+        raise ForeignTemplateError(change)
+    for form in (str, _odd):
+        task, query, document = map(form, (TASK, QUERY, DOCUMENT))
+        pair = [{"role": "query", "content": query}, {"role": "document", "content": document}]
+        for turns, said in (([{"role": "system", "content": task}, *pair], task), (pair, match[1])):
+            told = _render(template, turns) or ""
+            expected = _published(said, query, document)
+            if told != expected:
+                raise ForeignTemplateError(_difference(told, expected))
     return match[1]
 
 
-def _published(instruction: str) -> str:
-    return rerank_prefix(instruction, QUERY) + rerank_document(DOCUMENT) + RERANK_SUFFIX
+def _odd(text: str) -> str:
+    """A text that trimming, escaping, truncating or a change of case would change."""
+    return f"  {text}\tTwo  Words\r\n\n<b>&\"'</b> \u00c9 {'long ' * 4000}\n "
+
+
+def _change_in(template: str) -> str | None:
+    """What a template does with texts that no probe would show; None if nothing."""
+    from jinja2 import Environment, nodes
+
+    tree = Environment(autoescape=False, extensions=["jinja2.ext.loopcontrols"]).parse(template)  # noqa: S701 - it renders nothing
+    for node in tree.find_all((nodes.Filter, nodes.Call, nodes.Compare)):
+        if isinstance(node, nodes.Filter) and node.name in _CHANGING:
+            return f"it changes texts by the filter {node.name!r}"
+        if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Getattr):
+            name = node.node.attr
+            if hasattr(str, name):
+                return f"it reads or changes texts by {name}()"
+        if isinstance(node, nodes.Compare):
+            for constant in node.find_all(nodes.Const):
+                if isinstance(constant.value, str) and constant.value not in _COMPARED:
+                    return f"it compares something with {constant.value!r}"
+    return None
+
+
+_CHANGING = ("format", "random", "replace", "reverse", "striptags", "truncate", "wordwrap")
+_COMPARED = {
+    *("", "system", "query", "document", "passage", "instruction", "user", "assistant", "tool"),
+    *("developer", "function", "role", "content", "type", "text"),
+}
+"""Roles and keys of turns."""
+
+
+def _published(instruction: str, query: str = QUERY, document: str = DOCUMENT) -> str:
+    return rerank_prefix(instruction, query) + rerank_document(document) + RERANK_SUFFIX
 
 
 def _difference(found: str, published: str) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NoReturn
 
-from qwen3_core.common.validation import is_count
+from qwen3_core.common.validation import MIN_DIMENSIONS, is_count
 from qwen3_core.model.chat_template import ForeignTemplateError, instruction_in
+from qwen3_core.model.files import State, states
 from qwen3_core.model.source import (
     ADAPTER,
     PUBLISHED,
@@ -21,7 +22,7 @@ from qwen3_core.model.source import (
     sentence,
     what_to_give,
 )
-from qwen3_core.prompts import TASKS, query_prefix, query_text
+from qwen3_core.prompts import CONTROL_TOKENS, TASKS, query_prefix, query_text
 from qwen3_core.settings import ModelKind
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,11 @@ logger = logging.getLogger(__name__)
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
 TRANSFORMER = "sentence_bert_config.json"
+OLD_TRANSFORMERS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Older names of that file, which sentence-transformers still reads."""
 TOKENIZER = "tokenizer_config.json"
 TOKENIZER_JSON = "tokenizer.json"
 INDEX = "model.safetensors.index.json"
@@ -81,9 +87,10 @@ class Description:
     adapter: Source | None
     """Source of the adapter that is merged into the weights; None if there is none."""
     hidden_size: int
+    full_dimensions: int
+    """Length of an embedding model's vectors before they are truncated."""
     dimensions: int
-    """Length of an embedding model's vectors."""
-    pooling: Literal["last_token"] = "last_token"
+    """The same after the checkpoint's own truncation (`truncate_dim`), the default length."""
     after_pooling: tuple[Dense | Literal["normalize"], ...] = ()
     """Layers of an embedding model after the pooling, besides the final normalisation."""
     query_prompt: str | None = None
@@ -98,9 +105,22 @@ class Description:
     """The checkpoint's own limit of tokens per input, if below its number of positions."""
 
     @property
+    def pooling(self) -> str:
+        """The pooling and, if a Dense module follows a normalisation, all layers after it."""
+        kinds = ["dense" if isinstance(step, Dense) else step for step in self.after_pooling]
+        while kinds[-1:] == ["normalize"]:  # as vectors are in any case
+            kinds.pop()
+        return " ".join(["last_token", *kinds]) if "normalize" in kinds else "last_token"
+
+    @property
     def folder(self) -> Path:
         """Folder of the base's files; for a hub model, the snapshot in the hub's cache."""
         return self.base.folder
+
+    def states(self) -> tuple[State, ...]:
+        """The present state of its files, by which a change after loading is noticed."""
+        own = () if self.adapter is None else (self.adapter.folder,)
+        return states((self.folder, *own), self.extra_weights)
 
     @property
     def extra_weights(self) -> tuple[Path, ...]:
@@ -118,6 +138,13 @@ class Description:
             if (tokenizer := self.adapter.path(TOKENIZER_JSON)) is not None:
                 extra.append(tokenizer)
         return tuple(extra)
+
+    def json(self, filename: str, kind: type = dict) -> Any:
+        """The contents of a small JSON file, the adapter's or else the base's; None: neither."""
+        for files in (self.adapter, self.base):
+            if files is not None and (data := files.json(filename, kind)) is not None:
+                return data
+        return None
 
     def path(self, filename: str) -> Path | None:
         """The path of a file, the adapter's or else the base's; None if neither has it."""
@@ -145,6 +172,12 @@ def describe(name: str, kind: ModelKind, revision: str | None = None) -> Descrip
                 raise ValueError(reason)
             raise _no_config(base)
         return _Reader(name, kind, base, adapter, config, own).describe()
+    except (AttributeError, LookupError, TypeError) as error:
+        msg = (
+            f"a setting of the {kind} model {name!r} has an unexpected form "
+            f"({type(error).__name__}: {error}): download it again"
+        )
+        raise ValueError(msg) from error
     except OSError as error:
         msg = f"could not load the {kind} model {name!r}: {sentence(error)}\n{what_to_give(kind)}"
         raise OSError(msg) from error
@@ -162,13 +195,39 @@ def _places(
     """The adapter or None, the checkpoint with the weights, and the adapter's config."""
     files = locate(name, kind, revision)
     own = files.json(ADAPTER)
+    if files.local:
+        _check_stray_adapters(files, alone=own is None)
     return (None, files, {}) if own is None else (files, _base_of(files, own, kind), own)
 
 
+def _check_stray_adapters(files: Source, *, alone: bool) -> None:
+    """Refuse weights of an adapter without its config; tell of adapters in folders within.
+
+    Args:
+        files: A folder.
+        alone: Whether the folder itself is not an adapter.
+    """
+    weights = next(files.folder.glob("adapter_model.*"), None) if alone else None
+    if weights is not None:
+        msg = (
+            f"{files.name!r} holds {weights.name}, an adapter's weights, without its {ADAPTER}: "
+            f"add that file to apply the adapter, or remove {weights.name}"
+        )
+        raise ValueError(msg)
+    if within := [path.parent.name for path in sorted(files.folder.glob(f"*/{ADAPTER}"))]:
+        logger.warning(
+            "%s holds adapters in folders within it (%s), which are not used: to use one, give its "
+            "folder as the model",
+            files.name,
+            ", ".join(within),
+        )
+
+
 def _no_config(files: Source) -> OSError:
-    return FileNotFoundError(
-        "the folder has no config.json" if files.local else "it has no config.json"
-    )
+    within = [path.parent.name for path in sorted(files.folder.glob(f"*/{ADAPTER}"))]
+    more = f", but adapters in {', '.join(within)}: give one of these folders" if within else ""
+    what = "the folder" if files.local else "it"
+    return FileNotFoundError(f"{what} has no config.json{more}")
 
 
 def _base_of(files: Source, own: dict[str, Any], kind: ModelKind) -> Source:
@@ -233,8 +292,9 @@ class _Reader:
         if self.kind == "reranker":
             head = self._head(architecture, modules)
             return Description(
-                *(self.name, self.kind, self.base, self.adapter, hidden_size, hidden_size),
-                instruction=self._instruction(settings, head, modules),
+                *(self.name, self.kind, self.base, self.adapter),
+                *(hidden_size, hidden_size, hidden_size),
+                instruction=self._instruction(settings, modules),
                 head=head,
                 max_length=max_length,
             )
@@ -243,9 +303,11 @@ class _Reader:
         self._check_similarity(settings, modules, after)
         query, document = self._prompts(settings)
         dense = [step for step in after if isinstance(step, Dense)]
+        full = dense[-1].out_features if dense else hidden_size
         return Description(
             *(self.name, self.kind, self.base, self.adapter, hidden_size),
-            dense[-1].out_features if dense else hidden_size,
+            full,
+            min(full, self._truncation(settings) or full),
             # Without Dense modules, the final normalisation is enough.
             after_pooling=after if dense else (),
             query_prompt=query,
@@ -277,7 +339,7 @@ class _Reader:
         self._check_quantisation()
         for key, value in config.items():
             both_ways = ("bidirectional" in key and value) or (
-                key in ("is_causal", "causal", "use_causal_mask") and value is False
+                key in ("is_causal", "causal", "use_causal_mask") and not value
             )
             if both_ways:
                 self._refuse(
@@ -358,11 +420,16 @@ class _Reader:
         other = "a reranker" if self.kind == "embedding" else "an embedding model"
         if {"embedding": "LogitScore", "reranker": "Pooling"}[self.kind] in names:
             self._refuse(f"is {other}, by its {MODULES} ({', '.join(names)})", self._advice)
-        if names[:1] != ["Transformer"] or found[0][1]:
+        if names[:1] != ["Transformer"] or PurePosixPath(found[0][1]).parts:
             self._refuse(
                 f"has a {MODULES} that does not begin with a Transformer in the folder itself "
                 f"({', '.join(f'{kind} in {path!r}' for kind, path in found[:1])})",
                 "load it with sentence-transformers and save it anew",
+            )
+        if self.kind == "embedding" and len(found) == 1:
+            self._refuse(
+                f"has no Pooling after the Transformer in its {MODULES}, and so no vector",
+                "add a Pooling module there, or delete the file if the model pools the last token",
             )
         return found[1:]
 
@@ -446,7 +513,13 @@ class _Reader:
         file = f"{path}/config.json"
         config = self._module_config(path)
         activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
-        inputs = config.get("module_input_name") or "sentence_embedding"
+        if not str(activation).startswith("torch."):  # sentence-transformers takes Tanh instead
+            self._refuse(
+                f"has a Dense module with activation_function {activation!r} ({file}), which is "
+                "not torch's",
+                "run it with sentence-transformers",
+            )
+        inputs = config.get("module_input_name", "sentence_embedding")
         outputs = config.get("module_output_name") or inputs
         for what, value, plain in (
             ("activation_function", str(activation).rsplit(".", 1)[-1], "Identity"),
@@ -480,6 +553,9 @@ class _Reader:
             isinstance(text, str | None) for text in prompts.values()
         ):
             self._refuse(f"has prompts in {PROMPTS} that are not texts", CORRECT)
+        default = settings.get("default_prompt_name")
+        if default is not None and default not in {"query", "document", *prompts}:
+            self._refuse_default_prompt(default)
         query, document = prompts.get("query") or "", prompts.get("document") or ""
         unused = [name for name in ("passage", "corpus") if prompts.get(name)]
         if unused and not document:
@@ -491,6 +567,24 @@ class _Reader:
                 PROMPTS,
             )
         return None if query == PUBLISHED_PROMPT else query, document
+
+    def _refuse_default_prompt(self, name: object) -> NoReturn:
+        self._refuse(
+            f"contradicts itself: default_prompt_name is {name!r} in {PROMPTS}, which has no such "
+            "prompt",
+            CORRECT,
+        )
+
+    def _truncation(self, settings: dict[str, Any]) -> int | None:
+        """The checkpoint's own length of vectors; None if it does not truncate them."""
+        length = settings.get("truncate_dim")
+        if length is not None and not is_count(length, MIN_DIMENSIONS):
+            self._refuse(
+                f"truncates vectors to truncate_dim={length!r} ({PROMPTS}), which is not an "
+                f"integer from {MIN_DIMENSIONS} on",
+                CORRECT,
+            )
+        return length
 
     def _check_similarity(
         self,
@@ -511,7 +605,7 @@ class _Reader:
 
     def _check_modality(self, modules: list[tuple[str, str]]) -> None:
         """Refuse an embedding model whose texts sentence-transformers renders as chat messages."""
-        modalities = (self._json(TRANSFORMER) or {}).get("modality_config") or {}
+        modalities = self._transformer()[1].get("modality_config") or {}
         if modules and "message" in modalities and self._template() is not None:
             self._refuse(
                 f"renders texts through its chat template ({TRANSFORMER}: modality_config has "
@@ -520,32 +614,77 @@ class _Reader:
                 "trained on plain texts",
             )
 
-    def _max_length(self) -> int | None:
-        """The checkpoint's own token limit; also checks its Transformer's other settings."""
-        config = self._json(TRANSFORMER) or {}
-        for key in ("do_lower_case", "query_expansion", "query_length", "document_length"):
-            if config.get(key):
+    def _transformer(self) -> tuple[str, dict[str, Any]]:
+        """The settings of sentence-transformers' Transformer module, and the name of their file."""
+        for file in (TRANSFORMER, *OLD_TRANSFORMERS):
+            if found := self._json(file):
+                return file, found
+        return TRANSFORMER, {}
+
+    def _check_transformer(self, file: str, config: dict[str, Any]) -> None:
+        """Refuse settings of the Transformer module that would change results."""
+        way_out = "run it with sentence-transformers"
+        for key, value in config.items():
+            used = any(value.values()) if isinstance(value, dict) else value
+            if key not in _TRANSFORMER_KEYS and used:
                 self._refuse(
-                    f"prepares texts with {key}={config[key]!r} ({TRANSFORMER}), which is not "
+                    f"prepares texts with {key}={value!r} ({file}), {_UNSUPPORTED}", way_out
+                )
+        for name in _KWARGS:
+            given = config.get(name) or {}
+            if not isinstance(given, dict):
+                self._refuse(f"has {name}={given!r} in {file}, which is not an object", CORRECT)
+            for key, value in given.items():
+                if key not in _HARMLESS and key != "model_max_length":
+                    self._refuse(
+                        f"passes {key}={value!r} to transformers ({name} in {file}), "
+                        f"{_UNSUPPORTED}",
+                        way_out,
+                    )
+        task, outputs, output = _TASKS[self.kind]
+        if (found := config.get("transformer_task") or task[0]) not in task:
+            self._refuse(f"is made for the transformer_task {found!r} ({file})", self._advice)
+        if modalities := config.get("modality_config"):
+            text = modalities.get("text") if isinstance(modalities, dict) else None
+            plain = {"method": "forward", "method_output_name": outputs}
+            if not isinstance(text, dict) or text | plain != text:
+                self._refuse(
+                    f"reads texts as {text!r} (modality_config in {file}), where only {plain} is "
                     "supported",
+                    way_out,
+                )
+            if (found := config.get("module_output_name")) not in output:
+                self._refuse(
+                    f"names the Transformer's output {found!r} (module_output_name in {file}), "
+                    f"where {output[0]!r} is expected",
+                    way_out,
+                )
+
+    def _max_length(self) -> int | None:
+        """The checkpoint's own token limit; also checks how its texts are prepared."""
+        file, config = self._transformer()
+        self._check_transformer(file, config)
+        tokenizer = self._json(TOKENIZER) or {}
+        for key, plain in (("truncation_side", "right"), ("add_prefix_space", False)):
+            if (found := tokenizer.get(key) or plain) != plain:
+                self._refuse(
+                    f"prepares texts with {key}={found!r} ({TOKENIZER}), {_UNSUPPORTED}",
                     "run it with sentence-transformers",
                 )
-        if any((config.get("processing_kwargs") or {}).values()):
-            self._refuse(
-                f"prepares texts with processing_kwargs={config['processing_kwargs']!r} "
-                f"({TRANSFORMER}), which is not supported",
-                "run it with sentence-transformers",
-            )
-        said = [
-            config.get("max_seq_length"),
-            (self._json(TOKENIZER) or {}).get("model_max_length"),
-        ]
-        limits = [int(n) for n in said if isinstance(n, int | float) and not isinstance(n, bool)]
-        if any(limit < 1 for limit in limits):
-            self._refuse(f"reads {min(limits)} tokens ({TRANSFORMER}, {TOKENIZER})", CORRECT)
-        limit = min(limits, default=None)
+        own = config.get("processor_kwargs") or config.get("tokenizer_args") or {}
+        said = {
+            f"model_max_length in {file}": own.get("model_max_length"),
+            f"max_seq_length in {file}": config.get("max_seq_length"),
+            f"model_max_length in {TOKENIZER}": tokenizer.get("model_max_length"),
+            f"max_len in {TOKENIZER}": tokenizer.get("max_len"),
+        }
+        where, limit = next(((k, v) for k, v in said.items() if v is not None), ("", None))
+        if limit is None:
+            return None
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
+            self._refuse(f"reads {limit!r} tokens ({where})", CORRECT)
         positions = self.config.get("max_position_embeddings")
-        return None if limit is None or not is_count(positions) or limit >= positions else limit
+        return None if not is_count(positions) or limit >= positions else int(limit)
 
     # --- a reranker's head and prompt template
 
@@ -558,6 +697,11 @@ class _Reader:
                 )
             return self._classifier()
         if not modules:
+            if self._json(MODULES, list) is not None:
+                self._refuse(
+                    f"has no LogitScore after the Transformer in its {MODULES}, and so no score",
+                    "add a LogitScore module there, or delete the file if it scores yes and no",
+                )
             return Head()
         names = [kind for kind, _ in modules]
         if names != ["LogitScore"]:
@@ -597,12 +741,26 @@ class _Reader:
             )
         count = said if said is not None else len(labels) if isinstance(labels, dict) else 2
         if count == 1:
+            only = next(iter(labels.values()), None) if isinstance(labels, dict) else None
+            if isinstance(only, str) and only.casefold() in _NO - {"0"}:
+                self._refuse(
+                    f"has one label, {only!r} (id2label in config.json), which does not mean "
+                    "relevant",
+                    "name it 'yes' there if it does",
+                )
             return Head("score", (0,))
         if count != 2:
             self._refuse(
                 f"is a classifier with {count!r} labels (id2label in config.json), and a reranker "
                 "has one or two",
                 self._advice,
+            )
+        kind = self.config.get("problem_type")
+        if kind not in (None, "single_label_classification"):
+            self._refuse(
+                f"has two labels and problem_type={kind!r} (config.json), so that the difference "
+                "of their logits is not the log-odds",
+                "run it with transformers",
             )
         if not isinstance(labels, dict):
             return Head("score", (1, 0))
@@ -616,15 +774,26 @@ class _Reader:
             )
         return Head("score", (1, 0) if plain else (0, 1))
 
-    def _instruction(
-        self, settings: dict[str, Any], head: Head, modules: list[tuple[str, str]]
-    ) -> str | None:
+    def _instruction(self, settings: dict[str, Any], modules: list[tuple[str, str]]) -> str | None:
         """The default instruction, for a model with the published prompt template."""
-        activation = str(settings.get("activation_fn") or "").rsplit(".", 1)[-1]
-        if activation not in ("", "Sigmoid", "Identity", "Softmax"):
+        own = self.config.get("sentence_transformers")
+        for file, value in (
+            (PROMPTS, settings.get("activation_fn")),
+            ("config.json", own.get("activation_fn") if isinstance(own, dict) else None),
+            ("config.json", self.config.get("sbert_ce_default_activation_function")),
+        ):
+            activation = str(value or "").rsplit(".", 1)[-1]
+            if activation not in ("", "Sigmoid", "Identity", "Softmax"):
+                self._refuse(
+                    f"has activation_fn {activation!r} ({file}); scores are log-odds and their "
+                    "sigmoid here",
+                    "run it with sentence-transformers",
+                )
+        modality = self._transformer()[1].get("modality_config") or {}
+        if self._json(MODULES, list) is not None and "message" not in modality:
             self._refuse(
-                f"has activation_fn {activation!r} ({PROMPTS}); scores are log-odds and their "
-                "sigmoid here",
+                f"is a sentence-transformers reranker that reads query and document without a "
+                f"prompt (no 'message' in modality_config of {TRANSFORMER})",
                 "run it with sentence-transformers",
             )
         template = self._template()
@@ -638,25 +807,36 @@ class _Reader:
                 "run it with sentence-transformers, or serve it with vLLM under its own template "
                 "and give its base_url",
             )
-        if found is None:
-            modality = (self._json(TRANSFORMER) or {}).get("modality_config") or {}
-            bare = head.matrix == "score" and modality and "message" not in modality
-            if modules or bare:
-                file = f"{modules[0][1]}/config.json" if modules else TRANSFORMER
-                self._refuse(
-                    f"is a sentence-transformers reranker ({file}) without a chat template that "
-                    "takes a query and a document, so its prompt is not the published one",
-                    "run it with sentence-transformers",
-                )
+        if found is not None and not found.strip():
+            self._refuse(
+                f"has a chat template without a default instruction ({TEMPLATE})",
+                "write one there",
+            )
+        if found is None and modules:
+            file = f"{modules[0][1]}/config.json"
+            self._refuse(
+                f"is a sentence-transformers reranker ({file}) without a chat template that "
+                "takes a query and a document, so its prompt is not the published one",
+                "run it with sentence-transformers",
+            )
+        if found is None and own is not None:
+            logger.warning(
+                "%s was saved by sentence-transformers (config.json) without a chat template; it "
+                "is given the published prompt. If it was trained on bare pairs of query and "
+                "document, run it with sentence-transformers",
+                self.name,
+            )
         prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
         if default is not None:
             if not isinstance(prompts, dict) or not isinstance(prompts.get(default), str):
-                self._refuse(
-                    f"contradicts itself: default_prompt_name is {default!r} in {PROMPTS}, which "
-                    "has no such prompt",
-                    CORRECT,
-                )
+                self._refuse_default_prompt(default)
             found = str(prompts[default]) or found
+        if control := next((t for t in CONTROL_TOKENS if t in (found or "")), None):
+            self._refuse(
+                f"has the control token {control} in its default instruction ({PROMPTS} or its "
+                f"chat template), {_UNSUPPORTED}",
+                "run it with sentence-transformers",
+            )
         return None if found == TASKS["web_search"] else found
 
     def _template(self) -> str | None:
@@ -690,6 +870,45 @@ def trained_labels(adapter: Source) -> int | None:
         raise OSError(msg) from error
     return None
 
+
+_UNSUPPORTED = "which is not supported"
+
+_KWARGS = tuple(
+    f"{what}_{how}"
+    for what in ("model", "config", "processor", "tokenizer")
+    for how in ("kwargs", "args")
+)
+"""Settings of the Transformer module that sentence-transformers passes to transformers."""
+
+_HARMLESS = {
+    *("attn_implementation", "cache_dir", "device_map", "dtype", "local_files_only"),
+    *(
+        "low_cpu_mem_usage",
+        "padding_side",
+        "token",
+        "torch_dtype",
+        "trust_remote_code",
+        "use_cache",
+    ),
+    *("use_fast", "use_safetensors"),
+}
+"""Arguments of transformers that do not change results."""
+
+_TRANSFORMER_KEYS = {
+    *("max_seq_length", "unpad_inputs", "transformer_task", "modality_config"),
+    *("module_output_name", *_KWARGS),
+}
+"""Settings of the Transformer module that are honoured, or checked one by one."""
+
+_TASKS = {
+    "embedding": (("feature-extraction",), "last_hidden_state", ("token_embeddings",)),
+    "reranker": (
+        ("text-generation", "sequence-classification"),
+        "logits",
+        ("causal_logits", "scores"),
+    ),
+}
+"""For each kind: tasks, transformers' output and names of it in the Transformer module."""
 
 _YES = {"yes", "relevant", "true", "positive", "1"}
 _NO = {"no", "irrelevant", "not relevant", "not_relevant", "false", "negative", "0"}

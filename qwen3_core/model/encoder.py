@@ -76,7 +76,7 @@ class Encoder:
         ):
             msg = "the model uses sliding-window attention; no published Qwen3 retrieval model does"
             raise ValueError(msg)
-        if (activation := model.config.hidden_act) != "silu":
+        if (activation := model.config.hidden_act) not in ("silu", "swish"):
             msg = f"the model's activation is {activation!r}; all Qwen3 models use 'silu'"
             raise ValueError(msg)
         self.model = model

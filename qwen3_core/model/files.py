@@ -3,6 +3,7 @@
 This module does not import torch.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -17,6 +18,8 @@ from qwen3_core.settings import BUNDLED, TINY, ModelKind
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 """The weights in one file, or the index of several; a folder's other files are not the model's."""
+
+ADAPTER: Final = "adapter_config.json"
 
 HEAD: Final = "lm_head.weight"
 """The language-model head, which an embedding model does not use."""
@@ -156,8 +159,14 @@ def _header(path: Path) -> dict[str, Stored]:
             header = json.loads(file.read(begin - 8))
         header.pop("__metadata__", None)
         tensors = {name: _stored(path, begin, entry) for name, entry in header.items()}
-        if any(stored.begin + stored.size > size for stored in tensors.values()):
-            msg = "it is truncated"
+        stop = begin
+        for first, length in sorted((stored.begin, stored.size) for stored in tensors.values()):
+            if first != stop:
+                msg = "its tensors overlap or leave gaps"
+                raise ValueError(msg)
+            stop += length
+        if stop != size:
+            msg = "it is truncated" if stop > size else "it has bytes that belong to no tensor"
             raise ValueError(msg)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = f"{path} is damaged ({type(error).__name__}: {error}): download it again"
@@ -193,7 +202,7 @@ def weights_digest(
     Args:
         folder: The checkpoint.
         kind: The head is included for a reranker, not for an embedding model.
-        extra: Further small files of weights to include, such as an adapter's; read whole.
+        extra: Further small files to include, such as an adapter's; read whole.
 
     Returns:
         The digest; None if the folder has no weights or not all of them.
@@ -213,18 +222,64 @@ def weights_digest(
         return None
     digest = hashlib.sha256(base.encode())
     for path in extra:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        if path.name == "tokenizer.json":
+            if (reads := _reads(path)) == _reads(folder / path.name):
+                continue  # a copy of the base's
+            content = json.dumps(reads, sort_keys=True).encode()
+        elif path.name == ADAPTER:
+            content = json.dumps(_adapts(path), sort_keys=True).encode()
+        else:
+            content = path.read_bytes()
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()[:32]
 
 
-def _state(path: Path) -> tuple[Path, int, int]:
-    """A file's path and the attributes that change when it is written."""
+def _adapts(adapter: Path) -> dict[str, Any]:
+    """The settings of an adapter that change results: all but where its base is, and notes."""
+    notes = (
+        "auto_mapping",
+        "base_model_name_or_path",
+        "inference_mode",
+        "peft_version",
+        "revision",
+    )
+    return {key: value for key, value in _json(adapter).items() if key not in notes}
+
+
+class State(NamedTuple):
+    """What changes when a file is written; zeros without a file."""
+
+    path: Path
+    size: int
+    modified: int
+    """Time in nanoseconds."""
+
+
+def states(folders: Sequence[Path], extra: Sequence[Path] = ()) -> tuple[State, ...]:
+    """The present state of a loaded checkpoint's files.
+
+    Args:
+        folders: The checkpoint's, and an adapter's.
+        extra: As in `weights_digest`.
+    """
+    names = (
+        *("config.json", "tokenizer.json", "tokenizer_config.json", "modules.json"),
+        *("config_sentence_transformers.json", "sentence_bert_config.json"),
+    )
+    paths = [folder / name for folder in folders for name in names]
+    with contextlib.suppress(OSError):
+        paths += weight_files(folders[0])
+    return tuple(_state(path) for path in (*paths, *extra))
+
+
+def _state(path: Path) -> State:
+    """The present state of a file."""
     stat = path.stat() if path.is_file() else None
-    return path, *((stat.st_size, stat.st_mtime_ns) if stat else (0, 0))
+    return State(path, stat.st_size, stat.st_mtime_ns) if stat else State(path, 0, 0)
 
 
 @lru_cache(maxsize=16)
-def _digest(states: tuple[tuple[Path, int, int], ...], kind: ModelKind) -> str:
+def _digest(states: tuple[State, ...], kind: ModelKind) -> str:
     config, tokenizer, *weights = (path for path, _, _ in states)
     tensors = {
         name.removeprefix("model."): stored
@@ -274,9 +329,13 @@ _NUMBERS: Final[dict[str, Any]] = {
 
 def _computed_with(config: Path) -> dict[str, Any]:
     data = _json(config)
-    rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
-    rope = dict(rope) if isinstance(rope, dict) else {"rope": rope}
+    rope: dict[str, Any] = {}
+    for key in ("rope_parameters", "rope_scaling"):
+        given = data.get(key) or {}
+        rope |= given if isinstance(given, dict) else {"rope": given}
     kind = rope.pop("rope_type", rope.pop("type", "default"))
+    if kind != "default":  # which may depend on it
+        rope["positions"] = data.get("max_position_embeddings")
     rope = {"rope_theta": data.get("rope_theta", 10000.0), **rope}
     rope["rope_theta"] = float(rope["rope_theta"])
     return {name: data.get(name, default) for name, default in _NUMBERS.items()} | {

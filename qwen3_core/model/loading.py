@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen3_core.common.validation import ArgumentError
+from qwen3_core.common.validation import ArgumentError, check_dimensions
 from qwen3_core.model.adapters import merge_adapter
 from qwen3_core.model.description import (
+    TOKENIZER,
     Dense,
     Description,
     Head,
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
     from qwen3_core.model.weights import Weights
 
 logger = logging.getLogger(__name__)
+
+ACTIVATIONS = ("silu", "swish")
+"""transformers' names of the models' activation."""
+
+ROPES = ("default", "linear", "dynamic", "yarn", "llama3", "proportional")
+"""Types of rotary embeddings whose angles depend on the position alone, up to the number of
+positions; those of "longrope" depend on the longest text of a batch."""
 
 SCORE = "score.weight"
 """The matrix of a model converted to sequence classification: one row per label."""
@@ -166,6 +174,8 @@ def load(
         config = _config(str(name), known)
         tokenizer = _tokenizer(known.path("tokenizer.json"), str(name))
         _check_end_of_text(str(name), kind, tokenizer)
+        _check_tokenizer_config(str(name), known, tokenizer)
+        _check_layers(str(name), config)
         _check_fit(str(name), config, tokenizer)
         device = resolve_device(device)
         resolved = resolve_dtype(dtype, device, config.hidden_size)
@@ -239,7 +249,14 @@ def _skeleton(config: Any, dtype: "torch.dtype", device: str, matrix: str | None
         )
     inner = model if matrix is None else model.model
     # The rotary frequencies are computed; no file contains them.
-    inner.rotary_emb = type(inner.rotary_emb)(config=inner.config).to(device)
+    rotary = inner.rotary_emb = type(inner.rotary_emb)(config=inner.config).to(device)
+    if 2 * len(rotary.inv_freq) != inner.config.head_dim:
+        msg = (
+            f"config.json rotates {2 * len(rotary.inv_freq)} of head_dim={inner.config.head_dim} "
+            f"numbers (rope_parameters: {inner.config.rope_parameters}), and transformers computes "
+            "only all: correct the file"
+        )
+        raise ValueError(msg)
     return model.eval().requires_grad_(False)
 
 
@@ -260,6 +277,19 @@ def _checked_head(
         return None
     key = _head_key(config, weights) if head.matrix == "lm_head" else SCORE
     weights.check(keys | {key}, spare=[HEAD])
+    count = config.vocab_size if head.matrix == "lm_head" else head.labels
+    if weights.shape(key) != (count, config.hidden_size):
+        msg = (
+            f"weight {key} has the shape {weights.shape(key)}, and its config.json says "
+            f"{(count, config.hidden_size)}: the files are not of one checkpoint, download it again"
+        )
+        raise ValueError(msg)
+    if head.matrix == "score" and config.pad_token_id == tokenizer.rerank_suffix[-1]:
+        msg = (
+            f"pad_token_id={config.pad_token_id} in config.json is the last token of the prompt, "
+            "which transformers would not read: correct the file"
+        )
+        raise ValueError(msg)
     rows = weights.rows(key, _ids(head, tokenizer)).numpy()
     difference: np.ndarray = rows[0] - rows[1] if len(rows) == 2 else rows[0]
     return difference
@@ -387,14 +417,22 @@ def _weight_files(base: Source) -> list[Path]:
     return weight_files(base.folder)
 
 
-def vector_length(name: str | Path, *, revision: str | None = None) -> int:
+def vector_length(
+    name: str | Path, dimensions: int | None = None, *, revision: str | None = None
+) -> int:
     """Length of an embedding model's vectors, from its small files; loads no weights and no torch.
+
+    Args:
+        name: As in `load`.
+        dimensions: The requested length; None for the checkpoint's own.
+        revision: As in `load`.
 
     Raises:
         OSError: If a file cannot be found, downloaded or read.
-        ValueError: If the checkpoint is not supported.
+        ValueError: If the checkpoint is not supported, or `dimensions` is out of range.
     """
-    return describe(str(name), "embedding", revision).dimensions
+    known = describe(str(name), "embedding", revision)
+    return check_dimensions(dimensions, known.full_dimensions) or known.dimensions
 
 
 def load_tokenizer(
@@ -443,10 +481,10 @@ def _linear(description: Description, dense: Dense) -> Linear:
             "two models, download it again"
         )
         raise ValueError(msg)
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+    arrays = {name: tensor.float().numpy(force=True) for name, tensor in tensors.items()}
+    if not all(bool(np.isfinite(array).all()) for array in arrays.values()):
         msg = f"{path} holds NaN or infinity: download the model again"
         raise ValueError(msg)
-    arrays = {name: tensor.float().numpy(force=True) for name, tensor in tensors.items()}
     return arrays["linear.weight"], arrays.get("linear.bias")
 
 
@@ -489,6 +527,23 @@ def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
         raise ValueError(msg)
 
 
+def _check_layers(name: str, config: Any) -> None:
+    """Raise ValueError if the layers of config.json compute something else than ours."""
+    rope = config.rope_parameters.get("rope_type")
+    way_out = "run it with sentence-transformers or transformers"
+    for what, known in (
+        (f"the activation hidden_act={config.hidden_act!r}", config.hidden_act in ACTIVATIONS),
+        (
+            f"sliding-window or other attention (layer_types={config.layer_types})",
+            set(config.layer_types) == {"full_attention"},
+        ),
+        (f"rotary embeddings of type {rope!r} (rope_parameters, rope_scaling)", rope in ROPES),
+    ):
+        if not known:
+            msg = f"{name!r} has {what} in its config.json, which is not supported: {way_out}"
+            raise ValueError(msg)
+
+
 def _config(name: str, description: Description) -> Any:
     """The checkpoint's configuration; its own code is never run, and the user is not asked to."""
     from transformers import AutoConfig
@@ -499,7 +554,9 @@ def _config(name: str, description: Description) -> Any:
         return AutoConfig.from_pretrained(
             base.place, revision=base.revision, trust_remote_code=False, **labels
         )
-    except ValueError as error:
+    except Exception as error:  # its own classes of errors too
+        if isinstance(error, OSError):
+            raise
         msg = (
             f"config.json of {name!r} is not one that transformers reads ({_in_short(error)}): "
             "download it again"
@@ -508,11 +565,47 @@ def _config(name: str, description: Description) -> Any:
 
 
 def _check_end_of_text(name: str, kind: ModelKind, tokenizer: Qwen3Tokenizer) -> None:
-    """Raise ValueError if an embedding model's tokenizer ends texts with other tokens."""
-    if kind == "embedding" and tokenizer.appended != (END_OF_TEXT,):
+    """Raise ValueError if an embedding model's tokenizer puts other tokens around texts."""
+    before, after = tokenizer.around
+    if kind == "embedding" and (before, after) != ((), (END_OF_TEXT,)):
+        first = f"puts {before} before a text and " if before else ""
         msg = (
-            f"the tokenizer of {name!r} appends {tokenizer.appended or 'nothing'} to a text, "
+            f"the tokenizer of {name!r} {first}appends {after or 'nothing'} to a text, "
             f"where an embedding model's appends {END_OF_TEXT} once (post_processor in its "
             f"tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
         )
         raise ValueError(msg)
+
+
+def _check_tokenizer_config(name: str, known: Description, tokenizer: Qwen3Tokenizer) -> None:
+    """Raise ValueError if tokenizer_config.json says otherwise than tokenizer.json."""
+    settings = known.json(TOKENIZER) or {}
+    given = settings.get("tokenizer_class")
+    if tokenizer.own_parts and given not in _TAKEN_WHOLE:
+        msg = (
+            f"the tokenizer of {name!r} contradicts itself: its tokenizer.json has another "
+            f"{' and '.join(tokenizer.own_parts)} than Qwen3's, which transformers 5 does not read "
+            f"for the tokenizer_class {given!r} (tokenizer_config.json): write "
+            "'PreTrainedTokenizerFast' there if tokenizer.json is right"
+        )
+        raise ValueError(msg)
+    decoder = settings.get("added_tokens_decoder") or {}
+    said = {
+        str(token.get("content") if isinstance(token, dict) else token): int(number)
+        for number, token in decoder.items()
+    }
+    needed = tokenizer.words if said and given not in _TAKEN_WHOLE else ()
+    for content in (*said, *needed):
+        ids = said.get(content), tokenizer.added_tokens.get(content)
+        if ids[0] != ids[1]:
+            here, there = ("no added token" if n is None else f"token {n}" for n in ids)
+            msg = (
+                f"the tokenizer of {name!r} contradicts itself: {content!r} is {here} in "
+                f"added_tokens_decoder of tokenizer_config.json, and {there} in tokenizer.json: "
+                "load it with transformers and save it anew"
+            )
+            raise ValueError(msg)
+
+
+_TAKEN_WHOLE = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes of transformers that use a tokenizer.json as it is."""

@@ -107,7 +107,7 @@ class Corpus:
     whole: bool
     """Whether this is a folder that was listed completely: files not in it do not exist."""
     unreadable: list[str] = field(default_factory=list)
-    """Folders that could not be listed, each with the reason."""
+    """Folders that could not be listed and links that lead elsewhere, each with the reason."""
 
 
 def find_corpus(path: Path, name: str | None = None, exclude: Sequence[str] = ()) -> Corpus:
@@ -141,7 +141,11 @@ def find_corpus(path: Path, name: str | None = None, exclude: Sequence[str] = ()
         place = file.relative_to(path)
         if any(fnmatchcase(place.as_posix(), pattern) for pattern in exclude):
             continue
-        if file.suffix.lower() in KINDS:
+        if reason := _why_no_file(file, path):
+            unreadable.append(f"{place}: {reason}")
+        elif file.is_dir():  # a link to a folder that is read anyway
+            continue
+        elif file.suffix.lower() in KINDS:
             files.append(_source_file(file, path))
         else:
             skipped.append(place)
@@ -160,10 +164,21 @@ def _walk(folder: Path, unreadable: list[str]) -> Iterator[Path]:
     # Path.rglob silently skips folders that it may not list.
     for place, folders, names in os.walk(folder, onerror=report):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(place, name)
-            if not name.startswith(".") and path.is_file():
-                yield path
+        links = [name for name in folders if Path(place, name).is_symlink()]
+        for name in [*names, *links]:
+            if not name.startswith("."):
+                yield Path(place, name)
+
+
+def _why_no_file(path: Path, folder: Path) -> str | None:
+    """Why a path is not read as a file; None if it is one, or a link to a folder of the corpus."""
+    if path.is_dir():
+        if path.resolve().is_relative_to(folder):
+            return None
+        return f"a link to a folder, which is not followed: read {str(path.resolve())!r} itself"
+    if path.is_file():
+        return None
+    return "a link to nothing" if path.is_symlink() else "neither a file nor a folder"
 
 
 def _source_file(path: Path, folder: Path) -> SourceFile:

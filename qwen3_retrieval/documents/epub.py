@@ -27,11 +27,15 @@ def read_epub(data: bytes) -> Iterator[Section]:
             package = ET.fromstring(book.read(place))  # noqa: S314
             items = {item.attrib["id"]: item.attrib for item in package.iterfind(".//{*}item")}
             folder = posixpath.dirname(place)
+            locked = _encrypted(book)
             chapters = []
             for spine in package.iterfind(".//{*}itemref"):
                 item = items[spine.attrib["idref"]]
                 if "html" in item.get("media-type", ""):
                     name = posixpath.normpath(posixpath.join(folder, unquote(item["href"])))
+                    if name in locked:
+                        reason = "an encrypted EPUB: save it without copy protection"
+                        raise UnreadableError(reason)
                     chapters.append(book.read(name))
             title = package.findtext(".//{*}title") or ""
     except UnreadableError:
@@ -43,3 +47,11 @@ def read_epub(data: bytes) -> Iterator[Section]:
     for chapter in chapters:
         section = read_html(chapter)
         yield Section(section.text, len(chapter), section.blocks, named | section.place)
+
+
+def _encrypted(book: zipfile.ZipFile) -> set[str]:
+    """The files of a book that are encrypted; fonts often are, in books that can be read."""
+    if "META-INF/encryption.xml" not in book.namelist():
+        return set()
+    listed = ET.fromstring(book.read("META-INF/encryption.xml"))  # noqa: S314
+    return {unquote(each.attrib["URI"]) for each in listed.iterfind(".//{*}CipherReference")}

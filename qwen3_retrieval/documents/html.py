@@ -63,7 +63,16 @@ _VOID: Final = frozenset(
     )
 )
 _BLANKS: Final = re.compile("[ \t\n\r\f]+")  # CSS's white space, without the no-break space
-_NOT_SHOWN: Final = re.compile(r"(?:^|;)\s*display\s*:\s*none", re.IGNORECASE)
+_NOT_SHOWN: Final = re.compile(
+    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))", re.IGNORECASE
+)
+_SPAN: Final = re.compile(r"\s*\+?(\d{1,9})")
+_MOST_COLUMNS: Final = 100
+"""The most columns of a cell; the standard allows 1,000, for which a small file could fill memory
+with tabs."""
+_MOST_ROWS: Final = 65_534
+_RAISED: Final = re.compile(r"\s*[0-9+\u2212-]{1,9}\s*")
+_AS_RAISED: Final = str.maketrans("0123456789+-\u2212", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
 _AS_IT_STANDS: Final = re.compile(
     r"(?:^|;)\s*white-space\s*:\s*(?:pre|break-spaces)", re.IGNORECASE
 )
@@ -118,6 +127,37 @@ def html_section(markup: str, size: int, *, verbatim: bool = False, heads: bool 
     return Section(text, size, blocks, {"title": title} if title else {})
 
 
+class _Grid:
+    """Where the cells of a table lie, as in the standard's "forming a table"."""
+
+    def __init__(self) -> None:
+        self._below: dict[int, int] = {}  # by column: rows below that a cell reaches into
+        self._taken: set[int] = set()  # columns of this row that cells above reach into
+        self._next = 0
+        self._last = 0  # column of the last cell
+
+    def section(self) -> None:
+        """Begin a thead, tbody or tfoot, in which no cell from above reaches."""
+        self._below = {}
+
+    def row(self) -> None:
+        """Begin a row."""
+        self._taken = set(self._below)
+        self._below = {column: n - 1 for column, n in self._below.items() if n > 1}
+        self._next = self._last = 0
+
+    def cell(self, columns: int, rows: int) -> int:
+        """Place a cell; returns how many columns it is to the right of the last one."""
+        column = self._next
+        while column in self._taken:
+            column += 1
+        if rows > 1:
+            self._below |= dict.fromkeys(range(column, column + columns), rows - 1)
+        self._next = column + columns
+        step, self._last = column - self._last, column
+        return step
+
+
 class _Page:
     """Collects words and breaks into a text with blocks."""
 
@@ -134,6 +174,8 @@ class _Page:
         self._heads_found: list[tuple[int, int, int]] = []
         self._fresh = True  # whether the next words begin a block
         self._tables = 0
+        self._grids: list[_Grid] = []  # of the open tables
+        self._readings: list[str] = []  # of the open ruby
         self._rows: list[tuple[int, bool]] = []  # of the outermost table: start, whether a header
         self._level = 0  # level of the open heading
         self._opened = (0, 0)  # numbers of blocks and parts before it
@@ -197,31 +239,52 @@ class _Page:
         if begins:
             self.paragraph()
             self._tables += 1
+            self._grids.append(_Grid())
             return
         self._tables -= 1
+        del self._grids[-1:]
         self._cell = False
         if not self._tables:
             self._tabs = 0
             self._finish_rows()
             self.paragraph()
 
+    def rows(self) -> None:
+        """Begin a thead, tbody or tfoot."""
+        if self._grids:
+            self._grids[-1].section()
+        self.line()
+
     def row(self, *, header: bool) -> None:
         """Begin a table row."""
+        if self._grids:
+            self._grids[-1].row()
         self._cell, self._tabs = False, 0
         self.line()
         self._first_cell = self._row_empty = True
         if self._tables == 1:
             self._row = header
 
-    def cell(self) -> None:
-        """Begin a cell of a row."""
+    def cell(self, columns: int, rows: int) -> None:
+        """Begin a cell of a row, over several columns and rows; it is written in the first."""
+        step = self._grids[-1].cell(columns, rows) if self._grids else int(not self._first_cell)
+        self._tabs += step
         if not self._first_cell:
-            self._tabs += 1
             self._space = False
             if not self._row_empty:
                 self._breaks = 0
         self._first_cell = False
         self._cell = True
+
+    def reading(self, text: str) -> None:
+        """Keep the reading of a ruby's characters."""
+        self._readings.append(text)
+
+    def ruby_ends(self) -> None:
+        """Write the readings behind the characters, in brackets."""
+        if any(self._readings):
+            self.words(f"({''.join(self._readings)})")
+        self._readings = []
 
     def close(self) -> tuple[str, tuple[Block, ...]]:
         """The text and its blocks."""
@@ -289,7 +352,14 @@ def _show(root: Any, page: _Page, *, verbatim: bool) -> None:
         stack.append((parent, node.next, as_it_stands))
         if node.is_text_node:
             (page.verbatim if as_it_stands else page.words)(node.text_content)
-        elif node.is_element_node and _is_shown(node):
+        elif not node.is_element_node or not _is_shown(node):
+            continue
+        elif node.tag in ("rt", "rp") and parent.tag in ("ruby", "rtc", "rb"):
+            if node.tag == "rt":
+                page.reading(" ".join(node.text().split()))
+        elif node.tag == "sup" and _RAISED.fullmatch(node.text()):
+            page.words(node.text().translate(_AS_RAISED))
+        else:
             style = node.attributes.get("style") or ""
             inner = as_it_stands or node.tag in _VERBATIM or bool(_AS_IT_STANDS.search(style))
             _begin(node, page)
@@ -312,8 +382,13 @@ def _begin(node: Any, page: _Page) -> None:
         page.table(begins=True)
     elif name == "tr":
         page.row(header=node.parent.tag == "thead" or not node.css_matches(":has(> td)"))
+    elif name in ("thead", "tbody", "tfoot"):
+        page.rows()
     elif name in ("td", "th"):
-        page.cell()
+        page.cell(
+            _span(attributes.get("colspan"), _MOST_COLUMNS) or 1,
+            _span(attributes.get("rowspan"), _MOST_ROWS) or _MOST_ROWS,  # 0: to the last row
+        )
     elif name in _PARAGRAPHS:
         page.paragraph()
         if name in _HEADINGS:
@@ -330,8 +405,16 @@ def _begin(node: Any, page: _Page) -> None:
         page.space()
 
 
+def _span(given: str | None, most: int) -> int:
+    """The rows or columns of a cell."""
+    found = _SPAN.match(given or "")
+    return 1 if found is None else min(int(found[1]), most)
+
+
 def _end(name: str, page: _Page) -> None:
-    if name == "table":
+    if name == "ruby":
+        page.ruby_ends()
+    elif name == "table":
         page.table(begins=False)
     elif name in _PARAGRAPHS:
         if name in _HEADINGS:

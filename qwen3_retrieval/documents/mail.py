@@ -34,10 +34,7 @@ def read_mail(
     message = email.message_from_bytes(data, policy=email.policy.default)
     try:
         headers = [(name, clean(str(message[name]))) for name in _HEADERS if message[name]]
-        body = message.get_body(("plain", "html"))
-        attachments = list(message.iter_attachments())
-        if body is None and not message.is_multipart():
-            attachments = [message]  # all of it, such as a PDF from a scanner
+        bodies, attachments = _leaves(message)
     except Exception as error:  # a broken e-mail can raise anything
         reason = "not a readable e-mail"
         raise UnreadableError(reason, f"{type(error).__name__}: {error}") from error
@@ -45,8 +42,7 @@ def read_mail(
         reason = "not a readable e-mail"
         raise UnreadableError(reason, "it has no Subject, From, To or Date")
     text = "\n".join(f"{name}: {' '.join(value.split())}" for name, value in headers)
-    if body is not None:
-        text += "\n\n" + _body(body, encoding)
+    text += "".join("\n\n" + _body(body, encoding) for body in bodies)
     subject = " ".join(dict(headers).get("Subject", "").split())
     place = {"title": subject} if subject else {}
     yield Section(text, len(data), plain_blocks(text), place)
@@ -68,6 +64,33 @@ def read_mail(
                 )
         except UnreadableError as error:
             note(f"an attachment: {error.reason}", ": ".join(filter(None, (name, error.detail))))
+
+
+def _leaves(message: "MIMEPart[Any, Any]") -> tuple[list[Any], list[Any]]:
+    """The texts of an e-mail, in order, and its attachments.
+
+    Of alternatives, the first with plain text counts, else the first with any; the attachments of
+    all count.
+    """
+    kind = message.get_content_type()
+    if not message.is_multipart() or kind == "message/rfc822":
+        is_text = kind in ("text/plain", "text/html") and not message.is_attachment()
+        return ([message], []) if is_text else ([], [message])
+    bodies: list[Any] = []
+    attachments: list[Any] = []
+    parts = [_leaves(part) for part in message.iter_parts()]
+    if kind == "multipart/alternative":
+        texts = [found for found, _ in parts if found]
+        plain = [each for each in texts if each[0].get_content_subtype() == "plain"]
+        bodies = (plain or texts or [[]])[0]
+        # The rest are forms of the text, such as an invitation.
+        attachments = [each for _, found in parts for each in found if each.is_attachment()]
+        return bodies, attachments
+    for found, others in parts:
+        for text in found:  # a second text with a name is a file that is shown within the mail
+            (attachments if bodies and text.get_filename() else bodies).append(text)
+        attachments += others
+    return bodies, attachments
 
 
 def _body(part: "MIMEPart[Any, Any]", encoding: str | None) -> str:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 _FRONT_MATTER: Final = re.compile(
     r"\A(---|\+\+\+)[ \t]*\n(.*?)^(\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE
 )
+_TABLE: Final = re.compile(r"<table\b", re.IGNORECASE)
+_TABLE_END: Final = re.compile(r"</table\b", re.IGNORECASE)
+_ROW: Final = re.compile(r"[ \t]*(?:<tbody[^>]*>)?[ \t]*<tr\b", re.IGNORECASE)
+_CELL: Final = re.compile(r"<(td|th)\b", re.IGNORECASE)
 _ANCHOR: Final = re.compile(r"\s*\{#[^}]*\}\s*$")
 
 
@@ -45,7 +49,12 @@ def markdown_blocks(text: str) -> tuple[Block, ...]:
                 continue
             begins, ends = part.map
             starts.add(begins)
-            if part.type in ("fence", "code_block", "html_block"):
+            if part.type == "html_block" and (table := _html_table(part.content)):
+                top, below, end, rows = table
+                starts |= {begins + row for row in rows}
+                if below:
+                    heads.append((lines[begins + top], lines[begins + below], lines[begins + end]))
+            elif part.type in ("fence", "code_block", "html_block"):
                 starts |= set(range(begins + 1, ends))
             elif part.type == "table_open":
                 below = begins + 2
@@ -55,6 +64,28 @@ def markdown_blocks(text: str) -> tuple[Block, ...]:
         cuts = tuple(sorted(lines[s] for s in starts))
         blocks.append(Block(begin, cuts=cuts, heads=tuple(heads)))
     return tuple(blocks) or (Block(0),)
+
+
+def _html_table(markup: str) -> tuple[int, int, int, list[int]] | None:
+    """The table in a block of HTML, in lines from the block's first.
+
+    Returns:
+        Where the table begins, where the rows below its header begin (0 without a header), where it
+        ends, and where its rows begin; None if there is no table whose rows begin lines.
+    """
+    lines = markup.rstrip("\n").split("\n")
+    top = next((i for i, line in enumerate(lines) if _TABLE.search(line)), None)
+    rows = [i for i, line in enumerate(lines) if _ROW.match(line) and top is not None and i > top]
+    if top is None or len(rows) < 2:
+        return None
+    end = next((i for i, line in enumerate(lines) if _TABLE_END.search(line)), len(lines) - 1) + 1
+    below = 0
+    for row, behind in pairwise([top, *rows]):
+        tags = {tag.lower() for line in lines[row:behind] for tag in _CELL.findall(line)}
+        if "td" in tags:
+            break
+        below = behind if tags else below
+    return top, below, end, rows
 
 
 def _words(inline: "Token") -> str:
@@ -97,6 +128,13 @@ def _yaml_loader() -> Any:
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            if len(set(map(str, names))) < len(names):
+                raise yaml.constructor.ConstructorError(None, None, "a key occurs twice")
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
 
     for name, pattern, first in (
         ("merge", r"<<", "<"),

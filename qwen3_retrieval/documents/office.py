@@ -19,8 +19,18 @@ p[style-name='Title'] => h1:fresh
 br[type='page'] => br
 br[type='column'] => br
 """
-_FIELD: Final = re.compile(rb"</?w:fldSimple\b[^>]*>")
-"""A field such as a caption's number; mammoth would drop its text."""
+_LOST: Final = (
+    (re.compile(rb"</?w:(?:fldSimple|dir|bdo)\b[^>]*>"), b""),
+    (re.compile(rb"<w:cr\b[^>]*/>"), b"<w:br/>"),
+    (re.compile(rb"<w:ptab\b[^>]*/>"), b"<w:tab/>"),
+)
+"""Elements that mammoth drops with their text, and what stands for them: fields such as a caption's
+number, text with a direction of its own, and other marks for breaks and tabs."""
+_RUBY: Final = re.compile(rb"<w:ruby\b.*?</w:ruby>", re.DOTALL)
+_RUBY_PART: Final = re.compile(rb"<w:(rt|rubyBase)\b.*?</w:\1>", re.DOTALL)
+_WORDS: Final = re.compile(rb"<w:t\b[^>]*>([^<]*)</w:t>")
+_DRAWN: Final = re.compile(rb"/2006/(chart|diagram)\"|<w:(object)\b")
+"""Parts of a Word file that mammoth ignores without a message."""
 _BACK: Final = re.compile(r'<a href="#(?:foot|end)note-ref-[^"]*">↑</a>')
 """mammoth's link from a note back to its place."""
 _UNREAD: Final = "a part of a PowerPoint file that is not read"
@@ -43,7 +53,7 @@ def read_docx(data: bytes, note: Note) -> Section:
     no_picture = mammoth.images.img_element(lambda _: {"src": ""})
     try:
         found = mammoth.convert_to_html(
-            io.BytesIO(_with_fields(data)),
+            io.BytesIO(_with_all_text(data, note)),
             style_map=_STYLES,
             convert_image=no_picture,
             ignore_empty_paragraphs=True,
@@ -58,21 +68,48 @@ def read_docx(data: bytes, note: Note) -> Section:
     return html_section(markup, len(data), verbatim=True, heads=True)
 
 
-def _with_fields(data: bytes) -> bytes:
-    """The file with the text of simple fields as ordinary text."""
+def _with_all_text(data: bytes, note: Note) -> bytes:
+    """The file with the text that mammoth would drop as ordinary text; notes what cannot be."""
     with zipfile.ZipFile(io.BytesIO(data)) as source:
         parts = {each: source.read(each) for each in source.namelist() if each.endswith(".xml")}
-        if not any(_FIELD.search(part) for part in parts.values()):
+        changed = {}
+        for name, part in parts.items():
+            if not name.startswith("word/"):
+                continue
+            written = _RUBY.sub(_spelled_out, part)
+            for pattern, instead in _LOST:
+                written = pattern.sub(instead, written)
+            if written != part:
+                changed[name] = written
+        found = _DRAWN.finditer(parts.get("word/document.xml", b""))
+        for kind in dict.fromkeys((each[1] or each[2]).decode() for each in found):
+            note("a part of a Word file that is not read", _NAMES[kind])
+        if not changed:
             return data
-        changed = io.BytesIO()
-        with zipfile.ZipFile(changed, "w") as target:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as target:
             for name in source.namelist():
-                target.writestr(name, _FIELD.sub(b"", parts.get(name) or source.read(name)))
-    return changed.getvalue()
+                target.writestr(name, changed.get(name) or source.read(name))
+    return file.getvalue()
 
 
-def read_xlsx(data: bytes) -> Iterator[Section]:
+_NAMES: Final = {"chart": "a chart", "diagram": "SmartArt", "object": "an embedded object"}
+
+
+def _spelled_out(found: re.Match[bytes]) -> bytes:
+    """Characters with their reading in brackets, as in the text of a web page."""
+    parts = {part[1]: b"".join(_WORDS.findall(part[0])) for part in _RUBY_PART.finditer(found[0])}
+    reading = parts.get(b"rt", b"")
+    behind = b"(" + reading + b")" if reading else b""
+    return b'<w:t xml:space="preserve">' + parts.get(b"rubyBase", b"") + behind + b"</w:t>"
+
+
+def read_xlsx(data: bytes, note: Note) -> Iterator[Section]:
     """Yield the sheets, with a line per row and tabs between cells.
+
+    Args:
+        data: The file's contents.
+        note: Called for sheets that consist of a chart.
 
     Raises:
         UnreadableError: If it cannot be read.
@@ -90,6 +127,9 @@ def read_xlsx(data: bytes) -> Iterator[Section]:
                   if hasattr(books[0][name], "iter_rows")]  # fmt: skip
     except Exception as error:
         raise broken(kind, error) from error
+    for name in books[0].sheetnames:
+        if name not in {sheet for sheet, *_ in sheets}:
+            note("a part of an Excel file that is not read", f"sheet {name!r} (a chart)")
     for name, values, formulas in sheets:
         rows = []
         for row, raw in zip(values, formulas, strict=True):
@@ -110,7 +150,7 @@ def _known(cell: Any) -> tuple[Any, str] | None:
 
 
 def _cell(known: tuple[Any, str] | None) -> str:
-    """A cell's value on one line."""
+    """A cell's value as it is shown."""
     if known is None:
         return ""
     value, form = known
@@ -119,11 +159,28 @@ def _cell(known: tuple[Any, str] | None) -> str:
         return value.date().isoformat() if plain else value.isoformat(sep=" ")
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        minutes, seconds = divmod(round(value.total_seconds()), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
     if isinstance(value, bool):
         return str(value).upper()
-    if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() else f"{value:.15g}"  # Excel's own digits
+    if isinstance(value, int | float):
+        return _number(value, form)
+    value = getattr(value, "text", value)  # of a formula over several cells
     return str(value)
+
+
+_QUOTED: Final = re.compile(r'"[^"]*"|\\.')
+
+
+def _number(value: float, form: str) -> str:
+    """A number with Excel's own digits; percentages and leading zeros as they are shown."""
+    if re.fullmatch("0{2,}", form) and value == int(value):
+        return f"{int(value):0{len(form)}}"
+    percent = "%" in _QUOTED.sub("", form)
+    value = value * 100 if percent else value
+    whole = isinstance(value, int) or value.is_integer()
+    return (f"{value:.0f}" if whole else f"{value:.15g}") + "%" * percent
 
 
 def read_pptx(data: bytes, note: Note) -> Iterator[Section]:

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from qwen3_retrieval.documents.text import (
@@ -39,6 +39,8 @@ def read_pdf(data: bytes, note: Note) -> Iterator[Section]:
     try:
         with _ONE_AT_A_TIME, pdfium.PdfDocument(data) as document:
             title = " ".join(clean(document.get_metadata_value("Title")).split())
+            if document.get_formtype():
+                document.init_forms()
             pages = [_read_page(document, i, pdfium.raw) for i in range(len(document))]
     except pdfium.PdfiumError as error:
         if error.err_code == _PASSWORD:
@@ -60,12 +62,37 @@ def read_pdf(data: bytes, note: Note) -> Iterator[Section]:
 
 
 def _read_page(document: Any, index: int, raw: Any) -> tuple[str, bool]:
-    """A page's text, and whether it has pictures, which may contain text."""
+    """A page's text with its filled fields, and whether it has pictures, which may contain text."""
     page = document[index]
     try:
-        text = clean(page.get_textpage().get_text_range())
+        parts = [page.get_textpage().get_text_range(), *_written_on(page, raw)]
+        text = clean("\n".join(part for part in parts if part))
         pictures = next(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]), None) is not None
     finally:
         page.close()
     # PDFium writes U+FFFE for a hyphen at the end of a line.
     return re.sub("\r\n?", "\n", text).replace("\ufffe", "-"), pictures
+
+
+def _written_on(page: Any, raw: Any) -> Iterator[str]:
+    """What is filled into a page's form, as "name: value", and typed onto the page."""
+    for index in range(raw.FPDFPage_GetAnnotCount(page)):
+        annotation = raw.FPDFPage_GetAnnot(page, index)
+        kind = raw.FPDFAnnot_GetSubtype(annotation)
+        if kind == raw.FPDF_ANNOT_WIDGET and page.formenv is not None:
+            form = page.formenv
+            name = _string(raw, raw.FPDFAnnot_GetFormFieldName, form, annotation)
+            value = _string(raw, raw.FPDFAnnot_GetFormFieldValue, form, annotation)
+            if value not in ("", "Off"):
+                yield f"{name}: {value}" if name else value
+        elif kind == raw.FPDF_ANNOT_FREETEXT:
+            yield _string(raw, raw.FPDFAnnot_GetStringValue, annotation, b"Contents")
+        raw.FPDFPage_CloseAnnot(annotation)
+
+
+def _string(raw: Any, function: Callable[..., int], *arguments: Any) -> str:
+    """The string that a function of PDFium writes into a buffer, in UTF-16 with a NUL."""
+    size = function(*arguments, None, 0)
+    buffer = (raw.FPDF_WCHAR * (size // 2))()
+    function(*arguments, buffer, size)
+    return bytes(buffer).decode("utf-16-le", "replace").rstrip("\0").strip()

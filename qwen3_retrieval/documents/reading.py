@@ -16,7 +16,7 @@ from qwen3_retrieval.documents.pdf import read_pdf
 from qwen3_retrieval.documents.records import read_json, read_table, record
 from qwen3_retrieval.documents.text import Note, Section, UnreadableError, plain_blocks
 
-READERS: Final = "reading 1"
+READERS: Final = "reading 2"
 """Version of the readers; after a change, the next ingest reads all files again."""
 
 
@@ -85,7 +85,7 @@ def _read(
     elif kind == "docx":
         yield read_docx(data, remark)
     elif kind == "xlsx":
-        yield from read_xlsx(data)
+        yield from read_xlsx(data, remark)
     elif kind == "pptx":
         yield from read_pptx(data, remark)
     elif kind == "epub":

@@ -21,13 +21,19 @@ def record(line: str, text_field: str, size: int) -> Section:
 
 
 def parse_json(text: str) -> Any:
-    """Parse a JSON value whose numbers fit into 64 bits.
+    """Parse a JSON value whose numbers fit into 64 bits, and whose fields occur once.
 
     Raises:
-        ValueError: If it is invalid.
+        ValueError: If it is anything else.
     """
     try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_int64)
+        return json.loads(
+            text,
+            parse_constant=_no_number,
+            parse_float=_finite,
+            parse_int=_int64,
+            object_pairs_hook=_no_field_twice,
+        )
     except json.JSONDecodeError as error:
         msg = f"not JSON ({error.msg} at character {error.pos})"
         raise ValueError(msg) from error
@@ -80,7 +86,7 @@ def read_json(data: bytes, encoding: str | None, text_field: str, note: Note) ->
         try:
             records = parse_json(text)
         except ValueError as error:
-            reason = "JSON with a number out of range"
+            reason = "JSON with values that cannot be stored"
             raise UnreadableError(reason, str(error)) from error
         for number, each in enumerate(records, 1):
             try:
@@ -144,6 +150,16 @@ def read_table(data: bytes, encoding: str | None) -> Section:
         del ends[0]  # it stays with the header
     heads = ((0, ends[0], len(text)),) if len(ends) > 1 else ()
     return Section(text, len(data), (Block(0, cuts=tuple(ends[:-1]), heads=heads),))
+
+
+def _no_field_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        msg = f"the field {twice!r:.80} occurs twice in an object"
+        raise ValueError(msg)
+    return fields
 
 
 def _no_number(name: str) -> float:

@@ -109,14 +109,18 @@ def usable_metadata(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     A name that is reserved, or does not begin with a letter, gets the prefix "record_".
 
     Raises:
-        ValueError: If they are too large for a row, or a string is not valid text.
+        ValueError: If two get one name, if they are too large for a row, or if a row cannot store a
+            value: NaN, infinity, a string that is not valid text.
     """
-    metadata = {
-        f"record_{key}" if key in RESERVED or not key[:1].isalpha() else key: value
-        for key, value in fields
-        if value is not None
-    }
-    described = json.dumps(metadata, ensure_ascii=False)
+    metadata: dict[str, Any] = {}
+    for key, value in fields:
+        name = f"record_{key}" if key in RESERVED or not key[:1].isalpha() else key
+        if name in metadata:
+            msg = f"two fields would be called {name!r}: rename one"
+            raise ValueError(msg)
+        if value is not None:
+            metadata[name] = value
+    described = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     if "\\u0000" in described:
         msg = "it holds NUL characters"
         raise ValueError(msg)

@@ -14,7 +14,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from qwen3_core.common.validation import check_dimensions
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.collection import check_uri, connect
 from qwen3_core.model.loading import vector_length
@@ -127,8 +126,7 @@ class Ingest:
         self._uri = check_uri(settings.uri)
         self._corpus: Corpus = find_corpus(settings.corpus, settings.name, settings.exclude)
         if settings.base_url is None:  # with the length given, the framework loads no model for it
-            full = vector_length(settings.model)
-            dimensions = check_dimensions(settings.dimensions, full) or full
+            dimensions = vector_length(settings.model, settings.dimensions)
             self.settings = settings = replace(settings, dimensions=dimensions)
         self._framework: Framework = load_framework(framework, settings)
         own = settings.splitter == "framework"

@@ -99,6 +99,7 @@ def dense(**changes: Any) -> Callable[[Path], None]:
     )
 
 
+STATES = {"method": "forward", "method_output_name": "last_hidden_state"}
 LOGITS = {"method": "forward", "method_output_name": "logits"}
 GENERATION = {
     "transformer_task": "text-generation",
@@ -137,11 +138,26 @@ def only(*files: str) -> Callable[[Path], None]:
     return make
 
 
-def without_end(folder: Path) -> None:
-    path = folder / "tokenizer.json"
-    data = json.loads(path.read_text("utf-8"))
+def tokenizer(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Changes the contents of tokenizer.json."""
+
+    def make(folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        data = json.loads(path.read_text("utf-8"))
+        change(data)
+        path.write_text(json.dumps(data), encoding="utf-8")
+
+    return make
+
+
+def lower_case(data: dict[str, Any]) -> None:
+    steps = [{"type": "NFC"}, {"type": "Lowercase"}]
+    data["normalizer"] = {"type": "Sequence", "normalizers": steps}
+
+
+@tokenizer
+def without_end(data: dict[str, Any]) -> None:
     data["post_processor"] = data["post_processor"]["processors"][0]
-    path.write_text(json.dumps(data), encoding="utf-8")
 
 
 def end_unknown(folder: Path) -> None:
@@ -239,7 +255,8 @@ REFUSED = [
             r"do_lower_case=True \(sentence_bert_config.json\).*: run it with"),
     Refused("texts rendered through a chat template (`message` in `modality_config`)", WAY_ST,
             "embedding",
-            every(edit("sentence_bert_config.json", modality_config={"text": {}, "message": {}}),
+            every(edit("sentence_bert_config.json", module_output_name="token_embeddings",
+                       modality_config={"text": STATES, "message": STATES}),
                   template(CHATML)),
             r"chat template \(sentence_bert_config.json: modality_config .*: run it with"),
     Refused("a tokenizer that does not end texts in `<|endoftext|>`", WAY_OTHER, "embedding",

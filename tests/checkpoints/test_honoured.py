@@ -17,8 +17,10 @@ from transformers import AutoModelForSequenceClassification, Qwen3ForCausalLM, Q
 from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank
 from qwen3_core import Embedder, Reranker
-from qwen3_core.model.loading import load
-from tests.checkpoints.kinds import config, dense, edit, every, logit_score, modules
+from qwen3_core.fingerprint import Fingerprint
+from qwen3_core.model.loading import load, vector_length
+from tests.checkpoints.kinds import config, dense, edit, every, logit_score, lower_case, modules
+from tests.checkpoints.kinds import tokenizer as changed_tokenizer
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore::qwen3_core.tokenizer.TruncationWarning")
@@ -137,6 +139,63 @@ def test_the_number_of_tokens_that_a_checkpoint_reads(copy):
     assert embedder(folder).max_length == 30
 
 
+@pytest.mark.parametrize(
+    ("tokenizer", "transformer"),
+    [
+        (40, {"max_seq_length": 80}),  # which wins
+        (80, {"max_seq_length": 60, "processor_kwargs": {"model_max_length": 40}}),
+        (None, {"tokenizer_args": {"model_max_length": 40}, "model_args": {"dtype": "float32"}}),
+    ],
+    ids=repr,
+)
+def test_where_the_number_of_tokens_is_said(tokenizer, transformer, copy):
+    folder = copy("embedding")
+    edit("tokenizer_config.json", model_max_length=tokenizer)(folder)
+    edit("sentence_bert_config.json", **transformer)(folder)
+    equals_sentence_transformers(folder, ["word " * 100, TEXTS[0]])
+
+
+def test_vectors_that_a_checkpoint_truncates(copy):
+    folder = copy("embedding")
+    edit("config_sentence_transformers.json", truncate_dim=64)(folder)
+    equals_sentence_transformers(folder)
+    assert embedder(folder).dimensions == embedder(folder).fingerprint.dimensions == 64
+    assert vector_length(folder) == 64
+    assert vector_length(folder, 128) == 128
+    full = Embedder("tiny", dtype="float32").embed_documents(TEXTS)
+    close(embedder(folder, dimensions=256).embed_documents(TEXTS), full)
+    edit("config_sentence_transformers.json", truncate_dim=1000)(folder)
+    assert vector_length(folder) == 256
+
+
+def test_a_tokenizer_of_its_own(copy):
+    folder = copy("embedding")
+    changed_tokenizer(lower_case)(folder)
+    edit("tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")(folder)
+    equals_sentence_transformers(folder, ["UPPER Case", *TEXTS])
+
+
+def test_words_that_a_checkpoint_adds(copy):
+    """The published models have room for them in their embedding matrix."""
+    folder = copy("embedding")
+    weights = load_file(folder / "model.safetensors")
+    key = next(key for key in weights if "embed_tokens" in key)
+    torch.manual_seed(0)
+    weights[key] = torch.cat([weights[key], torch.randn(8, 256, dtype=weights[key].dtype)])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config(vocab_size=17416)(folder)
+    word = {"id": 17408, "content": "<drug>", "special": False, "normalized": False}
+    word |= {"single_word": False, "lstrip": False, "rstrip": False}
+    changed_tokenizer(lambda data: data["added_tokens"].append(word))(folder)
+    with pytest.raises(ValueError, match="'<drug>' is no added token in added_tokens_decoder"):
+        load(folder, "embedding")
+    file = folder / "tokenizer_config.json"
+    decoder = json.loads(file.read_text("utf-8"))["added_tokens_decoder"]
+    edit("tokenizer_config.json", added_tokens_decoder=decoder | {"17408": word})(folder)
+    edit("config_sentence_transformers.json", prompts={"query": "<drug>: "})(folder)
+    equals_sentence_transformers(folder, ["a <drug> b", "x<drug>y", TEXTS[0]])
+
+
 # Modules
 
 
@@ -184,8 +243,6 @@ def test_a_folder_that_sentence_transformers_saved(tmp_path: Path):
 
 
 def test_the_vectors_length_is_known_without_weights(copy):
-    from qwen3_core.model.loading import vector_length
-
     folder = copy("embedding")
     dense()(folder)
     (folder / "model.safetensors").unlink()
@@ -289,11 +346,15 @@ def test_a_rerankers_own_instruction(copy):
         logit_score(870, 783),
         edit(
             "config_sentence_transformers.json",
-            prompts={"law": "Given a case, retrieve the statutes that it turns on"},
+            prompts={"law": "Given a case, retrieve the statutes that it turns on", "a": "law"},
             default_prompt_name="law",
         ),
     )(folder)
     equals_cross_encoder(folder)
+    word = shutil.copytree(folder, folder.parent / "word")
+    edit("config_sentence_transformers.json", default_prompt_name="a")(word)
+    assert reranker(word).score(TEXTS, QUERY).shape == (len(TEXTS),)
+    assert load(word, "reranker").description.instruction == "law"
     found = reranker(folder)
     given = found.score(TEXTS, QUERY, instruction="finance")
     expected = Reranker("tiny", dtype="float32").score(TEXTS, QUERY, instruction="finance")
@@ -475,6 +536,59 @@ def test_fingerprints_tell_adapters_dense_modules_and_bases_apart(tmp_path: Path
     for i, here in enumerate(prints):
         for j, there in enumerate(prints):
             assert ("model" in here.differences(there)) == (i != j), (folders[i], folders[j])
+
+
+def test_a_fingerprint_tells_a_normalisation_before_a_dense_module(copy):
+    folder = copy("embedding")
+    dense()(folder)
+    plain = embedder(folder).fingerprint
+    modules("Pooling", "Dense", "Normalize")(folder)
+    assert not embedder(folder).fingerprint.differences(plain)  # vectors have length 1 anyway
+    data = json.loads((folder / "modules.json").read_text("utf-8"))
+    (folder / "modules.json").write_text(json.dumps([*data[:2], data[3] | {"name": "n"}, data[2]]))
+    found = embedder(folder).fingerprint.differences(plain)
+    assert found == {"pooling": ("last_token normalize dense", "last_token")}
+    assert Fingerprint.from_json(plain.to_json()) == plain
+
+
+@pytest.mark.parametrize("opened", ["before", "by another component"])
+def test_an_adapter_that_changes_after_it_was_loaded(opened: str, tmp_path: Path):
+    model = Qwen3Model.from_pretrained(TINY / "embedding", dtype=torch.float32)
+    folder, _ = tuned(model, "LoraConfig", tmp_path / "one", TINY / "embedding")
+    asked = embedder(folder, dimensions=32)
+    holder = asked if opened == "before" else embedder(folder)
+    before = holder.embed_documents(TEXTS)
+    edit("adapter_config.json", lora_alpha=99)(folder)
+    says = rf"{folder}/adapter_config.json was written after .* was loaded .*: start again"
+    if opened != "before":
+        assert asked.fingerprint.dimensions == 32
+    with pytest.raises(ValueError, match=says):
+        asked.fingerprint.to_json() if opened == "before" else asked.embed_documents(TEXTS)
+    np.testing.assert_array_equal(holder.embed_documents(TEXTS), before)
+
+
+def test_fingerprints_of_one_adapter_under_other_words(tmp_path: Path):
+    base = TINY / "embedding"
+    model = Qwen3Model.from_pretrained(base, dtype=torch.float32)
+    one, _ = tuned(model, "LoraConfig", tmp_path / "one", base)
+    first = embedder(one, dimensions=32).fingerprint
+    moved = shutil.copytree(base, tmp_path / "moved")
+    two = shutil.copytree(one, tmp_path / "two")
+    edit("adapter_config.json", base_model_name_or_path=str(moved), peft_version="0.1")(two)
+    shutil.copyfile(base / "tokenizer.json", two / "tokenizer.json")
+    assert not embedder(two, dimensions=32).fingerprint.differences(first)
+    edit("adapter_config.json", lora_alpha=9)(two)
+    assert "model" in embedder(two, dimensions=32).fingerprint.differences(first)
+
+
+@pytest.mark.parametrize("key", ["max_position_embeddings", "rope_scaling"])
+def test_fingerprints_tell_rotary_embeddings_apart(key: str, copy):
+    folder = copy("embedding")
+    yarn = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e6}
+    config(rope_parameters=yarn)(folder)
+    first = embedder(folder, dimensions=32).fingerprint
+    config(**{key: 1024 if key.startswith("max") else yarn | {"factor": 4.0}})(folder)
+    assert "model" in embedder(folder, dimensions=32).fingerprint.differences(first)
 
 
 def test_an_unused_module_changes_nothing(copy):

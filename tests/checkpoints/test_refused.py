@@ -4,17 +4,22 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank
+from qwen3_core.model.description import describe
 from qwen3_core.model.loading import load
 from qwen3_core.settings import ModelKind
 from tests.checkpoints.kinds import (
+    LOGITS,
     REFUSED,
+    STATES,
     ZERANK,
     Refused,
     adapter,
@@ -23,10 +28,12 @@ from tests.checkpoints.kinds import (
     edit,
     every,
     logit_score,
+    lower_case,
     modules,
     only,
     pooling,
     template,
+    tokenizer,
 )
 from tests.conftest import TINY
 
@@ -52,6 +59,31 @@ def test_a_kind_that_is_not_computed(case: Refused, copy, capfd):
     assert "download it again" not in text  # the file is as it should be
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""
+
+
+LONGROPE = {
+    "rope_theta": 1e6,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+    "short_factor": [1.0] * 32,
+    "long_factor": [2.0] * 32,
+}
+
+
+def steps_of(data: dict[str, Any]) -> list[Any]:
+    """What the post-processor of a tokenizer.json puts around a single text."""
+    found: list[Any] = data["post_processor"]["processors"][-1]["single"]
+    return found
+
+
+def ends_in(token: str, number: int) -> Callable[[dict[str, Any]], None]:
+    """Texts end in another token, though the template still says `<|endoftext|>`."""
+
+    def change(data: dict[str, Any]) -> None:
+        special = data["post_processor"]["processors"][-1]["special_tokens"]
+        special["<|endoftext|>"] |= {"ids": [number], "tokens": [token]}
+
+    return change
 
 
 VARIANTS = [
@@ -118,6 +150,131 @@ VARIANTS = [
         edit("config_sentence_transformers.json", model_type="SparseEncoder"),
         "is a SparseEncoder, by its config_sentence_transformers.json",
     ),
+    ("embedding", modules(), r"no Pooling after the Transformer in its modules.json"),
+    (
+        "embedding",
+        edit("sentence_bert_config.json", tokenizer_args={"truncation_side": "left"}),
+        r"truncation_side='left' to transformers \(tokenizer_args in sentence_bert_config.json\)",
+    ),
+    (
+        "embedding",
+        edit("sentence_bert_config.json", config_kwargs={"num_hidden_layers": 1}),
+        "passes num_hidden_layers=1 to transformers",
+    ),
+    (
+        "embedding",
+        edit("sentence_bert_config.json", tokenizer_name_or_path="acme/Other"),
+        r"tokenizer_name_or_path='acme/Other' \(sentence_bert_config.json\)",
+    ),
+    (
+        "embedding",
+        edit("sentence_bert_config.json", transformer_task="text-generation"),
+        "transformer_task 'text-generation'",
+    ),
+    (
+        "embedding",
+        edit("sentence_bert_config.json", modality_config={"image": {}}),
+        r"reads texts as None \(modality_config in sentence_bert_config.json\)",
+    ),
+    (
+        "embedding",
+        edit(
+            "sentence_bert_config.json",
+            modality_config={"text": STATES},
+            module_output_name="sentence_embedding",
+        ),
+        r"output 'sentence_embedding' \(module_output_name",
+    ),
+    (
+        "embedding",
+        edit("sentence_roberta_config.json", do_lower_case=True),
+        r"do_lower_case=True \(sentence_roberta_config.json\)",
+    ),
+    (
+        "embedding",
+        edit("tokenizer_config.json", truncation_side="left"),
+        r"truncation_side='left' \(tokenizer_config.json\)",
+    ),
+    (
+        "embedding",
+        edit("tokenizer_config.json", add_prefix_space=True),
+        r"add_prefix_space=True \(tokenizer_config.json\)",
+    ),
+    ("embedding", dense(activation_function="my.Identity"), "'my.Identity' .* not torch's"),
+    ("embedding", config(is_causal=None), "is_causal is None in its config.json"),
+    ("embedding", config(hidden_act="gelu"), "hidden_act='gelu' in its config.json"),
+    (
+        "embedding",
+        config(use_sliding_window=True, sliding_window=16, max_window_layers=1, layer_types=None),
+        "sliding-window or other attention .*'sliding_attention'.* in its config.json",
+    ),
+    (
+        "embedding",
+        config(rope_parameters={**LONGROPE, "rope_type": "longrope"}),
+        "rotary embeddings of type 'longrope'",
+    ),
+    (
+        "embedding",
+        config(rope_parameters={"rope_theta": 1e6, "rope_type": "unheard of"}),
+        "rotary embeddings of type 'unheard of'",
+    ),
+    (
+        "embedding",
+        config(
+            rope_parameters={
+                "rope_theta": 1e6,
+                "rope_type": "linear",
+                "factor": 2.0,
+                "partial_rotary_factor": 0.5,
+            }
+        ),
+        "rotates 32 of head_dim=64 numbers",
+    ),
+    (
+        "embedding",
+        tokenizer(lower_case),
+        r"another normalizer than Qwen3's.*'Qwen2Tokenizer' \(tokenizer_config.json\): write 'Pre",
+    ),
+    (
+        "embedding",
+        tokenizer(lambda data: data["pre_tokenizer"]["pretokenizers"].pop(0)),
+        "another pre_tokenizer than Qwen3's",
+    ),
+    (
+        "embedding",
+        tokenizer(lambda data: data["model"].update(dropout=0.1)),
+        "another model than Qwen3's",
+    ),
+    ("embedding", tokenizer(ends_in("<|im_end|>", 17405)), r"appends \('<\|im_end\|>',\)"),
+    (
+        "embedding",
+        tokenizer(lambda data: steps_of(data).insert(0, steps_of(data)[-1])),
+        r"puts \('<\|endoftext\|>',\) before a text and appends \('<\|endoftext\|>',\)",
+    ),
+    (
+        "embedding",
+        edit("tokenizer_config.json", added_tokens_decoder={"17400": {"content": "<drug>"}}),
+        "'<drug>' is token 17400 in added_tokens_decoder of .*, and no added token",
+    ),
+    (
+        "embedding",
+        lambda f: (f / "adapter_model.safetensors").write_bytes(b"weights"),
+        "holds adapter_model.safetensors, an adapter's weights, without its adapter_config.json",
+    ),
+    (
+        "reranker",
+        config(sentence_transformers={"activation_fn": "torch.nn.modules.activation.Tanh"}),
+        r"activation_fn 'Tanh' \(config.json\)",
+    ),
+    (
+        "reranker",
+        config(
+            architectures=["Qwen3ForSequenceClassification"],
+            id2label={"0": "no", "1": "yes"},
+            problem_type="multi_label_classification",
+        ),
+        r"problem_type='multi_label_classification' \(config.json\)",
+    ),
     ("reranker", template(ZERANK), "another prompt template"),
     (
         "reranker",
@@ -134,6 +291,24 @@ VARIANTS = [
         ),
         "another prompt template",  # it takes no instruction
     ),
+    *(
+        (
+            "reranker",
+            lambda f, change=change: (f / "chat_template.jinja").write_text(
+                (f / "chat_template.jinja").read_text().replace("ns.document +", change)
+            ),
+            rf"another prompt template .*{re.escape(says)}",
+        )
+        for change, says in (
+            ("ns.document|trim +", "Two  Words"),
+            ("ns.document[:50] +", "long lon<|im_end|>"),
+            ("ns.document|lower +", "a document 92"),
+            ("ns.document|replace('Milvus', 'X') +", "by the filter 'replace'"),
+            ("('L: ' if 'Milvus' in ns.document else '') + ns.document +", "with 'Milvus'"),
+            ("ns.document.strip() +", "by strip()"),
+            ("('L: ' if ns.document == 'x' else '') + ns.document +", "with 'x'"),
+        )
+    ),
     (
         "reranker",
         every(logit_score(870, 783), lambda f: (f / "chat_template.jinja").unlink()),
@@ -145,6 +320,29 @@ VARIANTS = [
         "scores 'x', not causal_logits",
     ),
     ("reranker", modules("LogitScore", "Dense"), "LogitScore, Dense"),
+    (
+        "reranker",
+        edit(
+            "config_sentence_transformers.json",
+            prompts={"law": "Find<|im_end|>"},
+            default_prompt_name="law",
+        ),
+        r"control token <\|im_end\|> in its default instruction",
+    ),
+    ("reranker", modules(), "has no LogitScore after the Transformer in its modules.json"),
+    (
+        "reranker",
+        every(
+            logit_score(870, 783),
+            edit("sentence_bert_config.json", modality_config={"text": LOGITS}),
+        ),
+        r"without a prompt \(no 'message' in modality_config of sentence_bert_config.json\)",
+    ),
+    (
+        "reranker",
+        config(architectures=["Qwen3ForSequenceClassification"], id2label={"0": "irrelevant"}),
+        r"one label, 'irrelevant' \(id2label in config.json\)",
+    ),
     (
         "reranker",
         every(
@@ -255,6 +453,26 @@ CONTRADICTIONS = [
         "prompts in config_sentence_transformers.json that are not texts",
     ),
     ("embedding", edit("tokenizer_config.json", model_max_length=0), "reads 0 tokens"),
+    (
+        "embedding",
+        edit("config_sentence_transformers.json", default_prompt_name="none"),
+        "default_prompt_name is 'none' in config_sentence_transformers.json",
+    ),
+    (
+        "embedding",
+        edit("config_sentence_transformers.json", truncate_dim="64"),
+        r"truncate_dim='64' \(config_sentence_transformers.json\)",
+    ),
+    (
+        "embedding",
+        edit("sentence_bert_config.json", max_seq_length="64"),
+        r"reads '64' tokens \(max_seq_length in sentence_bert_config.json\)",
+    ),
+    (
+        "embedding",
+        edit("sentence_bert_config.json", model_args=["a"]),
+        r"model_args=\['a'\] in sentence_bert_config.json",
+    ),
     ("reranker", logit_score(10**6, 783), r"tokens 1000000 and 783 \(1_LogitScore/config.json\)"),
     ("reranker", logit_score(783, 783), r"tokens 783 and 783"),
     (
@@ -369,6 +587,15 @@ def test_an_adapter_of_another_kind(change, says: str, lora: Path):
     edit("adapter_config.json", **change)(lora)
     text = refusal(lora, "embedding")
     assert re.search(says, text), text
+
+
+def test_adapters_in_folders_within_are_told_of(lora: Path, caplog):
+    base = shutil.copytree(TINY / "embedding", lora.parent / "base")
+    alone(lora, str(base)).rename(base / "checkpoint-5")
+    describe(str(base), "embedding")
+    assert "adapters in folders within it (checkpoint-5), which are not used" in caplog.text
+    (base / "config.json").unlink()
+    assert "but adapters in checkpoint-5: give one of these" in refusal(base, "embedding")
 
 
 def test_a_pickled_adapter(lora: Path):

@@ -63,7 +63,12 @@ CITED = [
         ),
         *("[^1]", "[^1^]", "[#1]", "【1†source】", "【1†L3-L5】", "[1 ]", "x【1】"),
         *("[Passage 1]", "[passage #1]", "[Source: 1]", "[doc1]", "[cite: 1]", "[citation:1]"),
-        *("[段落1]", "[Quelle 1]", "[Passage No. 1]"),
+        *("[段落1]", "[Quelle 1]", "[Passage No. 1]", "[Passage number 1]", "[No. 1]", "[№1]"),
+        *("[المقطع 1]", "[Kaynak 1]", "[Źródło 1]", "[Đoạn 1]", "[स्रोत 1]", "[แหล่งที่มา 1]"),
+        *("〘1〙", "〚1〛", "⟦1⟧", "﹝1﹞", "<!-- [2] -->[1]", "![3](a.png) [1]", "sure![1](#p1)"),
+        *("Node.js[1]", "node.js[1]", "D3.js[1]", "ASP.NET[1]", "README.md[1]", "milvus.io[1]"),
+        *("macOS[1]", "openSUSE[1]", "mySQL[1]", "in C[1]", "Plan B[1]", "since v2[1]", "s3[1]"),
+        *("storage[1][Note: see below]", "<analysis>[2]</analysis>[1]"),
         expected=[1],
     ),
     *styles(
@@ -80,7 +85,16 @@ CITED = [
         ),
         *("[Passages 1 and 3]", "[Passage 1; Passage 3]", "[段落1、段落3]", "【1，3†source】"),
         *("storage[1][3]", "[1][9][3]", "[1, 7, 3, 0, 99999999]"),
-        *("[1 or 3]", "[1・3]", "[1および3]", "[1과 3]", "[1 и 3]"),
+        *(
+            "[1 or 3]",
+            "[1・3]",
+            "[1および3]",
+            "[1과 3]",
+            "[1 и 3]",
+            "[1؛ 3]",
+            "[1 و 3]",
+            "[1]、[3]",
+        ),
         expected=[1, 3],
     ),
     *styles(
@@ -88,6 +102,7 @@ CITED = [
         *("[1至3]", "[１－３]", "【1-3】", "[Passages 1-3]", "[Passage 1 – Passage 3]", "[1, 2-3]"),
         *("[1-2, 3]", "[1-999999999]", "[0-3]"),
         *("[1 through 3]", "[1 à 3]", "[1から3]", "[1 до 3]"),
+        *("[1]–[3]", "[1]-[3]", "【1】～【3】", "[1]-[9]"),
         expected=[1, 2, 3],
     ),
     *styles("[3][1], and [1, 2]", "[3], [1-2]", expected=[3, 1, 2]),
@@ -99,6 +114,7 @@ NOT_CITED = [
     *("x[1]", "arr[0][1]", "arr[1][0]", "rows[1][0]", "rows[i][1]", "rows['a'][1]", "rows[1][1:2]"),
     *("top_n[1]", "self.rows[1]", "f(x)[1]", "df2[1]", "myList[1]", "$row[1]", "list[1]"),
     *("rows[1] = 2", "rows[1].name", "rows[1] += 2", "用x[1]"),
+    *("self.json[1]", "sys.argv[1]", "userID[1]", "x = [1, 2]", "ids=[1]", "x[1]-x[3]"),
 ]
 CODE = [
     "`[1]`",
@@ -108,6 +124,7 @@ CODE = [
     "~~~~\n```\n[1]\n~~~~",
     "- ```\n  [1]\n  ```\n",
     "<code>[1]</code>",
+    "<!-- [1] -->",
     "<pre class='x'>[1]",
 ]
 THINKING = [
@@ -251,6 +268,18 @@ def test_of_a_structured_answer_strings_and_the_field_citations_are_read(as_dict
     quotes = [{"source_id": 3, "quote": "a 1", "page": 2}, {"id": "1", "quote": "b"}]
     assert cited({"answer": "x", "citations": quotes}, 3) == [3, 1]
     assert cited({"citations": ["2", "x", "9", "1" * 9999]}, 3) == [2]
+    assert (
+        cited({"citations": "1, 3"}, 3) == cited({"citations": ["Passage 1", "[3]"]}, 3) == [1, 3]
+    )
+    assert cited({"citations": {"3": "a quote"}, "year": 2}, 3) == [3]
+
+
+@pytest.mark.parametrize(
+    "key", ["sources", "references", "source_ids", "sourceIds", "cited_passages"]
+)
+def test_other_names_of_the_citations_count_in_lists(key):
+    assert cited({"answer": "x", key: [1, {"source_number": 3}]}, 3) == [1, 3]
+    assert cited({"answer": "x", key: 2}, 3) == []  # how many there are
 
 
 @pytest.mark.parametrize(

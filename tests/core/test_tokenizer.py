@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from qwen3_core.prompts import CONTROL_TOKENS
-from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Ids, Qwen3Tokenizer, _appended
-from tests.conftest import APPEND_END_OF_TEXT, TINY
+from qwen3_core.prompts import CONTROL_TOKENS, END_OF_TEXT
+from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Ids, Qwen3Tokenizer
+from tests.conftest import TINY
 from tests.reference import HEAD, TAIL, TASK, query_prompt
 
 HOSTILE = [
@@ -236,35 +236,69 @@ def test_a_file_that_truncates_and_pads_does_neither_here():
     assert len(set_up.encode("one")) < 8
 
 
+def template(*names: str, ids: list[int] | None = None) -> dict[str, Any]:
+    """A post-processor that puts control tokens around a text, "A"."""
+    found = {t["content"]: t["id"] for t in bundled()["added_tokens"]}
+    pieces = [
+        {"Sequence": {"id": "A", "type_id": 0}}
+        if name == "A"
+        else {"SpecialToken": {"id": name, "type_id": 0}}
+        for name in names
+    ]
+    special = {
+        name: {"id": name, "ids": ids or [found[name]], "tokens": [name] * len(ids or [0])}
+        for name in names
+        if name != "A"
+    }
+    pair = [*pieces, {"Sequence": {"id": "B", "type_id": 1}}]
+    kind = "TemplateProcessing"
+    return {"type": kind, "single": pieces, "pair": pair, "special_tokens": special}
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+
+
 @pytest.mark.parametrize(
     ("post_processor", "expected"),
     [
-        (None, ()),
-        ({"type": "ByteLevel"}, ()),
-        (APPEND_END_OF_TEXT, ("<|endoftext|>",)),
-        ({"processors": [{"type": "ByteLevel"}, APPEND_END_OF_TEXT]}, ("<|endoftext|>",)),
-        ({"single": [{"SpecialToken": {"id": "before"}}, {"Sequence": {"id": "A"}}]}, ()),
+        (None, ((), ())),
+        (BYTES, ((), ())),
+        (template("A", END_OF_TEXT), ((), (END_OF_TEXT,))),
         (
-            {
-                "single": [
-                    *({"SpecialToken": {"id": "before"}}, {"Sequence": {"id": "A"}}),
-                    *({"SpecialToken": {"id": name}} for name in ("first", "second")),
-                ]
-            },
-            ("first", "second"),
+            {"type": "Sequence", "processors": [BYTES, template("A", END_OF_TEXT)]},
+            ((), (END_OF_TEXT,)),
         ),
-        ({"single": [{"SpecialToken": {"id": "alone"}}]}, ()),
+        (template(END_OF_TEXT, "A"), ((END_OF_TEXT,), ())),
+        (
+            template("<think>", "A", END_OF_TEXT, "<|im_end|>"),
+            (("<think>",), (END_OF_TEXT, "<|im_end|>")),
+        ),
+        (template("A", END_OF_TEXT, ids=[17405, 17403]), ((), ("<|im_end|>", END_OF_TEXT))),
+        (template("A", END_OF_TEXT, ids=[17405]), ((), ("<|im_end|>",))),
     ],
 )
-def test_tokens_that_a_file_appends(post_processor, expected):
-    assert _appended(post_processor) == expected
+def test_tokens_that_a_file_puts_around_a_text(post_processor, expected):
+    data = bundled() | {"post_processor": post_processor}
+    assert Qwen3Tokenizer(json.dumps(data)).around == expected
 
 
-@pytest.mark.parametrize("kind", ["embedding", "reranker"])
-def test_tokens_that_the_bundled_files_append(kind):
-    text = (TINY / kind / "tokenizer.json").read_text("utf-8")
-    expected = ("<|endoftext|>",) if "TemplateProcessing" in text else ()
-    assert Qwen3Tokenizer(text).appended == expected
+def test_words_that_a_file_adds_are_tokens_of_texts():
+    """As transformers reads them; what is special stays a control token, of prompts alone."""
+    data = bundled()
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    for number, (word, special) in enumerate({"<drug>": False, "[Q]": True}.items(), 17408):
+        data["added_tokens"].append({"id": number, "content": word, "special": special} | plain)
+    tokenizer = Qwen3Tokenizer(json.dumps(data))
+    whole = Tokenizer.from_str(json.dumps(data))
+    text = "a<drug> and <think>"
+    without = Qwen3Tokenizer(json.dumps(bundled())).encode(" and <think>")
+    assert tokenizer.encode(text) == (*tokenizer.encode("a"), 17408, *without)
+    read = whole.encode("x <drug>y", add_special_tokens=False).ids
+    assert list(tokenizer.encode("x <drug>y")) == read
+    assert 17409 not in tokenizer.encode("a [Q]")
+    assert tokenizer.split_prompt("[Q] a")[0][0] == 17409
+    assert tokenizer.without_control_tokens(text) == "a<drug> and < think>"
+    assert tokenizer.rerank_suffix == Qwen3Tokenizer(json.dumps(bundled())).rerank_suffix
 
 
 @pytest.mark.parametrize("wrong", [None, "suffix", "end of text"])

@@ -324,3 +324,20 @@ def test_blocks_of_a_text_begin_behind_blank_lines():
     text = "a\nb\n\n\nc\n"
     assert plain_blocks(text) == (Block(0), Block(6))
     assert plain_blocks(text, by_lines=True)[0].cuts == (2,)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "<table>\n<thead>\n<tr>\n<th>Service</th>\n<th>Port</th>\n</tr>\n</thead>\n<tbody>\n",
+        "<table><tr><th>Service</th><th>Port</th></tr>\n",
+    ],
+)
+def test_a_table_of_html_in_markdown_is_cut_between_rows(head):
+    rows = [f"<tr>\n<td>service{i}</td>\n<td>{8000 + i}</td>\n</tr>\n" for i in range(20)]
+    text = f"# Ports\n\n{head}{''.join(rows)}</table>\n\nEnd.\n"
+    pieces = [piece.text for piece in cut(markdown(text), 200)]
+    within = [piece for piece in pieces if "service" in piece]
+    assert len(within) > 3
+    assert all(head in piece for piece in within)
+    assert all(sum(row.rstrip() in piece for piece in within) == 1 for row in rows)

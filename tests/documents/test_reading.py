@@ -6,8 +6,11 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 import zlib
 from email.message import EmailMessage
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,24 @@ def test_a_corpus_is_what_can_be_read_in_a_folder(tmp_path):
     assert ([f.source for f in one.files], one.name, one.whole) == (["b.md"], "docs", False)
     some = find_corpus(tmp_path / "docs", exclude=("a/*", "*.png"))
     assert ([f.source for f in some.files], some.skipped) == (["b.md", "z.markdown"], [])
+
+
+def test_links_that_lead_elsewhere_are_named(tmp_path):
+    docs = tmp_path / "docs"
+    write(docs / "a.md", "x")
+    write(tmp_path / "other" / "b.md", "x")
+    (docs / "again").symlink_to(docs)
+    (docs / "other").symlink_to(tmp_path / "other")
+    (docs / "b.md").symlink_to(tmp_path / "other" / "b.md")
+    (docs / "gone.md").symlink_to("nowhere")
+    found = find_corpus(docs)
+    assert ([f.source for f in found.files], found.whole) == (["a.md", "b.md"], False)
+    folder = str(tmp_path / "other")
+    assert found.unreadable == [
+        "gone.md: a link to nothing",
+        f"other: a link to a folder, which is not followed: read {folder!r} itself",
+    ]
+    assert find_corpus(docs, exclude=("gone*", "other")).whole
 
 
 def test_a_corpus_with_nothing_to_read_is_refused(tmp_path):
@@ -190,8 +211,9 @@ def test_front_matter_becomes_metadata(tmp_path, matter, title, fields):
 
 
 @pytest.mark.parametrize(
-    "text", ["---\nA rule, no fields.\n---\nx", "---\na: [\n---\nx", "---\nx: 1\nno end"]
-)
+    "text", ["---\nA rule, no fields.\n---\nx", "---\na: [\n---\nx", "---\nx: 1\nno end",
+             "---\na: 1\na: 2\n---\nx", "---\nid: 1\nrecord_id: 2\n---\nx", "+++\na = nan\n+++\nx"]
+)  # fmt: skip
 def test_what_is_no_front_matter_stays(tmp_path, text):
     ((section,), _) = sections(write(tmp_path / "a.md", text))
     assert section.text == text
@@ -213,6 +235,17 @@ def test_what_is_no_front_matter_stays(tmp_path, text):
         ("<fieldset><legend>a</legend>b</fieldset>", "a\nb"),
         ("a<br>b<br><br>c<hr>d", "a\nb\n\nc\n\nd"),
         ("<table><caption>t</caption><tr><th>a<th>b<tr><td><td>2</table>", "t\na\tb\n\t2"),
+        ("<table><tr><td rowspan=2>N<td>a<td>1<tr><td>b<td>2<tr><td>S<td>c<td>3</table>",
+         "N\ta\t1\n\tb\t2\nS\tc\t3"),
+        ("<table><tr><th colspan=2>Name<th>Age<tr><td>A<td>B<td>3</table>", "Name\t\tAge\nA\tB\t3"),
+        ("<table><tr><td>a<td rowspan=3>b<td colspan=2>c<tr><td>d<td rowspan=0>e<td>f<tr><td>g<td>h",  # noqa: E501
+         "a\tb\tc\nd\t\te\tf\ng\t\t\th"),
+        ("<table><thead><tr><td rowspan=9>a<td>b<tbody><tr><td>c<td>d</table>", "a\tb\nc\td"),
+        ("<table><tr><td rowspan=x colspan=0>a<td colspan=-1>b</table>", "a\tb"),
+        ("<p>10<sup>6</sup> m<sup>-2</sup>, the 1<sup>st</sup> H<sub>2</sub>O",
+         "10⁶ m⁻², the 1st H2O"),
+        ("<ruby>東<rt>とう</rt>京<rt>きょう</rt></ruby>へ", "東京(とうきょう)へ"),
+        ("a<b style='visibility: hidden'>h</b>", "a"),
         ("<p>up<b>per</b>ca<wbr>se <i>it</i>\n  <span>al</span>ic", "uppercase it alic"),
         ("<p>10&nbsp;km\u3000\u2009x</p>", "10\u00a0km\u3000\u2009x"),
         ("<p>می\u200cخواهم &zwj;x</p>", "می\u200cخواهم \u200dx"),
@@ -276,6 +309,25 @@ def test_a_pdf_page_by_page(tmp_path):
         ("豆は月曜日。", 3),
     ]
     assert not bad  # an empty page is no scan
+
+
+def test_what_is_filled_into_a_pdf_is_read(tmp_path):
+    at = "/Type /Annot /Rect [72 600 200 620]"
+    fields = [
+        f"<< {at} /Subtype /Widget /FT /Tx /T (Customer) /V (Acme) >>",
+        "<< /FT /Tx /T (City) /V <FEFF00C500D8> /Kids [103 0 R] >>",
+        f"<< {at} /Subtype /Widget /Parent 102 0 R >>",
+        f"<< {at} /Subtype /FreeText /Contents (Typed) >>",
+        f"<< {at} /Subtype /Text /Contents (a comment) >>",
+    ]
+    objects = "".join(f"{n} 0 obj\n{body}\nendobj\n" for n, body in enumerate(fields, 101))
+    data = pdf(["Contract"]).replace(b"xref\n", objects.encode() + b"xref\n", 1)
+    form = b"/Type /Catalog /AcroForm << /Fields [101 0 R 102 0 R] >>"
+    data = data.replace(b"/Type /Catalog", form)
+    page = b"/Type /Page /Annots [101 0 R 103 0 R 104 0 R 105 0 R] /Parent"
+    data = data.replace(b"/Type /Page /Parent", page)
+    ((section,), _) = sections(write(tmp_path / "a.pdf", data))
+    assert section.text == "Contract\nCustomer: Acme\nCity: ÅØ\nTyped"
 
 
 @pytest.mark.parametrize(
@@ -408,6 +460,21 @@ def test_chapters_come_in_the_order_of_reading(tmp_path):
     assert found[0].place == {"title": "T"}
 
 
+def test_an_encrypted_book_is_called_so_and_one_with_encrypted_fonts_is_read(tmp_path):
+    listed = '<encryption><CipherReference xmlns="urn:e" URI="{}"/></encryption>'
+    for locked in ("OEBPS/font.otf", "OEBPS/b%20.xhtml"):
+        data, _ = mixed.epub("First.", "Second.")
+        book = io.BytesIO(data)
+        with zipfile.ZipFile(book, "a") as file:
+            file.writestr("META-INF/encryption.xml", listed.format(locked))
+        path = write(tmp_path / "a.epub", book.getvalue())
+        if locked.endswith(".otf"):
+            assert len(sections(path)[0]) == 2
+            continue
+        with pytest.raises(UnreadableError, match="an encrypted EPUB: save it without"):
+            sections(path)
+
+
 def word_file(body):
     w = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
     return mixed.pack(
@@ -430,6 +497,47 @@ def test_word_breaks_and_fields_separate_and_keep_words(tmp_path):
     ((found,), bad) = sections(write(tmp_path / "a.docx", word_file(body)))
     assert found.text.split() == ["one", "two:", "Figure", "1"]
     assert bad == ["a part of a Word file that is not read: formulas"]
+
+
+def test_text_that_word_writes_in_other_elements_is_read(tmp_path):
+    def run(content):
+        return f"<w:r>{content}</w:r>"
+
+    reading = f"<w:rt>{run('<w:t>とう</w:t>')}</w:rt>"
+    ruby = f"<w:ruby>{reading}<w:rubyBase>{run('<w:t>東</w:t>')}</w:rubyBase></w:ruby>"
+    breaks = run("<w:t>a</w:t><w:cr/><w:t>b</w:t><w:ptab/><w:t>c</w:t>")
+    drawn = '<c:chart xmlns:c="http://schemas.openxmlformats.org/drawingml/2006/chart"/>'
+    body = f"<w:p>{run(ruby)}<w:dir>{run('<w:t>x</w:t>')}</w:dir>{breaks}{run(drawn)}</w:p>"
+    ((found,), bad) = sections(write(tmp_path / "a.docx", word_file(body)))
+    assert found.text == "東(とう)xa\nb\tc"
+    assert "a part of a Word file that is not read: a chart" in bad
+
+
+def test_cells_are_read_as_they_are_shown(tmp_path):
+    import datetime as dt
+
+    import openpyxl
+    from openpyxl.worksheet.formula import ArrayFormula
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for cell, value, form in (
+        ("A1", 0.255, "0.0%"),
+        ("B1", 123, "00000"),
+        ("C1", dt.timedelta(hours=30), "[h]:mm"),
+        ("D1", 0.5, '0.0" %"'),
+        ("E1", ArrayFormula("E1:E2", "=B1*2"), "General"),
+    ):
+        sheet[cell] = value
+        sheet[cell].number_format = form
+    chart = openpyxl.chart.BarChart()
+    chart.add_data(openpyxl.chart.Reference(sheet, min_col=1, min_row=1, max_row=1))
+    book.create_chartsheet("Drawn").add_chart(chart)
+    data = io.BytesIO()
+    book.save(data)
+    ((found,), bad) = sections(write(tmp_path / "a.xlsx", data.getvalue()))
+    assert found.text == "25.5%\t00123\t30:00:00\t0.5\t=B1*2"
+    assert bad == ["a part of an Excel file that is not read: sheet 'Drawn' (a chart)"]
 
 
 def test_parts_of_slides_that_are_not_read_are_named(tmp_path):
@@ -511,6 +619,35 @@ def test_attachments_are_read_or_named(tmp_path):
     assert bad == ["an attachment: the ending .bin is of no kind that is read: x.bin"]
 
 
+def multipart(kind, *parts):
+    whole = MIMEMultipart(kind)
+    for part in parts:
+        whole.attach(part)
+    return whole
+
+
+PLAIN, RICH, FOOT = MIMEText("Plain."), MIMEText("<p>Rich.", "html"), MIMEText("Foot.")
+SHEET = MIMEText("a,b", "csv")
+SHEET.add_header("Content-Disposition", "attachment", filename="a.csv")
+
+
+@pytest.mark.parametrize(
+    ("message", "body", "attached"),
+    [
+        (multipart("mixed", multipart("alternative", PLAIN, RICH), FOOT), "Plain.\n\nFoot.", []),
+        (multipart("mixed", PLAIN, SHEET, RICH), "Plain.\n\nRich.", ["a,b"]),
+        (multipart("mixed", RICH, FOOT), "Rich.\n\nFoot.", []),
+        (multipart("alternative", PLAIN, multipart("mixed", RICH, SHEET)), "Plain.", ["a,b"]),
+        (multipart("signed", multipart("mixed", PLAIN, SHEET)), "Plain.", ["a,b"]),
+        (multipart("related", RICH, FOOT), "Rich.\n\nFoot.", []),
+    ],
+)
+def test_all_texts_of_a_mail_are_read(tmp_path, message, body, attached):
+    data = b"Subject: Keys\n" + message.as_bytes()
+    ((first, *others), bad) = sections(write(tmp_path / "a.eml", data))
+    assert (first.text, [s.text for s in others], bad) == (f"Subject: Keys\n\n{body}", attached, [])
+
+
 @pytest.mark.parametrize(
     ("name", "package"),
     [
@@ -555,6 +692,8 @@ def test_json_lines_one_by_one(tmp_path):
         '{"body": "x", "big": "' + "y" * MAX_METADATA + '"}',
         "[" * 100_000,
         '{"body": "a\\u0000b"}',
+        '{"body": "a", "body": "b"}',
+        '{"body": "a", "id": 1, "record_id": 2}',
     ]
     path = write(tmp_path / "a.jsonl", "\n".join(lines))
     found, bad = sections(path, text_field="body")
@@ -567,7 +706,7 @@ def test_json_lines_one_by_one(tmp_path):
     }
     assert found[1].metadata == {"nested": {"a": [1, 2.5]}}
     assert sum(s.size for s in found) == sum(len(line.encode()) + 1 for line in lines[:3:2])
-    assert [reason.split(":")[1].strip() for reason in bad] == [f"line {i}" for i in (4, 5, 6, 7)]
+    assert [reason.split(":")[1].strip() for reason in bad] == [f"line {i}" for i in range(4, 10)]
 
 
 def test_a_line_that_is_no_text_is_one_bad_line(tmp_path):

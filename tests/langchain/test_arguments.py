@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from langchain_classic.chains import create_history_aware_retriever
 from langchain_classic.retrievers import (
     ContextualCompressionRetriever,
     EnsembleRetriever,
@@ -342,6 +343,19 @@ async def test_a_filter_in_the_chains_input_is_refused(retriever, name, func):
         await call(chain_of(retriever), func, {"question": QUESTION, name: ONLY})
 
 
+def test_a_filter_in_the_input_of_a_chain_that_rewrites_is_refused_too(retriever):
+    llm = FakeListChatModel(responses=[QUESTION])
+    for message, is_read in (("{input}", False), ("{input} {filter}", True)):
+        rewrite = ChatPromptTemplate.from_messages([("human", message)])
+        chain = chain_of(create_history_aware_retriever(llm, retriever, rewrite))
+        asked = {"question": QUESTION, "filter": ONLY, "chat_history": [("human", "Hi")]}
+        if is_read:
+            assert chain.invoke(asked)["answer"]
+            continue
+        with pytest.raises(ValueError, match="the input's 'filter' would reach neither"):
+            chain.invoke(asked)
+
+
 @pytest.mark.parametrize("func", FUNCS)
 async def test_an_argument_of_the_chains_call_is_refused(retriever, func):
     with pytest.raises(TypeError, match=r"passes no expr on .*retriever\.bind"):
@@ -417,14 +431,35 @@ def test_a_config_reaches_the_members_of_an_ensemble(over):
     assert customers(members.invoke(QUESTION, MINE)) == {"acme"}
 
 
-@pytest.mark.parametrize("name", ["search_kwargs", "expr", "filter", "where"])
+@pytest.mark.parametrize("name", ["search_kwargs", "expr", "Filter", "where", "k", "top_n"])
 @pytest.mark.parametrize("func", FUNCS)
 async def test_a_config_that_nothing_reads_is_refused(retriever, over, name, func):
     config: Any = {"configurable": {name: ONLY}}
-    for of in (retriever, retriever.with_config(config), over(ensemble), chain_of(retriever)):
+    plain = retriever.vectorstore.as_retriever()
+    chains = chain_of(retriever), chain_of(plain)
+    for of in (retriever, retriever.with_config(config), over(ensemble), *chains):
         with pytest.raises(TypeError, match=rf"configurable'\] holds {name}"):
             await call(of, func, QUESTION, config)
 
 
+def test_a_config_that_was_declared_reaches_the_search(retriever):
+    best: Any = {"configurable": {"top_n": 1}}
+    declared = retriever.configurable_fields(top_n=ConfigurableField("top_n"))
+    assert len(declared.invoke(QUESTION, best)) == 1
+    plain = retriever.vectorstore.as_retriever().configurable_fields(search_kwargs=FIELD)
+    assert customers(chain_of(plain).invoke(QUESTION, MINE)["context"]) == {"acme"}
+
+
 def test_other_entries_of_a_config_are_left_alone(retriever):
+    config: Any = {"configurable": {"thread_id": "1", "expr": ONLY}}
     assert len(retriever.invoke(QUESTION, {"configurable": {"thread_id": "1"}})) == 2
+    store = retriever.vectorstore
+
+    def search(question: str, config: Any) -> list[Document]:
+        found: list[Document] = store.similarity_search(
+            question, expr=config["configurable"]["expr"]
+        )
+        return found
+
+    found = chain_of(RunnableLambda(search)).invoke(QUESTION, config)["context"]
+    assert customers(found) == {"acme"}

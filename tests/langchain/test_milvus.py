@@ -237,9 +237,17 @@ class Wrapper(Embeddings):
         return self._inner.embed_query(text)
 
 
-def cached(inner: Embeddings, store: InMemoryByteStore | None = None) -> Embeddings:
+def cached(
+    inner: Embeddings,
+    store: InMemoryByteStore | None = None,
+    queries: InMemoryByteStore | bool = False,
+) -> Embeddings:
     return CacheBackedEmbeddings.from_bytes_store(
-        inner, store or InMemoryByteStore(), namespace="one", key_encoder="sha256"
+        inner,
+        store or InMemoryByteStore(),
+        namespace="one",
+        query_embedding_cache=queries,
+        key_encoder="sha256",
     )
 
 
@@ -274,6 +282,14 @@ def test_a_cache_that_another_model_filled_is_refused(embeddings, tmp_path):
     milvus_kwargs(cached(DeterministicFakeEmbedding(size=256), store), uri=tmp_path / "a.db")
     with pytest.raises(ValueError, match=r"another model filled it.*namespace"):
         milvus_kwargs(cached(embeddings, store), uri=tmp_path / "a.db")
+
+
+def test_a_cache_that_mixes_queries_with_documents_is_refused(embeddings, tmp_path):
+    one, uri = InMemoryByteStore(), tmp_path / "a.db"
+    for shared in (cached(embeddings, queries=True), cached(embeddings, one, one)):
+        with pytest.raises(ValueError, match="a query gets the vector of an equal document"):
+            milvus_kwargs(shared, uri=uri)
+    assert milvus_kwargs(cached(embeddings, one, InMemoryByteStore()), uri=uri)
 
 
 def test_a_collection_knows_its_model_under_other_names(tmp_path):

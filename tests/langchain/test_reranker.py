@@ -347,7 +347,7 @@ def test_every_field_is_described(component):
         ({"score_threshold": 1.5}, "score_threshold must be None or a number from 0 to 1, got 1.5"),
         ({"score_threshold": float("nan")}, "score_threshold must be None or a number from 0 to 1"),
         ({"instruction": "fact_chek"}, "unknown task name 'fact_chek': use one of web_search, "),
-        ({"dimensions": 64}, "dimensions\n  Extra inputs are not permitted"),
+        ({"dimensions": 64}, "unknown argument 'dimensions': Qwen3Reranker takes api_key, "),
     ],
 )
 def test_a_wrong_setting_is_refused_at_once(setting, error):

@@ -411,3 +411,21 @@ def test_arguments_of_the_first_stage_are_not_taken_for_misspelt(spy, reranker):
     others: dict[str, Any] = {"expr": 2, "threshold": 5, "timeout": 6}
     retriever.invoke(QUESTION, **others)
     assert spy.searched == {"k": 10, "async": False, "topn": 1, **others}
+
+
+@pytest.mark.parametrize("key", ["relevance_score", "retrieval_score"])
+def test_metadata_that_a_score_replaces_are_spoken_of(
+    embeddings, reranker, caplog, monkeypatch, key
+):
+    monkeypatch.setattr("langchain_qwen3.reranker._replaced", set())
+    store = InMemoryVectorStore(embeddings)
+    store.add_documents([Document(text, metadata={key: "mine"}) for text in ("a", "b")])
+    retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker)
+    found = retriever.invoke("a")
+    (record,) = [r for r in caplog.records if repr(key) in r.message]
+    assert "is replaced by the score of that name: rename the key" in record.message
+    caplog.clear()
+    reranker.compress_documents(found, "b")
+    plain = retriever.model_copy(update={"score_metadata": False})
+    assert plain.invoke("a")[0].metadata[key] == "mine"
+    assert not caplog.records

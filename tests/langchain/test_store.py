@@ -1,7 +1,9 @@
 """`open_milvus` and the store that it gives, on Milvus Lite."""
 
 import asyncio
+import copy
 import logging
+import pickle
 from typing import Any
 
 import pytest
@@ -53,6 +55,27 @@ async def test_documents_keep_their_ids_and_do_not_double(embeddings, uri, add):
     assert store.delete(ODD_IDS[:4])
     assert await store.adelete(ODD_IDS[4:-1])
     assert [d.id for d in store.similarity_search("text", k=50)] == ODD_IDS[-1:]
+
+
+def test_a_store_is_shared_by_copies_and_refuses_to_be_pickled(embeddings, reranker, uri):
+    store = open_milvus(embeddings, uri=uri)
+    store.add_texts(["a"], ids=["1"])
+    retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker)
+    assert copy.deepcopy(retriever).vectorstore is copy.copy(store) is store
+    for holder in (store, retriever, retriever.bind(expr="pk != '1'")):
+        with pytest.raises(TypeError, match=r"collection 'qwen3'\): call open_milvus"):
+            pickle.dumps(holder)
+
+
+async def test_a_deletion_takes_no_argument_that_it_would_drop(embeddings, uri):
+    store = open_milvus(embeddings, uri=uri)
+    store.add_texts(["a"], ids=["1"])
+    for name in ("filter", "string_expr"):
+        with pytest.raises(TypeError, match=f"{name}= would not narrow what is deleted"):
+            store.delete(["1"], **{name: "pk != '1'"})
+        with pytest.raises(TypeError, match=f"{name}= would not narrow what is deleted"):
+            await store.adelete(["1"], **{name: "pk != '1'"})
+    assert store.get_by_ids(["1"])
 
 
 def test_what_was_found_can_be_added_again(embeddings, uri):

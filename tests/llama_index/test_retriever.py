@@ -254,6 +254,26 @@ def test_what_the_store_would_ignore_is_refused(request, kind, options, said):
         Qwen3TwoStageRetriever(request.getfixturevalue(kind), **options)
 
 
+@pytest.mark.parametrize("kind", ["index", "memory"])
+def test_a_search_within_some_nodes(request, reranker, kind):
+    some = Qwen3TwoStageRetriever(
+        request.getfixturevalue(kind), reranker=reranker, node_ids=["node-1", "node-4"]
+    )
+    assert set(ids(some.retrieve(QUERY))) == {"node-1", "node-4"}
+    narrowed = some.with_filters(where("number", 4))
+    assert ids(narrowed.retrieve(QUERY)) == ["node-4"]
+
+
+def test_ids_that_would_not_narrow_a_search_are_refused(index):
+    for name in ("node_ids", "doc_ids"):
+        none: Any = {name: []}
+        bare: Any = {name: "node-1"}
+        with pytest.raises(ValueError, match=rf"{name}=\[\] would search nothing"):
+            Qwen3TwoStageRetriever(index, **none)
+        with pytest.raises(TypeError, match=f"{name} must be a list of strings"):
+            Qwen3TwoStageRetriever(index, **bare)
+
+
 def test_an_expression_for_a_store_that_reads_none_is_refused(memory):
     with pytest.raises(ValueError, match="would ignore vector_store_kwargs"):
         Qwen3TwoStageRetriever(memory).with_filters(string_expr="number > 2")

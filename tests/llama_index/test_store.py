@@ -1,7 +1,9 @@
 """`open_milvus` and the store that it gives, on Milvus Lite."""
 
 import asyncio
+import copy
 import logging
+import pickle
 from typing import Any
 
 import pytest
@@ -119,6 +121,37 @@ def test_all_that_narrows_a_search_holds(filled):
     }
     assert found(filled, **narrowed, node_ids=["public", "other"]) == {"public"}
     assert found(filled, **narrowed, doc_ids=["nobody's"]) == set()
+    assert found(filled, **narrowed, doc_ids=[]) == set()
+
+
+async def test_what_deletes_or_gets_takes_no_argument_that_it_would_drop(filled):
+    store = filled.vector_store
+    for delete in (store.delete, store.delete_nodes):
+        with pytest.raises(TypeError, match="string_expr= would not reach Milvus: a deletion"):
+            delete(["public"], string_expr="year > 2020")
+    for adelete in (store.adelete, store.adelete_nodes):
+        with pytest.raises(TypeError, match="string_expr= would not reach Milvus: a deletion"):
+            await adelete(["public"], string_expr="year > 2020")
+    with pytest.raises(TypeError, match="expr= would not reach Milvus: get_nodes"):
+        store.get_nodes(["public"], expr="year > 2020")
+    assert [n.node_id for n in store.get_nodes(["public"], limit=1)] == ["public"]
+
+
+def test_a_store_is_shared_by_copies_and_refuses_to_be_pickled(filled):
+    engine = two_stage_query_engine(filled, MockLLM(), reranker=Qwen3Rerank(model="tiny"))
+    assert {n.text for n in copy.deepcopy(engine).retrieve(QueryBundle("any"))} == set(ROWS)
+    assert copy.copy(filled.vector_store) is filled.vector_store
+    for holder in (filled.vector_store, filled, engine):
+        with pytest.raises(TypeError, match=r"collection 'qwen3'\): call open_milvus"):
+            pickle.dumps(holder)
+
+
+def test_nodes_whose_ids_do_not_fit_are_refused(filled):
+    with pytest.raises(ValueError, match="two nodes of different content have the id 'a'"):
+        filled.insert_nodes([TextNode(id_="a", text="one"), TextNode(id_="a", text="two")])
+    with pytest.raises(ValueError, match=r"has 70,000 bytes: an id has at most 65,535"):
+        filled.insert_nodes([TextNode(id_="a" * 70_000, text="one")])
+    assert filled.vector_store.get_nodes(["a"]) == []
 
 
 @pytest.mark.parametrize(
