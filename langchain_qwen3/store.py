@@ -3,6 +3,7 @@
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from difflib import get_close_matches
 from typing import Any, Final, Self
 
 from langchain_core.documents import Document
@@ -15,11 +16,14 @@ from qwen3_core.common.validation import check_texts
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
 from qwen3_core.milvus.collection import check_metadata, check_text_lengths
-from qwen3_core.milvus.filters import check_expression, literal
+from qwen3_core.milvus.filters import check_expression, check_partitions, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
 
 MAX_ID_BYTES: Final = 65_535
+
+ADD_OPTIONS: Final = ("partition_name", "partial_update")
+"""Further arguments of Milvus's insert and upsert."""
 
 DELETE_OPTIONS: Final = ("timeout", "partition_name")
 """Further arguments of Milvus's delete."""
@@ -101,13 +105,13 @@ class Qwen3Milvus(Milvus):
 
         Args:
             documents: The documents. `ids=` takes precedence over `Document.id`.
-            **kwargs: As in `add_texts`.
+            **kwargs: As in `add_texts`; also `partition_name` and `partial_update`.
 
         Returns:
             The ids.
 
         Raises:
-            TypeError: If an id is not a string.
+            TypeError: If an id is not a string, or an argument is unknown.
             ValueError: If an id is repeated or too long, if documents have ids and the collection
                 generates its own, or if a document's text or metadata cannot be stored unchanged.
             pymilvus.exceptions.MilvusException: If Milvus fails.
@@ -131,6 +135,7 @@ class Qwen3Milvus(Milvus):
         **kwargs: Any,
     ) -> list[str]:
         """Embed and add texts; see `add_documents`."""
+        _check_added(kwargs)
         texts, given = self._checked(texts, metadatas, ids)
         if not texts:
             return []
@@ -154,6 +159,7 @@ class Qwen3Milvus(Milvus):
         **kwargs: Any,
     ) -> list[str]:
         """Like `add_texts`, without blocking the event loop."""
+        _check_added(kwargs)
         texts, given = self._checked(texts, metadatas, ids)
         if not texts:
             return []
@@ -180,6 +186,7 @@ class Qwen3Milvus(Milvus):
         **kwargs: Any,
     ) -> list[str]:
         """Add texts with their vectors; see `add_documents`."""
+        _check_added(kwargs)
         texts, given = self._checked(texts, metadatas, ids)
         if given is None:
             return self._as_strings(
@@ -206,6 +213,7 @@ class Qwen3Milvus(Milvus):
         **kwargs: Any,
     ) -> list[str]:
         """Like `add_embeddings`, without blocking the event loop."""
+        _check_added(kwargs)
         texts, given = self._checked(texts, metadatas, ids)
         if given is None:
             return self._as_strings(
@@ -231,6 +239,7 @@ class Qwen3Milvus(Milvus):
         **kwargs: Any,
     ) -> None:
         """Same as `add_documents`, which also replaces existing documents."""
+        _check_added(kwargs)
         if self.auto_id and ids and documents:
             texts, metadatas = _parts(documents)
             vectors = self._embedding.embed_documents(self._embedded(texts, metadatas))
@@ -249,6 +258,7 @@ class Qwen3Milvus(Milvus):
         **kwargs: Any,
     ) -> None:
         """Like `upsert`, without blocking the event loop."""
+        _check_added(kwargs)
         if self.auto_id and ids and documents:
             texts, metadatas = _parts(documents)
             vectors = await self._embedding.aembed_documents(self._embedded(texts, metadatas))
@@ -636,14 +646,30 @@ def _numbers(ids: Any) -> list[Any]:
         raise ValueError(msg) from error
 
 
+def _check_added(options: Iterable[str]) -> None:
+    """Refuse arguments that pymilvus would ignore.
+
+    Raises:
+        TypeError: If one is unknown.
+    """
+    known = ("ids", "metadatas", "batch_size", "timeout", *ADD_OPTIONS)
+    for name in options:
+        if name not in ADD_OPTIONS:
+            meant = get_close_matches(name, known, n=1)
+            hint = f"did you mean {meant[0]}=?" if meant else f"it takes {', '.join(known)}"
+            msg = f"{name}= would not reach the collection: {hint}"
+            raise TypeError(msg)
+
+
 def _check_search(expression: str | None, options: Mapping[str, Any]) -> None:
     """Refuse arguments and filters that pymilvus or Milvus would ignore or misread.
 
     Raises:
         TypeError: If an argument is unknown.
-        ValueError: If the filter has a key that Milvus would misread.
+        ValueError: If the filter has a key that Milvus would misread, or there are no partitions.
     """
     check_expression(expression)
+    check_partitions("partition_names", options.get("partition_names"))
     for name in options:
         if name not in MILVUS_DENSE | MILVUS_HYBRID:
             meant = ": a filter is expr=" if name in FILTER_LIKE else ""

@@ -21,7 +21,7 @@ from pymilvus import AsyncMilvusClient
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
 from qwen3_core.milvus.collection import check_metadata, check_text_lengths
-from qwen3_core.milvus.filters import check_expression, compare, literal
+from qwen3_core.milvus.filters import check_expression, check_partitions, compare, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
 
@@ -35,6 +35,9 @@ QUERY_OPTIONS: Final = (
     "string_expr",
 )
 """The store's `vector_store_kwargs`."""
+
+ADD_OPTIONS: Final = ("force_flush", "milvus_partition_name")
+"""Further arguments of the store's additions."""
 
 DELETE_OPTIONS: Final = ("milvus_partition_name", "timeout")
 """Further arguments of the store's deletions."""
@@ -171,14 +174,17 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         """Add nodes with their vectors; existing nodes with the same id are replaced.
 
         Raises:
+            TypeError: If an argument is unknown.
             ValueError: If a node's text, vector or metadata cannot be stored unchanged.
             pymilvus.exceptions.MilvusException: If Milvus fails.
         """
+        _check_options("add takes nodes", add_kwargs, ADD_OPTIONS)
         self._check_nodes(nodes)
         return super().add(list(nodes), **add_kwargs)
 
     async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Like `add`, without blocking the event loop."""
+        _check_options("async_add takes nodes", add_kwargs, ADD_OPTIONS)
         self._check_nodes(nodes)
         return await super().async_add(list(nodes), **add_kwargs)
 
@@ -267,6 +273,8 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
                     f"{', '.join(QUERY_OPTIONS)})"
                 )
                 raise TypeError(msg)
+        names = "milvus_partition_names"
+        check_partitions(names, kwargs.get(names))
         self._check_length(query.query_embedding, "the query")
         if query.query_str:
             self._warn_of_unspaced([query.query_str])
@@ -419,13 +427,13 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
 
     @staticmethod
     def _to_delete(wanted: str, options: dict[str, Any]) -> dict[str, Any]:
-        _check_options("a deletion", options, DELETE_OPTIONS)
+        _check_options("a deletion takes node_ids= and filters=", options, DELETE_OPTIONS)
         partition = options.pop("milvus_partition_name", None)
         return {"filter": wanted, "partition_name": partition} | options
 
     @staticmethod
     def _to_get(wanted: str, options: dict[str, Any]) -> dict[str, Any]:
-        _check_options("get_nodes", options, GET_OPTIONS)
+        _check_options("get_nodes takes node_ids= and filters=", options, GET_OPTIONS)
         partitions = options.pop("milvus_partition_names", None)
         return {"filter": wanted, "output_fields": ["*"], "partition_names": partitions} | options
 
@@ -446,10 +454,7 @@ def _check_options(what: str, options: Iterable[str], known: Sequence[str]) -> N
     """
     for name in options:
         if name not in known:
-            msg = (
-                f"{name}= would not reach Milvus: {what} takes node_ids= and filters=, and "
-                f"{', '.join(known)}"
-            )
+            msg = f"{name}= would not reach Milvus: {what}, and {', '.join(known)}"
             raise TypeError(msg)
 
 

@@ -135,6 +135,11 @@ class Qwen3Tokenizer:
             return tuple(tokens), ()
         return tuple(tokens[: own[0]]), tuple(tokens[own[-1] + 1 :])
 
+    def is_ordinary(self, token: object) -> bool:
+        """Whether it is a token of texts, by its spelling in the vocabulary."""
+        found = isinstance(token, str) and self._text.token_to_id(token) is not None
+        return found and token not in self._control
+
     def word_id(self, word: str) -> int:
         """The id of a word that is one token, such as `yes`.
 

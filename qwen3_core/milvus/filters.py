@@ -139,6 +139,21 @@ def check_expression(expression: str | None) -> None:
         raise ValueError(msg)
 
 
+def check_partitions(name: str, partitions: object) -> None:
+    """Refuse an empty list of partitions, with which Milvus searches all.
+
+    Args:
+        name: The argument's name.
+        partitions: Its value; None means all.
+
+    Raises:
+        ValueError: If it is empty.
+    """
+    if isinstance(partitions, Sequence) and not partitions:
+        msg = f"{name}={partitions!r} names no partition: leave it out to search all"
+        raise ValueError(msg)
+
+
 def compare(
     key: str,
     operator: str,

@@ -357,7 +357,11 @@ class _Reader:
         model_type = config.get("model_type")
         if model_type != "qwen3":
             images = " that reads images" if "_vl" in str(model_type) else ""
-            self._refuse(f"is a {model_type} model{images}, not a Qwen3 one", advice)
+            self._refuse(
+                f"is a {model_type} model{images}, not a Qwen3 one (model_type is {model_type!r} "
+                "in its config.json)",
+                advice,
+            )
         named = config.get("architectures") or [None]
         architecture = named[0] if isinstance(named, list) else named
         if architecture not in ("Qwen3ForCausalLM", "Qwen3Model", "Qwen3ForSequenceClassification"):

@@ -538,6 +538,7 @@ def _check_layers(name: str, config: Any) -> None:
             set(config.layer_types) == {"full_attention"},
         ),
         (f"rotary embeddings of type {rope!r} (rope_parameters, rope_scaling)", rope in ROPES),
+        (f"rms_norm_eps={config.rms_norm_eps}", 0 <= config.rms_norm_eps < 1),
     ):
         if not known:
             msg = f"{name!r} has {what} in its config.json, which is not supported: {way_out}"
@@ -589,6 +590,16 @@ def _check_tokenizer_config(name: str, known: Description, tokenizer: Qwen3Token
             "'PreTrainedTokenizerFast' there if tokenizer.json is right"
         )
         raise ValueError(msg)
+    special = settings | (known.json("special_tokens_map.json") or {})
+    for key, token in special.items():
+        content = token.get("content") if isinstance(token, dict) else token
+        if key.endswith("_token") and tokenizer.is_ordinary(content):
+            msg = (
+                f"the tokenizer of {name!r} makes the ordinary token {content!r} a special one "
+                f"({key} in tokenizer_config.json or special_tokens_map.json), which is not "
+                f"supported: name a control token such as {END_OF_TEXT} there"
+            )
+            raise ValueError(msg)
     decoder = settings.get("added_tokens_decoder") or {}
     said = {
         str(token.get("content") if isinstance(token, dict) else token): int(number)

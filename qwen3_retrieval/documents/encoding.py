@@ -132,5 +132,9 @@ def _likely(data: bytes) -> str:
         from charset_normalizer import from_bytes
     except ModuleNotFoundError:
         return ""
-    best = from_bytes(data[:_GUESSED], cp_isolation=list(_COMMON)).best()
+    data = data[:_GUESSED]
+    # Short Latin text can be read as UTF-16 too, as Chinese.
+    is_latin = 4 * sum(0x20 <= byte < 0x7F for byte in data) >= 3 * len(data)
+    names = [name for name in _COMMON if not (is_latin and name.startswith("utf_16"))]
+    best = from_bytes(data, cp_isolation=names).best()
     return best.encoding if best is not None else ""

@@ -3,6 +3,7 @@
 import codecs
 import html
 import re
+from itertools import islice
 from typing import Any, Final
 
 from qwen3_retrieval.documents.encoding import decode
@@ -62,6 +63,8 @@ _VOID: Final = frozenset(
         *("track", "wbr"),
     )
 )
+_SIGNS: Final = {"mfrac": "/", "msup": "^", "msub": "_", "msubsup": "_^", "mroot": "√"}
+"""What MathML shows by position, as signs before the second and third part."""
 _BLANKS: Final = re.compile("[ \t\n\r\f]+")  # CSS's white space, without the no-break space
 _NOT_SHOWN: Final = re.compile(
     r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))", re.IGNORECASE
@@ -71,6 +74,8 @@ _MOST_COLUMNS: Final = 100
 """The most columns of a cell; the standard allows 1,000, for which a small file could fill memory
 with tabs."""
 _MOST_ROWS: Final = 65_534
+_WIDEST: Final = 256
+"""Cells to the right of this many columns reach into no row below, so that time stays linear."""
 _RAISED: Final = re.compile(r"\s*[0-9+\u2212-]{1,9}\s*")
 _AS_RAISED: Final = str.maketrans("0123456789+-\u2212", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
 _AS_IT_STANDS: Final = re.compile(
@@ -152,7 +157,8 @@ class _Grid:
         while column in self._taken:
             column += 1
         if rows > 1:
-            self._below |= dict.fromkeys(range(column, column + columns), rows - 1)
+            reached = range(column, min(column + columns, _WIDEST))
+            self._below |= dict.fromkeys(reached, rows - 1)
         self._next = column + columns
         step, self._last = column - self._last, column
         return step
@@ -347,7 +353,7 @@ def _show(root: Any, page: _Page, *, verbatim: bool) -> None:
     while stack:
         parent, node, as_it_stands = stack.pop()
         if node is None:
-            _end(parent.tag, page)
+            _end(parent, page)
             continue
         stack.append((parent, node.next, as_it_stands))
         if node.is_text_node:
@@ -363,6 +369,8 @@ def _show(root: Any, page: _Page, *, verbatim: bool) -> None:
             style = node.attributes.get("style") or ""
             inner = as_it_stands or node.tag in _VERBATIM or bool(_AS_IT_STANDS.search(style))
             _begin(node, page)
+            if parent.tag in _SIGNS:
+                _math(node, page, _SIGNS[parent.tag])
             stack.append((node, node.child, inner))
 
 
@@ -411,8 +419,28 @@ def _span(given: str | None, most: int) -> int:
     return 1 if found is None else min(int(found[1]), most)
 
 
-def _end(name: str, page: _Page) -> None:
-    if name == "ruby":
+def _math(part: Any, page: _Page, signs: str) -> None:
+    """Write the sign before a part of a fraction, power or index, and a bracket around several."""
+    before, position = part.prev, 0
+    while before is not None and position <= len(signs):
+        position += before.is_element_node
+        before = before.prev
+    if 0 < position <= len(signs):
+        page.words(signs[position - 1])
+    if _is_several(part):
+        page.words("(")
+
+
+def _is_several(node: Any) -> bool:
+    is_part = node.tag == "mrow" and node.parent is not None and node.parent.tag in _SIGNS
+    return is_part and len(list(islice(node.iter(), 2))) > 1
+
+
+def _end(node: Any, page: _Page) -> None:
+    name = node.tag
+    if name == "mrow" and _is_several(node):
+        page.words(")")
+    elif name == "ruby":
         page.ruby_ends()
     elif name == "table":
         page.table(begins=False)

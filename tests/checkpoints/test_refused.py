@@ -258,6 +258,13 @@ VARIANTS = [
     ),
     (
         "embedding",
+        edit("tokenizer_config.json", pad_token="data"),
+        r"the ordinary token 'data' a special one \(pad_token in tokenizer_config.json",
+    ),
+    ("embedding", config(rms_norm_eps=-1.0), "rms_norm_eps=-1.0 in its config.json"),
+    ("embedding", config(model_type="Qwen3"), r"model_type is 'Qwen3' in its config.json"),
+    (
+        "embedding",
         lambda f: (f / "adapter_model.safetensors").write_bytes(b"weights"),
         "holds adapter_model.safetensors, an adapter's weights, without its adapter_config.json",
     ),

@@ -166,6 +166,11 @@ def test_a_likely_encoding_reads_the_text(text):
     assert found is None or decode(text.encode("cp1252"), found[1]) == text
 
 
+def test_short_latin_text_is_not_taken_for_utf_16():
+    with pytest.raises(UnreadableError, match="perhaps cp125"):
+        decode("café".encode("cp1252"))
+
+
 @pytest.mark.parametrize(
     "data", [b"abc\0", b"abc\0\0\0\0\0", b"a\0\0\0b", b"\0" * 64, b"ab\0cd\0ef"]
 )
@@ -256,6 +261,10 @@ def test_what_is_no_front_matter_stays(tmp_path, text):
         ("a<span hidden>h</span><i style='display:none'>n</i><!-- c -->b", "ab"),
         ("<p>a<p>b<div>c<div>d</div></div>e", "a\n\nb\n\nc\nd\ne"),
         ("<ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp></ruby>", "漢(かん)"),
+        ("<math><mfrac><mn>1</mn><mrow><mi>x</mi><mo>+</mo><mi>y</mi></mrow></mfrac></math>",
+         "1/(x+y)"),
+        ("<math><msup><mi>x</mi><mn>2</mn></msup></math>", "x^2"),
+        ("<math><msub><mi>a</mi><mi>i</mi></msub></math>", "a_i"),
         ("<svg><text>a</text><text>b</text><title>no</title></svg>", "a b"),
     ],
 )  # fmt: skip

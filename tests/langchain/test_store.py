@@ -67,6 +67,33 @@ def test_a_store_is_shared_by_copies_and_refuses_to_be_pickled(embeddings, reran
             pickle.dumps(holder)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        *(("id", r"did you mean ids=\?"), ("metadata", r"did you mean metadatas=\?")),
+        ("expr", "it takes ids, metadatas, batch_size"),
+    ],
+)
+async def test_an_addition_takes_no_argument_that_it_would_drop(embeddings, uri, name, hint):
+    store = open_milvus(embeddings, uri=uri)
+    given: dict[str, Any] = {name: ["1"]}
+    dropped = f"{name}= would not reach the collection: {hint}"
+    with pytest.raises(TypeError, match=dropped):
+        store.add_texts(["a"], **given)
+    with pytest.raises(TypeError, match=dropped):
+        await store.aadd_documents([Document("a")], **given)
+    with pytest.raises(TypeError, match=dropped):
+        store.upsert(documents=[Document("a")], **given)
+    assert store.similarity_search("a") == []
+
+
+def test_a_search_in_no_partition_is_refused(embeddings, uri):
+    store = open_milvus(embeddings, uri=uri)
+    store.add_texts(["a"], ids=["1"])
+    with pytest.raises(ValueError, match=r"partition_names=\[\] names no partition"):
+        store.similarity_search("a", partition_names=[])
+
+
 async def test_a_deletion_takes_no_argument_that_it_would_drop(embeddings, uri):
     store = open_milvus(embeddings, uri=uri)
     store.add_texts(["a"], ids=["1"])

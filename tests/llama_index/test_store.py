@@ -124,6 +124,11 @@ def test_all_that_narrows_a_search_holds(filled):
     assert found(filled, **narrowed, doc_ids=[]) == set()
 
 
+def test_a_search_in_no_partition_is_refused(filled):
+    with pytest.raises(ValueError, match=r"milvus_partition_names=\[\] names no partition"):
+        found(filled, vector_store_kwargs={"milvus_partition_names": []})
+
+
 async def test_what_deletes_or_gets_takes_no_argument_that_it_would_drop(filled):
     store = filled.vector_store
     for delete in (store.delete, store.delete_nodes):
@@ -132,6 +137,10 @@ async def test_what_deletes_or_gets_takes_no_argument_that_it_would_drop(filled)
     for adelete in (store.adelete, store.adelete_nodes):
         with pytest.raises(TypeError, match="string_expr= would not reach Milvus: a deletion"):
             await adelete(["public"], string_expr="year > 2020")
+    with pytest.raises(TypeError, match="partition_name= would not reach Milvus: add takes nodes"):
+        store.add([TextNode(text="a")], partition_name="a")
+    with pytest.raises(TypeError, match="partition_name= would not reach Milvus: async_add"):
+        await store.async_add([TextNode(text="a")], partition_name="a")
     with pytest.raises(TypeError, match="expr= would not reach Milvus: get_nodes"):
         store.get_nodes(["public"], expr="year > 2020")
     assert [n.node_id for n in store.get_nodes(["public"], limit=1)] == ["public"]
