@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwen3_core.model import cuda
+from qwen3_core.model import compiled, cuda
 from qwen3_core.model.attention import (
     Attention,
     Segment,
@@ -91,7 +91,8 @@ class Encoder:
         prepack(model, int8=int8)
         self._int8 = int8
         self._buffers = Buffers(self.device)
-        self._layers = [Layer(layer, model.dtype, self._buffers) for layer in model.layers]
+        self._kernels = kernels = compiled.kernels_for(self.device, model.dtype)
+        self._layers = [Layer(m, model.dtype, self._buffers, kernels) for m in model.layers]
         self._flash = cuda.FlashForward(model, default) if cuda.usable(model) else None
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()
 
@@ -172,7 +173,7 @@ class Encoder:
         x = model.embed_tokens(ids).float()
         # Both halves of a head have the same angles: transformers lists them twice.
         angles = model.rotary_emb(x[None], positions)
-        cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in angles)
+        cos, sin = (t[0, :, None, : t.shape[-1] // 2].contiguous() for t in angles)
 
         cached_rows: dict[Ids, slice] = {}  # of the cached keys, after the pack's own
         stop = len(ids)
@@ -206,7 +207,13 @@ class Encoder:
         return torch.tensor([*numbers, *[0] * more], device=self.device)
 
     def _attention(self, segments: list[Segment]) -> Attention:
-        return attention_for(segments, device=self.device, dtype=self.model.dtype)
+        def by_torch(segments: list[Segment]) -> Attention:
+            return attention_for(segments, device=self.device, dtype=self.model.dtype)
+
+        if self._kernels is None:
+            return by_torch(segments)
+        attention: Attention = self._kernels.Attention(segments, by_torch)
+        return attention
 
     def _remember(self, prefix: Ids, layers: list[KeysValues]) -> None:
         """Cache a prefix; evict the least recently used beyond `PREFIX_CACHE_TOKENS` tokens."""

@@ -44,8 +44,19 @@ class Layer:
     x is the residual stream, (T, hidden) float32; cos and sin are (T, 1, head_dim / 2) float32.
     """
 
-    def __init__(self, module: Any, dtype: torch.dtype, buffers: Buffers) -> None:
+    def __init__(
+        self, module: Any, dtype: torch.dtype, buffers: Buffers, kernels: Any = None
+    ) -> None:
+        """Wrap transformers' layer.
+
+        Args:
+            module: The layer, its Linear modules replaced by `qwen3_core.model.linear.prepack`.
+            dtype: Of queries, keys and values.
+            buffers: Scratch memory, the same for all layers.
+            kernels: `qwen3_core.model.kernels`, in place of torch's operations.
+        """
         self._module = module
+        self._kernels = kernels
         self._attention = attention = module.self_attn
         self._dtype = dtype
         self._buffers = buffers
@@ -54,8 +65,8 @@ class Layer:
         self._size = attention.head_dim
         self._heads = attention.config.num_key_value_heads
         self._group = attention.num_key_value_groups
-        self._input_norm = module.input_layernorm.weight.float()
-        self._mlp_norm = module.post_attention_layernorm.weight.float()
+        self._input_norm = module.input_layernorm.weight.detach().float()
+        self._mlp_norm = module.post_attention_layernorm.weight.detach().float()
         self._head_weights = head_norms(attention)
 
     def project(
@@ -74,6 +85,10 @@ class Layer:
         for block in _blocks(slice(0, len(x)), BLOCK_ROWS):
             made = projected(self._attention, self._normed(x[block], self._input_norm))
             made = made.view(len(made), -1, size)
+            if self._kernels is not None:
+                norms = (self._head_weights, self._epsilon, cos[block, 0], sin[block, 0])
+                self._kernels.rotate(made, *norms, block.start, query, keys, values)
+                continue
             for rows in _blocks(block, CACHED_ROWS):
                 part = made[rows.start - block.start : rows.stop - block.start]
                 rotated = self._rotated(part[:, :-heads], cos[rows], sin[rows])
@@ -110,6 +125,9 @@ class Layer:
     def _normed(self, x: Tensor, weight: Tensor) -> Rows:
         """A block of x, normalised, as input of a linear layer."""
         found = self._take("normed", x.shape)
+        if self._kernels is not None and not self._quantized:
+            self._kernels.norm(x, weight, self._epsilon, found)
+            return found
         for rows in _blocks(slice(0, len(x)), CACHED_ROWS):
             exact = self._buffers.take("norm", torch.float32, *x[rows].shape)
             self._write(found[rows], rms_norm(x[rows], weight, self._epsilon, exact))
@@ -124,7 +142,10 @@ class Layer:
     def _write(self, found: Rows, x: Tensor) -> None:
         """Round or quantise rows into memory from `_take`."""
         if isinstance(found, Quantized):
-            found.copy_(x, self._buffers)
+            if self._kernels is not None:
+                self._kernels.quantize(x, found.values, found.scales)
+            else:
+                found.copy_(x, self._buffers)
         else:
             found.copy_(x)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3_core.model import attention
@@ -102,6 +102,26 @@ def test_blocks_and_fused_attention_see_the_same(segments, seed, least):
     BlockAttention(segments)(query, keys, values, expected, Buffers(CPU))
     FusedAttention(segments, least)(query, keys, values, found, Buffers(CPU))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@settings(max_examples=25)
+@given(segments=segment_lists(), seed=st.integers(0, 2**16))
+def test_compiled_attention_sees_the_same(dtype, segments, seed):
+    kernels = pytest.importorskip("qwen3_core.model.kernels", reason="no extra 'numba'")
+    torch.manual_seed(seed)
+    count = segments[-1].queries.stop
+    query = torch.randn(HEADS, count, GROUP, SIZE).to(dtype)
+    keys, values = torch.randn(2, HEADS, 400, SIZE).to(dtype).unbind()
+    expected, found = torch.full((2, count, HEADS, GROUP, SIZE), torch.nan).to(dtype).unbind()
+    BlockAttention(segments)(query, keys, values, expected, Buffers(CPU))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "SHORT", 10**9)
+        kernels.Attention(segments, BlockAttention)(query, keys, values, found, Buffers(CPU))
+    if dtype == torch.float32:
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    else:  # the order of sums lets a score in thousands fall to the other side
+        assert (found == expected).float().mean() > 0.99
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RotaryEmbedding
 
-from qwen3_core.model import layers
+from qwen3_core.model import compiled, layers
 from qwen3_core.model.attention import BlockAttention, Segment
 from qwen3_core.model.buffers import Buffers
 from qwen3_core.model.layers import Layer, rms_norm
@@ -66,12 +66,22 @@ def expected(module, x):
     return module(x[None], attention_mask=mask, position_embeddings=turns(x))[0]
 
 
-def layer_of(module):
-    return Layer(module, module.input_layernorm.weight.dtype, Buffers(CPU))
+@pytest.fixture(params=[False, True], ids=["torch", "numba"])
+def kernels(request):
+    if not request.param:
+        return None
+    pytest.importorskip("numba", reason="the extra 'numba' is not installed")
+    found = compiled.kernels_for(CPU, torch.float32)
+    assert found is not None
+    return found
 
 
-def ours(module, x):
-    layer = layer_of(module)
+def layer_of(module, kernels):
+    return Layer(module, module.input_layernorm.weight.dtype, Buffers(CPU), kernels)
+
+
+def ours(module, x, kernels):
+    layer = layer_of(module, kernels)
     cos, sin = halves(x)
     query, keys, values = layer.project(x, cos, sin, COUNT)
     every = slice(0, COUNT)
@@ -80,32 +90,32 @@ def ours(module, x):
     return out
 
 
-def test_a_layer_computes_what_transformers_does(module, x, block_rows):
-    torch.testing.assert_close(ours(module, x), expected(module, x), atol=1e-5, rtol=1e-5)
+def test_a_layer_computes_what_transformers_does(module, x, block_rows, kernels):
+    torch.testing.assert_close(ours(module, x, kernels), expected(module, x), atol=1e-5, rtol=1e-5)
 
 
-def test_a_layer_in_bfloat16_is_close(module, x, block_rows):
+def test_a_layer_in_bfloat16_is_close(module, x, block_rows, kernels):
     exact = expected(module, x)
-    found = ours(module.bfloat16(), x)
+    found = ours(module.bfloat16(), x, kernels)
     assert found.dtype == torch.float32, "what layers add to is not rounded between them"
     torch.testing.assert_close(found, exact, atol=0.1, rtol=0.05)
 
 
 @needs_int8
-def test_a_layer_in_integers_is_close(module, x, block_rows):
+def test_a_layer_in_integers_is_close(module, x, block_rows, kernels):
     exact = expected(module, x)
     prepack(module, int8=True)
-    assert (ours(module, x) - exact).norm() < 0.03 * (exact - x).norm()
+    assert (ours(module, x, kernels) - exact).norm() < 0.03 * (exact - x).norm()
 
 
 @pytest.mark.parametrize("more", [0, 3])
-def test_keys_and_values_have_room_behind_them(module, x, block_rows, more):
-    layer = layer_of(module)
+def test_keys_and_values_have_room_behind_them(module, x, block_rows, kernels, more):
+    layer = layer_of(module, kernels)
     cos, sin = halves(x)
     shape = (CONFIG.num_key_value_heads, COUNT + more, CONFIG.head_dim)
     _, *found = layer.project(x, cos, sin, COUNT + more)
     assert [t.shape for t in found] == [shape, shape]
-    _, *every = layer_of(module).project(x, cos, sin, COUNT)
+    _, *every = layer_of(module, kernels).project(x, cos, sin, COUNT)
     for theirs, mine in zip(every, found, strict=True):
         torch.testing.assert_close(mine[:, :COUNT], theirs)
 
@@ -119,11 +129,11 @@ def normed(x, weight):
     return x * (x.square().mean(-1, keepdim=True) + CONFIG.rms_norm_eps).rsqrt() * weight.float()
 
 
-def test_bfloat16_is_rounded_after_norms_and_after_rotation_alone(module, x):
+def test_bfloat16_is_rounded_after_norms_and_after_rotation_alone(module, x, kernels):
     """Between the products all is float32, so that each result is rounded once."""
     module = module.bfloat16()
     attention, size = module.self_attn, CONFIG.head_dim
-    layer = layer_of(module)
+    layer = layer_of(module, kernels)
     cos, sin = halves(x)
     read = normed(x, module.input_layernorm.weight).bfloat16()
     query, keys, _ = layer.project(x, cos, sin, COUNT)
