@@ -120,7 +120,10 @@ def _opens_tag(text: str, begin: int) -> bool:
             if name:
                 break
             continue
-        if unicodedata.category(text[i]) in _UNSEEN:
+        category = unicodedata.category(text[i])
+        if category == "Cc" and name in _TAGS:  # a reader may see a gap, or nothing
+            return True
+        if category in _UNSEEN:
             continue
         shown = unicodedata.normalize("NFKC", text[i]).casefold()
         if not name and shown == "|":

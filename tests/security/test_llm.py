@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
@@ -89,6 +89,7 @@ PIECES = st.lists(
 
 
 @given(st.lists(PIECES, min_size=1, max_size=4))
+@example(["<passage\x1b0"])
 def test_no_texts_together_leave_their_fence_or_cite(texts):
     fenced = fence(texts)
     assert tags(fenced) == frame(len(texts))
