@@ -210,10 +210,11 @@ def _quantize(x: Any, values: Any, scales: Any) -> None:
     row = np.empty(width, np.float32)
     for i in range(rows):
         _read(x[i], row)
-        largest = np.float32(0)
+        largest, is_nan = np.float32(0), False
         for j in range(width):
             largest = max(largest, abs(row[j]))
-        scale = max(largest / LARGEST, SMALLEST)
+            is_nan |= row[j] != row[j]
+        scale = np.float32(np.nan) if is_nan else max(largest / LARGEST, SMALLEST)
         scales[i, 0] = scale
         for j in range(width):
             values[i, j] = np.uint8(np.int32(np.rint(row[j] / scale)) + ZERO)

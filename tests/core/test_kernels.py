@@ -149,3 +149,12 @@ def test_rows_are_quantised_as_by_torch(kernels):
     kernels.quantize(x, values, scales)
     torch.testing.assert_close(scales[:, 0], (x.abs().amax(1) / 127).clamp(min=1e-30))
     assert torch.equal(values.int() - 128, (x / scales).round().int())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_has_a_scale_that_is_not(kernels, value):
+    x = torch.ones(3, 8)
+    x[1, 2] = value
+    scales = torch.empty(3, 1)
+    kernels.quantize(x, torch.empty(3, 8, dtype=torch.uint8), scales)
+    assert scales.isfinite().flatten().tolist() == [True, False, True]
