@@ -76,10 +76,15 @@ class OurClasses(ManyCallers):
         return vector
 
 
+def _our_version() -> str:
+    numba = f", numba {version('numba')}" if find_spec("numba") else ""
+    return version("qwen3-retrieval") + numba
+
+
 class Ours(OurClasses):
     """This package."""
 
-    version = version("qwen3-retrieval")
+    version = _our_version()
 
     def __init__(self, given: Checkpoints) -> None:
         # Both load at their first use.
