@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwen3_core.model import compiled, cuda
+from qwen3_core.model import cpu_kernels, cuda
 from qwen3_core.model.attention import (
     Attention,
     Segment,
@@ -24,7 +24,7 @@ from qwen3_core.model.attention import (
 )
 from qwen3_core.model.buffers import Buffers, give_back_freed, release_threads
 from qwen3_core.model.cascade import KeysValues
-from qwen3_core.model.layers import Layer, rms_norm
+from qwen3_core.model.layers import BLOCK_ROWS, Layer, rms_norm
 from qwen3_core.model.linear import prepack, rounded
 from qwen3_core.model.packing import Line, Pack, W, next_pack
 from qwen3_core.tokenizer import Ids
@@ -39,7 +39,7 @@ MIN_SHARED_TOKENS = 16
 """Tokens that a prefix must share with a cached one to use its keys: shorter matches cost more to
 copy than to recompute."""
 
-DEFAULT_PACK_TOKENS = {"cpu": 1024, "mps": 2048}
+DEFAULT_PACK_TOKENS = {"cpu": BLOCK_ROWS, "mps": 2048}
 """Token budget of a pack by device type: large enough to keep the device busy, small enough for
 its caches and memory. On CUDA it depends on the free memory (`qwen3_core.model.cuda`)."""
 
@@ -91,7 +91,7 @@ class Encoder:
         prepack(model, int8=int8)
         self._int8 = int8
         self._buffers = Buffers(self.device)
-        self._kernels = kernels = compiled.kernels_for(self.device, model.dtype)
+        self._kernels = kernels = cpu_kernels.kernels_for(self.device, model.dtype)
         self._layers = [Layer(m, model.dtype, self._buffers, kernels) for m in model.layers]
         self._flash = cuda.FlashForward(model, default) if cuda.usable(model) else None
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()
@@ -227,7 +227,7 @@ def _default_pack_tokens(model: Any) -> int:
     device = model.embed_tokens.weight.device
     if device.type == "cuda":
         return cuda.pack_tokens(cuda.available_memory(device), model.config, model.dtype)
-    return DEFAULT_PACK_TOKENS.get(device.type, 1024)
+    return DEFAULT_PACK_TOKENS.get(device.type, DEFAULT_PACK_TOKENS["cpu"])
 
 
 def _equal(one: Ids, other: Ids) -> int:

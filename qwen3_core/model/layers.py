@@ -53,7 +53,7 @@ class Layer:
             module: The layer, its Linear modules replaced by `qwen3_core.model.linear.prepack`.
             dtype: Of queries, keys and values.
             buffers: Scratch memory, the same for all layers.
-            kernels: `qwen3_core.model.kernels`, in place of torch's operations.
+            kernels: `qwen3_core.model.numba_kernels`, in place of torch's operations.
         """
         self._module = module
         self._kernels = kernels

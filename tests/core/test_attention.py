@@ -108,7 +108,7 @@ def test_blocks_and_fused_attention_see_the_same(segments, seed, least):
 @settings(max_examples=25)
 @given(segments=segment_lists(), seed=st.integers(0, 2**16))
 def test_compiled_attention_sees_the_same(dtype, segments, seed):
-    kernels = pytest.importorskip("qwen3_core.model.kernels", reason="no extra 'numba'")
+    kernels = pytest.importorskip("qwen3_core.model.numba_kernels", reason="no extra 'numba'")
     torch.manual_seed(seed)
     count = segments[-1].queries.stop
     query = torch.randn(HEADS, count, GROUP, SIZE).to(dtype)
@@ -116,7 +116,7 @@ def test_compiled_attention_sees_the_same(dtype, segments, seed):
     expected, found = torch.full((2, count, HEADS, GROUP, SIZE), torch.nan).to(dtype).unbind()
     BlockAttention(segments)(query, keys, values, expected, Buffers(CPU))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "SHORT", 10**9)
+        patch.setattr(kernels, "SHORT_SCORES", 10**9)
         kernels.Attention(segments, BlockAttention)(query, keys, values, found, Buffers(CPU))
     if dtype == torch.float32:
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RotaryEmbedding
 
-from qwen3_core.model import compiled, layers
+from qwen3_core.model import cpu_kernels, layers
 from qwen3_core.model.attention import BlockAttention, Segment
 from qwen3_core.model.buffers import Buffers
 from qwen3_core.model.layers import Layer, rms_norm
@@ -71,7 +71,7 @@ def kernels(request):
     if not request.param:
         return None
     pytest.importorskip("numba", reason="the extra 'numba' is not installed")
-    found = compiled.kernels_for(CPU, torch.float32)
+    found = cpu_kernels.kernels_for(CPU, torch.float32)
     assert found is not None
     return found
 

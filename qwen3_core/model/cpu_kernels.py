@@ -17,7 +17,7 @@ their time on two threads, so with more than four they are faster."""
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
-    """`qwen3_core.model.kernels`, or None where torch's operations are faster or the only ones.
+    """`qwen3_core.model.numba_kernels`; None where torch's operations are faster or the only ones.
 
     The choice holds for a whole process: kernels round differently from torch, and a text has to
     get the same vector in each pack.
@@ -37,13 +37,13 @@ def _kernels(dtype: torch.dtype) -> ModuleType | None:
     if find_spec("numba") is None:
         return None
     try:
-        from qwen3_core.model import kernels
+        from qwen3_core.model import numba_kernels
 
-        _compile(kernels, dtype)
+        _compile(numba_kernels, dtype)
     except Exception as error:  # noqa: BLE001 - whatever numba raises, torch computes the same
         logger.warning("numba is installed, but compiles no kernels here; not used: %s", error)
         return None
-    return kernels
+    return numba_kernels
 
 
 def _compile(kernels: ModuleType, dtype: torch.dtype) -> None:

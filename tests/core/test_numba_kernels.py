@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qwen3_core import Embedder, model
-from qwen3_core.model import compiled
+from qwen3_core.model import cpu_kernels
 from qwen3_core.model.attention import BlockAttention, Segment, last_tokens_of
 from qwen3_core.model.buffers import Buffers
 from tests.core.test_int8 import needs_int8
@@ -19,14 +19,14 @@ QUERIES = ["What is Milvus?", "Where are segments stored?", "怎样删除数据?
 
 @pytest.fixture
 def kernels():
-    return pytest.importorskip("qwen3_core.model.kernels", reason="no extra 'numba'")
+    return pytest.importorskip("qwen3_core.model.numba_kernels", reason="no extra 'numba'")
 
 
 def encoded(dtype, monkeypatch, *, with_kernels):
     """Vectors of queries: the first computes the prefix too, the others use it; then of all."""
     with monkeypatch.context() as patch:
         if not with_kernels:
-            patch.setattr(compiled, "kernels_for", lambda device, dtype: None)
+            patch.setattr(cpu_kernels, "kernels_for", lambda device, dtype: None)
         embedder = Embedder("tiny", dtype=dtype)
         assert (embedder.engine.encoder._kernels is not None) is with_kernels
         found = [embedder.embed_queries([query])[0] for query in QUERIES]
@@ -82,30 +82,30 @@ def test_segments_are_computed_once(kernels):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_other_dtypes_and_devices_are_left_to_torch(dtype):
-    assert compiled.kernels_for(CPU, dtype) is None
-    assert compiled.kernels_for(torch.device("cuda"), torch.bfloat16) is None
+    assert cpu_kernels.kernels_for(CPU, dtype) is None
+    assert cpu_kernels.kernels_for(torch.device("cuda"), torch.bfloat16) is None
 
 
 def test_with_many_threads_torch_is_faster(kernels, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert compiled.kernels_for(CPU, torch.float32) is kernels
+    assert cpu_kernels.kernels_for(CPU, torch.float32) is kernels
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    assert compiled.kernels_for(CPU, torch.float32) is None
+    assert cpu_kernels.kernels_for(CPU, torch.float32) is None
 
 
 @pytest.fixture
 def untried():
-    compiled._kernels.cache_clear()
+    cpu_kernels._kernels.cache_clear()
     yield
-    compiled._kernels.cache_clear()
+    cpu_kernels._kernels.cache_clear()
 
 
 def test_without_numba_there_are_no_kernels(untried, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "qwen3_core.model.kernels", raising=False)
-    monkeypatch.delattr(model, "kernels", raising=False)
+    monkeypatch.delitem(sys.modules, "qwen3_core.model.numba_kernels", raising=False)
+    monkeypatch.delattr(model, "numba_kernels", raising=False)
     with caplog.at_level(logging.INFO):
-        assert compiled.kernels_for(CPU, torch.float32) is None
+        assert cpu_kernels.kernels_for(CPU, torch.float32) is None
     assert not caplog.records
 
 
@@ -115,7 +115,7 @@ def test_a_numba_that_does_not_work_is_named(kernels, untried, monkeypatch, capl
         raise TypeError(msg)
 
     monkeypatch.setattr(kernels, "norm", fail)
-    assert compiled.kernels_for(CPU, torch.float32) is None
+    assert cpu_kernels.kernels_for(CPU, torch.float32) is None
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "numba" in record.message

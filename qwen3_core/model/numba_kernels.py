@@ -4,7 +4,7 @@ Each kernel does on one thread, in one call and in one pass through memory what 
 operations ten. A query has a dozen new tokens: for so few, calling the operations takes longer than
 computing them. bfloat16 is read and written as its bits, since NumPy lacks it.
 
-Importing this module needs numba. `qwen3_core.model.compiled` chooses it.
+Importing this module needs numba. `qwen3_core.model.cpu_kernels` chooses it.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from qwen3_core.model.buffers import Buffers
 
 BITS, HALF, ODD = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)
 
-SHORT = 1024
+SHORT_SCORES = 1024
 """Attention scores per head, a text's tokens times the keys they see, up to which one call is
 faster than torch's operations: 504 take half of their time, 1,024 as long."""
 
@@ -311,7 +311,7 @@ def is_short(segment: Segment) -> bool:
     """
     own = segment.keys.stop - segment.keys.start
     total = own + sum(piece.stop - piece.start for piece in segment.prefix)
-    return int((own if segment.has_result else total) * total) <= SHORT
+    return int((own if segment.has_result else total) * total) <= SHORT_SCORES
 
 
 def quantize(x: Tensor, values: Tensor, scales: Tensor) -> None:
