@@ -252,7 +252,7 @@ class Client:
             # OpenAI's default client would try to close itself after the event loop is gone.
             http_client=Http(
                 event_hooks={
-                    "request": [_Retries(self._server.retries).tell],
+                    "request": [_RetryLog(self._server.retries).tell],
                     "response": [_final_if_missing],
                 }
             ),
@@ -272,7 +272,7 @@ def _reason(error: BaseException) -> str:
     return words
 
 
-class _Retries:
+class _RetryLog:
     """Logs retries at intervals, so that the user knows why a call takes long."""
 
     def __init__(self, most: int) -> None:
