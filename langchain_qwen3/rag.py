@@ -26,7 +26,7 @@ from langchain_core.vectorstores import VectorStore
 from pydantic import BaseModel
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
-from langchain_qwen3._arguments import FILTER_LIKE, check_config, unbound
+from langchain_qwen3._first_stage_arguments import FILTER_LIKE, check_config, unbound
 from langchain_qwen3.retriever import Qwen3TwoStageRetriever
 from qwen3_core.common.validation import check_query
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence

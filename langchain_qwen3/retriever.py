@@ -22,7 +22,13 @@ from langchain_core.runnables import (
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_qwen3._arguments import check_arguments, check_config, is_milvus, takes_k, unbound
+from langchain_qwen3._first_stage_arguments import (
+    check_arguments,
+    check_config,
+    is_milvus,
+    takes_k,
+    unbound,
+)
 from langchain_qwen3._settings import UNSET, Threshold, TopN, check_question, override
 from langchain_qwen3.reranker import Qwen3Reranker, ScoredMetadata, with_scores
 from qwen3_core.common.docstrings import DESCRIPTIONS, fields_documented

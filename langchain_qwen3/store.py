@@ -11,7 +11,7 @@ from langchain_core.vectorstores import VectorStoreRetriever
 from langchain_milvus import Milvus
 from pymilvus import AsyncMilvusClient
 
-from langchain_qwen3._arguments import FILTER_LIKE, MILVUS_DENSE, MILVUS_HYBRID
+from langchain_qwen3._first_stage_arguments import FILTER_LIKE, MILVUS_DENSE, MILVUS_HYBRID
 from qwen3_core.common.validation import check_texts
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
