@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -47,7 +47,24 @@ DEFAULT_K = 10
 """Default number of candidates from a vector store, as in Milvus' tutorial on these models."""
 
 OVERRIDES = ("k", "top_n", "instruction", "score_threshold", "search_kwargs")
-"""Arguments by which a call overrides settings; all others go to the first stage."""
+"""Arguments by which a call overrides settings; all others go to the first stage.
+
+They are the keywords of `Qwen3TwoStageRetriever._plan`, and `search_kwargs`, which `_merged` reads.
+The docstring of `invoke` lists them for users.
+"""
+
+
+class _Plan(NamedTuple):
+    """What to do for a call."""
+
+    first_stage: RetrieverLike
+    arguments: dict[str, Any]
+    """The first stage's."""
+    k: int | None
+    """The most candidates."""
+    options: dict[str, Any]
+    """The reranker's arguments."""
+    top_n: int | None
 
 
 @fields_documented
@@ -223,56 +240,48 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         query: str,
         *,
         run_manager: CallbackManagerForRetrieverRun,
-        k: TopN = UNSET,
-        top_n: TopN = UNSET,
-        instruction: str | None = None,
-        score_threshold: Threshold = UNSET,
         _config: RunnableConfig | None = None,
-        **search_kwargs: Any,
+        **given: Any,
     ) -> list[Document]:
-        k, top_n, options = self._plan(query, k, top_n, instruction, score_threshold)
-        first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
+        plan = self._plan(query, **given)
         config = patch_config(_config, callbacks=run_manager.get_child())
         with leaving.search():
-            candidates = _unique(first_stage.invoke(query, config, **arguments))[:k]
-        self._tell_if_nothing(candidates, arguments)
+            candidates = _unique(plan.first_stage.invoke(query, config, **plan.arguments))
+        self._tell_if_nothing(candidates, plan.arguments)
         kept = self.reranker.compress_documents(
-            candidates, query, callbacks=run_manager.get_child(), **options
+            candidates[: plan.k], query, callbacks=run_manager.get_child(), **plan.options
         )
-        return list(kept)[:top_n]
+        return list(kept)[: plan.top_n]
 
     async def _aget_relevant_documents(
         self,
         query: str,
         *,
         run_manager: AsyncCallbackManagerForRetrieverRun,
-        k: TopN = UNSET,
-        top_n: TopN = UNSET,
-        instruction: str | None = None,
-        score_threshold: Threshold = UNSET,
         _config: RunnableConfig | None = None,
-        **search_kwargs: Any,
+        **given: Any,
     ) -> list[Document]:
-        k, top_n, options = self._plan(query, k, top_n, instruction, score_threshold)
-        first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
+        plan = self._plan(query, **given)
         config = patch_config(_config, callbacks=run_manager.get_child())
         with leaving.search():
-            candidates = _unique(await first_stage.ainvoke(query, config, **arguments))[:k]
-        self._tell_if_nothing(candidates, arguments)
+            candidates = _unique(await plan.first_stage.ainvoke(query, config, **plan.arguments))
+        self._tell_if_nothing(candidates, plan.arguments)
         kept = await self.reranker.acompress_documents(
-            candidates, query, callbacks=run_manager.get_child(), **options
+            candidates[: plan.k], query, callbacks=run_manager.get_child(), **plan.options
         )
-        return list(kept)[:top_n]
+        return list(kept)[: plan.top_n]
 
     def _plan(
         self,
         query: str,
-        k: TopN,
-        top_n: TopN,
-        instruction: str | None,
-        score_threshold: Threshold,
-    ) -> tuple[int | None, int | None, dict[str, Any]]:
-        """The call's k and top_n, and the reranker's options; checked before any work."""
+        *,
+        k: TopN = UNSET,
+        top_n: TopN = UNSET,
+        instruction: str | None = None,
+        score_threshold: Threshold = UNSET,
+        **search_kwargs: Any,
+    ) -> _Plan:
+        """What to do for a call with these arguments; they are checked before any work."""
         check_question(query, type(self).__name__)
         k = check_top_n(override(k, self.k), "k")
         top_n = check_top_n(override(top_n, self.top_n))
@@ -293,7 +302,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
                 "a Qwen3Reranker does"
             )
             raise ValueError(msg)
-        return k, top_n, options
+        first_stage, arguments = self._first_stage(k, top_n, search_kwargs)
+        return _Plan(first_stage, arguments, k, options, top_n)
 
     def _keys_of_store(self) -> tuple[str, ...]:
         """The metadata in the vectors of a store of `open_milvus`; () for any other first stage."""
