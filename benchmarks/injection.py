@@ -23,7 +23,7 @@ from transformers import Qwen3Model
 
 from qwen3_core import Reranker
 from qwen3_core.model.loading import load
-from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_prefix
+from qwen3_core.prompts import TASKS, rerank_prompt
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = TASKS["web_search"]
@@ -56,7 +56,7 @@ class Whole:
     @torch.inference_mode()
     def log_odds(self, query: str, document: str) -> float:
         """Of the document's relevance to the query."""
-        prompt = rerank_prefix(TASK, query) + rerank_document(document) + RERANK_SUFFIX
+        prompt = rerank_prompt(TASK, query, document)
         ids = self._tokenizer.encode(prompt, add_special_tokens=False).ids
         state = self._model(torch.tensor([ids])).last_hidden_state[0, -1]
         return float(state.numpy() @ self._head)

@@ -20,12 +20,7 @@ import numpy as np
 from benchmarks.process import Checkpoints
 from qwen3_core import Embedder, RemoteEmbedder, RemoteReranker, Reranker
 from qwen3_core.model.linear import projected
-from qwen3_core.prompts import (
-    RERANK_SUFFIX,
-    TASKS,
-    rerank_document,
-    rerank_prefix,
-)
+from qwen3_core.prompts import TASKS, rerank_prompt
 
 TASK = TASKS["web_search"]
 
@@ -235,8 +230,7 @@ class Published(ManyCallers):
 
 def rerank_prompts(query: str, documents: list[str]) -> list[str]:
     """The reranker's whole prompts."""
-    prefix = rerank_prefix(TASK, query)
-    return [prefix + rerank_document(document) + RERANK_SUFFIX for document in documents]
+    return [rerank_prompt(TASK, query, document) for document in documents]
 
 
 def query_prompt(text: str) -> str:

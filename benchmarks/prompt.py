@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qwen3_core import Embedder
-from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_prefix
+from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_prompt
 from qwen3_core.settings import TINY
 from qwen3_retrieval.documents.cutting import split_at_headings, title_of
 
@@ -34,13 +34,9 @@ TASK = TASKS["web_search"]
 CANDIDATES = 10
 
 PROMPTS: dict[str, Callable[[str, str], str]] = {
-    "as published": lambda query, text: (
-        rerank_prefix(TASK, query) + rerank_document(text) + RERANK_SUFFIX
-    ),
-    "one newline short": lambda query, text: (
-        rerank_prefix(TASK, query) + rerank_document(text) + RERANK_SUFFIX.removesuffix("\n")
-    ),
-    "end cut off": lambda query, text: rerank_prefix(TASK, query) + rerank_document(text),
+    "as published": lambda query, text: rerank_prompt(TASK, query, text),
+    "one newline short": lambda query, text: rerank_prompt(TASK, query, text).removesuffix("\n"),
+    "end cut off": lambda query, text: rerank_prompt(TASK, query, text).removesuffix(RERANK_SUFFIX),
     "query and document alone": lambda query, text: f"{query}\n{text}",
 }
 """The reranker's prompt, by variant."""

@@ -6,9 +6,8 @@ upstream, and common copies of it lack the final newline, which shifts every sco
 Sources: the README and the examples of https://github.com/QwenLM/Qwen3-Embedding; the task
 sentences are those of its evaluation (task_prompts.json).
 
-The reranker's prompt is also in `qwen3_core.tokenizer` (the system turn),
-`qwen3_core/remote/qwen3_reranker.jinja` and `qwen3_core/tiny/reranker/chat_template.jinja`: tests
-compare them.
+The reranker's prompt is also in `qwen3_core/remote/qwen3_reranker.jinja` and
+`qwen3_core/tiny/reranker/chat_template.jinja`, for other programs: tests compare them.
 """
 
 import re
@@ -22,8 +21,11 @@ IM_END: Final = "<|im_end|>"
 THINK: Final = "<think>"
 END_THINK: Final = "</think>"
 
+PROMPT_TOKENS: Final = (END_OF_TEXT, IM_START, IM_END, THINK, END_THINK)
+"""The control tokens in the prompts."""
+
 CONTROL_TOKENS: Final = (
-    *(END_OF_TEXT, IM_START, IM_END, THINK, END_THINK),
+    *PROMPT_TOKENS,
     *("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
     *("<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
     *("<|image_pad|>", "<|video_pad|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"),
@@ -37,6 +39,9 @@ RERANK_SYSTEM: Final = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct "
     'provided. Note that the answer can only be "yes" or "no".'
 )
+
+RERANK_HEAD: Final = f"{IM_START}system\n{RERANK_SYSTEM}{IM_END}\n{IM_START}"
+"""The beginning of the reranker's prompt, before `rerank_question`."""
 
 RERANK_SUFFIX: Final = f"{IM_END}\n{IM_START}assistant\n{THINK}\n\n{END_THINK}\n\n"
 """The end of the reranker's prompt, after the document."""
@@ -157,10 +162,9 @@ def rerank_question(instruction: str, query: str) -> str:
     return f"user\n<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"
 
 
-def rerank_prefix(instruction: str, query: str) -> str:
-    """The reranker's prompt up to the document, control tokens included, as one string."""
-    head = f"{IM_START}system\n{RERANK_SYSTEM}{IM_END}\n{IM_START}"
-    return head + rerank_question(instruction, query)
+def rerank_prefix_text(instruction: str, query: str) -> str:
+    """The reranker's prompt up to the document, as one string."""
+    return RERANK_HEAD + rerank_question(instruction, query)
 
 
 def rerank_document(document: str) -> str:
@@ -169,3 +173,8 @@ def rerank_document(document: str) -> str:
     It begins with the space, because the tokenizer joins the space with the first word.
     """
     return f" {document}"
+
+
+def rerank_prompt(instruction: str, query: str, document: str) -> str:
+    """The reranker's whole prompt, as one string."""
+    return rerank_prefix_text(instruction, query) + rerank_document(document) + RERANK_SUFFIX

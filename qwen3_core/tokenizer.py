@@ -8,16 +8,15 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final
 
 from qwen3_core.prompts import (
     CONTROL_TOKENS,
     END_OF_TEXT,
-    END_THINK,
-    IM_END,
-    IM_START,
-    RERANK_SYSTEM,
-    THINK,
+    PROMPT_TOKENS,
+    RERANK_HEAD,
+    RERANK_SUFFIX,
     query_prefix,
     query_text,
     rerank_document,
@@ -68,7 +67,7 @@ class Qwen3Tokenizer:
         for word in words:
             del spelled[word]
         self._spelled_control = re.compile("|".join(map(re.escape, spelled)))
-        missing = {END_OF_TEXT, IM_START, IM_END, THINK, END_THINK} - set(self._control)
+        missing = set(PROMPT_TOKENS) - set(self._control)
         if missing:
             msg = (
                 f"the tokenizer has no {', '.join(sorted(missing))}: "
@@ -98,16 +97,8 @@ class Qwen3Tokenizer:
         """Parts that are not those of the published Qwen3 tokenizer."""
         self.around: tuple[tuple[str, ...], tuple[str, ...]] = self._around(data)
         """Tokens that the tokenizer, used as published, puts before and after a text."""
-        self.rerank_head: Ids = (
-            *(self._control[IM_START], *self.encode(f"system\n{RERANK_SYSTEM}")),
-            *(self._control[IM_END], *self.encode("\n"), self._control[IM_START]),
-        )
-        self.rerank_suffix: Ids = (
-            *(self._control[IM_END], *self.encode("\n")),
-            *(self._control[IM_START], *self.encode("assistant\n")),
-            *(self._control[THINK], *self.encode("\n\n")),
-            *(self._control[END_THINK], *self.encode("\n\n")),
-        )
+        self.rerank_head: Ids = self._encode_frame(RERANK_HEAD)
+        self.rerank_suffix: Ids = self._encode_frame(RERANK_SUFFIX)
         if self._text.get_vocab_size(with_added_tokens=False) == PUBLISHED_VOCABULARY:
             found, expected = self.rerank_suffix, PUBLISHED_SUFFIX
             if self.end_of_text != PUBLISHED_VOCABULARY or found != expected:
@@ -155,6 +146,12 @@ class Qwen3Tokenizer:
     def encode(self, text: str) -> Ids:
         """Ids of a text, without control tokens."""
         return tuple(self._text.encode(text, add_special_tokens=False).ids)
+
+    def _encode_frame(self, text: str) -> Ids:
+        """Ids of a text of ours, in which `PROMPT_TOKENS` are control tokens."""
+        parts = re.split(f"({'|'.join(map(re.escape, PROMPT_TOKENS))})", text)
+        ids = ((self._control[p],) if p in PROMPT_TOKENS else self.encode(p) for p in parts)
+        return tuple(chain.from_iterable(ids))
 
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
         """`encode` for many texts, in parallel if they are long enough to benefit."""

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_prefix
+from qwen3_core.prompts import TASKS, rerank_prompt
 
 QUERY, DOCUMENT, TASK = "a query 91", "a document 92", "An instruction 93"
 """Placeholder texts for a template."""
@@ -32,10 +32,11 @@ def instruction_in(template: str) -> str | None:
         return None
     if "some-role" in (_render(template, [{"role": "some-role", "content": QUERY}]) or ""):
         return None  # it accepts any role and writes its name: a chat model's template
-    before, after = _published("\0").split("\0")
+    before, after = rerank_prompt("\0", QUERY, DOCUMENT).split("\0")
     match = re.fullmatch(f"{re.escape(before)}(.*?){re.escape(after)}", plain, re.DOTALL)
     if match is None:
-        raise ForeignTemplateError(_difference(plain, _published(TASKS["web_search"])))
+        published = rerank_prompt(TASKS["web_search"], QUERY, DOCUMENT)
+        raise ForeignTemplateError(_difference(plain, published))
     if (change := _change_in(template)) is not None:
         raise ForeignTemplateError(change)
     for form in (str, _odd):
@@ -43,7 +44,7 @@ def instruction_in(template: str) -> str | None:
         pair = [{"role": "query", "content": query}, {"role": "document", "content": document}]
         for turns, said in (([{"role": "system", "content": task}, *pair], task), (pair, match[1])):
             told = _render(template, turns) or ""
-            expected = _published(said, query, document)
+            expected = rerank_prompt(said, query, document)
             if told != expected:
                 raise ForeignTemplateError(_difference(told, expected))
     return match[1]
@@ -79,10 +80,6 @@ _COMPARED = {
     *("developer", "function", "role", "content", "type", "text"),
 }
 """Roles and keys of turns."""
-
-
-def _published(instruction: str, query: str = QUERY, document: str = DOCUMENT) -> str:
-    return rerank_prefix(instruction, query) + rerank_document(document) + RERANK_SUFFIX
 
 
 def _difference(found: str, published: str) -> str:

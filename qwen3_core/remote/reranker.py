@@ -18,7 +18,7 @@ from qwen3_core.prompts import (
     RERANK_SUFFIX,
     TASKS,
     rerank_document,
-    rerank_prefix,
+    rerank_prefix_text,
     resolve_instruction,
 )
 from qwen3_core.remote.checks import IRRELEVANT, QUERY, RELEVANT, check_rerank
@@ -97,7 +97,7 @@ class RemoteReranker(RemoteModel, BaseReranker):
         query, documents = QUERY, [RELEVANT, IRRELEVANT]
         if self._server.template == "client":
             query, documents = (
-                rerank_prefix(task, query),
+                rerank_prefix_text(task, query),
                 [_document_and_suffix(text) for text in documents],
             )
         scores, tokens = await self._ask(facts, query, documents, task)
@@ -201,7 +201,7 @@ class RemoteReranker(RemoteModel, BaseReranker):
         for i in cut:
             prompts[i], counts[i] = tokenizer.cut_text(prompts[i], room), room
         if self._server.template == "client":
-            query = rerank_prefix(task, query)
+            query = rerank_prefix_text(task, query)
             sent = [text + RERANK_SUFFIX for text in prompts]
         else:
             sent = [text[1:] for text in prompts]

@@ -3,7 +3,7 @@
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from qwen3_core.prompts import RERANK_SUFFIX, TASKS, rerank_document, rerank_prefix
+from qwen3_core.prompts import TASKS, rerank_prompt
 from qwen3_core.remote import TEMPLATE_FILE
 from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Qwen3Tokenizer
 from tests.conftest import TINY
@@ -35,7 +35,7 @@ def test_default_instruction(render):
 @pytest.mark.parametrize("name", ["instruction", "instruct", "system"])
 def test_instruction_from_wherever_a_server_puts_it(render, name):
     task = TASKS["fact_check"]
-    expected = rerank_prefix(task, QUERY) + rerank_document(DOCUMENT) + RERANK_SUFFIX
+    expected = rerank_prompt(task, QUERY, DOCUMENT)
     if name == "system":
         assert render([{"role": "system", "content": task}, *MESSAGES]) == expected
     else:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.prompts import RERANK_SUFFIX, TASKS, query_prefix, query_text, rerank_prefix
+from qwen3_core.prompts import RERANK_SUFFIX, TASKS, query_prefix, query_text, rerank_prefix_text
 from qwen3_core.ranking import sigmoid
 from qwen3_core.remote import (
     RemoteEmbedder,
@@ -472,7 +472,7 @@ def test_the_whole_frame_is_sent_to_a_server_without_a_template(kind, task):
         np.testing.assert_allclose(component.score(TEXTS, QUERY), local, atol=1e-5)
         request = server.received[-1]
     assert not {"instruction", "instruct"} & set(request.body)
-    assert request.body["query"] == rerank_prefix(sentence, QUERY)
+    assert request.body["query"] == rerank_prefix_text(sentence, QUERY)
     bodies = [f"<Instruct>: {sentence}\n<Query>: {QUERY}\n<Document>: {text}" for text in TEXTS]
     for sent, body in zip(request.body["documents"], bodies, strict=True):
         assert request.body["query"] + sent == HEAD + body + TAIL

@@ -27,7 +27,7 @@ from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, two_stage_query_engin
 from qwen3_core import Embedder, Reranker
 from qwen3_core.batch import Qwen3EmbedBatch
 from qwen3_core.engine.worker import Worker
-from qwen3_core.prompts import CONTROL_TOKENS, END_OF_TEXT, RERANK_SUFFIX, TASKS, rerank_prefix
+from qwen3_core.prompts import CONTROL_TOKENS, END_OF_TEXT, RERANK_SUFFIX, TASKS, rerank_prefix_text
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server
 from qwen3_core.tokenizer import Qwen3Tokenizer
 from tests.conftest import TINY
@@ -51,7 +51,7 @@ TEMPLATE = [
 
 
 def test_the_frame_has_these_control_tokens(reader):
-    assert reader.control(rerank_prefix("x", "y") + RERANK_SUFFIX) == TEMPLATE
+    assert reader.control(rerank_prefix_text("x", "y") + RERANK_SUFFIX) == TEMPLATE
 
 
 def test_the_attacks_are_attacks(reader):
@@ -269,7 +269,7 @@ def test_no_frame_joins_with_a_text_to_a_control_token(
     reader, tokenizer, instruction, query, document
 ):
     parts = [tokenizer.without_control_tokens(t) for t in (instruction, query, document)]
-    prompt = f"{rerank_prefix(parts[0], parts[1])} {parts[2]}{RERANK_SUFFIX}"
+    prompt = f"{rerank_prefix_text(parts[0], parts[1])} {parts[2]}{RERANK_SUFFIX}"
     assert reader.control(prompt) == TEMPLATE
 
 
