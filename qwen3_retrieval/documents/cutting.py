@@ -43,7 +43,7 @@ LoadTokenizer = Callable[[], Qwen3Tokenizer]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A passage."""
+    """A passage as cut at one place; `ingest` stores pieces with equal texts as one `Chunk`."""
 
     text: str
     place: dict[str, Any]
