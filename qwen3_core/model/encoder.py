@@ -62,23 +62,15 @@ class Encoder:
         """Wrap a model; on CPUs its Linear modules are replaced (`qwen3_core.model.linear`).
 
         Args:
-            model: The base model (without head), on its device, in its dtype, in eval mode.
+            model: The base model (without head) of a `loading.Checkpoint`, on its device, in its
+                dtype, in eval mode.
             pack_tokens: Token budget of one forward pass; by default `DEFAULT_PACK_TOKENS`, on CUDA
                 `cuda.pack_tokens` of the free memory.
             int8: Whether linear maps run in 8-bit integers (`qwen3_core.model.int8`).
 
         Raises:
-            ValueError: If the budget is below 1, or the model uses sliding-window attention or
-                another activation than Qwen3 does.
+            ValueError: If the budget is below 1.
         """
-        if any(
-            kind != "full_attention" for kind in getattr(model.config, "layer_types", None) or ()
-        ):
-            msg = "the model uses sliding-window attention; no published Qwen3 retrieval model does"
-            raise ValueError(msg)
-        if (activation := model.config.hidden_act) not in ("silu", "swish"):
-            msg = f"the model's activation is {activation!r}; all Qwen3 models use 'silu'"
-            raise ValueError(msg)
         self.model = model
         self.device = model.embed_tokens.weight.device
         default = _default_pack_tokens(model)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from qwen3_core import Embedder, Reranker
-from qwen3_core.model.encoder import Encoder
 from tests.conftest import TINY
 from tests.reference import TASK, ReferenceEmbedder, ReferenceReranker, query_prompt
 
@@ -288,26 +287,6 @@ def test_not_finite_states_are_an_error(embedding_folder):
             model.embed_documents(["text"])
     finally:
         weight.copy_(before)
-
-
-def test_sliding_window_models_are_refused():
-    import torch
-    from transformers import Qwen3Config, Qwen3Model
-
-    config = Qwen3Config(
-        vocab_size=8,
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=2,
-        head_dim=4,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        use_sliding_window=True,
-        sliding_window=4,
-        max_window_layers=1,
-    )
-    with torch.device("meta"), pytest.raises(ValueError, match="sliding-window attention"):
-        Encoder(Qwen3Model(config))
 
 
 def test_sentence_transformers_gives_the_bundled_models_vectors():
