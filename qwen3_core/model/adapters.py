@@ -4,9 +4,8 @@ from dataclasses import fields
 from typing import Any
 
 from qwen3_core.common.extras import how_to_install
-from qwen3_core.model.source import ADAPTER, Source, foreign_weights
-
-WEIGHTS = "adapter_model.safetensors"
+from qwen3_core.model.files import ADAPTER, ADAPTER_WEIGHTS
+from qwen3_core.model.source import Source, foreign_weights
 
 _ERRORS = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 """Errors that peft and torch raise for an adapter that does not fit."""
@@ -40,11 +39,14 @@ def merge_adapter(loaded: Any, name: str, adapter: Source) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = adapter.fetch(WEIGHTS)
+    path = adapter.fetch(ADAPTER_WEIGHTS)
     if path is None:
         if reason := foreign_weights(adapter, adapter=True):
             raise ValueError(reason)
-        msg = f"could not load the adapter {name!r}: it has no {WEIGHTS}, or cannot be reached"
+        msg = (
+            f"could not load the adapter {name!r}: it has no {ADAPTER_WEIGHTS}, or cannot be "
+            "reached"
+        )
         raise OSError(msg)
     try:
         weights = load_file(path)

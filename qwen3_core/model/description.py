@@ -12,9 +12,8 @@ from typing import Any, Literal, NoReturn
 
 from qwen3_core.common.validation import MIN_DIMENSIONS, is_count
 from qwen3_core.model.chat_template import ForeignTemplateError, instruction_in
-from qwen3_core.model.files import State, states
+from qwen3_core.model.files import ADAPTER, ADAPTER_WEIGHTS, INDEX, WEIGHTS, State, states
 from qwen3_core.model.source import (
-    ADAPTER,
     PUBLISHED,
     Source,
     foreign_weights,
@@ -37,7 +36,6 @@ OLD_TRANSFORMERS = tuple(
 """Older names of that file, which sentence-transformers still reads."""
 TOKENIZER = "tokenizer_config.json"
 TOKENIZER_JSON = "tokenizer.json"
-INDEX = "model.safetensors.index.json"
 TEMPLATE = "chat_template.jinja"
 
 PUBLISHED_PROMPT = query_prefix(TASKS["web_search"]) + query_text("")
@@ -130,26 +128,31 @@ class Description:
         """
         own = [step.path for step in self.after_pooling if isinstance(step, Dense)]
         places = (self.base,) if self.adapter is None else (self.adapter, self.base)
-        dense = [f"{path}/model.safetensors" for path in own]
+        dense = [f"{path}/{WEIGHTS}" for path in own]
         found = [next((p for at in places if (p := at.path(file))), None) for file in dense]
         extra = [path or self.folder / file for path, file in zip(found, dense, strict=True)]
         if self.adapter is not None:
-            extra += [self.adapter.folder / name for name in (ADAPTER, "adapter_model.safetensors")]
+            extra += [self.adapter.folder / name for name in (ADAPTER, ADAPTER_WEIGHTS)]
             if (tokenizer := self.adapter.path(TOKENIZER_JSON)) is not None:
                 extra.append(tokenizer)
         return tuple(extra)
 
     def json(self, filename: str, kind: type = dict) -> Any:
         """The contents of a small JSON file, the adapter's or else the base's; None: neither."""
-        for files in (self.adapter, self.base):
-            if files is not None and (data := files.json(filename, kind)) is not None:
-                return data
-        return None
+        return _json(self.adapter, self.base, filename, kind)
 
     def path(self, filename: str) -> Path | None:
         """The path of a file, the adapter's or else the base's; None if neither has it."""
         own = None if self.adapter is None else self.adapter.fetch(filename)
         return own or self.base.fetch(filename)
+
+
+def _json(adapter: Source | None, base: Source, filename: str, kind: type) -> Any:
+    """The contents of a small JSON file, the adapter's or else the base's; None: neither."""
+    for files in (adapter, base):
+        if files is not None and (data := files.json(filename, kind)) is not None:
+            return data
+    return None
 
 
 def describe(name: str, kind: ModelKind, revision: str | None = None) -> Description:
@@ -232,7 +235,7 @@ def _no_config(files: Source) -> OSError:
 
 def _base_of(files: Source, own: dict[str, Any], kind: ModelKind) -> Source:
     """The base checkpoint of an adapter: in the same folder, or named in its config."""
-    if files.path("config.json") and {"model.safetensors", INDEX} & {*files.listing()}:
+    if files.path("config.json") and {WEIGHTS, INDEX} & {*files.listing()}:
         return files
     if reason := foreign_weights(files, adapter=True):
         raise ValueError(reason)
@@ -325,10 +328,7 @@ class _Reader:
 
     def _json(self, filename: str, kind: type = dict) -> Any:
         """The contents of a JSON file, the adapter's or else the base's."""
-        for files in (self.adapter, self.base):
-            if files is not None and (data := files.json(filename, kind)) is not None:
-                return data
-        return None
+        return _json(self.adapter, self.base, filename, kind)
 
     # --- config.json
 
@@ -861,7 +861,7 @@ def trained_labels(adapter: Source) -> int | None:
     """Number of rows of an adapter's own score head; None if it has none."""
     from safetensors import SafetensorError, safe_open
 
-    path = adapter.fetch("adapter_model.safetensors")
+    path = adapter.fetch(ADAPTER_WEIGHTS)
     if path is None:
         return None
     try:

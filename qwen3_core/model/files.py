@@ -20,6 +20,7 @@ INDEX: Final = "model.safetensors.index.json"
 """The weights in one file, or the index of several; a folder's other files are not the model's."""
 
 ADAPTER: Final = "adapter_config.json"
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 
 HEAD: Final = "lm_head.weight"
 """The language-model head, which an embedding model does not use."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qwen3_core.model.buffers import give_back_freed
-from qwen3_core.model.int8 import Int8Linear
+from qwen3_core.model.int8 import ROWS, Int8Linear
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +24,6 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 MERGED = "qkv_proj"
 """Name of the merged projection."""
-
-ROWS = 1024
-"""Number of rows that the weight layout is chosen for; it is fast for any number."""
 
 STEP = 16
 """Row counts of products are padded to a multiple of this, except a single row.

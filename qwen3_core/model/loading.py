@@ -457,7 +457,7 @@ def _linear(description: Description, dense: Dense) -> Linear:
     """
     from safetensors.torch import load_file
 
-    file = f"{dense.path}/model.safetensors"
+    file = f"{dense.path}/{WEIGHTS}"
     path = description.path(file)
     if path is None:
         pickled = f"{dense.path}/pytorch_model.bin"

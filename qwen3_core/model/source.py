@@ -22,8 +22,6 @@ PUBLISHED: Mapping[ModelKind, str] = {
 }
 """A published model of each kind, for error messages."""
 
-ADAPTER = "adapter_config.json"
-
 _ORIGINAL = "give the original checkpoint with *.safetensors"
 _GGUF = "serve it with llama.cpp and give its base_url, or give the original with dtype='int8'"
 _PICKLE = (
