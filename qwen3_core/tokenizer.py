@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, Final
 
@@ -54,8 +54,8 @@ class Qwen3Tokenizer:
         """Build from the text of a `tokenizer.json`.
 
         Raises:
-            ValueError: If it lacks the control tokens of the Qwen3 retrieval models, or has the
-                published vocabulary but not the published ids.
+            ValueError: If it has no `<|endoftext|>`, or has the published vocabulary but another
+                id for it.
         """
         from tokenizers import Tokenizer
 
@@ -67,13 +67,7 @@ class Qwen3Tokenizer:
         for word in words:
             del spelled[word]
         self._spelled_control = re.compile("|".join(map(re.escape, spelled)))
-        missing = set(PROMPT_TOKENS) - set(self._control)
-        if missing:
-            msg = (
-                f"the tokenizer has no {', '.join(sorted(missing))}: "
-                "it does not belong to a Qwen3 embedding or reranking model"
-            )
-            raise ValueError(msg)
+        self._require(END_OF_TEXT)
         # Added words keep their ids only among all added tokens, of which the others are read as
         # text then.
         added = [t | {"special": not _is_word(t)} for t in data["added_tokens"]] if words else []
@@ -97,17 +91,54 @@ class Qwen3Tokenizer:
         """Parts that are not those of the published Qwen3 tokenizer."""
         self.around: tuple[tuple[str, ...], tuple[str, ...]] = self._around(data)
         """Tokens that the tokenizer, used as published, puts before and after a text."""
-        self.rerank_head: Ids = self._encode_frame(RERANK_HEAD)
-        self.rerank_suffix: Ids = self._encode_frame(RERANK_SUFFIX)
-        if self._text.get_vocab_size(with_added_tokens=False) == PUBLISHED_VOCABULARY:
-            found, expected = self.rerank_suffix, PUBLISHED_SUFFIX
-            if self.end_of_text != PUBLISHED_VOCABULARY or found != expected:
-                msg = (
-                    f"the tokenizer's ids differ from the published ones: {END_OF_TEXT} is "
-                    f"{self.end_of_text} (expected {PUBLISHED_VOCABULARY}), the reranker's suffix "
-                    f"is {found} (expected {expected}); download the checkpoint again"
-                )
-                raise ValueError(msg)
+        if self._is_published and self.end_of_text != PUBLISHED_VOCABULARY:
+            msg = (
+                f"the tokenizer's ids differ from the published ones: {END_OF_TEXT} is "
+                f"{self.end_of_text}, expected {PUBLISHED_VOCABULARY}; "
+                "download the checkpoint again"
+            )
+            raise ValueError(msg)
+
+    @property
+    def _is_published(self) -> bool:
+        """Whether it has the size of the published vocabulary."""
+        return self._text.get_vocab_size(with_added_tokens=False) == PUBLISHED_VOCABULARY
+
+    def _require(self, *tokens: str) -> None:
+        """Raise ValueError if control tokens are missing."""
+        if missing := set(tokens) - set(self._control):
+            msg = (
+                f"the tokenizer has no {', '.join(sorted(missing))}: "
+                "it does not belong to a Qwen3 embedding or reranking model"
+            )
+            raise ValueError(msg)
+
+    @cached_property
+    def rerank_head(self) -> Ids:
+        """The reranker's prompt before the question.
+
+        Raises:
+            ValueError: If the tokenizer lacks control tokens of rerankers. Those of
+                Qwen3-Embedding-4B and 8B have no `<think>`.
+        """
+        return self._encode_frame(RERANK_HEAD)
+
+    @cached_property
+    def rerank_suffix(self) -> Ids:
+        """The reranker's prompt after the document.
+
+        Raises:
+            ValueError: If the tokenizer lacks control tokens of rerankers, or has the published
+                vocabulary but not the published ids.
+        """
+        found = self._encode_frame(RERANK_SUFFIX)
+        if self._is_published and found != PUBLISHED_SUFFIX:
+            msg = (
+                "the tokenizer's ids differ from the published ones: the reranker's suffix is "
+                f"{found}, expected {PUBLISHED_SUFFIX}; download the checkpoint again"
+            )
+            raise ValueError(msg)
+        return found
 
     def _around(self, data: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The tokens that the post-processor puts before and after a text."""
@@ -149,6 +180,7 @@ class Qwen3Tokenizer:
 
     def _encode_frame(self, text: str) -> Ids:
         """Ids of a text of ours, in which `PROMPT_TOKENS` are control tokens."""
+        self._require(*PROMPT_TOKENS)
         parts = re.split(f"({'|'.join(map(re.escape, PROMPT_TOKENS))})", text)
         ids = ((self._control[p],) if p in PROMPT_TOKENS else self.encode(p) for p in parts)
         return tuple(chain.from_iterable(ids))

@@ -172,7 +172,7 @@ def load(
     known = describe(str(name), kind, revision)
     try:
         config = _config(str(name), known)
-        tokenizer = _tokenizer(known.path("tokenizer.json"), str(name))
+        tokenizer = _tokenizer(known.path("tokenizer.json"), str(name), kind)
         _check_end_of_text(str(name), kind, tokenizer)
         _check_tokenizer_config(str(name), known, tokenizer)
         _check_layers(str(name), config)
@@ -441,7 +441,7 @@ def load_tokenizer(
     """Load a checkpoint's tokenizer, without its weights; arguments and errors as in `load`."""
     try:
         source = tokenizer_source(str(name), kind, revision)
-        return _tokenizer(source.path("tokenizer.json"), str(name))
+        return _tokenizer(source.path("tokenizer.json"), str(name), kind)
     except OSError as error:
         reason = sentence(error)
         msg = f"could not load the tokenizer of {str(name)!r}: {reason}\n{what_to_give(kind)}"
@@ -488,14 +488,18 @@ def _linear(description: Description, dense: Dense) -> Linear:
     return arrays["linear.weight"], arrays.get("linear.bias")
 
 
-def _tokenizer(path: Path | None, name: str) -> Qwen3Tokenizer:
+def _tokenizer(path: Path | None, name: str, kind: ModelKind) -> Qwen3Tokenizer:
+    """The tokenizer of a model; that of a reranker has the control tokens of its prompt."""
     if path is None:
         # Offline, the hub's client does not distinguish uncached files from missing ones.
         what = "" if Path(name).expanduser().is_dir() else ", or cannot be reached"
         msg = f"{name!r} has no tokenizer.json{what}"
         raise OSError(msg)
     try:
-        return Qwen3Tokenizer(path.read_text(encoding="utf-8"))
+        tokenizer = Qwen3Tokenizer(path.read_text(encoding="utf-8"))
+        if kind == "reranker":
+            _ = tokenizer.rerank_suffix
+        return tokenizer
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         msg = f"{path} is not valid JSON ({error}): download it again"
         raise OSError(msg) from error

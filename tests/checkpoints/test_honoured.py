@@ -595,3 +595,32 @@ def test_an_unused_module_changes_nothing(copy):
     folder = copy("embedding")
     modules("Pooling")(folder)
     equals_sentence_transformers(folder)
+
+
+def without(folder: Path, *tokens: str) -> Path:
+    """A folder whose tokenizer has no such added tokens."""
+    file = folder / "tokenizer.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    data["added_tokens"] = [t for t in data["added_tokens"] if t["content"] not in tokens]
+    file.write_text(json.dumps(data), encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    data = json.loads(settings.read_text(encoding="utf-8"))
+    named = data.get("added_tokens_decoder", {}).items()
+    kept = {number: token for number, token in named if token["content"] not in tokens}
+    settings.write_text(json.dumps(data | {"added_tokens_decoder": kept}), encoding="utf-8")
+    return folder
+
+
+def test_an_embedding_model_without_control_tokens_of_rerankers(copy):
+    """Qwen3-Embedding-4B and 8B have no token for `<think>`."""
+    folder = without(
+        copy("embedding"), "<think>", "</think>", "<tool_response>", "</tool_response>"
+    )
+    texts = [*TEXTS, "a <think> that is text"]
+    expected = embedder(TINY / "embedding").embed_documents(texts)
+    close(embedder(folder).embed_documents(texts), expected)
+
+
+def test_a_reranker_needs_the_control_tokens_of_its_prompt(copy):
+    with pytest.raises(ValueError, match="the tokenizer has no <think>"):
+        load(str(without(copy("reranker"), "<think>")), "reranker")

@@ -317,7 +317,7 @@ def test_a_published_vocabulary_has_the_published_ids(monkeypatch, wrong):
     )
     if wrong:
         with pytest.raises(ValueError, match="ids differ from the published ones"):
-            Qwen3Tokenizer(json.dumps(data))
+            _ = Qwen3Tokenizer(json.dumps(data)).rerank_suffix
     else:
         assert Qwen3Tokenizer(json.dumps(data)).end_of_text == size
 
@@ -328,10 +328,33 @@ def test_word_of_several_tokens_is_refused(tokenizer):
 
 
 def test_tokenizer_of_another_family_is_refused():
-    data = json.loads((TINY / "reranker" / "tokenizer.json").read_text(encoding="utf-8"))
-    data["added_tokens"] = data["added_tokens"][:1]
-    with pytest.raises(ValueError, match=r"no </think>, <think>, <\|im_end\|>, <\|im_start\|>: it"):
+    data = bundled()
+    data["added_tokens"] = [t for t in data["added_tokens"] if t["content"] != "<|endoftext|>"]
+    with pytest.raises(ValueError, match=r"no <\|endoftext\|>: it"):
         Qwen3Tokenizer(json.dumps(data))
+
+
+THINKING = ("<tool_response>", "</tool_response>", "<think>", "</think>")
+"""What Qwen3-Embedding-4B and 8B lack: their vocabulary ends at 151665."""
+
+
+def without_thinking(file):
+    data = json.loads(file.read_text(encoding="utf-8"))
+    data["added_tokens"] = [t for t in data["added_tokens"] if t["content"] not in THINKING]
+    return json.dumps(data)
+
+
+def test_an_embedding_models_tokenizer_needs_no_control_tokens_of_rerankers(tokenizer_file):
+    tokenizer = Qwen3Tokenizer(without_thinking(tokenizer_file))
+    whole = Qwen3Tokenizer(tokenizer_file.read_text(encoding="utf-8"))
+    for text in ("What is Milvus?", "a <think> in a text", "怎样删除数据?"):
+        assert tokenizer.encode(text) == whole.encode(text)
+    with pytest.raises(ValueError, match="no </think>, <think>: it does not belong"):
+        _ = tokenizer.rerank_suffix
+
+
+def test_the_vocabulary_of_the_larger_embedding_models_fits(published_tokenizer):
+    assert Qwen3Tokenizer(without_thinking(published_tokenizer)).size == 151665
 
 
 def test_published_vocabulary_with_other_ids_is_refused(published_tokenizer):
