@@ -5,7 +5,7 @@ from typing import Any
 
 from qwen3_core.common.extras import how_to_install
 from qwen3_core.model.files import ADAPTER, ADAPTER_WEIGHTS
-from qwen3_core.model.source import Source, foreign_weights
+from qwen3_core.model.source import Source, foreign_weights, in_short
 
 _ERRORS = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 """Errors that peft and torch raise for an adapter that does not fit."""
@@ -83,7 +83,7 @@ def merge_adapter(loaded: Any, name: str, adapter: Source) -> Any:
         missing = sorted(set(expected) - set(weights))
         merged = None if surplus or missing else wrapped.merge_and_unload(safe_merge=True)
     except _ERRORS as error:
-        short = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        short = in_short(error)
         msg = (
             f"the adapter {name!r} ({config.peft_type.value}) cannot be merged into this base "
             f"({short:.300}): give the base that it was trained on, or merge it with peft yourself"

@@ -229,6 +229,36 @@ def flash_agrees(
     device: torch.device, dtype: torch.dtype, heads: int, group: int, size: int
 ) -> bool:
     """Whether `varlen_attn` exists and `attend` agrees with block attention; tried once."""
+    reason = _failure(_sample(device, dtype, heads, group, size))
+    if reason is not None:
+        logger.warning(
+            "varlen_attn of torch %s is unusable on %s in %s (%s); falling back to block attention",
+            torch.__version__,
+            device,
+            dtype,
+            reason,
+        )
+    return reason is None
+
+
+class _Sample(NamedTuple):
+    """A pack with prefixes that are new, partly cached and cached, and a layer's tensors."""
+
+    pack: Pack[Any]
+    query: Tensor
+    """(n, query heads, head_dim), with `PADDING` rows at the end."""
+    keys: Tensor
+    """(n, kv_heads, head_dim), likewise."""
+    values: Tensor
+    cached: dict[Ids, KeysValues]
+    """Keys and values of the cached prefixes, in the order of the pack's branches."""
+
+
+PADDING = 3
+"""Rows at the end of a sample's tensors that belong to no sequence."""
+
+
+def _sample(device: torch.device, dtype: torch.dtype, heads: int, group: int, size: int) -> _Sample:
     random = torch.Generator().manual_seed(0)
 
     def tensor(*shape: int) -> Tensor:
@@ -241,51 +271,47 @@ def flash_agrees(
         TokenSequence((5, 6, 7), (8,)),
     ]
     pack = next_pack([([Work(sequences)], 100)], lambda prefix: known.get(prefix, 0))
-    total, branches = len(pack.ids), pack.branches
-    count = total + 3  # with padding
-    cached = [(tensor(heads, n, size), tensor(heads, n, size)) for n in known.values()]
+    cached = {
+        prefix: (tensor(heads, n, size), tensor(heads, n, size)) for prefix, n in known.items()
+    }
+    count = len(pack.ids) + PADDING
     query, keys, values = (tensor(count, n * heads, size) for n in (group, 1, 1))
+    return _Sample(pack, query, keys, values, cached)
+
+
+def _failure(sample: _Sample) -> str | None:
+    """What is wrong with `attend`, or None: it is compared with block attention."""
+    pack, query, keys, values, cached = sample
+    device, total = query.device, len(pack.ids)
+    kv_heads, size = keys.shape[1:]
+    rows: dict[Ids, slice] = {}  # of the cached keys, after the pack's own
+    stop = total
+    for prefix, (known, _) in cached.items():
+        rows[prefix] = slice(stop, stop := stop + known.shape[1])
+    segments = segments_of(pack, rows)
     all_keys, all_values = (
         torch.cat((x[:total].transpose(0, 1), *more), 1)
-        for x, more in zip((keys, values), zip(*cached, strict=True), strict=True)
+        for x, more in zip((keys, values), zip(*cached.values(), strict=True), strict=True)
     )
-    cached_rows: dict[Ids, slice] = {}
-    stop = total
-    for prefix, tokens in known.items():
-        cached_rows[prefix] = slice(stop, stop := stop + tokens)
-    segments, new = segments_of(pack, cached_rows), [b.prefix_rows for b in branches]
-    new = [rows for rows in new if rows.stop > rows.start]
+    prefixes = [branch.prefix_rows for branch in pack.branches]
+    new = [prefix for prefix in prefixes if prefix.stop > prefix.start]
     for last in (False, True):
-        asked = query[: len(pack.members) + 3] if last else query
-        some = len(asked) - 3
-        expected = torch.empty(some, heads, group, size, device=device, dtype=dtype)
+        asked = query[: len(pack.members) + PADDING] if last else query
+        some = len(asked) - PADDING
+        grouped = asked[:some].view(some, kv_heads, -1, size)
+        expected = torch.empty_like(grouped)
         BlockAttention(last_tokens_of(segments) if last else segments)(
-            asked[:some].view(some, heads, group, size).transpose(0, 1),
-            all_keys,
-            all_values,
-            expected,
-            Buffers(device),
+            grouped.transpose(0, 1), all_keys, all_values, expected, Buffers(device)
         )
         try:
             (calls,), _ = sent(device, [calls_of(pack, len(asked), last=last)])
-            found = attend(calls, asked, keys, values, new, cached)[:some]
+            found = attend(calls, asked, keys, values, new, list(cached.values()))[:some]
         except (ImportError, RuntimeError, TypeError, ValueError) as error:
-            reason = f"it fails with {first_line(error)}"
-            break
+            return f"it fails with {first_line(error)}"
         distance = (found - expected.flatten(1, 2)).abs().max().item()
         if not distance < 0.05:  # of values around 1; a key too many or too few makes 0.5 and more
-            reason = f"it is wrong by {distance:.2g}"
-            break
-    else:
-        return True
-    logger.warning(
-        "varlen_attn of torch %s is unusable on %s in %s (%s); falling back to block attention",
-        torch.__version__,
-        device,
-        dtype,
-        reason,
-    )
-    return False
+            return f"it is wrong by {distance:.2g}"
+    return None
 
 
 def first_line(error: BaseException) -> str:

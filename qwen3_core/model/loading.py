@@ -1,6 +1,5 @@
 """Reads the tensors of a checkpoint that `description` has accepted, and builds the model."""
 
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 from qwen3_core.common.validation import ArgumentError, check_dimensions
 from qwen3_core.model.adapters import merge_adapter
 from qwen3_core.model.description import (
-    TOKENIZER,
     Dense,
     Description,
     Head,
@@ -20,8 +18,13 @@ from qwen3_core.model.description import (
     trained_labels,
 )
 from qwen3_core.model.files import HEAD, INDEX, WEIGHTS, commit_of, shard_names, weight_files
-from qwen3_core.model.source import PUBLISHED, Source, foreign_weights, sentence, what_to_give
-from qwen3_core.prompts import END_OF_TEXT
+from qwen3_core.model.source import Source, foreign_weights, in_short, sentence, what_to_give
+from qwen3_core.model.tokenizer_checks import (
+    check_end_of_text,
+    check_fit,
+    check_tokenizer_config,
+    read_tokenizer,
+)
 from qwen3_core.settings import Dtype, ModelKind, check_settings
 from qwen3_core.tokenizer import Qwen3Tokenizer
 
@@ -169,21 +172,22 @@ def load(
     from qwen3_core.model.probe import probe_sequences
     from qwen3_core.model.weights import Weights
 
-    known = describe(str(name), kind, revision)
+    name = str(name)
+    known = describe(name, kind, revision)
     try:
-        config = _config(str(name), known)
-        tokenizer = _tokenizer(known.path("tokenizer.json"), str(name), kind)
-        _check_end_of_text(str(name), kind, tokenizer)
-        _check_tokenizer_config(str(name), known, tokenizer)
-        _check_layers(str(name), config)
-        _check_fit(str(name), config, tokenizer)
+        config = _config(name, known)
+        tokenizer = read_tokenizer(known.path("tokenizer.json"), name, kind)
+        check_end_of_text(name, kind, tokenizer)
+        check_tokenizer_config(name, known, tokenizer)
+        _check_layers(name, config)
+        check_fit(name, config, tokenizer)
         device = resolve_device(device)
         resolved = resolve_dtype(dtype, device, config.hidden_size)
         after_pooling = tuple(
             _linear(known, step) if isinstance(step, Dense) else None
             for step in known.after_pooling
         )
-        weights = Weights(str(name), _weight_files(known.base))
+        weights = Weights(name, _weight_files(known.base))
         if known.adapter is None:
             model = _skeleton(config, resolved, device)
             head = _checked_head(model, weights, known.head, config, tokenizer)
@@ -199,20 +203,20 @@ def load(
         if reason := foreign_weights(known.base):
             raise OSError(reason) from None
         reason = sentence(error)
-        msg = f"could not load the {kind} model {str(name)!r}: {reason}\n{what_to_give(kind)}"
+        msg = f"could not load the {kind} model {name!r}: {reason}\n{what_to_give(kind)}"
         raise OSError(msg) from error
     except Exception as error:
         # transformers raises various errors: RuntimeError, KeyError, its own classes ...
         if isinstance(error, (ValueError, ImportError)) or is_out_of_memory(error):
             raise
         msg = (
-            f"the {kind} model {str(name)!r} is damaged, or its files are not of one checkpoint "
-            f"({_in_short(error)}): download it again"
+            f"the {kind} model {name!r} is damaged, or its files are not of one checkpoint "
+            f"({in_short(error)}): download it again"
         )
         raise ValueError(msg) from error
     logger.info("loaded %s on %s in %s", name, device, dtype if probe else resolved)
     return Checkpoint(
-        *(str(name), model, head, tokenizer, config.max_position_embeddings, known.folder, known),
+        *(name, model, head, tokenizer, config.max_position_embeddings, known.folder, known),
         after_pooling=after_pooling,
         probe=probe,
     )
@@ -441,7 +445,7 @@ def load_tokenizer(
     """Load a checkpoint's tokenizer, without its weights; arguments and errors as in `load`."""
     try:
         source = tokenizer_source(str(name), kind, revision)
-        return _tokenizer(source.path("tokenizer.json"), str(name), kind)
+        return read_tokenizer(source.path("tokenizer.json"), str(name), kind)
     except OSError as error:
         reason = sentence(error)
         msg = f"could not load the tokenizer of {str(name)!r}: {reason}\n{what_to_give(kind)}"
@@ -488,49 +492,6 @@ def _linear(description: Description, dense: Dense) -> Linear:
     return arrays["linear.weight"], arrays.get("linear.bias")
 
 
-def _tokenizer(path: Path | None, name: str, kind: ModelKind) -> Qwen3Tokenizer:
-    """The tokenizer of a model; that of a reranker has the control tokens of its prompt."""
-    if path is None:
-        # Offline, the hub's client does not distinguish uncached files from missing ones.
-        what = "" if Path(name).expanduser().is_dir() else ", or cannot be reached"
-        msg = f"{name!r} has no tokenizer.json{what}"
-        raise OSError(msg)
-    try:
-        tokenizer = Qwen3Tokenizer(path.read_text(encoding="utf-8"))
-        if kind == "reranker":
-            _ = tokenizer.rerank_suffix
-        return tokenizer
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path} is not valid JSON ({error}): download it again"
-        raise OSError(msg) from error
-    except Exception as error:  # the tokenizers library raises plain Exception
-        if isinstance(error, ValueError):
-            raise
-        msg = f"{path} is not a Qwen3 model's tokenizer ({_in_short(error)}): download it again"
-        raise ValueError(msg) from error
-
-
-def _in_short(error: Exception) -> str:
-    """An error of another library, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
-    """Raise ValueError if the tokenizer has ids beyond the model's, or the model no positions."""
-    if tokenizer.size > config.vocab_size:
-        msg = (
-            f"the tokenizer of {name!r} gives ids up to {tokenizer.size - 1}, and the model has "
-            f"{config.vocab_size}: tokenizer.json is another model's"
-        )
-        raise ValueError(msg)
-    if config.max_position_embeddings < 1:
-        msg = (
-            f"{name!r} has max_position_embeddings={config.max_position_embeddings} in its "
-            "config.json, and cannot read any text: download it again"
-        )
-        raise ValueError(msg)
-
-
 def _check_layers(name: str, config: Any) -> None:
     """Raise ValueError if the layers of config.json compute something else than ours."""
     rope = config.rope_parameters.get("rope_type")
@@ -563,64 +524,7 @@ def _config(name: str, description: Description) -> Any:
         if isinstance(error, OSError):
             raise
         msg = (
-            f"config.json of {name!r} is not one that transformers reads ({_in_short(error)}): "
+            f"config.json of {name!r} is not one that transformers reads ({in_short(error)}): "
             "download it again"
         )
         raise ValueError(msg) from error
-
-
-def _check_end_of_text(name: str, kind: ModelKind, tokenizer: Qwen3Tokenizer) -> None:
-    """Raise ValueError if an embedding model's tokenizer puts other tokens around texts."""
-    before, after = tokenizer.around
-    if kind == "embedding" and (before, after) != ((), (END_OF_TEXT,)):
-        first = f"puts {before} before a text and " if before else ""
-        msg = (
-            f"the tokenizer of {name!r} {first}appends {after or 'nothing'} to a text, "
-            f"where an embedding model's appends {END_OF_TEXT} once (post_processor in its "
-            f"tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
-        )
-        raise ValueError(msg)
-
-
-def _check_tokenizer_config(name: str, known: Description, tokenizer: Qwen3Tokenizer) -> None:
-    """Raise ValueError if tokenizer_config.json says otherwise than tokenizer.json."""
-    settings = known.json(TOKENIZER) or {}
-    given = settings.get("tokenizer_class")
-    if tokenizer.own_parts and given not in _TAKEN_WHOLE:
-        msg = (
-            f"the tokenizer of {name!r} contradicts itself: its tokenizer.json has another "
-            f"{' and '.join(tokenizer.own_parts)} than Qwen3's, which transformers 5 does not read "
-            f"for the tokenizer_class {given!r} (tokenizer_config.json): write "
-            "'PreTrainedTokenizerFast' there if tokenizer.json is right"
-        )
-        raise ValueError(msg)
-    special = settings | (known.json("special_tokens_map.json") or {})
-    for key, token in special.items():
-        content = token.get("content") if isinstance(token, dict) else token
-        if key.endswith("_token") and tokenizer.is_ordinary(content):
-            msg = (
-                f"the tokenizer of {name!r} makes the ordinary token {content!r} a special one "
-                f"({key} in tokenizer_config.json or special_tokens_map.json), which is not "
-                f"supported: name a control token such as {END_OF_TEXT} there"
-            )
-            raise ValueError(msg)
-    decoder = settings.get("added_tokens_decoder") or {}
-    said = {
-        str(token.get("content") if isinstance(token, dict) else token): int(number)
-        for number, token in decoder.items()
-    }
-    needed = tokenizer.words if said and given not in _TAKEN_WHOLE else ()
-    for content in (*said, *needed):
-        ids = said.get(content), tokenizer.added_tokens.get(content)
-        if ids[0] != ids[1]:
-            here, there = ("no added token" if n is None else f"token {n}" for n in ids)
-            msg = (
-                f"the tokenizer of {name!r} contradicts itself: {content!r} is {here} in "
-                f"added_tokens_decoder of tokenizer_config.json, and {there} in tokenizer.json: "
-                "load it with transformers and save it anew"
-            )
-            raise ValueError(msg)
-
-
-_TAKEN_WHOLE = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Classes of transformers that use a tokenizer.json as it is."""

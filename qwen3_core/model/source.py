@@ -198,6 +198,11 @@ def sentence(error: object) -> str:
     return text if text.endswith((".", "?")) else f"{text}."
 
 
+def in_short(error: Exception) -> str:
+    """An error of another library, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def foreign_weights(files: Source, *, adapter: bool = False) -> str | None:
     """Why a checkpoint with weights in unsupported formats only cannot be read; else None.
 

@@ -3,15 +3,17 @@
 import pytest
 
 from qwen3_core.prompts import (
-    RERANK_SYSTEM,
+    RERANK_HEAD,
+    RERANK_SUFFIX,
     TASKS,
     query_prefix,
     query_text,
     rerank_document,
+    rerank_prompt,
     rerank_question,
     resolve_instruction,
 )
-from tests.reference import HEAD, TASK, query_prompt
+from tests.reference import HEAD, TAIL, TASK, query_prompt
 
 
 def test_default_instruction_is_the_published_one():
@@ -79,7 +81,9 @@ def test_embedding_query_has_no_space_after_the_colon():
     assert query_prefix(TASK) + query_text("What is Milvus?") == query_prompt("What is Milvus?")
 
 
-def test_rerank_frame_is_the_published_one():
-    ours = f"system\n{RERANK_SYSTEM}", rerank_question("{i}", "{q}") + rerank_document("{d}")
-    assert f"<|im_start|>{ours[0]}<|im_end|>\n<|im_start|>user\n" == HEAD
-    assert ours[1] == "user\n<Instruct>: {i}\n<Query>: {q}\n<Document>: {d}"
+def test_rerank_prompt_is_the_published_one():
+    body = "<Instruct>: {i}\n<Query>: {q}\n<Document>: {d}"
+    assert rerank_prompt("{i}", "{q}", "{d}") == HEAD + body + TAIL
+    parts = rerank_question("{i}", "{q}") + rerank_document("{d}")
+    assert RERANK_HEAD + parts + RERANK_SUFFIX == HEAD + body + TAIL
+    assert parts == f"user\n{body}"
