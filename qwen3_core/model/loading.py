@@ -252,9 +252,9 @@ def _skeleton(config: Any, dtype: "torch.dtype", device: str, matrix: str | None
     rotary = inner.rotary_emb = type(inner.rotary_emb)(config=inner.config).to(device)
     if 2 * len(rotary.inv_freq) != inner.config.head_dim:
         msg = (
-            f"config.json rotates {2 * len(rotary.inv_freq)} of head_dim={inner.config.head_dim} "
-            f"numbers (rope_parameters: {inner.config.rope_parameters}), and transformers computes "
-            "only all: correct the file"
+            f"config.json requests partial rotary embeddings ({2 * len(rotary.inv_freq)} of "
+            f"head_dim={inner.config.head_dim}; rope_parameters: {inner.config.rope_parameters}), "
+            "but transformers' Qwen3 only supports full rotary: fix the file"
         )
         raise ValueError(msg)
     return model.eval().requires_grad_(False)
@@ -286,8 +286,8 @@ def _checked_head(
         raise ValueError(msg)
     if head.matrix == "score" and config.pad_token_id == tokenizer.rerank_suffix[-1]:
         msg = (
-            f"pad_token_id={config.pad_token_id} in config.json is the last token of the prompt, "
-            "which transformers would not read: correct the file"
+            f"pad_token_id={config.pad_token_id} is the prompt's last token, so transformers would "
+            "treat it as padding: fix config.json"
         )
         raise ValueError(msg)
     rows = weights.rows(key, _ids(head, tokenizer)).numpy()
@@ -327,16 +327,16 @@ def _merged(
     whole = _skeleton(config, dtype, device, None if head is None else head.matrix)
     inner = whole if head is None else whole.model
     keys = {key for key, _ in inner.named_parameters()}
-    brought = False
+    from_adapter = False
     if head is not None and head.matrix == "score":
-        brought = SCORE not in weights
-        if brought and trained_labels(adapter) is None:
+        from_adapter = SCORE not in weights
+        if from_adapter and trained_labels(adapter) is None:
             msg = (
-                f"the adapter {known.name!r} brings no {SCORE}, and its base has none: its scores "
+                f"the adapter {known.name!r} has no {SCORE}, and its base has none: its scores "
                 "would be random. Save it with modules_to_save=['score']"
             )
             raise ValueError(msg)
-        wanted = set() if brought else {SCORE}
+        wanted = set() if from_adapter else {SCORE}
     else:
         wanted = set() if head is None else {_head_key(config, weights)}
     weights.check(keys | wanted, spare=[HEAD])
@@ -346,7 +346,7 @@ def _merged(
             weights.fill(whole.lm_head, "lm_head.", dtype, device)
         else:
             whole.lm_head.weight = inner.embed_tokens.weight
-    elif head is not None and not brought:
+    elif head is not None and not from_adapter:
         weights.fill(whole.score, "score.", dtype, device)
     elif head is not None:
         empty = torch.zeros(whole.score.weight.shape, dtype=dtype, device=device)
@@ -408,8 +408,7 @@ def _weight_files(base: Source) -> list[Path]:
         return weight_files(base.folder)
     if index := base.path(INDEX):
         names = shard_names(index)
-        # With all files there, the hub is not asked: not all of its client's releases allow that
-        # offline.
+        # Skip the hub if all shards are cached: some huggingface_hub releases fail offline here.
         if not all((base.folder / name).is_file() for name in names):
             from huggingface_hub import snapshot_download
 
@@ -512,11 +511,11 @@ def _in_short(error: Exception) -> str:
 
 
 def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
-    """Raise ValueError if the tokenizer has ids beyond the model's, or the model no positions."""
+    """Raise ValueError if the tokenizer exceeds the vocabulary, or the model has no positions."""
     if tokenizer.size > config.vocab_size:
         msg = (
-            f"the tokenizer of {name!r} gives ids up to {tokenizer.size - 1}, and the model has "
-            f"{config.vocab_size}: tokenizer.json is another model's"
+            f"the tokenizer of {name!r} has token ids up to {tokenizer.size - 1}, but the model's "
+            f"vocab_size is {config.vocab_size}: tokenizer.json belongs to another model"
         )
         raise ValueError(msg)
     if config.max_position_embeddings < 1:
@@ -528,9 +527,9 @@ def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
 
 
 def _check_layers(name: str, config: Any) -> None:
-    """Raise ValueError if the layers of config.json compute something else than ours."""
+    """Raise ValueError if config.json describes layers that differ from ours."""
     rope = config.rope_parameters.get("rope_type")
-    way_out = "run it with sentence-transformers or transformers"
+    remedy = "run it with sentence-transformers or transformers"
     for what, known in (
         (f"the activation hidden_act={config.hidden_act!r}", config.hidden_act in ACTIVATIONS),
         (
@@ -541,7 +540,7 @@ def _check_layers(name: str, config: Any) -> None:
         (f"rms_norm_eps={config.rms_norm_eps}", 0 <= config.rms_norm_eps < 1),
     ):
         if not known:
-            msg = f"{name!r} has {what} in its config.json, which is not supported: {way_out}"
+            msg = f"{name!r} has {what} in its config.json, which is not supported: {remedy}"
             raise ValueError(msg)
 
 
@@ -571,15 +570,15 @@ def _check_end_of_text(name: str, kind: ModelKind, tokenizer: Qwen3Tokenizer) ->
     if kind == "embedding" and (before, after) != ((), (END_OF_TEXT,)):
         first = f"puts {before} before a text and " if before else ""
         msg = (
-            f"the tokenizer of {name!r} {first}appends {after or 'nothing'} to a text, "
-            f"where an embedding model's appends {END_OF_TEXT} once (post_processor in its "
-            f"tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
+            f"the tokenizer of {name!r} {first}appends {after or 'nothing'} to a text; an "
+            f"embedding model's tokenizer must append {END_OF_TEXT} exactly once (post_processor "
+            f"in its tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
         )
         raise ValueError(msg)
 
 
 def _check_tokenizer_config(name: str, known: Description, tokenizer: Qwen3Tokenizer) -> None:
-    """Raise ValueError if tokenizer_config.json says otherwise than tokenizer.json."""
+    """Raise ValueError if tokenizer_config.json contradicts tokenizer.json."""
     settings = known.json(TOKENIZER) or {}
     given = settings.get("tokenizer_class")
     if tokenizer.own_parts and given not in _TAKEN_WHOLE:

@@ -52,8 +52,8 @@ class Weights:
             if stored.dtype not in DTYPES:
                 msg = (
                     f"weight {key} of {name!r} is stored as {stored.dtype}, and only "
-                    f"{', '.join(DTYPES)} are read: use the original checkpoint, with "
-                    "dtype='int8' if it is to be small"
+                    f"{', '.join(DTYPES)} are supported: use the original checkpoint (with "
+                    "dtype='int8' to save memory)"
                 )
                 raise ValueError(msg)
             self._stored[short] = stored

@@ -115,7 +115,7 @@ VARIANTS = [
     (
         "embedding",
         lambda f: (f / "modules.json").write_text('[{"type": "own.Transformer", "path": ""}]'),
-        r"a module of its own in modules.json \(own.Transformer\)",
+        r"a custom module in modules.json \(own.Transformer\)",
     ),
     (
         "embedding",
@@ -174,7 +174,7 @@ VARIANTS = [
     (
         "embedding",
         edit("sentence_bert_config.json", modality_config={"image": {}}),
-        r"reads texts as None \(modality_config in sentence_bert_config.json\)",
+        r"has modality_config\['text'\] = None in sentence_bert_config.json",
     ),
     (
         "embedding",
@@ -183,7 +183,7 @@ VARIANTS = [
             modality_config={"text": STATES},
             module_output_name="sentence_embedding",
         ),
-        r"output 'sentence_embedding' \(module_output_name",
+        r"has module_output_name='sentence_embedding' in sentence_bert_config.json",
     ),
     (
         "embedding",
@@ -228,7 +228,7 @@ VARIANTS = [
                 "partial_rotary_factor": 0.5,
             }
         ),
-        "rotates 32 of head_dim=64 numbers",
+        r"partial rotary embeddings \(32 of head_dim=64;",
     ),
     (
         "embedding",
@@ -324,7 +324,7 @@ VARIANTS = [
     (
         "reranker",
         every(logit_score(870, 783), edit("1_LogitScore/config.json", module_input_name="x")),
-        "scores 'x', not causal_logits",
+        "input is 'x' .*; only causal_logits is supported",
     ),
     ("reranker", modules("LogitScore", "Dense"), "LogitScore, Dense"),
     (
