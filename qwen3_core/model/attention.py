@@ -19,7 +19,7 @@ from qwen3_core.tokenizer import Ids
 
 BLOCK = 96
 """Query rows computed at a time: few enough for the scores to stay in a core's cache, enough for
-efficient products. The best of 64, 96, 128 and 256 on CPUs for most lengths."""
+efficient matrix products. The best of 64, 96, 128 and 256 on CPUs for most lengths."""
 
 KEYS_STEP = 32
 """Key counts are padded to a multiple of this, and the padding is masked, so that oneDNN compiles

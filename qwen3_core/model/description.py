@@ -102,7 +102,7 @@ class Description:
     head: Head | None = None
     """A reranker's score head; None for an embedding model."""
     max_length: int | None = None
-    """The checkpoint's own limit of tokens per input, if below its number of positions."""
+    """The checkpoint's own token limit per input, if below max_position_embeddings."""
 
     @property
     def pooling(self) -> str:
@@ -118,7 +118,7 @@ class Description:
         return self.base.folder
 
     def states(self) -> tuple[State, ...]:
-        """The present state of its files, by which a change after loading is noticed."""
+        """The present state of its files, to detect changes after loading."""
         own = () if self.adapter is None else (self.adapter.folder,)
         return states((self.folder, *own), self.extra_weights)
 
@@ -288,7 +288,7 @@ class _Reader:
         max_length = self._max_length()
         wanted = {"embedding": "SentenceTransformer", "reranker": "CrossEncoder"}[self.kind]
         if (model_type := settings.get("model_type", wanted)) != wanted:
-            self._refuse(f"is a {model_type}, by its {PROMPTS}", self._advice)
+            self._refuse(f"is a {model_type} according to its {PROMPTS}", self._advice)
         if self.kind == "reranker":
             head = self._head(architecture, modules)
             return Description(
@@ -409,7 +409,7 @@ class _Reader:
         found = []
         for module in data:
             if not isinstance(module, dict) or not isinstance(module.get("type"), str):
-                self._refuse(f"has a {MODULES} whose entries name no type", "download it again")
+                self._refuse(f"has entries without a type in its {MODULES}", "download it again")
             kind, path = module["type"], str(module.get("path", ""))
             if not kind.startswith("sentence_transformers."):
                 self._refuse(
@@ -423,7 +423,9 @@ class _Reader:
         names = [kind for kind, _ in found]
         other = "a reranker" if self.kind == "embedding" else "an embedding model"
         if {"embedding": "LogitScore", "reranker": "Pooling"}[self.kind] in names:
-            self._refuse(f"is {other}, by its {MODULES} ({', '.join(names)})", self._advice)
+            self._refuse(
+                f"is {other} according to its {MODULES} ({', '.join(names)})", self._advice
+            )
         if names[:1] != ["Transformer"] or PurePosixPath(found[0][1]).parts:
             self._refuse(
                 f"has a {MODULES} that does not begin with a Transformer in the folder itself "
@@ -442,7 +444,7 @@ class _Reader:
         data = self._json(filename)
         if data is None:
             msg = (
-                f"{filename}, which {MODULES} names, is not there, or not in the cache; download "
+                f"{filename}, which {MODULES} names, is missing or not in the cache; download "
                 "the checkpoint again"
             )
             raise FileNotFoundError(msg)

@@ -467,7 +467,7 @@ def _linear(description: Description, dense: Dense) -> Linear:
                 "anew"
             )
             raise ValueError(msg)
-        msg = f"{file}, the weights of a Dense module, is not there"
+        msg = f"{file}, the weights of a Dense module, is missing"
         raise FileNotFoundError(msg)
     tensors = load_file(path)
     shapes: dict[str, tuple[int, ...]] = {"linear.weight": (dense.out_features, dense.in_features)}
@@ -521,7 +521,7 @@ def _check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
     if config.max_position_embeddings < 1:
         msg = (
             f"{name!r} has max_position_embeddings={config.max_position_embeddings} in its "
-            "config.json, and cannot read any text: download it again"
+            "config.json, so it cannot encode any text: download it again"
         )
         raise ValueError(msg)
 

@@ -143,12 +143,12 @@ VARIANTS = [
     ("embedding", only("weights.pt"), r"a pickle \(weights.pt\)"),
     ("embedding", only("openvino/openvino_model.xml"), "an OpenVINO export"),
     ("embedding", only("tf_model.h5"), "TensorFlow's"),
-    ("embedding", modules("LogitScore"), "is a reranker, by its modules.json"),
-    ("reranker", modules("Pooling"), "is an embedding model, by its modules.json"),
+    ("embedding", modules("LogitScore"), "is a reranker according to its modules.json"),
+    ("reranker", modules("Pooling"), "is an embedding model according to its modules.json"),
     (
         "embedding",
         edit("config_sentence_transformers.json", model_type="SparseEncoder"),
-        "is a SparseEncoder, by its config_sentence_transformers.json",
+        "is a SparseEncoder according to its config_sentence_transformers.json",
     ),
     ("embedding", modules(), r"no Pooling after the Transformer in its modules.json"),
     (
@@ -441,7 +441,7 @@ CONTRADICTIONS = [
     (
         "embedding",
         every(dense(), lambda f: (f / "2_Dense" / "model.safetensors").unlink()),
-        "2_Dense/model.safetensors, the weights of a Dense module, is not there",
+        "2_Dense/model.safetensors, the weights of a Dense module, is missing",
     ),
     (
         "embedding",

@@ -87,7 +87,8 @@ def test_embedding_model_as_reranker(embedding):
     # The published embedding checkpoints name the causal class; modules.json tells.
     edit(embedding, architectures=["Qwen3ForCausalLM"])
     with pytest.raises(
-        ValueError, match=r"is an embedding model, by its modules.json .*: use a Qwen3 reranker"
+        ValueError,
+        match=r"is an embedding model according to its modules.json .*: use a Qwen3 reranker",
     ):
         load(embedding, "reranker")
 
