@@ -565,7 +565,7 @@ def test_an_adapter_of_an_adapter(lora: Path, tmp_path: Path):
 
 def test_an_adapter_for_another_base(lora: Path, random_checkpoints):
     folder = alone(lora, str(random_checkpoints["embedding"]))
-    assert "give the base that it was trained on" in refusal(folder, "embedding")
+    assert "use the base that it was trained on" in refusal(folder, "embedding")
 
 
 def test_an_adapter_of_more_layers(lora: Path):
@@ -581,7 +581,7 @@ def test_an_adapter_of_more_layers(lora: Path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}, "adds to the prompt"),
+        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}, "a prompt-learning method"),
         ({"peft_type": "UNHEARD_OF"}, "peft_type 'UNHEARD_OF'"),
         ({"use_unheard_of": True}, "use_unheard_of=True"),
         ({"target_modules": ["none_such"]}, "cannot be merged into this base|not for this base"),
@@ -600,9 +600,9 @@ def test_adapters_in_folders_within_are_told_of(lora: Path, caplog):
     base = shutil.copytree(TINY / "embedding", lora.parent / "base")
     alone(lora, str(base)).rename(base / "checkpoint-5")
     describe(str(base), "embedding")
-    assert "adapters in folders within it (checkpoint-5), which are not used" in caplog.text
+    assert "contains adapters in subfolders (checkpoint-5), which are ignored" in caplog.text
     (base / "config.json").unlink()
-    assert "but adapters in checkpoint-5: give one of these" in refusal(base, "embedding")
+    assert "but adapters in checkpoint-5: use one of these" in refusal(base, "embedding")
 
 
 def test_a_pickled_adapter(lora: Path):
