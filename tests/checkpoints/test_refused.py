@@ -459,7 +459,7 @@ CONTRADICTIONS = [
         edit("config_sentence_transformers.json", prompts={"query": 3}),
         "prompts in config_sentence_transformers.json that are not texts",
     ),
-    ("embedding", edit("tokenizer_config.json", model_max_length=0), "reads 0 tokens"),
+    ("embedding", edit("tokenizer_config.json", model_max_length=0), "an invalid token limit, 0"),
     (
         "embedding",
         edit("config_sentence_transformers.json", default_prompt_name="none"),
@@ -473,7 +473,7 @@ CONTRADICTIONS = [
     (
         "embedding",
         edit("sentence_bert_config.json", max_seq_length="64"),
-        r"reads '64' tokens \(max_seq_length in sentence_bert_config.json\)",
+        r"an invalid token limit, '64' \(max_seq_length in sentence_bert_config.json\)",
     ),
     (
         "embedding",
