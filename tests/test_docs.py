@@ -134,6 +134,8 @@ def ingest(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs_from_top_to_bottom(page, handbook, monkeypatch):
     names: dict[str, Any] = {"__name__": "__main__"}
+    for name, value in list(vars(Settings).items()):  # what a page assigns holds for the page
+        monkeypatch.setattr(Settings, name, value)
     with OpenAIServer() as server:
         monkeypatch.setenv("OPENAI_API_KEY", "test")
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
