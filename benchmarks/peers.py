@@ -109,7 +109,7 @@ class WithoutPrefixCache:
 
 
 class Floor:
-    """The bare weight products of the tokens that must be computed, and nothing else."""
+    """The weight matrix products alone, for the tokens that must be computed."""
 
     version = Ours.version
 
@@ -146,7 +146,7 @@ class Floor:
         return self.embed([f":{text}"])  # without the instruction, which is cached
 
     def _run(self, encoder: Any, tokens: int) -> np.ndarray:
-        """All layers' products, for blocks of rows as a forward pass takes them."""
+        """All layers' matrix products, for blocks of rows as in a forward pass."""
         torch = self._torch
         model: Any = encoder.model
         config = model.config

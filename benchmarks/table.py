@@ -42,14 +42,14 @@ ROWS = {
     OURS: "here",
     INT8: 'here, `dtype="int8"`',
     "sentence-transformers": "sentence-transformers",
-    "sentence-transformers, one by one": "the same, one by one",
+    "sentence-transformers, one by one": "sentence-transformers, one by one",
     "published code": "the models' published code",
     "OpenVINO, one by one": "OpenVINO, one by one",
-    "OpenVINO int8, one by one": "the same in int8",
+    "OpenVINO int8, one by one": "OpenVINO in int8, one by one",
     "ONNX Runtime int8, one by one": "ONNX Runtime in int8, one by one",
     "vLLM": "vLLM on the CPU",
     "llama.cpp Q8_0": "llama.cpp, weights of 8 bits",
-    "floor": "floor: the bare weight products",
+    "floor": "floor: the weight matrix products alone",
 }
 """The README's, and their labels."""
 
@@ -182,14 +182,19 @@ def shown(cell: Cell | None, ours: bool, spread: bool) -> str:
 
 
 def not_won(series: Series) -> str:
-    """Where others take less than our time or almost as little; the floor is no system."""
+    """A sentence on where others take at most `NEAR` of our time; the floor is no system."""
     found = [
         f"{system} takes {digits(cell.ratio)} of our time to {TASKS[task].title}"
         for task, systems in series.cells.items()
         for system, cell in systems.items()
         if system in others_of(systems) and cell.ratio <= NEAR
     ]
-    return "; ".join(found) or f"in time nowhere: all others take more than {NEAR} times as long"
+    if found:
+        return f"**Where we do not win**: {'; '.join(found)}."
+    return (
+        f"**Time**: this package is the fastest in every task: every other system takes more than "
+        f"{NEAR} times as long."
+    )
 
 
 def memory(series: Series, tasks: Iterable[str]) -> str:
@@ -238,7 +243,7 @@ def readme(series: Series) -> str:
     tasks = [task for task in COLUMNS if task in series.cells]
     head = ["our time = 1; lower is faster", *(TASKS[task].title for task in tasks)]
     bullets = [
-        f"- **Where we do not win**: {not_won(series)}.",
+        f"- {not_won(series)}",
         f"- **Memory**: {memory(series, tasks)}.",
         f"- **How it was measured**: {conditions(series)}. {ALL_TASKS}",
     ]

@@ -69,7 +69,7 @@ class Qwen3Milvus(Milvus):
         """Refuse to pickle the store: it has open connections and may have a token.
 
         Raises:
-            TypeError: Always; it names the collection and the way out.
+            TypeError: Always; it names the collection and the fix.
         """
         msg = (
             f"a {type(self).__name__} cannot be pickled, because it holds an open connection (to "

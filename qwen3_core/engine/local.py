@@ -74,8 +74,8 @@ class LocalModel(TextModel):
         engine = self._engine or open_engine(**self._source)
         if self._max_length is not None and self._max_length > engine.max_positions:
             msg = (
-                f"max_length={self._max_length} is more than the {engine.max_positions} tokens "
-                f"that {engine.name!r} was made for"
+                f"max_length={self._max_length} is more than "
+                f"max_position_embeddings={engine.max_positions} of {engine.name!r}"
             )
             raise ValueError(msg)
         self._engine = engine
@@ -97,9 +97,9 @@ class LocalModel(TextModel):
 
     @property
     def max_length(self) -> int:
-        """Tokens read of one input; loads the model.
+        """Maximum input length in tokens; loads the model.
 
-        As given, else 8192, or the checkpoint's own limit or number of positions if that is less.
+        As given, else the smallest of 8192, the checkpoint's limit and max_position_embeddings.
         """
         if self._max_length is not None:
             return self._max_length

@@ -68,7 +68,7 @@ def merge_adapter(loaded: Any, name: str, adapter: Source) -> Any:
         msg = (
             f"the adapter {name!r} changes the token embeddings ({both[0]}), which the head of "
             "this reranker shares, and merging would change both: merge it with peft yourself and "
-            "give the merged checkpoint"
+            "use the merged checkpoint"
         )
         raise ValueError(msg)
     classifies = config.task_type == "SEQ_CLS" and root is loaded
@@ -86,14 +86,14 @@ def merge_adapter(loaded: Any, name: str, adapter: Source) -> Any:
         short = in_short(error)
         msg = (
             f"the adapter {name!r} ({config.peft_type.value}) cannot be merged into this base "
-            f"({short:.300}): give the base that it was trained on, or merge it with peft yourself"
+            f"({short:.300}): use the base that it was trained on, or merge it with peft yourself"
         )
         raise ValueError(msg) from error
     if merged is None:
         what = "has weights for parts that the base lacks" if surplus else "lacks weights"
         msg = (
             f"the adapter {name!r} is not for this base, or damaged: it {what} (first: "
-            f"{[*surplus, *missing][0]}); give the base that it was trained on"
+            f"{[*surplus, *missing][0]}); use the base that it was trained on"
         )
         raise ValueError(msg)
     if root is loaded:
@@ -137,9 +137,9 @@ def _config(peft: Any, name: str, own: dict[str, Any]) -> Any:
     config.inference_mode = True
     reason = None
     if config.is_prompt_learning:
-        reason = f"it is {config.peft_type.value}, which adds to the prompt"
+        reason = f"{config.peft_type.value} is a prompt-learning method, with nothing to merge"
     elif getattr(config, "alora_invocation_tokens", None):
-        reason = "it acts from certain tokens on (alora_invocation_tokens)"
+        reason = "it is an aLoRA, active only after its invocation tokens (alora_invocation_tokens)"
     if reason:
         msg = (
             f"the adapter {name!r} cannot be merged into its base: {reason} ({ADAPTER}). Use one "

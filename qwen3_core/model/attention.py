@@ -19,7 +19,7 @@ from qwen3_core.tokenizer import Ids
 
 BLOCK = 96
 """Query rows computed at a time: few enough for the scores to stay in a core's cache, enough for
-efficient products. The best of 64, 96, 128 and 256 on CPUs for most lengths."""
+efficient matrix products. The best of 64, 96, 128 and 256 on CPUs for most lengths."""
 
 KEYS_STEP = 32
 """Key counts are padded to a multiple of this, and the padding is masked, so that oneDNN compiles
@@ -96,11 +96,11 @@ class Attention(Protocol):
 
 
 class BlockAttention:
-    """Segment by segment and block by block as plain batched products; on any device.
+    """Computes attention per segment in query blocks with `torch.bmm`, on any device.
 
-    On CPUs without AMX faster than torch's fused attention, by half in bfloat16 and up to a tenth
-    in float32 (segments of up to 1,000 tokens). Memory grows with the longest segment, not with its
-    square.
+    On CPUs without AMX it takes half the time of torch's fused attention in bfloat16, and up to a
+    tenth less in float32 (segments of up to 1,000 tokens). Memory grows with the longest segment,
+    not with its square.
     """
 
     def __init__(self, segments: Sequence[Segment]) -> None:
@@ -141,14 +141,14 @@ class BlockAttention:
 
 
 class FusedAttention:
-    """Long segments in torch's fused attention, one by one; all others block by block.
+    """Computes long segments with torch's fused attention, one by one; others by `BlockAttention`.
 
-    On CPUs with AMX it takes two thirds of the blocks' time for 1,000 tokens in bfloat16 and half
-    for 8,000; in float32, three quarters from 4,000 tokens on.
+    On CPUs with AMX it takes two thirds of the time of `BlockAttention` for 1,000 tokens in
+    bfloat16 and half for 8,000; in float32, three quarters from 4,000 tokens on.
     """
 
     def __init__(self, segments: Sequence[Segment], least: int) -> None:
-        """Fuse segments of at least so many queries."""
+        """Use fused attention for segments with at least `least` queries."""
         self._long = [s for s in segments if _fuses(s, least)]
         self._others = BlockAttention([s for s in segments if not _fuses(s, least)])
 
@@ -245,7 +245,7 @@ def head_norms(attention: Any) -> Tensor:
 def attention_for(
     segments: Sequence[Segment], *, device: torch.device, dtype: torch.dtype
 ) -> Attention:
-    """The fastest of these that a device has; `qwen3_core.model.cuda` has another.
+    """The fastest of these for a device; `qwen3_core.model.cuda` has another for CUDA.
 
     Args:
         segments: The pack's segments; at least one.
@@ -261,7 +261,7 @@ def attention_for(
 
 @lru_cache
 def _has_amx() -> bool:
-    """Whether the CPU multiplies tiles of bfloat16; False where torch cannot tell."""
+    """Whether the CPU has AMX (bfloat16 tiles); False if torch cannot tell."""
     try:
         found: bool = torch.cpu._is_amx_tile_supported()  # noqa: SLF001
     except AttributeError:

@@ -1,7 +1,7 @@
-"""What forward passes hold of the machine: reused memory, threads, and their release."""
+"""Scratch buffers and OpenMP threads of forward passes, and how they are released."""
 
 import contextlib
-import ctypes  # noqa: TID251 - of what the process has loaded already
+import ctypes  # noqa: TID251 - only for libraries that the process has loaded already
 import math
 import sys
 

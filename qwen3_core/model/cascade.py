@@ -1,8 +1,8 @@
 """Cascade attention with torch's flash attention, for the forward pass on CUDA devices.
 
-`varlen_attn` computes attention for sequences of unequal lengths, and knows no shared prefixes. One
-call computes all segments' attention to their own keys, another that to prefixes, and the results
-are merged by log-sum-exp. So no keys are copied for each segment.
+`varlen_attn` computes attention for sequences of unequal lengths, but does not support shared
+prefixes. One call computes all segments' attention to their own keys, another the attention to
+prefixes, and the results are merged by log-sum-exp. So no prefix keys are copied per segment.
 """
 
 import logging
@@ -29,22 +29,22 @@ Merge = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Call(NamedTuple):
-    """The sequences of one call of `varlen_attn`: queries of a pack, and the keys that they see."""
+    """The sequences of one call of `varlen_attn`: queries of a pack and their visible keys."""
 
     rows: tuple[slice, ...]
     """Rows of the queries, one slice after the other."""
     query_ends: Any
-    """Where each sequence's queries end, after a 0; a list, or an int32 tensor on the device."""
+    """Cumulative query lengths (cu_seqlens_q), starting with 0: a list, or an int32 tensor."""
     key_ends: Any
-    """Where each sequence's keys end."""
+    """Cumulative key lengths (cu_seqlens_k), starting with 0."""
     longest: tuple[int, int]
-    """The largest number of queries and of keys of a sequence, or more."""
+    """Upper bounds of the query and key lengths (max_seqlen_q, max_seqlen_k)."""
 
 
 def _call(sequences: Sequence[tuple[slice, int]], used: int = 0, count: int = 0) -> Call:
-    """A call for query rows and numbers of keys; at least one.
+    """A call for at least one sequence, each given as query rows and a number of keys.
 
-    If the sequences end at row `used`, the last one also gets the padding, up to row `count`.
+    If the sequences end at row `used`, the last one also gets the padding rows, up to `count`.
     """
     rows, keys = [piece for piece, _ in sequences], [number for _, number in sequences]
     if rows[-1].stop == used:
@@ -56,8 +56,8 @@ def _call(sequences: Sequence[tuple[slice, int]], used: int = 0, count: int = 0)
             adjacent[-1] = slice(adjacent[-1].start, piece.stop)
         else:
             adjacent.append(piece)
-    # For a longest of 1, flash attention may take another path, which wants exactly one query of
-    # each sequence.
+    # With max_seqlen_q = 1, flash attention may take a decoding path, which requires exactly one
+    # query per sequence.
     longest = (max(2, *lengths), max(keys))
     return Call(tuple(adjacent), [0, *accumulate(lengths)], [0, *accumulate(keys)], longest)
 
@@ -104,7 +104,7 @@ def calls_of(pack: Pack[Any], count: int, *, last: bool = False) -> Calls:
 
 
 def to_device(device: torch.device, *lists: Sequence[int]) -> tuple[Tensor, ...]:
-    """Lists of integers as int32 tensors on a device, all in one transfer that nobody waits for."""
+    """Lists of integers as int32 tensors on a device, in a single asynchronous transfer."""
     numbers = torch.tensor(
         list(chain.from_iterable(lists)), dtype=torch.int32, pin_memory=device.type == "cuda"
     )
@@ -133,17 +133,17 @@ def sent(
 
 
 def merged(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
-    """The attention to two sets of keys, from the attention to each of them.
+    """Merge the attention to two sets of keys.
 
     Args:
         out: Attention to one set, (rows, heads, head_dim).
-        lse: Logarithm of the sum of its exponentiated scores, (heads, rows) float32.
+        lse: Log-sum-exp of its scores, (heads, rows) float32.
         other: As out, for the other set.
         other_lse: As lse, for the other set.
     """
     share = torch.sigmoid(lse - other_lse).T[..., None]
     mixed = torch.lerp(other.float(), out.float(), share)
-    # Compiled, the transposed shares would otherwise give the result a layout of their own.
+    # When compiled, the transposed shares would otherwise make the result non-contiguous.
     return mixed.to(out.dtype).contiguous(), torch.logaddexp(lse, other_lse)
 
 
@@ -190,7 +190,7 @@ def attend(
         values: (T, kv_heads, head_dim).
         new: Rows of the keys of each prefix in `calls.new`.
         cached: Keys and values of each prefix in `calls.cached`.
-        merge: How two results are merged.
+        merge: Merges two results; see `merged`.
 
     Returns:
         (n, query heads, head_dim); the rows of padding are arbitrary.
@@ -204,8 +204,8 @@ def attend(
         if call is None:
             continue
         their_keys, their_values = (together(x) for x in zip(*pieces, strict=True))
-        asked = together([query[rows] for rows in call.rows])
-        other, other_lse = flash(asked, their_keys, their_values, call, causal=False)
+        queries = together([query[rows] for rows in call.rows])
+        other, other_lse = flash(queries, their_keys, their_values, call, causal=False)
         if call.rows == (slice(0, len(query)),):
             out, lse = merge(out, lse, other, other_lse)
             continue
@@ -228,7 +228,7 @@ def together(pieces: Sequence[Tensor]) -> Tensor:
 def flash_agrees(
     device: torch.device, dtype: torch.dtype, heads: int, group: int, size: int
 ) -> bool:
-    """Whether `varlen_attn` exists and `attend` agrees with block attention; tried once."""
+    """Whether `varlen_attn` exists and `attend` agrees with block attention; tested once."""
     reason = _failure(_sample(device, dtype, heads, group, size))
     if reason is not None:
         logger.warning(
@@ -296,24 +296,24 @@ def _failure(sample: _Sample) -> str | None:
     prefixes = [branch.prefix_rows for branch in pack.branches]
     new = [prefix for prefix in prefixes if prefix.stop > prefix.start]
     for last in (False, True):
-        asked = query[: len(pack.members) + PADDING] if last else query
-        some = len(asked) - PADDING
-        grouped = asked[:some].view(some, kv_heads, -1, size)
+        queries = query[: len(pack.members) + PADDING] if last else query
+        some = len(queries) - PADDING
+        grouped = queries[:some].view(some, kv_heads, -1, size)
         expected = torch.empty_like(grouped)
         BlockAttention(last_tokens_of(segments) if last else segments)(
             grouped.transpose(0, 1), all_keys, all_values, expected, Buffers(device)
         )
         try:
-            (calls,), _ = sent(device, [calls_of(pack, len(asked), last=last)])
-            found = attend(calls, asked, keys, values, new, list(cached.values()))[:some]
+            (calls,), _ = sent(device, [calls_of(pack, len(queries), last=last)])
+            found = attend(calls, queries, keys, values, new, list(cached.values()))[:some]
         except (ImportError, RuntimeError, TypeError, ValueError) as error:
             return f"it fails with {first_line(error)}"
         distance = (found - expected.flatten(1, 2)).abs().max().item()
-        if not distance < 0.05:  # of values around 1; a key too many or too few makes 0.5 and more
+        if not distance < 0.05:  # of values around 1; one wrong key changes them by 0.5 or more
             return f"it is wrong by {distance:.2g}"
     return None
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says something."""
+    """The first non-blank line of an error's text; its class if there is none."""
     return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)

@@ -42,11 +42,14 @@ def instruction_in(template: str) -> str | None:
     for form in (str, _odd):
         task, query, document = map(form, (TASK, QUERY, DOCUMENT))
         pair = [{"role": "query", "content": query}, {"role": "document", "content": document}]
-        for turns, said in (([{"role": "system", "content": task}, *pair], task), (pair, match[1])):
-            told = _render(template, turns) or ""
-            expected = rerank_prompt(said, query, document)
-            if told != expected:
-                raise ForeignTemplateError(_difference(told, expected))
+        for turns, instruction in (
+            ([{"role": "system", "content": task}, *pair], task),
+            (pair, match[1]),
+        ):
+            rendered = _render(template, turns) or ""
+            expected = rerank_prompt(instruction, query, document)
+            if rendered != expected:
+                raise ForeignTemplateError(_difference(rendered, expected))
     return match[1]
 
 
@@ -56,7 +59,7 @@ def _odd(text: str) -> str:
 
 
 def _change_in(template: str) -> str | None:
-    """What a template does with texts that no probe would show; None if nothing."""
+    """How the template alters its inputs in ways the test renderings would miss; None if not."""
     from jinja2 import Environment, nodes
 
     tree = Environment(autoescape=False, extensions=["jinja2.ext.loopcontrols"]).parse(template)  # noqa: S701 - it renders nothing
@@ -86,7 +89,7 @@ def _difference(found: str, published: str) -> str:
     pairs = enumerate(zip(found, published, strict=False))
     at = next((i for i, (a, b) in pairs if a != b), min(len(found), len(published)))
     shown = slice(max(at - 20, 0), at + 30)
-    return f"it has {found[shown]!r} where theirs has {published[shown]!r}"
+    return f"it renders {found[shown]!r} where the published prompt has {published[shown]!r}"
 
 
 def _render(template: str, turns: list[dict[str, str]]) -> str | None:

@@ -12,15 +12,15 @@ from qwen3_core.model.attention import Segment
 logger = logging.getLogger(__name__)
 
 MOST_THREADS = 4
-"""The kernels run on one thread. On a pack of 1,000 tokens torch's operations need more than twice
-their time on two threads, so with more than four they are faster."""
+"""The kernels run on one thread. On a pack of 1,000 tokens, torch on two threads takes over twice
+as long as these kernels on one; torch wins above four threads."""
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
-    """`qwen3_core.model.numba_kernels`; None where torch's operations are faster or the only ones.
+    """`qwen3_core.model.numba_kernels`, or None where torch is faster or numba is missing.
 
-    The choice holds for a whole process: kernels round differently from torch, and a text has to
-    get the same vector in each pack.
+    The choice holds for a whole process: the kernels round differently from torch, and a text must
+    get the same vector in every pack.
     """
     if (
         device.type != "cpu"
@@ -41,25 +41,25 @@ def _kernels(dtype: torch.dtype) -> ModuleType | None:
 
         _compile(numba_kernels, dtype)
     except Exception as error:  # noqa: BLE001 - whatever numba raises, torch computes the same
-        logger.warning("numba is installed, but compiles no kernels here; not used: %s", error)
+        logger.warning("numba cannot compile the kernels here; using torch instead: %s", error)
         return None
     return numba_kernels
 
 
 def _compile(kernels: ModuleType, dtype: torch.dtype) -> None:
-    """Call the kernels with a few rows of the dtype."""
+    """Compile the kernels for a dtype, by calling each with a few rows."""
     rows, kv_heads, group, size = 2, 2, 1, 4
     x, weight = torch.ones(rows, size), torch.ones(size)
     kernels.norm(x, weight, 1e-6, torch.empty(rows, size, dtype=dtype))
-    made = torch.ones(rows, 3 * kv_heads, size, dtype=dtype)
+    qkv = torch.ones(rows, 3 * kv_heads, size, dtype=dtype)
     query = torch.empty(kv_heads, rows, group, size, dtype=dtype)
     keys = torch.empty(kv_heads, rows, size, dtype=dtype)
     values = torch.empty(rows, kv_heads, size, dtype=dtype)
     half = torch.ones(rows, size // 2)
-    kernels.rotate(made, torch.ones(4, size), 1e-6, half, half, 0, query, keys, values)
+    kernels.rotate(qkv, torch.ones(4, size), 1e-6, half, half, 0, query, keys, values)
     every = slice(0, rows)
     out = torch.empty(rows, kv_heads, group, size, dtype=dtype)
     attend = kernels.Attention([Segment(every, every)], None)
     attend(query, keys, values.transpose(0, 1), out, None)
-    for floating in (x, made[:, 0].contiguous()):
+    for floating in (x, qkv[:, 0].contiguous()):
         kernels.quantize(floating, torch.empty(rows, size, dtype=torch.uint8), torch.empty(rows, 1))

@@ -1,17 +1,18 @@
 """The forward pass on CUDA devices with flash attention: few kernels, each over a whole pack.
 
-Starting a kernel takes Python and the driver several microseconds, as long as a small kernel runs.
-`qwen3_core.model.layers` starts about thirty for each layer and block of rows. This pass starts
-about ten for each layer, and a few more if the pack has prefixes:
+Launching a kernel takes several microseconds of Python and driver time, as long as a small kernel
+runs. `qwen3_core.model.layers` launches about thirty for each layer and block of rows. This pass
+launches about ten for each layer, and a few more if the pack has prefixes:
 
 - Attention takes one call of torch's `varlen_attn`, and with prefixes two that are merged
   (`qwen3_core.model.cascade`).
-- `torch.compile` fuses the sum of the residual stream with the next norm, the norms and rotation of
+- `torch.compile` fuses the residual addition with the next norm, the norms and rotary embeddings of
   all heads, and SwiGLU.
-- All numbers of a pack go to the device in one transfer from pinned memory.
+- All integers of a pack (token ids, positions, lengths) go to the device in one transfer from
+  pinned memory.
 
-`varlen_attn` and the compiled functions are tried and compared before their first use. All of this
-runs on any device, except for `varlen_attn` itself.
+`varlen_attn` and the compiled functions are compared with reference implementations before their
+first use. All of this runs on any device, except for `varlen_attn` itself.
 """
 
 import logging
@@ -45,25 +46,25 @@ ROWS_STEP = 16
 compiled function is never called with a single row, for which torch would compile it again."""
 
 LEAST_PACK_TOKENS, MOST_PACK_TOKENS = 1024, 8192
-"""Smallest and largest default token budget of a pack. More than 8,192 tokens do not make products
-more efficient, but let a query wait longer for the pack that is running."""
+"""Smallest and largest default token budget of a pack. More than 8,192 tokens do not make matrix
+products more efficient, but make a query wait longer for the running pack."""
 
 MEMORY_SHARE = 4
-"""A pack may take one part in so many of the free memory: another model may be loaded next."""
+"""A pack may use 1/MEMORY_SHARE of the free memory, leaving room for a second model."""
 
 TRIAL_ROWS = 2048
-"""Rows of the tensors that functions are compiled with; a hint for torch, which they do not need
-to have later."""
+"""Rows of the tensors that functions are compiled with; only a size hint: the compiled functions
+accept any row count."""
 
 
 def token_bytes(config: Any, dtype: torch.dtype) -> int:
-    """Memory of a forward pass for each token of a pack, in bytes; a little more than it takes.
+    """Memory of a forward pass per token of a pack, in bytes; a slight overestimate.
 
     With H the hidden size, Q and K the widths of all query heads and of all key heads, I the
     intermediate size, L the number of layers, and b bytes for each number of the dtype:
 
-    - the residual stream in float32, before and after a sum: 8 H
-    - the input of a product and its output in the hidden size: 2 b H
+    - the residual stream in float32, before and after an addition: 8 H
+    - a linear layer's input and output in the hidden size: 2 b H
     - queries, keys and values, and the rotated queries and keys: b (Q + 2 K) + b (Q + K)
     - attention to own keys, to a prefix, and both merged: 3 b Q
     - gate, up and their product: 3 b I
@@ -72,14 +73,14 @@ def token_bytes(config: Any, dtype: torch.dtype) -> int:
     Qwen3-0.6B in bfloat16 (H 1024, Q 2048, K 1024, I 3072, L 28): 172,032 bytes.
     """
     b, shape, layers = dtype.itemsize, shape_of(config), int(config.num_hidden_layers)
-    keys = shape.heads * shape.size
-    queries = keys * shape.group
+    keys = shape.num_kv_heads * shape.head_dim
+    queries = keys * shape.num_kv_groups
     tensors = 5 * queries + 3 * keys + 3 * shape.intermediate + 2 * keys * layers
     return (8 + 2 * b) * shape.hidden + b * tensors
 
 
 def pack_tokens(free: int, config: Any, dtype: torch.dtype) -> int:
-    """The default token budget of a pack on a device with so many free bytes.
+    """The default token budget of a pack on a device with `free` bytes available.
 
     A quarter of the free memory over `token_bytes`, rounded down to a multiple of 1,024, from 1,024
     to 8,192. A pack that still runs out of memory is split (`qwen3_core.engine.worker`). Qwen3-0.6B
@@ -90,13 +91,13 @@ def pack_tokens(free: int, config: Any, dtype: torch.dtype) -> int:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes on a CUDA device that nobody uses, those that torch keeps for itself included."""
+    """Free CUDA memory in bytes, including blocks cached by torch's allocator."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def to_host(x: Tensor) -> Tensor:
-    """A tensor in the CPU's memory, through pinned memory; waits until the device has computed."""
+    """Copy a tensor to the CPU through pinned memory; waits for the device."""
     if x.device.type != "cuda":
         return x
     found = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
@@ -113,7 +114,7 @@ def normed(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 def summed(
     x: Tensor, more: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The residual stream after a sum, (rows, hidden) float32, and its norm in another dtype."""
+    """The residual stream after an addition, (rows, hidden) float32, and its norm in `dtype`."""
     x = x + more
     return x, normed(x, weight, epsilon).to(dtype)
 
@@ -130,7 +131,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 class Functions(NamedTuple):
-    """The functions between the products, compiled or not."""
+    """The functions between the matrix products, compiled or not."""
 
     summed: Callable[..., tuple[Tensor, Tensor]] = summed
     rotated: Callable[..., Tensor] = rotated
@@ -143,19 +144,17 @@ class Shape(NamedTuple):
 
     hidden: int
     intermediate: int
-    heads: int
-    """Key heads."""
-    group: int
-    """Query heads to a key head."""
-    size: int
-    """Of a head."""
+    num_kv_heads: int
+    num_kv_groups: int
+    """Query heads per key head."""
+    head_dim: int
 
 
 @lru_cache
 def compiled(device: torch.device, dtype: torch.dtype, shape: Shape, epsilon: float) -> Functions:
     """The functions fused by `torch.compile`, or as they are if that fails; tried once.
 
-    They are compiled for any number of rows, and compared with what they are compiled from.
+    They are compiled for any number of rows, and compared with the uncompiled functions.
     """
     try:
         # By default torch starts helper processes that compile; here they would have little to do.
@@ -166,10 +165,10 @@ def compiled(device: torch.device, dtype: torch.dtype, shape: Shape, epsilon: fl
         for function, exact, sample in zip(functions, Functions(), samples, strict=True):
             with torch.inference_mode():
                 torch.testing.assert_close(function(*sample), exact(*sample), atol=0.02, rtol=0.02)
-    except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and are not needed
+    except Exception as error:  # noqa: BLE001 - compilers fail in many ways; compiling is optional
         logger.warning(
-            "torch.compile of torch %s is unusable on %s (%s); norms, rotation and SwiGLU are not "
-            "fused, which is slower",
+            "torch.compile of torch %s is unusable on %s (%s); norms, rotary embeddings and SwiGLU "
+            "are not fused, which is slower",
             torch.__version__,
             device,
             first_line(error),
@@ -181,7 +180,7 @@ def compiled(device: torch.device, dtype: torch.dtype, shape: Shape, epsilon: fl
 def _samples(
     device: torch.device, dtype: torch.dtype, shape: Shape, epsilon: float
 ) -> list[tuple[Any, ...]]:
-    """Arguments of each of `Functions`, laid out as in a forward pass; their rows are dynamic."""
+    """Arguments of each of `Functions`, strided as in a forward pass; row counts are dynamic."""
     random = torch.Generator().manual_seed(0)
 
     def rows(*sizes: int, of: torch.dtype = dtype, dim: int = 0) -> Tensor:
@@ -190,30 +189,34 @@ def _samples(
         torch._dynamo.mark_dynamic(x, dim)  # noqa: SLF001 - documented under this name
         return x
 
-    @torch.inference_mode(mode=False)  # which compiled functions tell apart
+    @torch.inference_mode(mode=False)  # compiled functions distinguish inference tensors
     def weights(*sizes: int) -> Tensor:
         return torch.rand(sizes, generator=random).to(device)
 
-    n, exact, half = TRIAL_ROWS, torch.float32, shape.size // 2
-    queries = shape.heads * shape.group
-    made = rows(n, queries + 2 * shape.heads, shape.size)[:, : -shape.heads]
-    torch._dynamo.mark_dynamic(made, 0)  # noqa: SLF001
-    weight, head_weights = weights(shape.hidden), weights(queries + shape.heads, shape.size)
+    n, exact, size = TRIAL_ROWS, torch.float32, shape.head_dim
+    kv_heads, half = shape.num_kv_heads, size // 2
+    queries = kv_heads * shape.num_kv_groups
+    query_keys = rows(n, queries + 2 * kv_heads, size)[:, :-kv_heads]
+    torch._dynamo.mark_dynamic(query_keys, 0)  # noqa: SLF001
+    weight, head_weights = weights(shape.hidden), weights(queries + kv_heads, size)
     return [
         (rows(n, shape.hidden, of=exact), rows(n, shape.hidden), weight, epsilon, dtype),
-        (made, head_weights, rows(n, 1, half, of=exact), rows(n, 1, half, of=exact), epsilon),
+        (query_keys, head_weights, *(rows(n, 1, half, of=exact) for _ in range(2)), epsilon),
         (rows(n, shape.intermediate), rows(n, shape.intermediate)),
         (
-            rows(n, queries, shape.size),
+            rows(n, queries, size),
             rows(queries, n, of=exact, dim=1),
-            rows(n, queries, shape.size),
+            rows(n, queries, size),
             rows(queries, n, of=exact, dim=1),
         ),
     ]
 
 
 def usable(model: Any) -> bool:
-    """Whether `FlashForward` runs a model: on CUDA, in a dtype and with a kernel that agree."""
+    """Whether `FlashForward` can run the model.
+
+    It needs CUDA, bfloat16 or float16, and a `varlen_attn` that passes the self-test.
+    """
     device, dtype, shape = model.embed_tokens.weight.device, model.dtype, shape_of(model.config)
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return False
@@ -222,9 +225,9 @@ def usable(model: Any) -> bool:
 
 def shape_of(config: Any) -> Shape:
     """The sizes of a Qwen3 model."""
-    heads = config.num_key_value_heads or config.num_attention_heads
-    group = config.num_attention_heads // heads
-    return Shape(config.hidden_size, config.intermediate_size, heads, group, config.head_dim)
+    kv_heads = config.num_key_value_heads or config.num_attention_heads
+    groups = config.num_attention_heads // kv_heads
+    return Shape(config.hidden_size, config.intermediate_size, kv_heads, groups, config.head_dim)
 
 
 class FlashForward:
@@ -268,16 +271,17 @@ class FlashForward:
 
         x = model.embed_tokens(ids).float()
         angles = model.rotary_emb(x[None], positions[None])
-        cos, sin = (t[0, :, None, : shape.size // 2].contiguous() for t in angles)
+        cos, sin = (t[0, :, None, : shape.head_dim // 2].contiguous() for t in angles)
+        kv_heads = shape.num_kv_heads
         normed_x = normed(x, self._norms[0][0], epsilon).to(dtype)
         following = [*(norm for norm, _ in self._norms[1:]), self._final_norm]
         for index, layer in enumerate(model.layers):
-            made = projected(layer.self_attn, normed_x).view(len(x), -1, shape.size)
-            turned = functions.rotated(
-                made[:, : -shape.heads], self._head_norms[index], cos, sin, epsilon
+            qkv = projected(layer.self_attn, normed_x).view(len(x), -1, shape.head_dim)
+            query_keys = functions.rotated(
+                qkv[:, :-kv_heads], self._head_norms[index], cos, sin, epsilon
             )
-            query, keys = turned[:, : -shape.heads], turned[:, -shape.heads :]
-            values = made[:, -shape.heads :]
+            query, keys = query_keys[:, :-kv_heads], query_keys[:, -kv_heads:]
+            values = qkv[:, -kv_heads:]
             for prefix, rows in new_rows.items():
                 kept = keys[rows].clone(), values[rows].clone()
                 captured[prefix].append((kept[0].transpose(0, 1), kept[1].transpose(0, 1)))

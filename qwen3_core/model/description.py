@@ -42,7 +42,7 @@ PUBLISHED_PROMPT = query_prefix(TASKS["web_search"]) + query_text("")
 
 
 CORRECT = "correct the file"
-"""The way out of a value that is wrong in any case."""
+"""The remedy for a value that is wrong in any case."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Description:
     head: Head | None = None
     """A reranker's score head; None for an embedding model."""
     max_length: int | None = None
-    """The checkpoint's own limit of tokens per input, if below its number of positions."""
+    """The checkpoint's own token limit per input, if below max_position_embeddings."""
 
     @property
     def pooling(self) -> str:
@@ -116,7 +116,7 @@ class Description:
         return self.base.folder
 
     def states(self) -> tuple[State, ...]:
-        """The present state of its files, by which a change after loading is noticed."""
+        """The present state of its files, to detect changes after loading."""
         own = () if self.adapter is None else (self.adapter.folder,)
         return states((self.folder, *own), self.extra_weights)
 
@@ -204,11 +204,11 @@ def _places(
 
 
 def _check_stray_adapters(files: Source, *, alone: bool) -> None:
-    """Refuse weights of an adapter without its config; tell of adapters in folders within.
+    """Refuse weights of an adapter without its config; warn of adapters in subfolders.
 
     Args:
         files: A folder.
-        alone: Whether the folder itself is not an adapter.
+        alone: Whether the folder itself has no adapter config.
     """
     weights = next(files.folder.glob("adapter_model.*"), None) if alone else None
     if weights is not None:
@@ -219,8 +219,8 @@ def _check_stray_adapters(files: Source, *, alone: bool) -> None:
         raise ValueError(msg)
     if within := [path.parent.name for path in sorted(files.folder.glob(f"*/{ADAPTER}"))]:
         logger.warning(
-            "%s holds adapters in folders within it (%s), which are not used: to use one, give its "
-            "folder as the model",
+            "%s contains adapters in subfolders (%s), which are ignored; pass a subfolder as the "
+            "model to use one",
             files.name,
             ", ".join(within),
         )
@@ -228,7 +228,7 @@ def _check_stray_adapters(files: Source, *, alone: bool) -> None:
 
 def _no_config(files: Source) -> OSError:
     within = [path.parent.name for path in sorted(files.folder.glob(f"*/{ADAPTER}"))]
-    more = f", but adapters in {', '.join(within)}: give one of these folders" if within else ""
+    more = f", but adapters in {', '.join(within)}: use one of these folders" if within else ""
     what = "the folder" if files.local else "it"
     return FileNotFoundError(f"{what} has no config.json{more}")
 
@@ -242,8 +242,8 @@ def _base_of(files: Source, own: dict[str, Any], kind: ModelKind) -> Source:
     named = own.get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         msg = (
-            f"{files.name!r} is an adapter whose {ADAPTER} names no base_model_name_or_path, and "
-            "no base weights lie beside it: merge it with peft and give the merged checkpoint"
+            f"{files.name!r} is an adapter without base_model_name_or_path in its {ADAPTER} and "
+            "without base weights in its folder: merge it with peft and use the merged checkpoint"
         )
         raise ValueError(msg)
     try:
@@ -283,7 +283,7 @@ class _Reader:
         hidden_size = self.config.get("hidden_size")
         if not is_count(hidden_size):
             self._refuse(
-                f"says no hidden_size in its config.json ({hidden_size!r})",
+                f"has no valid hidden_size in config.json (got {hidden_size!r})",
                 self._advice,
             )
         modules = self._modules()
@@ -291,7 +291,7 @@ class _Reader:
         max_length = self._max_length()
         wanted = {"embedding": "SentenceTransformer", "reranker": "CrossEncoder"}[self.kind]
         if (model_type := settings.get("model_type", wanted)) != wanted:
-            self._refuse(f"is a {model_type}, by its {PROMPTS}", self._advice)
+            self._refuse(f"is a {model_type} according to its {PROMPTS}", self._advice)
         if self.kind == "reranker":
             head = self._head(architecture, modules)
             return Description(
@@ -322,8 +322,8 @@ class _Reader:
     def _advice(self) -> str:
         return f"use a Qwen3 {self.kind} model such as {PUBLISHED[self.kind]!r}"
 
-    def _refuse(self, what: str, way_out: str) -> NoReturn:
-        msg = f"{self.name!r} {what}: {way_out}"
+    def _refuse(self, what: str, remedy: str) -> NoReturn:
+        msg = f"{self.name!r} {what}: {remedy}"
         raise ValueError(msg) from None
 
     def _json(self, filename: str, kind: type = dict) -> Any:
@@ -350,8 +350,8 @@ class _Reader:
         if code := config.get("auto_map"):
             named = ", ".join(map(str, code.values())) if isinstance(code, dict) else code
             self._refuse(
-                f"names code of its own (auto_map in its config.json: {named}), which may compute "
-                "something else, and code that comes with a checkpoint is never run here",
+                "requires custom code (trust_remote_code; auto_map in its config.json: "
+                f"{named}), and code that comes with a checkpoint is never run here",
                 f"{advice}, or remove auto_map if the model is a plain Qwen3",
             )
         model_type = config.get("model_type")
@@ -367,7 +367,7 @@ class _Reader:
         if architecture not in ("Qwen3ForCausalLM", "Qwen3Model", "Qwen3ForSequenceClassification"):
             self._refuse(
                 f"is a {architecture} (architectures in its config.json), whose head or attention "
-                "is not known here",
+                "is not supported",
                 advice,
             )
         architecture = str(architecture)
@@ -395,8 +395,8 @@ class _Reader:
             served = "mlx-lm" if method == "MLX" else "vLLM"
             self._refuse(
                 f"is quantised with {method} (config.json)",
-                "give the original checkpoint, with dtype='int8' if it is to be small, or serve "
-                f"this one with {served} and give its base_url",
+                "use the original checkpoint (with dtype='int8' to save memory), or serve this one "
+                f"with {served} and give its base_url",
             )
 
     # --- modules.json
@@ -409,21 +409,23 @@ class _Reader:
         found = []
         for module in data:
             if not isinstance(module, dict) or not isinstance(module.get("type"), str):
-                self._refuse(f"has a {MODULES} whose entries name no type", "download it again")
+                self._refuse(f"has entries without a type in its {MODULES}", "download it again")
             kind, path = module["type"], str(module.get("path", ""))
             if not kind.startswith("sentence_transformers."):
                 self._refuse(
-                    f"names a module of its own in {MODULES} ({kind}), and code that comes with a "
+                    f"uses a custom module in {MODULES} ({kind}), and code that comes with a "
                     "checkpoint is never run here",
                     "run it with sentence-transformers",
                 )
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                self._refuse(f"names a folder outside of it in {MODULES}: {path}", CORRECT)
+                self._refuse(f"refers to a folder outside its own in {MODULES}: {path}", CORRECT)
             found.append((kind.rsplit(".", 1)[-1], path))
         names = [kind for kind, _ in found]
         other = "a reranker" if self.kind == "embedding" else "an embedding model"
         if {"embedding": "LogitScore", "reranker": "Pooling"}[self.kind] in names:
-            self._refuse(f"is {other}, by its {MODULES} ({', '.join(names)})", self._advice)
+            self._refuse(
+                f"is {other} according to its {MODULES} ({', '.join(names)})", self._advice
+            )
         if names[:1] != ["Transformer"] or PurePosixPath(found[0][1]).parts:
             self._refuse(
                 f"has a {MODULES} that does not begin with a Transformer in the folder itself "
@@ -442,7 +444,7 @@ class _Reader:
         data = self._json(filename)
         if data is None:
             msg = (
-                f"{filename}, which {MODULES} names, is not there, or not in the cache; download "
+                f"{filename}, which {MODULES} names, is missing or not in the cache; download "
                 "the checkpoint again"
             )
             raise FileNotFoundError(msg)
@@ -627,12 +629,12 @@ class _Reader:
 
     def _check_transformer(self, file: str, config: dict[str, Any]) -> None:
         """Refuse settings of the Transformer module that would change results."""
-        way_out = "run it with sentence-transformers"
+        remedy = "run it with sentence-transformers"
         for key, value in config.items():
             used = any(value.values()) if isinstance(value, dict) else value
             if key not in _TRANSFORMER_KEYS and used:
                 self._refuse(
-                    f"prepares texts with {key}={value!r} ({file}), {_UNSUPPORTED}", way_out
+                    f"prepares texts with {key}={value!r} ({file}), {_UNSUPPORTED}", remedy
                 )
         for name in _KWARGS:
             given = config.get(name) or {}
@@ -643,25 +645,23 @@ class _Reader:
                     self._refuse(
                         f"passes {key}={value!r} to transformers ({name} in {file}), "
                         f"{_UNSUPPORTED}",
-                        way_out,
+                        remedy,
                     )
         task, outputs, output = _TASKS[self.kind]
         if (found := config.get("transformer_task") or task[0]) not in task:
-            self._refuse(f"is made for the transformer_task {found!r} ({file})", self._advice)
+            self._refuse(f"has the transformer_task {found!r} ({file})", self._advice)
         if modalities := config.get("modality_config"):
             text = modalities.get("text") if isinstance(modalities, dict) else None
             plain = {"method": "forward", "method_output_name": outputs}
             if not isinstance(text, dict) or text | plain != text:
                 self._refuse(
-                    f"reads texts as {text!r} (modality_config in {file}), where only {plain} is "
-                    "supported",
-                    way_out,
+                    f"has modality_config['text'] = {text!r} in {file}; only {plain} is supported",
+                    remedy,
                 )
             if (found := config.get("module_output_name")) not in output:
                 self._refuse(
-                    f"names the Transformer's output {found!r} (module_output_name in {file}), "
-                    f"where {output[0]!r} is expected",
-                    way_out,
+                    f"has module_output_name={found!r} in {file}; only {output[0]!r} is supported",
+                    remedy,
                 )
 
     def _max_length(self) -> int | None:
@@ -686,7 +686,7 @@ class _Reader:
         if limit is None:
             return None
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
-            self._refuse(f"reads {limit!r} tokens ({where})", CORRECT)
+            self._refuse(f"has an invalid token limit, {limit!r} ({where})", CORRECT)
         positions = self.config.get("max_position_embeddings")
         return None if not is_count(positions) or limit >= positions else int(limit)
 
@@ -717,7 +717,11 @@ class _Reader:
         file = f"{modules[0][1]}/config.json"
         config = self._module_config(modules[0][1])
         if (taken := config.get("module_input_name", "causal_logits")) != "causal_logits":
-            self._refuse(f"scores {taken!r}, not causal_logits ({file})", CORRECT)
+            self._refuse(
+                f"has a LogitScore whose input is {taken!r} ({file}); only causal_logits is "
+                "supported",
+                CORRECT,
+            )
         true: Any
         false: Any
         true, false = config.get("true_token_id"), config.get("false_token_id")
@@ -902,7 +906,7 @@ _TRANSFORMER_KEYS = {
     *("max_seq_length", "unpad_inputs", "transformer_task", "modality_config"),
     *("module_output_name", *_KWARGS),
 }
-"""Settings of the Transformer module that are honoured, or checked one by one."""
+"""Settings of the Transformer module that are applied, or checked one by one."""
 
 _TASKS = {
     "embedding": (("feature-extraction",), "last_hidden_state", ("token_embeddings",)),

@@ -1,6 +1,6 @@
-"""The packed forward pass: the last hidden state of every sequence, and nothing that is not needed.
+"""The packed forward pass: computes only what the last hidden state of every sequence needs.
 
-Both model families are the same causal Qwen3 whose answer sits at the last token. This module
+Both models are the same causal Qwen3, whose result is read at the last token. This module
 runs that model's own layers over packs (`qwen3_core.model.packing`): no padding, shared prefixes
 computed once, no logits, and in the last layer queries, attention output and MLP for last tokens
 only.
@@ -47,13 +47,12 @@ its caches and memory. On CUDA it depends on the free memory (`qwen3_core.model.
 class Encoder:
     """Computes last hidden states with a loaded Qwen3 model, pack by pack.
 
-    Not for two threads at once: `qwen3_core.engine.engine` gives it a thread of its own.
+    Not thread-safe: `qwen3_core.engine.engine` calls it from one dedicated thread.
 
-    A result does not depend on what else is in its pack beyond rounding. The same text alone, in a
-    batch or among other callers' work differs, as the distance of vectors of length 1 and as the
-    difference of log-odds, by at most 1e-5 each in float32 (log-odds above 1: of the largest), and
-    by at most 2e-3 and 1e-2 in bfloat16, where a last bit that falls the other way is 2**-8 of a
-    value. Both are tested on CPUs (`tests/core/test_parity.py`).
+    Results are batch-invariant up to rounding. Between packs, unit vectors (L2 distance) and
+    log-odds differ by at most 1e-5 in float32 (log-odds above 1: relative), and by at most 2e-3 and
+    1e-2 in bfloat16, where one unit in the last place is 2**-8 of the value. Both are tested on
+    CPUs (`tests/core/test_parity.py`).
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Encoder:
                 dtype, in eval mode.
             pack_tokens: Token budget of one forward pass; by default `DEFAULT_PACK_TOKENS`, on CUDA
                 `cuda.pack_tokens` of the free memory.
-            int8: Whether linear maps run in 8-bit integers (`qwen3_core.model.int8`).
+            int8: Whether linear layers run in 8-bit integers (`qwen3_core.model.int8`).
 
         Raises:
             ValueError: If the budget is below 1.
@@ -90,7 +89,7 @@ class Encoder:
 
     @property
     def dtype(self) -> str:
-        """The dtype of its products, e.g. "bfloat16" or "int8"."""
+        """The dtype of its matrix products, e.g. "bfloat16" or "int8"."""
         return "int8" if self._int8 else str(self.model.dtype).removeprefix("torch.")
 
     @property
@@ -146,7 +145,7 @@ class Encoder:
         branches = [branch for branch in pack.branches if branch.prefix]
         cached = {b.prefix: self._cache_entry(b.prefix, b.cached) for b in branches if b.cached}
         states, new = (self._flash or self._forward)(pack, cached)
-        if len(pack.ids) > self.pack_tokens:  # one long sequence: do not hold its memory for good
+        if len(pack.ids) > self.pack_tokens:  # one long sequence: release its memory
             self._buffers.clear()
         for prefix in (branch.prefix for branch in branches):
             self._remember(prefix, _joined(cached.get(prefix), new.get(prefix)))
@@ -191,9 +190,9 @@ class Encoder:
         return rms_norm(x, norm.weight.float(), norm.variance_epsilon), captured
 
     def _rows(self, numbers: list[int]) -> Tensor:
-        """One number per row, padded with zeros to a usual shape.
+        """One number per row, padded with zeros to few different lengths (`linear.rounded`).
 
-        Padding rows belong to no segment, so they reach no result.
+        Padding rows belong to no segment, so they affect no result.
         """
         more = rounded(len(numbers)) - len(numbers)
         return torch.tensor([*numbers, *[0] * more], device=self.device)

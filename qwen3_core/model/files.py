@@ -17,7 +17,7 @@ from qwen3_core.settings import BUNDLED, TINY, ModelKind
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
-"""The weights in one file, or the index of several; a folder's other files are not the model's."""
+"""The weights in one file, or the index of several; other weight files are ignored."""
 
 ADAPTER: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
@@ -37,7 +37,7 @@ WHOLE_BYTES: Final = 64 * 2**20
 
 SAMPLES: Final = 32
 SAMPLE_BYTES: Final = 4096
-"""Pieces, and bytes per piece, read of each tensor of a larger one, spread over the tensor."""
+"""Of a larger checkpoint: pieces read of each tensor, spread evenly, and bytes per piece."""
 
 
 class Stored(NamedTuple):
@@ -236,19 +236,19 @@ def weights_digest(
 
 
 def _adapts(adapter: Path) -> dict[str, Any]:
-    """The settings of an adapter that change results: all but where its base is, and notes."""
-    notes = (
+    """Adapter settings that affect results: all except the base model's location and metadata."""
+    others = (
         "auto_mapping",
         "base_model_name_or_path",
         "inference_mode",
         "peft_version",
         "revision",
     )
-    return {key: value for key, value in _json(adapter).items() if key not in notes}
+    return {key: value for key, value in _json(adapter).items() if key not in others}
 
 
 class State(NamedTuple):
-    """What changes when a file is written; zeros without a file."""
+    """A file's size and modification time, to detect changes; zeros if it does not exist."""
 
     path: Path
     size: int
@@ -335,7 +335,7 @@ def _computed_with(config: Path) -> dict[str, Any]:
         given = data.get(key) or {}
         rope |= given if isinstance(given, dict) else {"rope": given}
     kind = rope.pop("rope_type", rope.pop("type", "default"))
-    if kind != "default":  # which may depend on it
+    if kind != "default":  # the frequencies may depend on the number of positions
         rope["positions"] = data.get("max_position_embeddings")
     rope = {"rope_theta": data.get("rope_theta", 10000.0), **rope}
     rope["rope_theta"] = float(rope["rope_theta"])

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 MOST = 0.02
 """The largest accepted 1 - cosine between a final state in int8 and in the original dtype. Random
 weights in the shape of Qwen3-0.6B reach 0.002, the bundled embedding model 0.006. The bundled
-reranker, whose rows mix large masks and small word codes, reaches 0.4, and its ranking is lost."""
+reranker, whose weight rows mix very large and very small values, reaches 0.4 and ranks wrongly."""
 
 
 def int8_encoder(checkpoint: Checkpoint) -> Encoder:
@@ -35,9 +35,9 @@ def int8_encoder(checkpoint: Checkpoint) -> Encoder:
     worst = 0.0
     while work.waiting:
         pack = encoder.next_pack([([work], encoder.pack_tokens)])
-        places = [index for _, index in pack.members]
+        indices = [index for _, index in pack.members]
         found = torch.from_numpy(encoder.run(pack)).double()
-        cosines = torch.cosine_similarity(found, exact[places].double())
+        cosines = torch.cosine_similarity(found, exact[indices].double())
         worst = max(worst, 1 - cosines.min().item())
     if not worst <= MOST:
         msg = (

@@ -1,8 +1,8 @@
 """A Qwen3 layer over rows of tokens, with a loaded model's weights and without its allocations.
 
-Products run in the model's dtype or in 8-bit integers; the sums between layers, norms and rotary
-embeddings in float32, which is both more accurate and, on CPUs, faster than bfloat16. Row by row
-except for attention, so that blocks of rows bound the memory.
+Matrix products run in the model's dtype or in 8-bit integers; the residual stream, norms and rotary
+embeddings in float32, which is both more accurate and, on CPUs, faster than bfloat16. Everything
+but attention is row-wise, so it runs in blocks of rows, which bounds memory.
 """
 
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ BLOCK_ROWS = 1024
 """Rows computed at a time: the default pack of a CPU, and enough for any device."""
 
 CACHED_ROWS = 128
-"""Rows that norms, rotation and quantisation take at a time: few enough for a core's cache, so that
-each step finds the result of the one before it there. Products are faster on more rows."""
+"""Rows that norms, rotary embeddings and quantisation take at a time: few enough for each step's
+result to stay in a core's cache for the next. Matrix products are faster on more rows."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -> Tensor:
@@ -53,7 +53,7 @@ class Layer:
             module: The layer, its Linear modules replaced by `qwen3_core.model.linear.prepack`.
             dtype: Of queries, keys and values.
             buffers: Scratch memory, the same for all layers.
-            kernels: `qwen3_core.model.numba_kernels`, in place of torch's operations.
+            kernels: `qwen3_core.model.numba_kernels`; None uses torch's operations.
         """
         self._module = module
         self._kernels = kernels
@@ -83,14 +83,14 @@ class Layer:
         keys = self._buffers.take("keys", self._dtype, heads, count, size)
         values = self._buffers.take("values", self._dtype, count, heads, size)
         for block in _blocks(slice(0, len(x)), BLOCK_ROWS):
-            made = projected(self._attention, self._normed(x[block], self._input_norm))
-            made = made.view(len(made), -1, size)
+            qkv = projected(self._attention, self._normed(x[block], self._input_norm))
+            qkv = qkv.view(len(qkv), -1, size)
             if self._kernels is not None:
                 norms = (self._head_weights, self._epsilon, cos[block, 0], sin[block, 0])
-                self._kernels.rotate(made, *norms, block.start, query, keys, values)
+                self._kernels.rotate(qkv, *norms, block.start, query, keys, values)
                 continue
             for rows in _blocks(block, CACHED_ROWS):
-                part = made[rows.start - block.start : rows.stop - block.start]
+                part = qkv[rows.start - block.start : rows.stop - block.start]
                 rotated = self._rotated(part[:, :-heads], cos[rows], sin[rows])
                 queries = rotated[:, :-heads].view(-1, heads, group, size)
                 query[:, rows].copy_(queries.transpose(0, 1))
@@ -151,7 +151,7 @@ class Layer:
 
     def _rotated(self, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Norm of each head and rotary embedding of (rows, heads, head_dim), in float32."""
-        x = heads  # which nobody else has
+        x = heads  # not used afterwards, so it may be overwritten
         if x.dtype != torch.float32:
             x = self._buffers.take("heads", torch.float32, *heads.shape).copy_(heads)
         rms_norm(x, self._head_weights, self._epsilon, x)

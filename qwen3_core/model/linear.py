@@ -77,8 +77,9 @@ def prepack(module: nn.Module, *, int8: bool = False) -> None:
     With `int8=True`, replaces them by `Int8Linear`, which the device must support. q, k and v are
     merged first, on every device; see `projected`.
 
-    Weights are moved parent by parent, so that little is in memory twice. Weights of other modules
-    are copied: they may be parts of a mapped file, which would otherwise stay in memory whole.
+    Converted one parent module at a time, so that little is ever held twice. Weights of other
+    modules are copied: they may be views of a mapped file, which would otherwise stay in memory
+    whole.
     """
     found = False
     for parent in [m for m in module.modules() if type(m) is not nn.Linear]:
@@ -127,7 +128,7 @@ def projected(attention: Any, x: Any) -> Tensor:
 
 
 def swiglu(gate: Any, up: Any, x: Any) -> Tensor:
-    """SwiGLU: SiLU of the gate projection of x times its up projection; x is what they read."""
+    """SwiGLU: SiLU of the gate projection of x times its up projection; x is their input."""
     if isinstance(gate, PrepackedLinear) and isinstance(up, PrepackedLinear):
         return up.times(x, gate.silu(x))
     inner: Tensor = F.silu(gate(x), inplace=True)

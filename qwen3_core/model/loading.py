@@ -177,10 +177,10 @@ def load(
     try:
         config = _config(name, known)
         tokenizer = read_tokenizer(known.path("tokenizer.json"), name, kind)
+        check_fit(name, config, tokenizer)
         check_end_of_text(name, kind, tokenizer)
         check_tokenizer_config(name, known, tokenizer)
         _check_layers(name, config)
-        check_fit(name, config, tokenizer)
         device = resolve_device(device)
         resolved = resolve_dtype(dtype, device, config.hidden_size)
         after_pooling = tuple(
@@ -256,9 +256,9 @@ def _skeleton(config: Any, dtype: "torch.dtype", device: str, matrix: str | None
     rotary = inner.rotary_emb = type(inner.rotary_emb)(config=inner.config).to(device)
     if 2 * len(rotary.inv_freq) != inner.config.head_dim:
         msg = (
-            f"config.json rotates {2 * len(rotary.inv_freq)} of head_dim={inner.config.head_dim} "
-            f"numbers (rope_parameters: {inner.config.rope_parameters}), and transformers computes "
-            "only all: correct the file"
+            f"config.json requests partial rotary embeddings ({2 * len(rotary.inv_freq)} of "
+            f"head_dim={inner.config.head_dim}; rope_parameters: {inner.config.rope_parameters}), "
+            "but transformers' Qwen3 only supports full rotary: fix the file"
         )
         raise ValueError(msg)
     return model.eval().requires_grad_(False)
@@ -284,14 +284,15 @@ def _checked_head(
     count = config.vocab_size if head.matrix == "lm_head" else head.labels
     if weights.shape(key) != (count, config.hidden_size):
         msg = (
-            f"weight {key} has the shape {weights.shape(key)}, and its config.json says "
-            f"{(count, config.hidden_size)}: the files are not of one checkpoint, download it again"
+            f"weight {key} of {weights.name!r} has the shape {weights.shape(key)}, and its "
+            f"config.json says {(count, config.hidden_size)}: the files are not of one checkpoint, "
+            "download it again"
         )
         raise ValueError(msg)
     if head.matrix == "score" and config.pad_token_id == tokenizer.rerank_suffix[-1]:
         msg = (
-            f"pad_token_id={config.pad_token_id} in config.json is the last token of the prompt, "
-            "which transformers would not read: correct the file"
+            f"pad_token_id={config.pad_token_id} is the prompt's last token, so transformers would "
+            "treat it as padding: fix config.json"
         )
         raise ValueError(msg)
     rows = weights.rows(key, _ids(head, tokenizer)).numpy()
@@ -331,16 +332,16 @@ def _merged(
     whole = _skeleton(config, dtype, device, None if head is None else head.matrix)
     inner = whole if head is None else whole.model
     keys = {key for key, _ in inner.named_parameters()}
-    brought = False
+    from_adapter = False
     if head is not None and head.matrix == "score":
-        brought = SCORE not in weights
-        if brought and trained_labels(adapter) is None:
+        from_adapter = SCORE not in weights
+        if from_adapter and trained_labels(adapter) is None:
             msg = (
-                f"the adapter {known.name!r} brings no {SCORE}, and its base has none: its scores "
+                f"the adapter {known.name!r} has no {SCORE}, and its base has none: its scores "
                 "would be random. Save it with modules_to_save=['score']"
             )
             raise ValueError(msg)
-        wanted = set() if brought else {SCORE}
+        wanted = set() if from_adapter else {SCORE}
     else:
         wanted = set() if head is None else {_head_key(config, weights)}
     weights.check(keys | wanted, spare=[HEAD])
@@ -350,7 +351,7 @@ def _merged(
             weights.fill(whole.lm_head, "lm_head.", dtype, device)
         else:
             whole.lm_head.weight = inner.embed_tokens.weight
-    elif head is not None and not brought:
+    elif head is not None and not from_adapter:
         weights.fill(whole.score, "score.", dtype, device)
     elif head is not None:
         empty = torch.zeros(whole.score.weight.shape, dtype=dtype, device=device)
@@ -412,8 +413,7 @@ def _weight_files(base: Source) -> list[Path]:
         return weight_files(base.folder)
     if index := base.path(INDEX):
         names = shard_names(index)
-        # With all files there, the hub is not asked: not all of its client's releases allow that
-        # offline.
+        # Skip the hub if all shards are cached: some huggingface_hub releases fail offline here.
         if not all((base.folder / name).is_file() for name in names):
             from huggingface_hub import snapshot_download
 
@@ -472,7 +472,7 @@ def _linear(description: Description, dense: Dense) -> Linear:
                 "anew"
             )
             raise ValueError(msg)
-        msg = f"{file}, the weights of a Dense module, is not there"
+        msg = f"{file}, the weights of a Dense module, is missing"
         raise FileNotFoundError(msg)
     tensors = load_file(path)
     shapes: dict[str, tuple[int, ...]] = {"linear.weight": (dense.out_features, dense.in_features)}
@@ -493,9 +493,9 @@ def _linear(description: Description, dense: Dense) -> Linear:
 
 
 def _check_layers(name: str, config: Any) -> None:
-    """Raise ValueError if the layers of config.json compute something else than ours."""
+    """Raise ValueError if config.json describes layers that differ from ours."""
     rope = config.rope_parameters.get("rope_type")
-    way_out = "run it with sentence-transformers or transformers"
+    remedy = "run it with sentence-transformers or transformers"
     for what, known in (
         (f"the activation hidden_act={config.hidden_act!r}", config.hidden_act in ACTIVATIONS),
         (
@@ -506,7 +506,7 @@ def _check_layers(name: str, config: Any) -> None:
         (f"rms_norm_eps={config.rms_norm_eps}", 0 <= config.rms_norm_eps < 1),
     ):
         if not known:
-            msg = f"{name!r} has {what} in its config.json, which is not supported: {way_out}"
+            msg = f"{name!r} has {what} in its config.json, which is not supported: {remedy}"
             raise ValueError(msg)
 
 

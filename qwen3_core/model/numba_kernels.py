@@ -1,10 +1,10 @@
-"""Norms, rotation, attention and quantisation on a CPU, compiled by numba.
+"""Norms, rotary embeddings, attention and quantisation on a CPU, compiled by numba.
 
-Each kernel does on one thread, in one call and in one pass through memory what takes torch's
-operations ten. A query has a dozen new tokens: for so few, calling the operations takes longer than
-computing them. bfloat16 is read and written as its bits, since NumPy lacks it.
+Each kernel replaces about ten torch operations: one call, one thread, one pass over memory. A query
+has a dozen new tokens: for so few, calling the operations takes longer than computing them.
+bfloat16 is read and written as its bits, since NumPy lacks it.
 
-Importing this module needs numba. `qwen3_core.model.cpu_kernels` chooses it.
+Importing this module needs numba. `qwen3_core.model.cpu_kernels` decides whether it is used.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,15 +23,15 @@ from qwen3_core.model.buffers import Buffers
 BITS, HALF, ODD = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)
 
 SHORT_SCORES = 1024
-"""Attention scores per head, a text's tokens times the keys they see, up to which one call is
-faster than torch's operations: 504 take half of their time, 1,024 as long."""
+"""Scores per head (queries x visible keys) up to which the kernel beats torch: at 504 it takes half
+the time, at 1,024 the same."""
 
 LARGEST, ZERO, SMALLEST = np.float32(127), np.int32(128), np.float32(1e-30)
 """As in `qwen3_core.model.int8`."""
 
 
 def _compiled(function: Any) -> Any:
-    """Compile at the first call; sums may be reordered, and NaN and infinity stay what they are."""
+    """Compile at the first call; sums may be reordered, but NaN and infinity are preserved."""
     settings: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
@@ -39,7 +39,7 @@ def _compiled(function: Any) -> Any:
     }
     try:
         return njit(cache=True, **settings)(function)
-    except RuntimeError:  # no folder can be written: each process compiles for itself
+    except RuntimeError:  # no writable cache folder: each process compiles for itself
         return njit(**settings)(function)
 
 
@@ -86,7 +86,7 @@ def _write_of_dtype(row: Any, out: Any) -> Any:  # noqa: ARG001
 
 
 def _round(row: Any, like: Any) -> None:
-    """Round a row of float32 to the precision of `like`: torch rounds scores and their softmax."""
+    """Round a row of float32 to the precision of `like`: torch rounds scores and softmax."""
 
 
 @overload(_round, inline="always")
@@ -122,7 +122,7 @@ def _norm(x: Any, weight: Any, epsilon: Any, out: Any) -> None:
 
 @_compiled
 def _rotate(
-    made: Any,
+    qkv: Any,
     weight: Any,
     epsilon: Any,
     cos: Any,
@@ -132,14 +132,14 @@ def _rotate(
     keys: Any,
     values: Any,
 ) -> None:
-    rows, _, size = made.shape
+    rows, _, size = qkv.shape
     heads, _, group, _ = query.shape
     half = size // 2
     x, rotated = np.empty(size, np.float32), np.empty(size, np.float32)
     queries = heads * group
     for i in range(rows):
         for head in range(queries + heads):
-            _read(made[i, head], x)
+            _read(qkv[i, head], x)
             squares = np.float32(0)
             for j in range(size):
                 squares += x[j] * x[j]
@@ -155,7 +155,7 @@ def _rotate(
             else:
                 _write(rotated, keys[head - queries, first + i])
         for head in range(heads):
-            _read(made[i, queries + heads + head], x)
+            _read(qkv[i, queries + heads + head], x)
             _write(x, values[first + i, head])
 
 
@@ -238,7 +238,7 @@ def norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
 
 
 def rotate(
-    made: Tensor,
+    qkv: Tensor,
     weight: Tensor,
     epsilon: float,
     cos: Tensor,
@@ -250,10 +250,10 @@ def rotate(
 ) -> None:
     """Norm and rotary embedding of query and key heads; value heads are copied.
 
-    All tensors are float32, or those without a dtype below bfloat16.
+    Tensors with no dtype given below are float32 or bfloat16; the rest are float32.
 
     Args:
-        made: (n, query heads + 2 * kv_heads, head_dim), the projection's output.
+        qkv: (n, query heads + 2 * kv_heads, head_dim), the merged projection's output.
         weight: (query heads + kv_heads, head_dim) float32, of the norms.
         epsilon: Added to the mean square.
         cos: (n, head_dim / 2) float32.
@@ -264,11 +264,11 @@ def rotate(
         values: (S, kv_heads, head_dim).
     """
     arrays = (_array(x) for x in (query, keys, values))
-    _rotate(_array(made), weight.numpy(), epsilon, cos.numpy(), sin.numpy(), first, *arrays)
+    _rotate(_array(qkv), weight.numpy(), epsilon, cos.numpy(), sin.numpy(), first, *arrays)
 
 
 class Attention:
-    """Causal attention of short segments; others are left to another way.
+    """Causal attention of short segments; the others go to another implementation.
 
     See `qwen3_core.model.attention.Attention`.
     """
@@ -276,11 +276,11 @@ class Attention:
     def __init__(
         self, segments: Sequence[Segment], others: Callable[[list[Segment]], attention.Attention]
     ) -> None:
-        """Divide the segments.
+        """Split the segments into short ones and the others.
 
         Args:
             segments: The pack's segments.
-            others: Makes the attention of the segments that are not short.
+            others: Creates the implementation for the segments that are not short.
         """
         short = [segment for segment in segments if is_short(segment)]
         rest = [segment for segment in segments if not is_short(segment)]

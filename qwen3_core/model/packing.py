@@ -19,22 +19,22 @@ class TokenSequence:
     prefix: Ids
     """Token ids shared with other sequences; may be empty."""
     ids: Ids
-    """Token ids of its own; at least one."""
+    """Token ids after the prefix; at least one."""
 
 
 class Work:
-    """One caller's sequences, waiting to be taken into packs; grouped by prefix, else in order."""
+    """One request's unpacked sequences: in order, but those with equal prefixes together."""
 
     def __init__(self, sequences: Sequence[TokenSequence]) -> None:
-        """Take the sequences.
+        """Queue the sequences.
 
         Raises:
-            ValueError: If a sequence has no token of its own.
+            ValueError: If a sequence has no tokens after its prefix.
         """
         groups: dict[Ids, list[int]] = {}
         for i, sequence in enumerate(sequences):
             if not sequence.ids:
-                msg = f"sequence {i} has no token of its own"
+                msg = f"sequence {i} has no tokens after its prefix"
                 raise ValueError(msg)
             groups.setdefault(sequence.prefix, []).append(i)
         self.sequences = sequences
@@ -43,16 +43,16 @@ class Work:
 
     @property
     def waiting(self) -> bool:
-        """Whether some sequence is in no pack yet."""
+        """Whether any sequence is still unpacked."""
         return self._taken < len(self._order)
 
     @property
     def waiting_tokens(self) -> int:
-        """Tokens of its own that the sequences in no pack yet have."""
+        """Unpacked tokens, excluding prefixes."""
         return sum(len(self.sequences[i].ids) for i in self._order[self._taken :])
 
     def peek(self) -> int:
-        """Index of the sequence that is next."""
+        """Index of the next sequence."""
         return self._order[self._taken]
 
     def take(self) -> int:
@@ -61,7 +61,7 @@ class Work:
         return self._order[self._taken - 1]
 
     def give_back(self, count: int) -> None:
-        """Let the sequences taken last wait again."""
+        """Return the last `count` sequences to the queue."""
         self._taken -= count
 
 
@@ -111,19 +111,18 @@ def nothing_cached(prefix: Ids) -> int:
 
 
 def next_pack(lines: Iterable[Line[W]], cached: CachedTokens = nothing_cached) -> Pack[W]:
-    """Take sequences into one pack, from the first work of the first line on.
+    """Build the next pack, drawing from the queues in order.
 
-    Sequences with an equal prefix become one branch, also those of different callers. A sequence
-    longer than the line's limit gets a pack of its own; it is never cut.
+    Sequences with equal prefixes become one branch, also those of different callers. A sequence
+    longer than its queue's limit gets a pack to itself; it is never truncated.
 
     Args:
-        lines: Queues with their token limits. A limit is at least 1 and not below the one before
-            (defaults: `encoder.DEFAULT_PACK_TOKENS`). Sequences that are taken are not offered
-            again.
+        lines: Queues with their token limits, each at least 1 and not below the one before
+            (defaults: `encoder.DEFAULT_PACK_TOKENS`). Sequences in the pack leave their queue.
         cached: How many leading tokens of each prefix are cached.
 
     Returns:
-        The pack; it is empty if nothing was waiting.
+        The pack; empty if all queues are.
     """
     groups: dict[Ids, list[tuple[W, int]]] = {}
     used = 0

@@ -52,16 +52,16 @@ class Probe:
         longest = max(self._lengths)
         # Padding after a text does not affect its states, because attention is causal.
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-        self._places = torch.arange(longest)[None]
+        self._position_ids = torch.arange(longest)[None]
         with torch.inference_mode():
             self._states: Tensor = model.embed_tokens(ids)
-            self._turns = model.rotary_emb(self._states, self._places)
+            self._cos_sin = model.rotary_emb(self._states, self._position_ids)
 
     def run(self, layer: Any) -> None:
         """Apply the next layer, a decoder layer of transformers with its exact weights."""
         with torch.inference_mode():
             self._states = layer(  # causal without an explicit mask
-                self._states, position_ids=self._places, position_embeddings=self._turns
+                self._states, position_ids=self._position_ids, position_embeddings=self._cos_sin
             )
 
     def final(self) -> Tensor:

@@ -22,12 +22,15 @@ PUBLISHED: Mapping[ModelKind, str] = {
 }
 """A published model of each kind, for error messages."""
 
-_ORIGINAL = "give the original checkpoint with *.safetensors"
-_GGUF = "serve it with llama.cpp and give its base_url, or give the original with dtype='int8'"
+_ORIGINAL = "use the original checkpoint with *.safetensors"
+_GGUF = (
+    "serve it with llama.cpp and give its base_url, or use the original checkpoint (with "
+    "dtype='int8' to save memory)"
+)
 _PICKLE = (
     "a pickle",
     ", which can run any code when it is read, so only *.safetensors is read",
-    "get the original checkpoint, or have a machine that holds nothing of value convert it",
+    "use the original checkpoint, or convert this one to safetensors in a sandbox",
 )
 _FOREIGN: Mapping[str, tuple[str, str, str]] = {
     "*.gguf": ("in llama.cpp's format (GGUF)", "", _GGUF),
@@ -204,7 +207,7 @@ def in_short(error: Exception) -> str:
 
 
 def foreign_weights(files: Source, *, adapter: bool = False) -> str | None:
-    """Why a checkpoint with weights in unsupported formats only cannot be read; else None.
+    """The error message if all weights are in unsupported formats; otherwise None.
 
     Args:
         files: The checkpoint.
@@ -213,7 +216,7 @@ def foreign_weights(files: Source, *, adapter: bool = False) -> str | None:
     names = [name for name in files.listing() if Path(name).name.startswith("adapter_") == adapter]
     if any("/" not in name and name.endswith(".safetensors") for name in names):
         return None
-    for pattern, (what, why, way_out) in _FOREIGN.items():
+    for pattern, (what, why, remedy) in _FOREIGN.items():
         found = [
             name
             for name in names
@@ -222,7 +225,7 @@ def foreign_weights(files: Source, *, adapter: bool = False) -> str | None:
         ]
         if found:
             what = f"{what} ({found[0]}){why}"
-            return f"{files.name!r} cannot be read: its weights are {what}: {way_out}"
+            return f"{files.name!r} cannot be read: its weights are {what}: {remedy}"
     return None
 
 

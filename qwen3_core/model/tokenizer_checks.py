@@ -52,15 +52,15 @@ def check_end_of_text(name: str, kind: ModelKind, tokenizer: Qwen3Tokenizer) -> 
     if kind == "embedding" and (before, after) != ((), (END_OF_TEXT,)):
         first = f"puts {before} before a text and " if before else ""
         msg = (
-            f"the tokenizer of {name!r} {first}appends {after or 'nothing'} to a text, "
-            f"where an embedding model's appends {END_OF_TEXT} once (post_processor in its "
-            f"tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
+            f"the tokenizer of {name!r} {first}appends {after or 'nothing'} to a text; "
+            f"an embedding model's tokenizer must append {END_OF_TEXT} exactly once "
+            f"(post_processor in its tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
         )
         raise ValueError(msg)
 
 
 def check_tokenizer_config(name: str, known: Description, tokenizer: Qwen3Tokenizer) -> None:
-    """Raise ValueError if tokenizer_config.json says otherwise than tokenizer.json."""
+    """Raise ValueError if tokenizer_config.json contradicts tokenizer.json."""
     settings = known.json(TOKENIZER) or {}
     given = settings.get("tokenizer_class")
     if tokenizer.own_parts and given not in _TAKEN_WHOLE:
@@ -100,16 +100,16 @@ def check_tokenizer_config(name: str, known: Description, tokenizer: Qwen3Tokeni
 
 
 def check_fit(name: str, config: Any, tokenizer: Qwen3Tokenizer) -> None:
-    """Raise ValueError if the tokenizer has ids beyond the model's, or the model no positions."""
+    """Raise ValueError if the tokenizer exceeds the vocabulary, or the model has no positions."""
     if tokenizer.size > config.vocab_size:
         msg = (
-            f"the tokenizer of {name!r} gives ids up to {tokenizer.size - 1}, and the model has "
-            f"{config.vocab_size}: tokenizer.json is another model's"
+            f"the tokenizer of {name!r} has token ids up to {tokenizer.size - 1}, but the model's "
+            f"vocab_size is {config.vocab_size}: tokenizer.json belongs to another model"
         )
         raise ValueError(msg)
     if config.max_position_embeddings < 1:
         msg = (
             f"{name!r} has max_position_embeddings={config.max_position_embeddings} in its "
-            "config.json, and cannot read any text: download it again"
+            "config.json, so it cannot encode any text: download it again"
         )
         raise ValueError(msg)

@@ -42,7 +42,7 @@ class Weights:
             OSError: If a file is damaged.
             ValueError: If a tensor is stored as integers or twice.
         """
-        self._name = name
+        self.name = name
         self._stored: dict[str, Stored] = {}
         for key, stored in stored_tensors(list(files)).items():
             short = key.removeprefix(PREFIX)
@@ -52,8 +52,8 @@ class Weights:
             if stored.dtype not in DTYPES:
                 msg = (
                     f"weight {key} of {name!r} is stored as {stored.dtype}, and only "
-                    f"{', '.join(DTYPES)} are read: use the original checkpoint, with "
-                    "dtype='int8' if it is to be small"
+                    f"{', '.join(DTYPES)} are supported: use the original checkpoint (with "
+                    "dtype='int8' to save memory)"
                 )
                 raise ValueError(msg)
             self._stored[short] = stored
@@ -71,7 +71,7 @@ class Weights:
         surplus = sorted(self._stored.keys() - wanted - set(spare))
         if surplus:
             msg = (
-                f"the checkpoint {self._name!r} has {len(surplus)} weights that its config.json "
+                f"the checkpoint {self.name!r} has {len(surplus)} weights that its config.json "
                 f"does not describe (first: {surplus[0]}); without them its results would be "
                 "wrong. Download it again or use the original checkpoint."
             )
@@ -79,7 +79,7 @@ class Weights:
         missing = sorted(wanted - self._stored.keys())
         if missing:
             msg = (
-                f"the checkpoint {self._name!r} lacks {len(missing)} weights (first: "
+                f"the checkpoint {self.name!r} lacks {len(missing)} weights (first: "
                 f"{missing[0]}); they would be random. Download it again or use the original "
                 "checkpoint."
             )
@@ -114,7 +114,7 @@ class Weights:
         rows = []
         for index in indices:
             if not 0 <= index < count:
-                msg = f"weight {key} of {self._name!r} has {count} rows, and row {index} is needed"
+                msg = f"weight {key} of {self.name!r} has {count} rows, and row {index} is needed"
                 raise ValueError(msg)
             rows.append(self._bytes(stored, stored.begin + index * size, size).float())
         found = torch.stack(rows)
@@ -139,7 +139,7 @@ class Weights:
         # Both extremes are NaN if one number is; isfinite() of the whole tensor takes 40 times as
         # long.
         if tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
-            msg = f"weight {key} of {self._name!r} holds NaN or infinity: download the model again"
+            msg = f"weight {key} of {self.name!r} holds NaN or infinity: download the model again"
             raise ValueError(msg)
 
     def fill(self, module: nn.Module, prefix: str, dtype: torch.dtype, device: str) -> None:
@@ -159,7 +159,7 @@ class Weights:
             key = prefix + name
             if self.shape(key) != tuple(parameter.shape):
                 msg = (
-                    f"weight {key} of {self._name!r} has the shape {self.shape(key)}, and its "
+                    f"weight {key} of {self.name!r} has the shape {self.shape(key)}, and its "
                     f"config.json says {tuple(parameter.shape)}: the files are not of one "
                     "checkpoint, download it again"
                 )

@@ -175,7 +175,7 @@ class RemoteModel(TextModel):
         if facts.max_length is not None and self._max_length > facts.max_length:
             msg = (
                 f"max_length={self._max_length} is more than the {facts.max_length} tokens that "
-                f"{self.base_url} takes"
+                f"{self.base_url} accepts"
             )
             raise ValueError(msg)
         return self._max_length

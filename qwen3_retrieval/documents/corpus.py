@@ -80,8 +80,8 @@ def why_skipped(suffix: str) -> str:
     suffix = suffix.lower()
     if suffix in MEDIA:
         return "pictures and the like"
-    ending = f"the ending {suffix}" if suffix else "no ending"
-    return OTHER_FORMATS.get(suffix, f"{ending} is of no kind that is read")
+    extension = f"extension {suffix}" if suffix else "no extension"
+    return OTHER_FORMATS.get(suffix, f"unsupported file type ({extension})")
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,9 @@ def find_corpus(path: Path, name: str | None = None, exclude: Sequence[str] = ()
         ValueError: If it contains nothing to read.
     """
     path = path.expanduser().resolve()
-    known = f"({SHOWN_KINDS})"
     if path.is_file():
         if path.suffix.lower() not in KINDS:
-            msg = f"{str(path)!r} is of no kind that can be read {known}"
+            msg = f"{str(path)!r} has an unsupported file type; supported are {SHOWN_KINDS}"
             raise ValueError(msg)
         return Corpus(name or path.parent.name, [_source_file(path, path.parent)], [], whole=False)
     if not path.is_dir():
@@ -150,7 +149,7 @@ def find_corpus(path: Path, name: str | None = None, exclude: Sequence[str] = ()
         else:
             skipped.append(place)
     if not files:
-        msg = f"there is no file to read {known} in {str(path)!r}"
+        msg = f"there is no file to read ({SHOWN_KINDS}) in {str(path)!r}"
         raise ValueError(msg)
     files.sort(key=lambda file: file.source)
     return Corpus(name or path.name, files, skipped, not unreadable, unreadable)

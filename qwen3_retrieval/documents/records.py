@@ -77,7 +77,7 @@ def read_json(data: bytes, encoding: str | None, text_field: str, note: Note) ->
     except json.JSONDecodeError as error:
         reason = "not JSON"
         if error.msg == "Extra data" and not text[: error.pos].rstrip(" \t").endswith("]"):
-            reason = "several JSON values in one file: give JSON lines the ending .jsonl"
+            reason = "several JSON values in one file: use the file extension .jsonl for JSON Lines"
         raise UnreadableError(reason, f"{error.msg} at line {error.lineno}") from error
     except RecursionError as error:
         reason = "JSON that is nested too deeply"

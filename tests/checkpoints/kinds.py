@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from qwen3_core.settings import ModelKind
 
 WAY_ST = "run it with sentence-transformers"
-WAY_INT8 = 'the original checkpoint, with `dtype="int8"` if it is to be small'
+WAY_INT8 = 'the original checkpoint (with `dtype="int8"` to save memory)'
 WAY_SERVE = f"{WAY_INT8}; or this one on vLLM, by `base_url`"
 WAY_SAFE = "the original checkpoint with `*.safetensors`"
 WAY_OTHER = "a Qwen3 model of the right kind"
@@ -25,13 +25,13 @@ class Refused(NamedTuple):
 
     what: str
     """In the table."""
-    way_out: str
+    remedy: str
     """In the table."""
     kind: ModelKind
     make: Callable[[Path], object]
     """Changes a copy of the bundled model of that kind."""
     says: str
-    """A regular expression that the error matches: the file or value, and the way out."""
+    """A regular expression that the error matches: the file or value, and the remedy."""
 
 
 def edit(file: str, **changes: Any) -> Callable[[Path], None]:
@@ -198,7 +198,7 @@ CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_e
 IMAGES = {"model_type": "qwen3_vl", "architectures": ["Qwen3VLForConditionalGeneration"]}
 
 REFUSED = [
-    Refused("GGUF", "the file on llama.cpp, by `base_url`; or the original with `dtype=\"int8\"`",
+    Refused("GGUF", f"the file on llama.cpp, by `base_url`; or {WAY_INT8}",
             "embedding", only("Qwen3-Embedding-0.6B-Q8_0.gguf"),
             r"llama.cpp's format \(GGUF\) \(Qwen3.*gguf\): serve it with llama.cpp .* base_url"),
     Refused("GPTQ", WAY_SERVE, "embedding",
@@ -221,8 +221,8 @@ REFUSED = [
     Refused("ONNX, OpenVINO, TensorFlow or Flax without `*.safetensors`", WAY_SAFE, "embedding",
             only("onnx/model.onnx"), r"an ONNX export \(onnx/model.onnx\): .*safetensors"),
     Refused("pickles (`*.bin`, `*.pt`)", WAY_SAFE, "reranker", only("pytorch_model.bin"),
-            r"a pickle \(pytorch_model.bin\), which can run any code .*: get the original"),
-    Refused("code of its own (`auto_map`)", WAY_OTHER, "embedding",
+            r"a pickle \(pytorch_model.bin\), which can run any code .*: use the original"),
+    Refused("custom code (`auto_map`)", WAY_OTHER, "embedding",
             config(auto_map={"AutoModel": "modeling.Own"}),
             r"auto_map in its config.json: modeling.Own.*never run here: use a Qwen3 embedding"),
     Refused("bidirectional attention", WAY_ST, "embedding", config(is_causal=False),
@@ -244,7 +244,7 @@ REFUSED = [
     Refused("a `Dense` module with an activation or a residual", WAY_ST, "embedding",
             dense(activation_function="torch.nn.modules.activation.Tanh"),
             r"activation_function 'Tanh' \(2_Dense/config.json\).*sentence-transformers"),
-    Refused("other modules after the pooling, or of its own", WAY_ST, "embedding",
+    Refused("unsupported or custom modules after pooling", WAY_ST, "embedding",
             modules("Pooling", "LayerNorm"), r"a module LayerNorm .*modules.json.*: run it with"),
     Refused("similarity other than cosine, or dot product of vectors that are not normalised",
             WAY_ST, "embedding",
@@ -283,7 +283,7 @@ REFUSED = [
             adapter(alora_invocation_tokens=[1, 2]),
             r"cannot be merged .*alora_invocation_tokens\) \(adapter_config.json\)"),
     Refused("an adapter of tied token embeddings, for a reranker",
-            "merge it with peft, and give the result", "reranker",
+            "merge it with peft, and use the result", "reranker",
             every(adapter(target_modules=["embed_tokens"]), lambda folder: save_file(
                 {"base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(4, 17408),
                  "base_model.model.model.embed_tokens.lora_embedding_B": torch.ones(304, 4)},
@@ -294,5 +294,5 @@ REFUSED = [
 
 def table() -> str:
     """What is refused, in Markdown, as `docs/howto/checkpoints.md` shows it."""
-    rows = [f"| {case.what} | {case.way_out} |" for case in REFUSED]
+    rows = [f"| {case.what} | {case.remedy} |" for case in REFUSED]
     return "\n".join(["| checkpoint | what works instead |", "| --- | --- |", *rows, ""])

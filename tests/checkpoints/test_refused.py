@@ -115,7 +115,7 @@ VARIANTS = [
     (
         "embedding",
         lambda f: (f / "modules.json").write_text('[{"type": "own.Transformer", "path": ""}]'),
-        r"a module of its own in modules.json \(own.Transformer\)",
+        r"a custom module in modules.json \(own.Transformer\)",
     ),
     (
         "embedding",
@@ -143,12 +143,12 @@ VARIANTS = [
     ("embedding", only("weights.pt"), r"a pickle \(weights.pt\)"),
     ("embedding", only("openvino/openvino_model.xml"), "an OpenVINO export"),
     ("embedding", only("tf_model.h5"), "TensorFlow's"),
-    ("embedding", modules("LogitScore"), "is a reranker, by its modules.json"),
-    ("reranker", modules("Pooling"), "is an embedding model, by its modules.json"),
+    ("embedding", modules("LogitScore"), "is a reranker according to its modules.json"),
+    ("reranker", modules("Pooling"), "is an embedding model according to its modules.json"),
     (
         "embedding",
         edit("config_sentence_transformers.json", model_type="SparseEncoder"),
-        "is a SparseEncoder, by its config_sentence_transformers.json",
+        "is a SparseEncoder according to its config_sentence_transformers.json",
     ),
     ("embedding", modules(), r"no Pooling after the Transformer in its modules.json"),
     (
@@ -174,7 +174,7 @@ VARIANTS = [
     (
         "embedding",
         edit("sentence_bert_config.json", modality_config={"image": {}}),
-        r"reads texts as None \(modality_config in sentence_bert_config.json\)",
+        r"has modality_config\['text'\] = None in sentence_bert_config.json",
     ),
     (
         "embedding",
@@ -183,7 +183,7 @@ VARIANTS = [
             modality_config={"text": STATES},
             module_output_name="sentence_embedding",
         ),
-        r"output 'sentence_embedding' \(module_output_name",
+        r"has module_output_name='sentence_embedding' in sentence_bert_config.json",
     ),
     (
         "embedding",
@@ -228,7 +228,7 @@ VARIANTS = [
                 "partial_rotary_factor": 0.5,
             }
         ),
-        "rotates 32 of head_dim=64 numbers",
+        r"partial rotary embeddings \(32 of head_dim=64;",
     ),
     (
         "embedding",
@@ -324,7 +324,7 @@ VARIANTS = [
     (
         "reranker",
         every(logit_score(870, 783), edit("1_LogitScore/config.json", module_input_name="x")),
-        "scores 'x', not causal_logits",
+        "input is 'x' .*; only causal_logits is supported",
     ),
     ("reranker", modules("LogitScore", "Dense"), "LogitScore, Dense"),
     (
@@ -441,7 +441,7 @@ CONTRADICTIONS = [
     (
         "embedding",
         every(dense(), lambda f: (f / "2_Dense" / "model.safetensors").unlink()),
-        "2_Dense/model.safetensors, the weights of a Dense module, is not there",
+        "2_Dense/model.safetensors, the weights of a Dense module, is missing",
     ),
     (
         "embedding",
@@ -459,7 +459,7 @@ CONTRADICTIONS = [
         edit("config_sentence_transformers.json", prompts={"query": 3}),
         "prompts in config_sentence_transformers.json that are not texts",
     ),
-    ("embedding", edit("tokenizer_config.json", model_max_length=0), "reads 0 tokens"),
+    ("embedding", edit("tokenizer_config.json", model_max_length=0), "an invalid token limit, 0"),
     (
         "embedding",
         edit("config_sentence_transformers.json", default_prompt_name="none"),
@@ -473,7 +473,7 @@ CONTRADICTIONS = [
     (
         "embedding",
         edit("sentence_bert_config.json", max_seq_length="64"),
-        r"reads '64' tokens \(max_seq_length in sentence_bert_config.json\)",
+        r"an invalid token limit, '64' \(max_seq_length in sentence_bert_config.json\)",
     ),
     (
         "embedding",
@@ -565,7 +565,7 @@ def test_an_adapter_of_an_adapter(lora: Path, tmp_path: Path):
 
 def test_an_adapter_for_another_base(lora: Path, random_checkpoints):
     folder = alone(lora, str(random_checkpoints["embedding"]))
-    assert "give the base that it was trained on" in refusal(folder, "embedding")
+    assert "use the base that it was trained on" in refusal(folder, "embedding")
 
 
 def test_an_adapter_of_more_layers(lora: Path):
@@ -581,7 +581,7 @@ def test_an_adapter_of_more_layers(lora: Path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}, "adds to the prompt"),
+        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}, "a prompt-learning method"),
         ({"peft_type": "UNHEARD_OF"}, "peft_type 'UNHEARD_OF'"),
         ({"use_unheard_of": True}, "use_unheard_of=True"),
         ({"target_modules": ["none_such"]}, "cannot be merged into this base|not for this base"),
@@ -600,9 +600,9 @@ def test_adapters_in_folders_within_are_told_of(lora: Path, caplog):
     base = shutil.copytree(TINY / "embedding", lora.parent / "base")
     alone(lora, str(base)).rename(base / "checkpoint-5")
     describe(str(base), "embedding")
-    assert "adapters in folders within it (checkpoint-5), which are not used" in caplog.text
+    assert "contains adapters in subfolders (checkpoint-5), which are ignored" in caplog.text
     (base / "config.json").unlink()
-    assert "but adapters in checkpoint-5: give one of these" in refusal(base, "embedding")
+    assert "but adapters in checkpoint-5: use one of these" in refusal(base, "embedding")
 
 
 def test_a_pickled_adapter(lora: Path):

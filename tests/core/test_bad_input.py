@@ -134,7 +134,7 @@ def test_token_counts_out_of_range(name, value):
 
 def test_max_length_beyond_the_model():
     with pytest.raises(
-        ValueError, match=r"max_length=4096 is more than the 2048 tokens that 'tiny'"
+        ValueError, match=r"max_length=4096 is more than max_position_embeddings=2048 of 'tiny'"
     ):
         Embedder("tiny", max_length=4096).embed_documents(["text"])
 

@@ -1,6 +1,7 @@
 """The pass for CUDA devices equals the one for all devices, in fewer and larger steps.
 
-Without a CUDA device it runs on the CPU, with `varlen_attn` written out; with one, there too.
+Without a CUDA device it runs on the CPU with a reference implementation of `varlen_attn`; with a
+CUDA device, there too.
 """
 
 import logging

@@ -87,14 +87,15 @@ def test_embedding_model_as_reranker(embedding):
     # The published embedding checkpoints name the causal class; modules.json tells.
     edit(embedding, architectures=["Qwen3ForCausalLM"])
     with pytest.raises(
-        ValueError, match=r"is an embedding model, by its modules.json .*: use a Qwen3 reranker"
+        ValueError,
+        match=r"is an embedding model according to its modules.json .*: use a Qwen3 reranker",
     ):
         load(embedding, "reranker")
 
 
 def test_reranker_as_embedding_model(reranker):
     with pytest.raises(
-        ValueError, match=r"appends nothing to a text, where an embedding model's appends"
+        ValueError, match=r"appends nothing to a text; an embedding model's tokenizer must append"
     ):
         load(reranker, "embedding")
 
@@ -304,7 +305,9 @@ def test_the_vectors_length_is_read_without_the_weights(tmp_path):
 @pytest.mark.parametrize("length", [None, "256", 0, True])
 def test_a_config_that_says_no_length_is_refused(embedding, length):
     edit(embedding, hidden_size=length)
-    with pytest.raises(ValueError, match=rf"says no hidden_size in its config.json \({length!r}\)"):
+    with pytest.raises(
+        ValueError, match=rf"has no valid hidden_size in config.json \(got {length!r}\)"
+    ):
         vector_length(embedding)
 
 

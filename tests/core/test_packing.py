@@ -129,7 +129,7 @@ def test_nothing_gives_an_empty_pack():
 
 
 def test_sequence_without_own_token_is_refused():
-    with pytest.raises(ValueError, match="sequence 1 has no token of its own"):
+    with pytest.raises(ValueError, match="sequence 1 has no tokens after its prefix"):
         Work([TokenSequence((), (1,)), TokenSequence((1,), ())])
 
 

@@ -84,13 +84,18 @@ def test_a_corpus_with_nothing_to_read_is_refused(tmp_path):
     write(tmp_path / "docs" / "photo.png", "x")
     with pytest.raises(ValueError, match=r"there is no file to read \(\.md "):
         find_corpus(tmp_path / "docs")
-    with pytest.raises(ValueError, match="is of no kind that can be read"):
+    with pytest.raises(ValueError, match="has an unsupported file type; supported are"):
         find_corpus(tmp_path / "docs" / "photo.png")
 
 
 @pytest.mark.parametrize(
     ("suffix", "said"),
-    [(".doc", "save it as .docx"), (".ZIP", "unpack it"), (".x", "ending .x"), ("", "no ending")],
+    [
+        (".doc", "save it as .docx"),
+        (".ZIP", "unpack it"),
+        (".x", "extension .x"),
+        ("", "no extension"),
+    ],
 )
 def test_a_skipped_file_says_what_to_do(suffix, said):
     assert said in why_skipped(suffix)
@@ -616,7 +621,7 @@ def test_a_mail_that_is_one_file_is_read_as_an_attachment(tmp_path):
     assert [s.text for s in found] == ["Subject: x", '["a"]']
     _, bad = sections(write(tmp_path / "a.eml", head.replace(b"json", b"x-nothing") + b"x"))
     assert len(bad) == 1
-    assert "is of no kind that is read: application/x-nothing" in bad[0]
+    assert "unsupported file type (no extension): application/x-nothing" in bad[0]
 
 
 def test_attachments_are_read_or_named(tmp_path):
@@ -625,7 +630,7 @@ def test_attachments_are_read_or_named(tmp_path):
     ((body,), bad) = sections(write(tmp_path / "a.eml", data))
     assert body.place == {"title": "Keys"}
     assert body.text.endswith("Body.\n\nEnd.\n")
-    assert bad == ["an attachment: the ending .bin is of no kind that is read: x.bin"]
+    assert bad == ["an attachment: unsupported file type (extension .bin): x.bin"]
 
 
 def multipart(kind, *parts):
@@ -688,7 +693,7 @@ def test_a_field_of_any_length_is_read():
 
 def test_json_lines_under_another_name_are_named(tmp_path):
     path = write(tmp_path / "a.json", '{"text": "a"}\n{"text": "b"}\n')
-    with pytest.raises(UnreadableError, match=r"give JSON lines the ending \.jsonl"):
+    with pytest.raises(UnreadableError, match=r"the file extension \.jsonl for JSON Lines"):
         sections(path)
 
 

@@ -37,7 +37,7 @@ def test_what_is_not_read_is_named_and_counted(framework, ingest, rows, corpus, 
     shown = capsys.readouterr()
     for line in (
         "skipped: old.doc: an old Word file: save it as .docx",
-        "skipped: data.bin: the ending .bin is of no kind that is read",
+        "skipped: data.bin: unsupported file type (extension .bin)",
         "skipped: photo.png: pictures and the like",
         "left out: only.md: no text, or headings alone",
     ):

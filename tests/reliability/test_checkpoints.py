@@ -152,7 +152,7 @@ def test_a_tokenizer_of_a_larger_model(kind: ModelKind, folder: Path):
             token["id"] += 100_000
 
     edit(folder / "tokenizer.json", enlarge)
-    assert "tokenizer.json is another model's" in refusal(folder, kind)
+    assert "tokenizer.json belongs to another model" in refusal(folder, kind)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
