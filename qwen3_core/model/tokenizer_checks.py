@@ -54,7 +54,8 @@ def check_end_of_text(name: str, kind: ModelKind, tokenizer: Qwen3Tokenizer) -> 
         msg = (
             f"the tokenizer of {name!r} {first}appends {after or 'nothing'} to a text; "
             f"an embedding model's tokenizer must append {END_OF_TEXT} exactly once "
-            f"(post_processor in its tokenizer.json): use a Qwen3 {kind} model such as {PUBLISHED[kind]!r}"
+            "(post_processor in its tokenizer.json): use a Qwen3 embedding model such as "
+            f"{PUBLISHED[kind]!r}"
         )
         raise ValueError(msg)
 
