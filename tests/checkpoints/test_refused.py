@@ -538,7 +538,7 @@ def test_an_adapter_without_peft(lora: Path, monkeypatch):
 
 
 def test_an_adapter_that_names_no_base(lora: Path):
-    assert "names no base_model_name_or_path" in refusal(alone(lora, None), "embedding")
+    assert "base_model_name_or_path" in refusal(alone(lora, None), "embedding")
 
 
 def test_an_adapter_whose_base_is_not_there(lora: Path):
@@ -618,4 +618,4 @@ def test_a_damaged_adapter(lora: Path):
 def test_a_classifying_adapter_without_its_head(copy):
     folder = copy("reranker")
     adapter(task_type="SEQ_CLS")(folder)
-    assert "brings no score.weight, and its base has none" in refusal(folder, "reranker")
+    assert "has no score.weight, and its base has none" in refusal(folder, "reranker")
