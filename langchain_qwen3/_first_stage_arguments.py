@@ -5,7 +5,7 @@ is dropped, the results contain everybody's documents. So an argument is accepte
 known to reach the search.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from functools import cache
 from inspect import Parameter, signature, unwrap
 from types import FunctionType
@@ -241,35 +241,3 @@ def _forwarded(kind: type[VectorStore], entry: str) -> frozenset[str]:
                     continue
             break  # it overrides its bases' method
     return frozenset(found - {"self", "cls", "query", "k", "embedding", "text"})
-
-
-def check_config(
-    configurable: Mapping[str, Any], own: Mapping[str, Any], declared: Collection[str]
-) -> None:
-    """Refuse a config with an argument of the search that nothing reads.
-
-    Args:
-        configurable: The config's "configurable"; LangChain ignores undeclared names in it.
-        own: The retriever's `search_kwargs`, `k` and `top_n`; one that equals the config's may
-            have been declared.
-        declared: The names that the retriever or its first stage reads.
-
-    Raises:
-        TypeError: If a name is undeclared; says how to declare it.
-    """
-    for name, value in configurable.items():
-        is_field = name in ("k", "top_n")
-        others = {"search_kwargs", "score_threshold", *FILTER_LIKE}
-        if not is_field and str(name).lower() not in others:
-            continue
-        field = name if is_field else "search_kwargs"
-        if name in declared or (field in own and own[field] == value):
-            continue
-        way = "pass it to invoke or bind"
-        if name != "score_threshold":
-            way = (
-                f"declare it with retriever.configurable_fields({field}=ConfigurableField("
-                f'"{field}")), or {way}'
-            )
-        msg = f"config['configurable'] holds {name}, but this retriever does not read it: {way}"
-        raise TypeError(msg)

@@ -26,7 +26,8 @@ from langchain_core.vectorstores import VectorStore
 from pydantic import BaseModel
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
-from langchain_qwen3._first_stage_arguments import FILTER_LIKE, check_config, unbound
+from langchain_qwen3._config import NAMES, READ_ELSEWHERE, check_config, declared_by
+from langchain_qwen3._first_stage_arguments import FILTER_LIKE, unbound
 from langchain_qwen3.retriever import Qwen3TwoStageRetriever
 from qwen3_core.common.validation import check_query
 from qwen3_core.rag import ANSWER_INSTRUCTIONS, cited, fence
@@ -36,9 +37,6 @@ NO_PASSAGES = "No passages were found."
 
 MADE = ("context", "answer", "citations")
 """Keys that the chain adds to its input."""
-
-NARROWING = {"search_kwargs", "k", "top_n", "score_threshold"}
-"""Arguments of the search, besides filters, that users put into the chain's input."""
 
 HISTORY = "chat_history"
 """Input key of the conversation so far."""
@@ -160,6 +158,8 @@ def create_rag_chain(
         | RunnableGenerator(_cite, _acite, name="citations")
     )
     named = chain.with_config(run_name="create_rag_chain")
+    if elsewhere := declared_by(prompt) | declared_by(llm):
+        named = named.with_config(configurable={READ_ELSEWHERE: sorted(elsewhere)})
     # Explicit, because it cannot be inferred, and `get_input_jsonschema` and others need it.
     typed = named.with_types(
         input_type=cast("Any", str | Mapping[str, Any]), output_type=cast("Any", RagAnswer)
@@ -222,17 +222,14 @@ class _Check:
         self._read = (*prompt.input_variables, *prompt.optional_variables)
         bare: Any = unbound(retriever)
         # Ours checks the config itself; functions may read it.
-        self._declared: set[str] | None = None
-        if isinstance(bare, BaseRetriever | DynamicRunnable) and not isinstance(
-            bare, Qwen3TwoStageRetriever
-        ):
-            self._declared = {spec.id for spec in bare.config_specs}
+        kinds = isinstance(bare, BaseRetriever | DynamicRunnable)
+        self._checks_config = kinds and not isinstance(bare, Qwen3TwoStageRetriever)
 
     def __call__(
         self, value: str | Mapping[str, Any], config: RunnableConfig, **kwargs: Any
     ) -> dict[str, Any]:
-        if self._declared is not None:
-            check_config(config.get("configurable", {}), {}, self._declared)
+        if self._checks_config:
+            check_config(config.get("configurable", {}), self._retriever)
         if kwargs:
             msg = (
                 f"the chain passes no {', '.join(kwargs)} on to the search: bind it to the "
@@ -247,7 +244,7 @@ class _Check:
             )
             raise ValueError(msg)
         for name in given:
-            if str(name).lower() not in FILTER_LIKE | NARROWING or name in self._read:
+            if str(name).lower() not in FILTER_LIKE | NAMES or name in self._read:
                 continue
             if not self._whole or not _may_read(self._retriever, name):
                 field = name if name in ("k", "top_n") else "search_kwargs"

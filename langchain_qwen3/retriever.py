@@ -22,9 +22,9 @@ from langchain_core.runnables import (
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
+from langchain_qwen3._config import DeclaredFields, ambient, check_config
 from langchain_qwen3._first_stage_arguments import (
     check_arguments,
-    check_config,
     is_milvus,
     takes_k,
     unbound,
@@ -157,6 +157,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     score_metadata: bool = Field(default=True, description=DESCRIPTIONS["score_metadata"])
 
     _spoke_of_nothing: bool = PrivateAttr(default=False)
+    _declared: frozenset[str] = PrivateAttr(default=frozenset())
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -203,7 +204,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
             TypeError: If the question is not a string, or an argument would not reach the search.
             ValueError: If the question is blank, or a setting is out of range.
         """
-        return super().invoke(input, config, _config=self._read_config(config), **kwargs)
+        return super().invoke(input, config, _config=self._read_config(config, kwargs), **kwargs)
 
     async def ainvoke(
         self,
@@ -212,7 +213,8 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         **kwargs: Any,
     ) -> list[Document]:
         """Like `invoke`, without blocking the event loop."""
-        return await super().ainvoke(input, config, _config=self._read_config(config), **kwargs)
+        read = self._read_config(config, kwargs)
+        return await super().ainvoke(input, config, _config=read, **kwargs)
 
     def with_fallbacks(
         self,
@@ -227,13 +229,21 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         """
         return super().with_fallbacks([_checked(each) for each in fallbacks], *args, **kwargs)
 
-    def _read_config(self, config: RunnableConfig | None) -> RunnableConfig:
+    def configurable_fields(self, **kwargs: Any) -> DeclaredFields:
+        """As in LangChain: settings that a call's config replaces, by the ids declared here."""
+        plain: Any = super().configurable_fields(**kwargs)  # it checks the names
+        return DeclaredFields(default=self, fields=plain.fields)
+
+    def _read_config(
+        self, config: RunnableConfig | None, given: Mapping[str, Any]
+    ) -> RunnableConfig:
         """The part of a call's config for the first stage, besides callbacks."""
         configurable = ensure_config(config).get("configurable", {})
-        declared = {} if self.retriever is None else self.retriever.config_specs
         own = {"search_kwargs": self.search_kwargs, "k": self.k, "top_n": self.top_n}
-        check_config(configurable, own, {spec.id for spec in declared})
-        return RunnableConfig(configurable=configurable)
+        within = check_config(
+            configurable, self.retriever, own=own, given=given, declared=self._declared
+        )
+        return RunnableConfig(configurable=within)
 
     def _get_relevant_documents(
         self,
@@ -245,7 +255,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     ) -> list[Document]:
         plan = self._plan(query, **given)
         config = patch_config(_config, callbacks=run_manager.get_child())
-        with leaving.search():
+        with leaving.search(), ambient(config):
             candidates = _unique(plan.first_stage.invoke(query, config, **plan.arguments))
         self._tell_if_nothing(candidates, plan.arguments)
         kept = self.reranker.compress_documents(
@@ -263,7 +273,7 @@ class Qwen3TwoStageRetriever(BaseRetriever):
     ) -> list[Document]:
         plan = self._plan(query, **given)
         config = patch_config(_config, callbacks=run_manager.get_child())
-        with leaving.search():
+        with leaving.search(), ambient(config):
             candidates = _unique(await plan.first_stage.ainvoke(query, config, **plan.arguments))
         self._tell_if_nothing(candidates, plan.arguments)
         kept = await self.reranker.acompress_documents(
@@ -372,14 +382,16 @@ class Qwen3TwoStageRetriever(BaseRetriever):
 
 
 def _checked(fallback: Runnable[str, list[Document]]) -> Runnable[str, list[Document]]:
-    """A fallback that refuses arguments which it would drop."""
+    """A fallback that refuses arguments and configs which it would drop."""
 
     def call(question: str, config: RunnableConfig, **kwargs: Any) -> list[Document]:
         check_arguments(fallback, kwargs)
+        check_config(config.get("configurable", {}), fallback, given=kwargs)
         return fallback.invoke(question, config, **kwargs)
 
     async def acall(question: str, config: RunnableConfig, **kwargs: Any) -> list[Document]:
         check_arguments(fallback, kwargs)
+        check_config(config.get("configurable", {}), fallback, given=kwargs)
         return await fallback.ainvoke(question, config, **kwargs)
 
     return RunnableLambda(call, acall, name=fallback.get_name())

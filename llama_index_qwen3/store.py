@@ -1,7 +1,7 @@
 """LlamaIndex's Milvus store with correct filters and ids, and support for any event loop."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Self
 
@@ -156,6 +156,22 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Return the store itself, as `__copy__` does."""
+        return self
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return the store itself, as `__copy__` does; it cannot be changed.
+
+        Raises:
+            TypeError: If there is an update.
+        """
+        del deep
+        if update:
+            msg = (
+                f"a {type(self).__name__} shares its connection with its copies, so a copy with "
+                f"another {', '.join(update)} would change the store itself: make another store "
+                "with open_milvus(embed_model, uri=..., collection_name=...)"
+            )
+            raise TypeError(msg)
         return self
 
     @property

@@ -30,8 +30,8 @@ def instruction_in(template: str) -> str | None:
     plain = _render(template, TURNS)
     if plain is None or (QUERY not in plain and DOCUMENT not in plain):
         return None
-    if "some-role" in (_render(template, [{"role": "some-role", "content": QUERY}]) or ""):
-        return None  # it accepts any role and writes its name: a chat model's template
+    if _is_of_a_chat_model(template, plain):
+        return None
     before, after = rerank_prompt("\0", QUERY, DOCUMENT).split("\0")
     match = re.fullmatch(f"{re.escape(before)}(.*?){re.escape(after)}", plain, re.DOTALL)
     if match is None:
@@ -53,6 +53,22 @@ def instruction_in(template: str) -> str | None:
     return match[1]
 
 
+def _is_of_a_chat_model(template: str, plain: str) -> bool:
+    """Whether it takes query and document as turns of roles that it does not know.
+
+    Args:
+        template: The template.
+        plain: What it makes of `TURNS`.
+    """
+    if "some-role" in (_render(template, [{"role": "some-role", "content": QUERY}]) or ""):
+        return True  # it writes the name of any role
+    unknown, chat = (
+        _render(template, [turn | {"role": role} for turn, role in zip(TURNS, roles, strict=True)])
+        for roles in (("some-role", "some-role"), ("user", "assistant"))
+    )
+    return plain == unknown and chat not in (None, unknown)
+
+
 def _odd(text: str) -> str:
     """A text that trimming, escaping, truncating or a change of case would change."""
     return f"  {text}\tTwo  Words\r\n\n<b>&\"'</b> \u00c9 {'long ' * 4000}\n "
@@ -70,11 +86,38 @@ def _change_in(template: str) -> str | None:
             name = node.node.attr
             if hasattr(str, name):
                 return f"it reads or changes texts by {name}()"
-        if isinstance(node, nodes.Compare):
+        if isinstance(node, nodes.Compare) and not _compares_names(node):
             for constant in node.find_all(nodes.Const):
                 if isinstance(constant.value, str) and constant.value not in _COMPARED:
                     return f"it compares something with {constant.value!r}"
     return None
+
+
+def _compares_names(node: Any) -> bool:
+    """Whether a comparison is one of constants with a turn's role or a part's type."""
+    from jinja2 import nodes
+
+    sides = [node.expr, *(operand.expr for operand in node.ops)]
+    return all(
+        _is_name_of(side)
+        or isinstance(side, nodes.Const)
+        or (
+            isinstance(side, nodes.List | nodes.Tuple)
+            and all(isinstance(item, nodes.Const) for item in side.items)
+        )
+        for side in sides
+    )
+
+
+def _is_name_of(node: Any) -> bool:
+    """Whether it is `x.role`, `x["type"]` or the like."""
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Getattr):
+        return node.attr in ("role", "type")
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        return node.arg.value in ("role", "type")
+    return False
 
 
 _CHANGING = ("format", "random", "replace", "reverse", "striptags", "truncate", "wordwrap")

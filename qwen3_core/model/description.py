@@ -6,6 +6,7 @@ reference for sentence-transformers folders is that library (6.2): `encode_query
 """
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NoReturn
@@ -217,13 +218,21 @@ def _check_stray_adapters(files: Source, *, alone: bool) -> None:
             f"add that file to apply the adapter, or remove {weights.name}"
         )
         raise ValueError(msg)
-    if within := [path.parent.name for path in sorted(files.folder.glob(f"*/{ADAPTER}"))]:
+    if files.folder in _told_of_adapters:
+        return
+    found = [path.parent.name for path in sorted(files.folder.glob(f"*/{ADAPTER}"))]
+    # A Trainer leaves its checkpoints beside the result.
+    if within := [name for name in found if not re.fullmatch(r"checkpoint-\d+", name)]:
+        _told_of_adapters.add(files.folder)
         logger.warning(
             "%s contains adapters in subfolders (%s), which are ignored; pass a subfolder as the "
             "model to use one",
             files.name,
             ", ".join(within),
         )
+
+
+_told_of_adapters: set[Path] = set()
 
 
 def _no_config(files: Source) -> OSError:
@@ -338,6 +347,7 @@ class _Reader:
         advice = self._advice
         self._check_quantisation()
         for key, value in config.items():
+            # transformers takes null as false.
             both_ways = ("bidirectional" in key and value) or (
                 key in ("is_causal", "causal", "use_causal_mask") and not value
             )

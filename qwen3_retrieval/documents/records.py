@@ -83,14 +83,9 @@ def read_json(data: bytes, encoding: str | None, text_field: str, note: Note) ->
         reason = "JSON that is nested too deeply"
         raise UnreadableError(reason) from error
     if isinstance(value, list) and any(_has_text(each, text_field) for each in value):
-        try:
-            records = parse_json(text)
-        except ValueError as error:
-            reason = "JSON with values that cannot be stored"
-            raise UnreadableError(reason, str(error)) from error
-        for number, each in enumerate(records, 1):
+        for number, each in enumerate(_elements(text), 1):
             try:
-                yield _section(each, text_field, len(data) // len(records))
+                yield record(each, text_field, len(data) // len(value))
             except ValueError as error:
                 note("a bad record", f"record {number}: {error}")
         return
@@ -101,6 +96,22 @@ def read_json(data: bytes, encoding: str | None, text_field: str, note: Note) ->
         raise UnreadableError(reason)
     cuts = tuple(found.end() for found in re.finditer(r"\n(?=.)", text, re.DOTALL))
     yield Section(text, len(data), (Block(0, cuts=cuts),))
+
+
+def _elements(text: str) -> Iterator[str]:
+    """The elements of a JSON list, unparsed, so that a bad one does not hide the others."""
+    decoder = json.JSONDecoder()
+    at = text.index("[") + 1
+    while at < len(text):
+        between = _BETWEEN.match(text, at)
+        start = between.end() if between else at
+        if text[start] == "]":
+            return
+        at = decoder.raw_decode(text, start)[1]
+        yield text[start:at]
+
+
+_BETWEEN: Final = re.compile(r"[ \t\n\r,]*")
 
 
 def _has_text(value: Any, text_field: str) -> bool:

@@ -195,6 +195,15 @@ ZERANK = """{%- set ns = namespace(query='', document='') -%}
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
+CHATML_UNNAMED = """{% for m in messages %}{% if m['role'] == 'user' %}<|im_start|>user
+{{ m['content'] }}<|im_end|>
+{% elif m['role'] == 'assistant' %}<|im_start|>assistant
+{{ m['content'] }}<|im_end|>
+{% else %}<|im_start|>system
+{{ m['content'] }}<|im_end|>
+{% endif %}{% endfor %}"""
+"""Any other role is the system's, as in unsloth's template `chatml`."""
+
 IMAGES = {"model_type": "qwen3_vl", "architectures": ["Qwen3VLForConditionalGeneration"]}
 
 REFUSED = [

@@ -18,8 +18,18 @@ from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank
 from qwen3_core import Embedder, Reranker
 from qwen3_core.fingerprint import Fingerprint
+from qwen3_core.model.description import describe
 from qwen3_core.model.loading import load, vector_length
-from tests.checkpoints.kinds import config, dense, edit, every, logit_score, lower_case, modules
+from tests.checkpoints.kinds import (
+    CHATML_UNNAMED,
+    config,
+    dense,
+    edit,
+    every,
+    logit_score,
+    lower_case,
+    modules,
+)
 from tests.checkpoints.kinds import tokenizer as changed_tokenizer
 from tests.conftest import TINY
 
@@ -370,6 +380,28 @@ def test_a_chat_templates_own_instruction(copy):
     file = folder / "chat_template.jinja"
     file.write_text(file.read_text().replace("Given a web search query", "Given a case"))
     equals_cross_encoder(folder)
+
+
+def test_a_chat_models_template_that_names_no_unknown_role(copy):
+    folder = copy("reranker")
+    (folder / "chat_template.jinja").write_text(CHATML_UNNAMED)
+    assert describe(str(folder), "reranker").instruction is None
+
+
+@pytest.mark.parametrize(
+    "compared", ["m.type == 'image'", "m['role'] == 'image'", "m.type in ['image', 'video']"]
+)
+def test_a_chat_template_that_refuses_parts_of_other_types(compared: str, copy):
+    folder = copy("reranker")
+    file = folder / "chat_template.jinja"
+    branch = "{%- if X -%}{{ raise_exception('no images') }}{%- endif -%}".replace("X", compared)
+    loop = "{%- for m in messages -%}" + branch + "{%- endfor -%}"
+    own = file.read_text()
+    file.write_text(loop + own)
+    assert describe(str(folder), "reranker").instruction is None
+    file.write_text(loop.replace("m.type", "m.content").replace("m['role']", "m.content") + own)
+    with pytest.raises(ValueError, match="it compares something with 'image'"):
+        describe(str(folder), "reranker")
 
 
 # Adapters

@@ -17,6 +17,7 @@ from qwen3_core.model.description import describe
 from qwen3_core.model.loading import load
 from qwen3_core.settings import ModelKind
 from tests.checkpoints.kinds import (
+    CHATML_UNNAMED,
     LOGITS,
     REFUSED,
     STATES,
@@ -85,6 +86,12 @@ def ends_in(token: str, number: int) -> Callable[[dict[str, Any]], None]:
 
     return change
 
+
+BY_POSITION = (
+    "<|im_start|>system\n{{ messages[0].content }}<|im_end|>\n"
+    "<|im_start|>user\n{{ messages[1].content }}<|im_end|>\n"
+)
+"""A reranker's template that reads no roles."""
 
 VARIANTS = [
     ("embedding", pooling(pooling_mode_mean_tokens=True), "pools by 'mean' and 'lasttoken'"),
@@ -316,6 +323,11 @@ VARIANTS = [
             ("('L: ' if ns.document == 'x' else '') + ns.document +", "with 'x'"),
         )
     ),
+    *(
+        ("reranker", template(BY_POSITION.replace("system", role)), "another prompt template")
+        for role in ("system", "user")
+    ),
+    ("reranker", template(CHATML_UNNAMED.replace("'user'", "'query'")), "another prompt template"),
     (
         "reranker",
         every(logit_score(870, 783), lambda f: (f / "chat_template.jinja").unlink()),
@@ -598,9 +610,19 @@ def test_an_adapter_of_another_kind(change, says: str, lora: Path):
 
 def test_adapters_in_folders_within_are_told_of(lora: Path, caplog):
     base = shutil.copytree(TINY / "embedding", lora.parent / "base")
+    alone(lora, str(base)).rename(base / "legal")
+    for _ in range(3):
+        describe(str(base), "embedding")
+    assert caplog.text.count("adapters in folders within it (legal), which are not used") == 1
+    (base / "config.json").unlink()
+    assert "but adapters in legal: give one of these" in refusal(base, "embedding")
+
+
+def test_a_trainers_checkpoints_beside_merged_weights_are_not_told_of(lora: Path, caplog):
+    base = shutil.copytree(TINY / "embedding", lora.parent / "base")
     alone(lora, str(base)).rename(base / "checkpoint-5")
     describe(str(base), "embedding")
-    assert "contains adapters in subfolders (checkpoint-5), which are ignored" in caplog.text
+    assert not caplog.text
     (base / "config.json").unlink()
     assert "but adapters in checkpoint-5: use one of these" in refusal(base, "embedding")
 

@@ -735,6 +735,15 @@ def test_json_records_are_rows_and_other_json_is_a_text(tmp_path):
     found, (bad,) = sections(write(tmp_path / "a.json", records))
     assert [(s.text, s.metadata) for s in found] == [("a", {"n": 1})]
     assert bad.startswith("a bad record: record 2: no string in the field 'text'")
+    records = ' [ {"text": "a, ]"} ,{"text": "b", "text": "c"},\n3, {"text": "d", "n": 1e999} ,'
+    records += '{"text": "e"}]'
+    found, bad = sections(write(tmp_path / "c.json", records))
+    assert [s.text for s in found] == ["a, ]", "e"]
+    assert [reason.removeprefix("a bad record: ").partition(" (")[0] for reason in bad] == [
+        "record 2: the field 'text' occurs twice in an object",
+        "record 3: a JSON int, not an object",
+        "record 4: the number 1e999 is out of range",
+    ]
     text = '{"key": "\\u6771\\u4eac \\ud83d\\ude00 \\n\\\\u00e9", "n": 1.50e1}'
     ((section,), _) = sections(write(tmp_path / "b.json", text))
     assert section.text == '{"key": "東京 😀 \\n\\\\u00e9", "n": 1.50e1}'

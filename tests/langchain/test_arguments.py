@@ -1,6 +1,7 @@
 """Arguments for the first stage: each one narrows the search, or is refused by its name."""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,12 +17,13 @@ from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
 from langchain_core.stores import InMemoryStore
 from langchain_core.tools import create_retriever_tool
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_milvus import Milvus
 from langchain_text_splitters import CharacterTextSplitter
+from langgraph.graph import START, StateGraph
 from pydantic import ValidationError
 
 from langchain_qwen3 import (
@@ -463,3 +465,150 @@ def test_other_entries_of_a_config_are_left_alone(retriever):
 
     found = chain_of(RunnableLambda(search)).invoke(QUESTION, config)["context"]
     assert customers(found) == {"acme"}
+
+
+@pytest.mark.parametrize("func", FUNCS)
+async def test_an_argument_of_the_call_counts_as_read_from_the_config(retriever, func):
+    config: Any = {"configurable": {"k": 5, "top_n": 1, "filter": ONLY}}
+    given = {"k": 5, "top_n": 2, "expr": ONLY}
+    assert customers(await call(retriever, func, QUESTION, config, **given)) == {"acme"}
+    assert customers(await call(retriever.bind(**given), func, QUESTION, config)) == {"acme"}
+    assert customers(await call(retriever, func, QUESTION, MINE, expr=ONLY)) == {"acme"}
+    assert await call(retriever, func, QUESTION, MINE, search_kwargs={})
+    with pytest.raises(TypeError, match=r"configurable'\] holds filter"):
+        await call(retriever, func, QUESTION, config, k=5, top_n=1, expr="customer == 'bolt'")
+
+
+def test_a_graphs_config_leaves_nodes_that_pass_the_argument_alone(over):
+    retriever = over(compression)
+
+    def node(state: Any, config: RunnableConfig) -> Any:
+        return {"found": retriever.invoke(QUESTION, k=config["configurable"]["k"])}
+
+    def dropping(state: Any) -> Any:
+        return {"found": retriever.invoke(QUESTION)}
+
+    for function in (node, dropping):
+        graph: Any = StateGraph(dict)
+        graph.add_node("search", function)
+        graph.add_edge(START, "search")
+        compiled = graph.compile()
+        config: RunnableConfig = {"configurable": {"k": 1}}
+        if function is node:
+            assert len(compiled.invoke({}, config)["found"]) == 1
+            continue
+        with pytest.raises(TypeError, match=r"configurable'\] holds k"):
+            compiled.invoke({}, config)
+
+
+def test_a_config_that_equals_what_a_retriever_does_is_accepted(milvus, reranker):
+    own: dict[str, Any] = {"k": 1, "expr": ONLY}
+    first = milvus.as_retriever(search_kwargs=own)
+    two_stage = Qwen3TwoStageRetriever(retriever=first, reranker=reranker)
+    chains = chain_of(first), chain_of(multi_query(first)), chain_of(first.bind(k=1)), two_stage
+    for of in chains:
+        for same in ({"search_kwargs": own}, {"k": 1}, {"filter": ONLY}):
+            assert of.invoke(QUESTION, {"configurable": same})
+        for other in ({"search_kwargs": {"k": 1}}, {"filter": ""}):
+            with pytest.raises(TypeError, match=r"configurable'\] holds"):
+                of.invoke(QUESTION, {"configurable": other})
+    both = ensemble(first)
+    both.retrievers.append(milvus.as_retriever())
+    with pytest.raises(TypeError, match=r"configurable'\] holds filter"):
+        chain_of(both).invoke(QUESTION, {"configurable": {"filter": ONLY}})
+    other_k = two_stage.model_copy(update={"k": 2})
+    with pytest.raises(TypeError, match=r"configurable'\] holds k"):
+        other_k.invoke(QUESTION, {"configurable": {"k": 1}})
+
+
+@pytest.mark.parametrize("func", FUNCS)
+@pytest.mark.parametrize(
+    "wrapper", [compression, lambda first: multi_query(compression(first)), ensemble]
+)
+async def test_a_config_reaches_what_a_wrapper_holds(over, milvus, wrapper, func):
+    declared = milvus.as_retriever().configurable_fields(search_kwargs=FIELD)
+    found = await call(chain_of(wrapper(declared)), func, QUESTION, MINE)
+    assert customers(found["context"]) == {"acme"}
+    two_stage = over(lambda _: wrapper(declared))
+    assert customers(await call(two_stage, func, QUESTION, MINE)) == {"acme"}
+    with pytest.raises(TypeError, match=r"configurable'\] holds search_kwargs"):
+        await call(over(wrapper), func, QUESTION, MINE)
+    with pytest.raises(TypeError, match=r"configurable'\] holds search_kwargs"):
+        await call(chain_of(wrapper(milvus.as_retriever())), func, QUESTION, MINE)
+
+
+@pytest.mark.parametrize("func", FUNCS)
+async def test_a_function_that_takes_the_config_may_read_it(over, func):
+    def make(first: Any) -> Any:
+        def search(question: str, config: RunnableConfig) -> list[Document]:
+            found: list[Document] = first.invoke(question, expr=config["configurable"]["expr"])
+            return found
+
+        return RunnableLambda(search)
+
+    config = {"configurable": {"expr": ONLY}}
+    assert customers(await call(over(make), func, QUESTION, config)) == {"acme"}
+    with pytest.raises(TypeError, match=r"configurable'\] holds expr"):
+        await call(over(lambda first: RunnableLambda(taking(first))), func, QUESTION, config)
+
+
+@pytest.mark.parametrize("func", FUNCS)
+async def test_a_declared_id_is_never_refused(retriever, func):
+    for value in (1, "1"):
+        config: Any = {"configurable": {"k": value}}
+        declared = retriever.configurable_fields(top_n=ConfigurableField("k"))
+        assert len(await call(declared, func, QUESTION, config)) == 1
+        assert len(await call(declared.with_config(config), func, QUESTION)) == 1
+        assert len((await call(chain_of(declared), func, QUESTION, config))["context"]) == 1
+        more = declared.configurable_fields(search_kwargs=ConfigurableField("filter"))
+        config["configurable"]["filter"] = {"expr": "customer == 'bolt'"}
+        assert customers(await call(more, func, QUESTION, config)) == {"bolt"}
+        with pytest.raises(TypeError, match=r"configurable'\] holds filter"):
+            await call(declared, func, QUESTION, config)
+    with pytest.raises(TypeError, match=r"configurable'\] holds k"):
+        await call(retriever, func, QUESTION, {"configurable": {"k": 1}})
+
+
+@pytest.mark.parametrize("func", FUNCS)
+async def test_a_fallback_that_would_drop_a_config_is_not_called(retriever, over, milvus, func):
+    safe = retriever.with_fallbacks([milvus.as_retriever()])
+    for of in (safe, over(lambda _: safe), over(lambda _: ensemble(safe))):
+        with pytest.raises(TypeError, match=r"configurable'\] holds expr"):
+            await call(of, func, QUESTION, {"configurable": {"expr": ONLY}})
+        assert customers(await call(of, func, QUESTION)) == {"acme", "bolt"}
+
+
+class Holding(BaseRetriever):
+    """A retriever of one's own that holds another out of sight."""
+
+    holder: Any
+
+    def _get_relevant_documents(self, query, *, run_manager):
+        return self.holder.retriever.invoke(query)
+
+
+def test_a_retriever_that_cannot_be_seen_through_may_read_the_config(over, milvus):
+    declared = milvus.as_retriever().configurable_fields(search_kwargs=FIELD)
+    hidden = Holding(holder=SimpleNamespace(retriever=declared))
+    assert customers(chain_of(hidden).invoke(QUESTION, MINE)["context"]) == {"acme"}
+    assert customers(over(lambda _: hidden).invoke(QUESTION, MINE)) == {"acme"}
+
+
+def test_a_config_that_one_member_of_an_ensemble_drops_is_refused(retriever, over):
+    def both(first: Any) -> Any:
+        declared = first.configurable_fields(search_kwargs=FIELD)
+        return EnsembleRetriever(retrievers=[declared, retriever], weights=[1, 1])
+
+    with pytest.raises(TypeError, match=r"configurable'\] holds search_kwargs"):
+        over(both).invoke(QUESTION, MINE)
+
+
+def test_a_name_that_another_component_declares_is_left_alone(retriever, milvus):
+    llm = FakeListChatModel(responses=["In May."]).configurable_fields(
+        responses=ConfigurableField("k")
+    )
+    config: Any = {"configurable": {"k": ["In June."]}}
+    for first in (retriever, milvus.as_retriever()):
+        assert create_rag_chain(first, llm).invoke(QUESTION, config)["answer"] == "In June."
+        with pytest.raises(TypeError, match=r"configurable'\] holds k"):
+            chain_of(first).invoke(QUESTION, config)

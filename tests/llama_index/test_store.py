@@ -150,7 +150,12 @@ def test_a_store_is_shared_by_copies_and_refuses_to_be_pickled(filled):
     engine = two_stage_query_engine(filled, MockLLM(), reranker=Qwen3Rerank(model="tiny"))
     assert {n.text for n in copy.deepcopy(engine).retrieve(QueryBundle("any"))} == set(ROWS)
     assert copy.copy(filled.vector_store) is filled.vector_store
-    for holder in (filled.vector_store, filled, engine):
+    store = filled.vector_store
+    assert store.model_copy() is store.model_copy(deep=True) is store
+    with pytest.raises(TypeError, match=r"another collection_name would change .*open_milvus"):
+        store.model_copy(update={"collection_name": "b"})
+    assert store.collection_name == "qwen3"
+    for holder in (store, filled, engine):
         with pytest.raises(TypeError, match=r"collection 'qwen3'\): call open_milvus"):
             pickle.dumps(holder)
 
