@@ -613,7 +613,7 @@ def test_adapters_in_folders_within_are_told_of(lora: Path, caplog):
     alone(lora, str(base)).rename(base / "legal")
     for _ in range(3):
         describe(str(base), "embedding")
-    assert caplog.text.count("adapters in folders within it (legal), which are not used") == 1
+    assert caplog.text.count("adapters in subfolders (legal), which are ignored") == 1
     (base / "config.json").unlink()
     assert "but adapters in legal: give one of these" in refusal(base, "embedding")
 
