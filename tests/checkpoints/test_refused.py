@@ -615,7 +615,7 @@ def test_adapters_in_folders_within_are_told_of(lora: Path, caplog):
         describe(str(base), "embedding")
     assert caplog.text.count("adapters in subfolders (legal), which are ignored") == 1
     (base / "config.json").unlink()
-    assert "but adapters in legal: give one of these" in refusal(base, "embedding")
+    assert "but adapters in legal: use one of these" in refusal(base, "embedding")
 
 
 def test_a_trainers_checkpoints_beside_merged_weights_are_not_told_of(lora: Path, caplog):
