@@ -4,7 +4,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from difflib import get_close_matches
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStoreRetriever
@@ -16,6 +16,7 @@ from qwen3_core.common.validation import check_texts
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
 from qwen3_core.milvus.collection import check_metadata, check_text_lengths
+from qwen3_core.milvus.connection import HoldsConnection
 from qwen3_core.milvus.filters import check_expression, check_partitions, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
@@ -32,7 +33,7 @@ FUNCTION_RANKER_SINCE: Final = (2, 6)
 """First server release that takes a ranker as a `Function`, like Milvus Lite."""
 
 
-class Qwen3Milvus(Milvus):
+class Qwen3Milvus(HoldsConnection, Milvus):
     """`langchain_milvus.Milvus`, created by `open_milvus` or `Milvus(**milvus_kwargs(...))`.
 
     It differs from its base class as follows:
@@ -51,6 +52,9 @@ class Qwen3Milvus(Milvus):
     - Its asynchronous methods work in any event loop, and in several one after another.
     """
 
+    _EMBEDDINGS: ClassVar[str] = "embeddings"
+    _MADE_WITH_IT: ClassVar[str] = "retriever or chain"
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         planned = kwargs.get("connection_args")
         self.plan: Plan | None = planned.plan if isinstance(planned, Planned) else None
@@ -64,28 +68,6 @@ class Qwen3Milvus(Milvus):
         self._takes_function_ranker: bool | None = None
         self._has_partition_key: bool | None = None
         super().__init__(*args, **kwargs)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Refuse to pickle the store: it has open connections and may have a token.
-
-        Raises:
-            TypeError: Always; it names the collection and the fix.
-        """
-        msg = (
-            f"a {type(self).__name__} cannot be pickled, because it holds an open connection (to "
-            f"collection {self.collection_name!r}): call open_milvus(embeddings, uri=..., "
-            f"collection_name={self.collection_name!r}) in the other process, and make the "
-            "retriever or chain there"
-        )
-        raise TypeError(msg)
-
-    def __copy__(self) -> Self:
-        """Return the store itself: copies of a retriever or chain share its connection."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return the store itself, as `__copy__` does."""
-        return self
 
     @property
     def aclient(self) -> AsyncMilvusClient:

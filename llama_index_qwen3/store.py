@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.vector_stores.types import (
@@ -21,6 +21,7 @@ from pymilvus import AsyncMilvusClient
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
 from qwen3_core.milvus.collection import check_metadata, check_text_lengths
+from qwen3_core.milvus.connection import HoldsConnection
 from qwen3_core.milvus.filters import check_expression, check_partitions, compare, literal
 from qwen3_core.milvus.loops import LoopClients
 from qwen3_core.milvus.plan import Plan, Planned
@@ -107,7 +108,7 @@ def expression(
     return write(filters, negate=False)
 
 
-class Qwen3MilvusVectorStore(MilvusVectorStore):
+class Qwen3MilvusVectorStore(HoldsConnection, MilvusVectorStore):
     """Milvus store created by `open_milvus` or `MilvusVectorStore(**milvus_kwargs(...))`.
 
     It differs from its base class as follows:
@@ -123,6 +124,9 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
     - Its asynchronous methods work in any event loop, and in several one after another.
     """
 
+    _EMBEDDINGS: ClassVar[str] = "embed_model"
+    _MADE_WITH_IT: ClassVar[str] = "index, retriever or engine"
+
     _plan: Plan | None = PrivateAttr(default=None)
     _loop_clients: LoopClients = PrivateAttr()
     _warned_of_unspaced: bool = PrivateAttr(default=False)
@@ -135,28 +139,6 @@ class Qwen3MilvusVectorStore(MilvusVectorStore):
         connection = {key: value for key, value in kwargs.items() if key not in own}
         connection.pop("alias", None)
         self._loop_clients = LoopClients(lambda: AsyncMilvusClient(**connection))
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Refuse to pickle the store: it has open connections and may have a token.
-
-        Raises:
-            TypeError: Always; it names the collection and the fix.
-        """
-        msg = (
-            f"a {type(self).__name__} cannot be pickled, because it holds an open connection (to "
-            f"collection {self.collection_name!r}): call open_milvus(embed_model, uri=..., "
-            f"collection_name={self.collection_name!r}) in the other process, and make the index, "
-            "retriever or engine there"
-        )
-        raise TypeError(msg)
-
-    def __copy__(self) -> Self:
-        """Return the store itself: copies of a retriever or engine share its connection."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Return the store itself, as `__copy__` does."""
-        return self
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return the store itself, as `__copy__` does; it cannot be changed.

@@ -82,7 +82,7 @@ class Encoder:
         prepack(model, int8=int8)
         self._int8 = int8
         self._buffers = Buffers(self.device)
-        self._kernels = kernels = cpu_kernels.kernels_for(self.device, model.dtype)
+        self._kernels = kernels = cpu_kernels.kernels_for(self.device, model.dtype, int8=int8)
         self._layers = [Layer(m, model.dtype, self._buffers, kernels) for m in model.layers]
         self._flash = cuda.FlashForward(model, default) if cuda.usable(model) else None
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()

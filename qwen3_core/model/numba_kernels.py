@@ -16,7 +16,7 @@ from numba import njit
 from numba.extending import overload
 from torch import Tensor
 
-from qwen3_core.model import attention
+from qwen3_core.model import attention, int8
 from qwen3_core.model.attention import Segment
 from qwen3_core.model.buffers import Buffers
 
@@ -26,8 +26,8 @@ SHORT_SCORES = 1024
 """Scores per head (queries x visible keys) up to which the kernel beats torch: at 504 it takes half
 the time, at 1,024 the same."""
 
-LARGEST, ZERO, SMALLEST = np.float32(127), np.int32(128), np.float32(1e-30)
-"""As in `qwen3_core.model.int8`."""
+LARGEST, SMALLEST = np.float32(int8.LARGEST), np.float32(int8.SMALLEST)
+ZERO = np.int32(int8.ZERO)
 
 
 def _compiled(function: Any) -> Any:
@@ -41,6 +41,12 @@ def _compiled(function: Any) -> Any:
         return njit(cache=True, **settings)(function)
     except RuntimeError:  # no writable cache folder: each process compiles for itself
         return njit(**settings)(function)
+
+
+@_compiled
+def _nearest(bits: Any) -> Any:
+    """The bits of the bfloat16 nearest to a float32, ties to even."""
+    return (bits + HALF + ((bits >> BITS) & ODD)) >> BITS
 
 
 def _read(row: Any, into: Any) -> None:
@@ -80,7 +86,7 @@ def _write_of_dtype(row: Any, out: Any) -> Any:  # noqa: ARG001
         def write(row: Any, out: Any) -> None:
             bits = row.view(np.uint32)
             for j in range(len(row)):
-                out[j] = np.uint16((bits[j] + HALF + ((bits[j] >> BITS) & ODD)) >> BITS)
+                out[j] = np.uint16(_nearest(bits[j]))
 
     return write
 
@@ -101,7 +107,7 @@ def _round_as(row: Any, like: Any) -> Any:  # noqa: ARG001
     def round_to_bits(row: Any, like: Any) -> None:  # noqa: ARG001
         bits = row.view(np.uint32)
         for j in range(len(row)):
-            bits[j] = ((bits[j] + HALF + ((bits[j] >> BITS) & ODD)) >> BITS) << BITS
+            bits[j] = _nearest(bits[j]) << BITS
 
     return round_to_bits
 

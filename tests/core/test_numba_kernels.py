@@ -29,7 +29,7 @@ def encoded(dtype, tmp_path, monkeypatch, *, with_kernels):
     folder.symlink_to(ROOT / "qwen3_core" / "tiny" / "embedding")
     with monkeypatch.context() as patch:
         if not with_kernels:
-            patch.setattr(cpu_kernels, "kernels_for", lambda device, dtype: None)
+            patch.setattr(cpu_kernels, "kernels_for", lambda device, dtype, *, int8: None)
         embedder = Embedder(folder, dtype=dtype)
         assert (embedder.engine.encoder._kernels is not None) is with_kernels
         found = [embedder.embed_queries([query])[0] for query in QUERIES]
