@@ -252,15 +252,13 @@ def attention_for(
         device: Where the tensors are.
         dtype: Of the tensors.
     """
-    if device.type == "cpu" and (
-        dtype == torch.float32 or (dtype == torch.bfloat16 and _has_amx())
-    ):
+    if device.type == "cpu" and (dtype == torch.float32 or (dtype == torch.bfloat16 and has_amx())):
         return FusedAttention(segments, FUSED_FROM[dtype])
     return BlockAttention(segments)
 
 
 @lru_cache
-def _has_amx() -> bool:
+def has_amx() -> bool:
     """Whether the CPU has AMX (bfloat16 tiles); False if torch cannot tell."""
     try:
         found: bool = torch.cpu._is_amx_tile_supported()  # noqa: SLF001

@@ -82,8 +82,9 @@ class Encoder:
         prepack(model, int8=int8)
         self._int8 = int8
         self._buffers = Buffers(self.device)
-        self._kernels = kernels = cpu_kernels.kernels_for(self.device, model.dtype, int8=int8)
-        self._layers = [Layer(m, model.dtype, self._buffers, kernels) for m in model.layers]
+        self._compiled = cpu_kernels.compiled_for(self.device, model.dtype, int8=int8)
+        layer = Layer if self._compiled is None else self._compiled.CompiledLayer
+        self._layers = [layer(module, model.dtype, self._buffers) for module in model.layers]
         self._flash = cuda.FlashForward(model, default) if cuda.usable(model) else None
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()
 
@@ -198,12 +199,9 @@ class Encoder:
         return torch.tensor([*numbers, *[0] * more], device=self.device)
 
     def _attention(self, segments: list[Segment]) -> Attention:
-        def by_torch(segments: list[Segment]) -> Attention:
+        if self._compiled is None or not self._compiled.attends(self.model.dtype):
             return attention_for(segments, device=self.device, dtype=self.model.dtype)
-
-        if self._kernels is None:
-            return by_torch(segments)
-        attention: Attention = self._kernels.Attention(segments, by_torch)
+        attention: Attention = self._compiled.Attention(segments)
         return attention
 
     def _remember(self, prefix: Ids, layers: list[KeysValues]) -> None:

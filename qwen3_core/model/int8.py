@@ -51,6 +51,12 @@ class Quantized:
         values = buffers.take(name, torch.uint8, rows, width)
         return cls(values, buffers.take(f"{name} scales", torch.float32, rows, 1))
 
+    @classmethod
+    def of(cls, x: Tensor) -> "Quantized":
+        """Quantise rows (rows, width) of any floating dtype."""
+        buffers = Buffers(x.device)
+        return cls.take(buffers, "rows", *x.shape).copy_(x, buffers)
+
     def copy_(self, x: Tensor, buffers: Buffers) -> "Quantized":
         """Quantise rows (rows, width) of any floating dtype."""
         largest, least = x.amax(-1, keepdim=True), x.amin(-1, keepdim=True)
@@ -68,10 +74,12 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.out_features = linear.out_features
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.dtype = torch.int8
         weight = linear.weight.detach()
         values = torch.empty(weight.shape, dtype=torch.int8)
-        self._scales = torch.empty(len(weight))
+        self.scales = torch.empty(len(weight))
+        self.sums = torch.empty(len(weight), dtype=torch.int32)
         step = max(1, BLOCK // weight.shape[1])
         exact = torch.empty(min(step, len(weight)), weight.shape[1])
         for begin in range(0, len(weight), step):
@@ -80,20 +88,25 @@ class Int8Linear(nn.Module):
             scales = torch.maximum(block.amax(1), block.amin(1).neg_())
             scales = scales.div_(LARGEST).clamp_(min=SMALLEST)
             values[rows] = block.div_(scales[:, None]).round_()
-            self._scales[rows] = scales
-        self._weight = torch.ops.onednn.qlinear_prepack(values, [ROWS, values.shape[1]])
+            self.sums[rows] = block.sum(1)
+            self.scales[rows] = scales
+        self.weight = torch.ops.onednn.qlinear_prepack(values, [ROWS, values.shape[1]])
         self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
         bias: Tensor | None = linear.bias  # torch annotates it as never None
-        self._bias = None if bias is None else bias.detach().float()
+        self.bias = None if bias is None else bias.detach().float()
 
     def forward(self, x: Quantized) -> Tensor:
         """Apply the layer to (n, in_features); returns a new (n, out_features) float32."""
+        product = self.unscaled(x).mul_(x.scales)
+        return product if self.bias is None else product.add_(self.bias)
+
+    def unscaled(self, x: Quantized) -> Tensor:
+        """The layer's output without bias, not yet multiplied by the rows' scales."""
         rows = (x.values, 1.0, ZERO)
-        weights = (self._weight, self._scales, self._zeros)
+        weights = (self.weight, self.scales, self._zeros)
         result: Any = (1.0, 0, torch.float32, "none", [], "")
         product: Tensor = torch.ops.onednn.qlinear_pointwise(*rows, *weights, None, *result)
-        product.mul_(x.scales)
-        return product if self._bias is None else product.add_(self._bias)
+        return product
 
 
 def why_not(device: str) -> str | None:

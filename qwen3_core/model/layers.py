@@ -44,19 +44,15 @@ class Layer:
     x is the residual stream, (T, hidden) float32; cos and sin are (T, 1, head_dim / 2) float32.
     """
 
-    def __init__(
-        self, module: Any, dtype: torch.dtype, buffers: Buffers, kernels: Any = None
-    ) -> None:
+    def __init__(self, module: Any, dtype: torch.dtype, buffers: Buffers) -> None:
         """Wrap transformers' layer.
 
         Args:
             module: The layer, its Linear modules replaced by `qwen3_core.model.linear.prepack`.
             dtype: Of queries, keys and values.
             buffers: Scratch memory, the same for all layers.
-            kernels: `qwen3_core.model.numba_kernels`; None uses torch's operations.
         """
         self._module = module
-        self._kernels = kernels
         self._attention = attention = module.self_attn
         self._dtype = dtype
         self._buffers = buffers
@@ -83,20 +79,30 @@ class Layer:
         keys = self._buffers.take("keys", self._dtype, heads, count, size)
         values = self._buffers.take("values", self._dtype, count, heads, size)
         for block in _blocks(slice(0, len(x)), BLOCK_ROWS):
-            qkv = projected(self._attention, self._normed(x[block], self._input_norm))
-            qkv = qkv.view(len(qkv), -1, size)
-            if self._kernels is not None:
-                norms = (self._head_weights, self._epsilon, cos[block, 0], sin[block, 0])
-                self._kernels.rotate(qkv, *norms, block.start, query, keys, values)
-                continue
-            for rows in _blocks(block, CACHED_ROWS):
-                part = qkv[rows.start - block.start : rows.stop - block.start]
-                rotated = self._rotated(part[:, :-heads], cos[rows], sin[rows])
-                queries = rotated[:, :-heads].view(-1, heads, group, size)
-                query[:, rows].copy_(queries.transpose(0, 1))
-                keys[:, rows].copy_(rotated[:, -heads:].transpose(0, 1))
-                values[rows].copy_(part[:, -heads:])
+            normed = self._normed(x[block], self._input_norm)
+            self._split(normed, block, cos[block], sin[block], (query, keys, values))
         return query, keys, values.transpose(0, 1)
+
+    def _split(
+        self,
+        x: Rows,
+        block: slice,
+        cos: Tensor,
+        sin: Tensor,
+        into: tuple[Tensor, Tensor, Tensor],
+    ) -> None:
+        """Write a block's rows of queries, keys and values; x is their input, normalised."""
+        query, keys, values = into
+        heads, _, group, size = query.shape
+        qkv = projected(self._attention, x)
+        qkv = qkv.view(len(qkv), -1, size)
+        for rows in _blocks(slice(0, len(qkv)), CACHED_ROWS):
+            to = slice(block.start + rows.start, block.start + rows.stop)
+            rotated = self._rotated(qkv[rows, :-heads], cos[rows], sin[rows])
+            queries = rotated[:, :-heads].view(-1, heads, group, size)
+            query[:, to].copy_(queries.transpose(0, 1))
+            keys[:, to].copy_(rotated[:, -heads:].transpose(0, 1))
+            values[to].copy_(qkv[rows, -heads:])
 
     def finish(
         self, x: Tensor, query: Tensor, keys: Tensor, values: Tensor, attend: Attention
@@ -108,10 +114,17 @@ class Layer:
         attend(query, keys, values, attended, self._buffers)
         for rows in _blocks(slice(0, count), BLOCK_ROWS):
             block = x[rows]
-            block += attention.o_proj(self._read("attended", attended[rows].flatten(1)))
+            self._add(block, attention.o_proj, self._read("attended", attended[rows].flatten(1)))
             normed = self._normed(block, self._mlp_norm)
-            inner = swiglu(mlp.gate_proj, mlp.up_proj, normed)
-            block += mlp.down_proj(self._read("inner", inner))
+            self._add(block, mlp.down_proj, self._swiglu(mlp.gate_proj, mlp.up_proj, normed))
+
+    def _swiglu(self, gate: Any, up: Any, x: Rows) -> Rows:
+        """SwiGLU of two linear layers, as input of the next one."""
+        return self._read("inner", swiglu(gate, up, x))
+
+    def _add(self, x: Tensor, linear: Any, rows: Rows) -> None:
+        """Add a linear layer's output to x."""
+        x += linear(rows)
 
     def _read(self, name: str, x: Tensor) -> Rows:
         """Rows of a floating dtype as input of a linear layer."""
@@ -125,9 +138,6 @@ class Layer:
     def _normed(self, x: Tensor, weight: Tensor) -> Rows:
         """A block of x, normalised, as input of a linear layer."""
         found = self._take("normed", x.shape)
-        if self._kernels is not None and not self._quantized:
-            self._kernels.norm(x, weight, self._epsilon, found)
-            return found
         for rows in _blocks(slice(0, len(x)), CACHED_ROWS):
             exact = self._buffers.take("norm", torch.float32, *x[rows].shape)
             self._write(found[rows], rms_norm(x[rows], weight, self._epsilon, exact))
@@ -142,10 +152,7 @@ class Layer:
     def _write(self, found: Rows, x: Tensor) -> None:
         """Round or quantise rows into memory from `_take`."""
         if isinstance(found, Quantized):
-            if self._kernels is not None:
-                self._kernels.quantize(x, found.values, found.scales)
-            else:
-                found.copy_(x, self._buffers)
+            found.copy_(x, self._buffers)
         else:
             found.copy_(x)
 

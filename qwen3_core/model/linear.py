@@ -48,10 +48,11 @@ class PrepackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.out_features = linear.out_features
-        self._bias = linear.bias
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.dtype = linear.weight.dtype
+        self.bias = linear.bias
         reorder = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001
-        self._weight = reorder(linear.weight.detach(), ROWS)
+        self.weight = reorder(linear.weight.detach(), ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to x, (..., in_features); returns a new tensor (..., out_features)."""
@@ -64,11 +65,11 @@ class PrepackedLinear(nn.Module):
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
         """The layer's output times a tensor of the same shape."""
         product = torch.ops.mkldnn._linear_pointwise.binary  # noqa: SLF001
-        return cast("Tensor", product(x, factor, self._weight, self._bias, "mul"))
+        return cast("Tensor", product(x, factor, self.weight, self.bias, "mul"))
 
     def _then(self, function: str, x: Tensor) -> Tensor:
         product = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
-        return cast("Tensor", product(x, self._weight, self._bias, function, [], ""))
+        return cast("Tensor", product(x, self.weight, self.bias, function, [], ""))
 
 
 def prepack(module: nn.Module, *, int8: bool = False) -> None:

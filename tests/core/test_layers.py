@@ -11,7 +11,7 @@ from qwen3_core.model import cpu_kernels, layers
 from qwen3_core.model.attention import BlockAttention, Segment
 from qwen3_core.model.buffers import Buffers
 from qwen3_core.model.layers import Layer, rms_norm
-from qwen3_core.model.linear import prepack
+from qwen3_core.model.linear import MERGED, prepack
 from tests.core.test_int8 import needs_int8
 
 # A result that does not fit its buffer is a warning of torch's, and no such buffer is right.
@@ -67,21 +67,24 @@ def expected(module, x):
 
 
 @pytest.fixture(params=[False, True], ids=["torch", "numba"])
-def kernels(request):
+def layer_type(request):
     if not request.param:
-        return None
+        return Layer
     pytest.importorskip("numba", reason="the extra 'numba' is not installed")
-    found = cpu_kernels.kernels_for(CPU, torch.float32)
+    found = cpu_kernels.compiled_for(CPU, torch.float32)
     assert found is not None
-    return found
+    return found.CompiledLayer
 
 
-def layer_of(module, kernels):
-    return Layer(module, module.input_layernorm.weight.dtype, Buffers(CPU), kernels)
+def layer_of(module, layer_type):
+    if layer_type is not Layer and not hasattr(module.self_attn, MERGED):
+        module = deepcopy(module)
+        prepack(module)
+    return layer_type(module, module.input_layernorm.weight.dtype, Buffers(CPU))
 
 
-def ours(module, x, kernels):
-    layer = layer_of(module, kernels)
+def ours(module, x, layer_type):
+    layer = layer_of(module, layer_type)
     cos, sin = halves(x)
     query, keys, values = layer.project(x, cos, sin, COUNT)
     every = slice(0, COUNT)
@@ -90,32 +93,34 @@ def ours(module, x, kernels):
     return out
 
 
-def test_a_layer_computes_what_transformers_does(module, x, block_rows, kernels):
-    torch.testing.assert_close(ours(module, x, kernels), expected(module, x), atol=1e-5, rtol=1e-5)
+def test_a_layer_computes_what_transformers_does(module, x, block_rows, layer_type):
+    torch.testing.assert_close(
+        ours(module, x, layer_type), expected(module, x), atol=1e-5, rtol=1e-5
+    )
 
 
-def test_a_layer_in_bfloat16_is_close(module, x, block_rows, kernels):
+def test_a_layer_in_bfloat16_is_close(module, x, block_rows, layer_type):
     exact = expected(module, x)
-    found = ours(module.bfloat16(), x, kernels)
+    found = ours(module.bfloat16(), x, layer_type)
     assert found.dtype == torch.float32, "what layers add to is not rounded between them"
     torch.testing.assert_close(found, exact, atol=0.1, rtol=0.05)
 
 
 @needs_int8
-def test_a_layer_in_integers_is_close(module, x, block_rows, kernels):
+def test_a_layer_in_integers_is_close(module, x, block_rows, layer_type):
     exact = expected(module, x)
     prepack(module, int8=True)
-    assert (ours(module, x, kernels) - exact).norm() < 0.03 * (exact - x).norm()
+    assert (ours(module, x, layer_type) - exact).norm() < 0.03 * (exact - x).norm()
 
 
 @pytest.mark.parametrize("more", [0, 3])
-def test_keys_and_values_have_room_behind_them(module, x, block_rows, kernels, more):
-    layer = layer_of(module, kernels)
+def test_keys_and_values_have_room_behind_them(module, x, block_rows, layer_type, more):
+    layer = layer_of(module, layer_type)
     cos, sin = halves(x)
     shape = (CONFIG.num_key_value_heads, COUNT + more, CONFIG.head_dim)
     _, *found = layer.project(x, cos, sin, COUNT + more)
     assert [t.shape for t in found] == [shape, shape]
-    _, *every = layer_of(module, kernels).project(x, cos, sin, COUNT)
+    _, *every = layer_of(module, layer_type).project(x, cos, sin, COUNT)
     for theirs, mine in zip(every, found, strict=True):
         torch.testing.assert_close(mine[:, :COUNT], theirs)
 
@@ -129,11 +134,11 @@ def normed(x, weight):
     return x * (x.square().mean(-1, keepdim=True) + CONFIG.rms_norm_eps).rsqrt() * weight.float()
 
 
-def test_bfloat16_is_rounded_after_norms_and_after_rotation_alone(module, x, kernels):
+def test_bfloat16_is_rounded_after_norms_and_after_rotation_alone(module, x, layer_type):
     """Between the products all is float32, so that each result is rounded once."""
     module = module.bfloat16()
     attention, size = module.self_attn, CONFIG.head_dim
-    layer = layer_of(module, kernels)
+    layer = layer_of(module, layer_type)
     cos, sin = halves(x)
     read = normed(x, module.input_layernorm.weight).bfloat16()
     query, keys, _ = layer.project(x, cos, sin, COUNT)

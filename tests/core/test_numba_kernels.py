@@ -9,8 +9,8 @@ import torch
 
 from qwen3_core import Embedder, model
 from qwen3_core.model import cpu_kernels
-from qwen3_core.model.attention import BlockAttention, Segment, last_tokens_of
-from qwen3_core.model.buffers import Buffers
+from qwen3_core.model.int8 import Int8Linear, Quantized
+from qwen3_core.model.linear import FEW, PrepackedLinear
 from tests.conftest import ROOT
 from tests.core.test_int8 import needs_int8
 
@@ -18,9 +18,20 @@ CPU = torch.device("cpu")
 QUERIES = ["What is Milvus?", "Where are segments stored?", "怎样删除数据?"]
 
 
+def few_rows(linear):
+    from qwen3_core.model.few_rows import few_rows
+
+    return few_rows(linear)
+
+
 @pytest.fixture
-def kernels():
-    return pytest.importorskip("qwen3_core.model.numba_kernels", reason="no extra 'numba'")
+def compiled():
+    return pytest.importorskip("qwen3_core.model.compiled", reason="no extra 'numba'")
+
+
+@pytest.fixture
+def kernels(compiled):
+    return compiled.kernels
 
 
 def encoded(dtype, tmp_path, monkeypatch, *, with_kernels):
@@ -29,9 +40,9 @@ def encoded(dtype, tmp_path, monkeypatch, *, with_kernels):
     folder.symlink_to(ROOT / "qwen3_core" / "tiny" / "embedding")
     with monkeypatch.context() as patch:
         if not with_kernels:
-            patch.setattr(cpu_kernels, "kernels_for", lambda device, dtype, *, int8: None)
+            patch.setattr(cpu_kernels, "compiled_for", lambda device, dtype, *, int8: None)
         embedder = Embedder(folder, dtype=dtype)
-        assert (embedder.engine.encoder._kernels is not None) is with_kernels
+        assert (embedder.engine.encoder._compiled is not None) is with_kernels
         found = [embedder.embed_queries([query])[0] for query in QUERIES]
         found += [*embedder.embed_queries(QUERIES)]
         embedder.close()
@@ -48,67 +59,111 @@ def test_vectors_are_the_same_without_numba(kernels, dtype, bound, tmp_path, mon
     assert np.abs(compiled - plain).max() < bound
 
 
-def test_the_texts_alone_decide_which_attention_a_segment_gets(kernels):
-    def segment(own, prefix, *, has_result=True):
-        keys = slice(100, 100 + own)
-        return Segment(keys, keys, (slice(0, prefix),) if prefix else (), has_result)
-
-    for short in (segment(32, 0), segment(20, 31), segment(2, 30, has_result=False)):
-        assert kernels.is_short(short)
-    for long in (segment(33, 0), segment(20, 32), segment(2, 31, has_result=False)):
-        assert not kernels.is_short(long)
-    for segments in ([segment(20, 31)], [segment(20, 32)], [segment(2, 31, has_result=False)]):
-        for last in last_tokens_of(segments):
-            assert kernels.is_short(last) is kernels.is_short(segments[0])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("int8", marks=needs_int8)])
+def test_vectors_do_not_depend_on_the_number_of_threads(compiled, dtype, tmp_path, monkeypatch):
+    embedder = Embedder("tiny", dtype=dtype)
+    together = embedder.embed_queries(QUERIES)
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled.kernels, "_parallel", lambda: None)  # as without GNU's OpenMP
+        serial = embedder.embed_queries(QUERIES)
+    assert np.array_equal(together, serial)
 
 
-def test_segments_are_computed_once(kernels):
-    torch.manual_seed(0)
-    lengths = [5, 40, 8]
-    stops = np.cumsum(lengths)
-    rows = [slice(int(stop - n), int(stop)) for stop, n in zip(stops, lengths, strict=True)]
-    segments = [Segment(each, each) for each in rows]
-    query = torch.randn(2, 53, 1, 8)
-    keys, values = torch.randn(2, 2, 53, 8).unbind()
-    left = []
+def linear_of(dtype, width, columns, *, bias=False):
+    plain = torch.nn.Linear(width, columns, bias=bias).requires_grad_(False)
+    if dtype == torch.int8:
+        return Int8Linear(plain)
+    return PrepackedLinear(plain.to(dtype))
 
-    def others(segments):
-        left.extend(segments)
-        return BlockAttention(segments)
 
-    found, expected = torch.full((2, 53, 2, 1, 8), torch.nan).unbind()
-    kernels.Attention(segments, others)(query, keys, values, found, Buffers(CPU))
-    BlockAttention(segments)(query, keys, values, expected, Buffers(CPU))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert left == [segments[1]]
+def rows_of(dtype, count, width):
+    x = torch.randn(count, width)
+    return Quantized.of(x) if dtype == torch.int8 else x.to(dtype)
+
+
+FEW_ROWS_DTYPES = [
+    torch.float32,
+    torch.bfloat16,
+    pytest.param(torch.int8, marks=needs_int8),
+]
+
+
+@pytest.mark.parametrize("dtype", FEW_ROWS_DTYPES)
+@pytest.mark.parametrize(("width", "columns"), [(1024, 192), (64, 128), (512, 64), (96, 200)])
+def test_products_of_few_rows_are_those_of_onednn_to_the_bit(compiled, dtype, width, columns):
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        linear = linear_of(dtype, width, columns)
+        few = few_rows(linear)
+        if few is None:
+            pytest.skip(f"oneDNN stores {dtype} weights in another layout here")
+        for count in range(1, FEW + 1):
+            x = rows_of(dtype, count, width)
+            assert few.takes(x)
+            assert torch.equal(few.product(x), linear(x)), f"{count} rows"
+        assert not few.takes(rows_of(dtype, FEW + 1, width))
+
+
+@pytest.mark.parametrize("dtype", FEW_ROWS_DTYPES)
+def test_swiglu_of_few_rows_is_that_of_many(compiled, dtype):
+    """Alone, a text takes one way; in a larger pack another one."""
+    torch.manual_seed(2)
+    with torch.inference_mode():
+        gate, up = linear_of(dtype, 128, 192), linear_of(dtype, 128, 192)
+        few = few_rows(gate), few_rows(up)
+        if None in few:
+            pytest.skip(f"oneDNN stores {dtype} weights in another layout here")
+        x = rows_of(dtype, 12, 128)
+        found = few[0].swiglu(few[1], x)
+        products, out = (gate(x), up(x)), torch.empty_like(found)
+        kernel_dtype = compiled.DTYPES[out.dtype]
+        compiled.kernels.run(
+            compiled.kernels.swiglu(kernel_dtype, kernel_dtype),
+            *(t.data_ptr() for t in products),
+            *(0, out.data_ptr(), 0, *out.shape),
+        )
+        assert torch.equal(found, out)
+        exact = torch.nn.functional.silu(products[0].float()) * products[1].float()
+        torch.testing.assert_close(found.float(), exact, atol=1e-6, rtol=2**-8)
+
+
+def test_few_rows_need_weights_without_bias_in_onednns_layout(compiled, monkeypatch):
+    assert few_rows(linear_of(torch.float32, 64, 64, bias=True)) is None
+    linear = linear_of(torch.float32, 64, 320)
+    monkeypatch.setattr(PrepackedLinear, "forward", lambda self, x: x.new_zeros(len(x), 320))
+    assert few_rows(linear) is None, "the results differ"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_other_dtypes_and_devices_are_left_to_torch(dtype):
-    assert cpu_kernels.kernels_for(CPU, dtype) is None
-    assert cpu_kernels.kernels_for(torch.device("cuda"), torch.bfloat16) is None
+    assert cpu_kernels.compiled_for(CPU, dtype) is None
+    assert cpu_kernels.compiled_for(torch.device("cuda"), torch.bfloat16) is None
 
 
-def test_with_many_threads_torch_is_faster(kernels, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert cpu_kernels.kernels_for(CPU, torch.float32) is kernels
+def test_with_many_threads_torch_is_faster_than_one_thread(compiled, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    assert cpu_kernels.kernels_for(CPU, torch.float32) is None
+    if compiled.kernels.has_threads():
+        assert cpu_kernels.compiled_for(CPU, torch.float32) is compiled
+    monkeypatch.setattr(compiled.kernels, "has_threads", lambda: False)
+    assert cpu_kernels.compiled_for(CPU, torch.float32) is None
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert cpu_kernels.compiled_for(CPU, torch.float32) is compiled
 
 
 @pytest.fixture
 def untried():
-    cpu_kernels._kernels.cache_clear()
+    cpu_kernels._compiled.cache_clear()
     yield
-    cpu_kernels._kernels.cache_clear()
+    cpu_kernels._compiled.cache_clear()
 
 
 def test_without_numba_there_are_no_kernels(untried, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "qwen3_core.model.numba_kernels", raising=False)
-    monkeypatch.delattr(model, "numba_kernels", raising=False)
+    for name in ("numba_kernels", "few_rows", "compiled"):
+        monkeypatch.delitem(sys.modules, f"qwen3_core.model.{name}", raising=False)
+        monkeypatch.delattr(model, name, raising=False)
     with caplog.at_level(logging.INFO):
-        assert cpu_kernels.kernels_for(CPU, torch.float32) is None
+        assert cpu_kernels.compiled_for(CPU, torch.float32) is None
     assert not caplog.records
 
 
@@ -118,11 +173,25 @@ def test_a_numba_that_does_not_work_is_named(kernels, untried, monkeypatch, capl
         raise TypeError(msg)
 
     monkeypatch.setattr(kernels, "norm", fail)
-    assert cpu_kernels.kernels_for(CPU, torch.float32) is None
+    assert cpu_kernels.compiled_for(CPU, torch.float32) is None
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "numba" in record.message
     assert "cannot determine the type of slice" in record.message
+
+
+def norm(kernels, x, out):
+    dtype = kernels.FLOAT if out.dtype == torch.float32 else kernels.BITS
+    weight, epsilon = torch.ones(x.shape[1]), torch.tensor([1e-6])
+    places = (t.data_ptr() for t in (x, weight, epsilon, out))
+    kernels.run(kernels.norm(dtype), *places, 0, *x.shape)
+
+
+def quantized(kernels, x):
+    values, scales = torch.empty(x.shape, dtype=torch.uint8), torch.empty(len(x), 1)
+    places = (t.data_ptr() for t in (x, values, scales))
+    kernels.run(kernels.quantize(kernels.FLOAT), *places, *x.shape)
+    return values, scales
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -131,7 +200,7 @@ def test_what_is_not_finite_stays_in_its_row(kernels, dtype, value):
     x = torch.ones(3, 8)
     x[1, 2] = value
     out = torch.empty(3, 8, dtype=dtype)
-    kernels.norm(x, torch.ones(8), 1e-6, out)
+    norm(kernels, x, out)
     assert not out[1].isfinite().all()
     assert out[[0, 2]].isfinite().all()
 
@@ -140,16 +209,15 @@ def test_bfloat16_is_rounded_to_nearest_even(kernels):
     x = torch.cat((torch.randn(1, 4096), torch.tensor([[1 + 2**-8, 1 + 3 * 2**-8]])), 1)
     scaled = torch.empty_like(x)
     rounded = torch.empty(x.shape, dtype=torch.bfloat16)
-    kernels.norm(x, torch.ones(x.shape[1]), 0.0, scaled)
-    kernels.norm(x, torch.ones(x.shape[1]), 0.0, rounded)
+    norm(kernels, x, scaled)
+    norm(kernels, x, rounded)
     torch.testing.assert_close(rounded, scaled.bfloat16(), atol=0, rtol=0)
 
 
 def test_rows_are_quantised_as_by_torch(kernels):
     x = torch.randn(5, 96)
     x[2] = 0
-    values, scales = torch.empty(5, 96, dtype=torch.uint8), torch.empty(5, 1)
-    kernels.quantize(x, values, scales)
+    values, scales = quantized(kernels, x)
     torch.testing.assert_close(scales[:, 0], (x.abs().amax(1) / 127).clamp(min=1e-30))
     assert torch.equal(values.int() - 128, (x / scales).round().int())
 
@@ -158,6 +226,5 @@ def test_rows_are_quantised_as_by_torch(kernels):
 def test_a_row_that_is_not_finite_has_a_scale_that_is_not(kernels, value):
     x = torch.ones(3, 8)
     x[1, 2] = value
-    scales = torch.empty(3, 1)
-    kernels.quantize(x, torch.empty(3, 8, dtype=torch.uint8), scales)
+    _, scales = quantized(kernels, x)
     assert scales.isfinite().flatten().tolist() == [True, False, True]
