@@ -93,7 +93,8 @@ def _chunk(dtype: torch.dtype, width: int, columns: int) -> int | None:
     """The chunk that gives oneDNN's results to the bit for a shape, or None."""
     numbers = 4 // dtype.itemsize  # in a word
     is_ready = kernels.has_threads() or torch.get_num_threads() == 1
-    if not is_ready or width % numbers or not kernels.can_multiply(STORED[dtype]):
+    has_places = hasattr(torch.ops.mkldnn, "data_ptr") and hasattr(torch.ops.mkldnn, "_nbytes")
+    if not (is_ready and has_places and kernels.can_multiply(STORED[dtype])) or width % numbers:
         return None
     with torch.random.fork_rng(devices=()), torch.inference_mode():
         torch.manual_seed(0)

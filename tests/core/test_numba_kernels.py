@@ -89,7 +89,7 @@ FEW_ROWS_DTYPES = [
 
 
 @pytest.mark.parametrize("dtype", FEW_ROWS_DTYPES)
-@pytest.mark.parametrize(("width", "columns"), [(1024, 192), (64, 128), (512, 64), (96, 200)])
+@pytest.mark.parametrize(("width", "columns"), [(1024, 192), (64, 128), (512, 64), (128, 320)])
 def test_products_of_few_rows_are_those_of_onednn_to_the_bit(compiled, dtype, width, columns):
     torch.manual_seed(1)
     with torch.inference_mode():
@@ -125,6 +125,16 @@ def test_swiglu_of_few_rows_is_that_of_many(compiled, dtype):
         assert torch.equal(found, out)
         exact = torch.nn.functional.silu(products[0].float()) * products[1].float()
         torch.testing.assert_close(found.float(), exact, atol=1e-6, rtol=2**-8)
+
+
+@pytest.mark.parametrize("dtype", FEW_ROWS_DTYPES)
+@pytest.mark.parametrize(("width", "columns"), [(96, 200), (100, 40), (90, 64), (32, 1)])
+def test_other_shapes_get_the_same_product_or_none(compiled, dtype, width, columns):
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        linear, x = linear_of(dtype, width, columns), rows_of(dtype, 7, width)
+        few = few_rows(linear)
+        assert torch.equal(linear(x) if few is None else few.product(x), linear(x))
 
 
 def test_few_rows_need_weights_without_bias_in_onednns_layout(compiled, monkeypatch):
