@@ -17,7 +17,13 @@ from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
+from langchain_core.runnables import (
+    ConfigurableField,
+    ConfigurableFieldSpec,
+    RunnableConfig,
+    RunnableLambda,
+    ensure_config,
+)
 from langchain_core.stores import InMemoryStore
 from langchain_core.tools import create_retriever_tool
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
@@ -317,6 +323,28 @@ def test_a_store_that_names_nothing_takes_nothing_of_us(reranker):
     assert len(Qwen3TwoStageRetriever(retriever=way_out, reranker=reranker).invoke(QUESTION)) == 2
 
 
+class Forgetful(InMemoryVectorStore):
+    """A store whose search takes any argument and hands none on."""
+
+    def similarity_search(self, query, k=4, **kwargs):
+        return [document for document, _ in self.similarity_search_with_score(query, k)]
+
+
+def test_an_argument_reaches_only_the_method_that_searches(embeddings, reranker):
+    store = Forgetful(embeddings)
+    store.add_texts(CONTRACTS, metadatas=ACME)
+    only = lambda document: document.metadata["customer"] == "acme"  # noqa: E731
+    scored = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker)
+    assert customers(scored.invoke(QUESTION, filter=only)) == {"acme"}
+    for of in (
+        Qwen3TwoStageRetriever(retriever=store.as_retriever(), reranker=reranker),
+        scored.model_copy(update={"score_metadata": False}),
+    ):
+        assert customers(of.invoke(QUESTION)) == {"acme", "bolt"}
+        with pytest.raises(TypeError, match=r"filter= would not .*as_retriever\(search_kwargs="):
+            of.invoke(QUESTION, filter=only)
+
+
 # For a chain or an agent that is already built
 
 
@@ -592,6 +620,30 @@ def test_a_retriever_that_cannot_be_seen_through_may_read_the_config(over, milvu
     hidden = Holding(holder=SimpleNamespace(retriever=declared))
     assert customers(chain_of(hidden).invoke(QUESTION, MINE)["context"]) == {"acme"}
     assert customers(over(lambda _: hidden).invoke(QUESTION, MINE)) == {"acme"}
+
+
+class Reading(BaseRetriever):
+    """A retriever of one's own that reads the config by itself."""
+
+    first: Any
+
+    def _get_relevant_documents(self, query, *, run_manager):
+        return self.first(query, expr=ensure_config()["configurable"].get("expr"))
+
+
+class Declaring(Reading):
+    @property
+    def config_specs(self):
+        return [ConfigurableFieldSpec(id="expr", annotation=str)]
+
+
+def test_a_retriever_of_ones_own_declares_what_it_reads(over):
+    config: Any = {"configurable": {"expr": ONLY}}
+    declaring = over(lambda first: Declaring(first=taking(first)))
+    assert customers(declaring.invoke(QUESTION, config)) == {"acme"}
+    assert customers(declaring.invoke(QUESTION)) == {"acme", "bolt"}
+    with pytest.raises(TypeError, match=r"holds expr.* Reading .*config_specs"):
+        over(lambda first: Reading(first=taking(first))).invoke(QUESTION, config)
 
 
 def test_a_config_that_one_member_of_an_ensemble_drops_is_refused(retriever, over):
