@@ -20,6 +20,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import (
     ConfigurableField,
     ConfigurableFieldSpec,
+    RunnableBranch,
     RunnableConfig,
     RunnableLambda,
     ensure_config,
@@ -392,6 +393,25 @@ def test_a_filter_in_the_input_of_a_chain_that_rewrites_is_refused_too(retriever
             ValueError, match=naming("'filter'", "configurable_fields(search_kwargs=...)")
         ):
             chain.invoke(asked)
+
+
+def test_a_function_before_a_prompt_may_read_the_input(retriever, milvus):
+    def chain(key: str, way: Any) -> Any:
+        rewrite = ChatPromptTemplate.from_template("{question}") | (lambda _: QUESTION) | retriever
+        return chain_of(RunnableBranch((lambda given: key not in given, rewrite), way))
+
+    def by_filter(given):
+        only = given["filter"]
+        return milvus.similarity_search(QUESTION, expr=only)
+
+    def by_another_name(given):
+        return milvus.similarity_search(QUESTION, expr=given["only"])
+
+    for key, way in (("filter", by_filter), ("only", by_another_name)):
+        found = chain(key, way).invoke({"question": QUESTION, key: ONLY})
+        assert customers(found["context"]) == {"acme"}
+    with pytest.raises(ValueError, match=naming("'filter'", "give that key another name")):
+        chain("only", by_another_name).invoke({"question": QUESTION, "filter": ONLY})
 
 
 @pytest.mark.parametrize("func", FUNCS)
