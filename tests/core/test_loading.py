@@ -55,7 +55,8 @@ def test_name_that_can_be_on_no_hub():
 
 
 def test_folder_without_a_model(tmp_path):
-    with pytest.raises(OSError, match=r"the folder has no config.json\.\n(?s:.*)or 'tiny'"):
+    # The lines after the first name config.json in any case.
+    with pytest.raises(OSError, match=rf"{tmp_path}.*config\.json.*\n(?s:.*)'tiny'"):
         load(tmp_path, "embedding")
 
 
@@ -330,7 +331,5 @@ def test_a_config_that_says_no_length_is_refused(embedding, length):
 
 
 def test_a_model_without_a_config_is_named(tmp_path):
-    with pytest.raises(
-        OSError, match=r"could not load the embedding model '.*': the folder has no"
-    ):
+    with pytest.raises(OSError, match=rf"{tmp_path}.*config\.json.*\n(?s:.*)'tiny'"):
         vector_length(tmp_path)
