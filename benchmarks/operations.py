@@ -9,29 +9,48 @@ By default the model has the shape of Qwen3-0.6B and random weights.
 import argparse
 import tempfile
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.checkpoints import random_pair
 from benchmarks.tasks import QUESTION, ragged
 from qwen3_core import Embedder
 from qwen3_core.model.packing import TokenSequence, Work
 
+PRODUCTS = ("_linear_pointwise", "qlinear_pointwise", "addmm", "mm", "product", "swiglu_product")
+FUSED = "_scaled_dot_product_flash_attention_for_cpu"
 GROUPS = {
-    "weight products": ("_linear_pointwise", "qlinear_pointwise", "addmm", "mm"),
-    "attention: products": ("bmm", "_scaled_dot_product_flash_attention_for_cpu"),
-    "attention: softmax": ("_softmax",),
-    "norms, rotation, scales": ("linalg_vector_norm", "mul", "mul_", "addcmul_", "div", "silu_"),
-    "copies, conversions": ("copy_", "cat"),
-    "sums": ("add_",),
-    "quantisation": ("amax", "amin", "maximum", "round_", "bitwise_xor_"),
+    "weight products": PRODUCTS,
+    "attention": ("bmm", FUSED, "_softmax", "cat", "attention"),
+    "norms, rotary embeddings": ("linalg_vector_norm", "mul", "addcmul_", "norm", "rotate"),
+    "SwiGLU, scales, sums": ("mul_", "silu_", "add_", "swiglu", "add"),
+    "quantisation": ("amax", "amin", "maximum", "div", "round_", "bitwise_xor_", "quantize"),
+    "copies, conversions": ("copy_",),
 }
-"""torch's operations, without their namespaces; all others are "the rest": views, allocation and
-operations on one number per row."""
+"""torch's operations, without their namespaces, and numba's kernels; all others are "the rest":
+views, allocation, operations on one number per row, and Python between kernels."""
+
+
+def name_kernels() -> None:
+    """Let torch's profiler see numba's kernels, if there are any."""
+    if find_spec("numba") is None:
+        return
+    from qwen3_core.model import numba_kernels
+
+    run = numba_kernels.run
+
+    def named(kernel: Any, *table: int) -> None:
+        name = kernel._pyfunc.__qualname__  # noqa: SLF001
+        with record_function(name.partition(".")[0]):
+            run(kernel, *table)
+
+    numba_kernels.run = named
 
 
 def shares(embedder: Embedder, sequences: list[TokenSequence], passes: int) -> Counter[str]:
@@ -48,7 +67,8 @@ def shares(embedder: Embedder, sequences: list[TokenSequence], passes: int) -> C
     run()
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for _ in range(passes):
-            run()
+            with record_function("Python"):
+                run()
     milliseconds: Counter[str] = Counter()
     for event in found.key_averages():
         group = group_of.get(event.key.rpartition("::")[2], "the rest")
@@ -61,6 +81,7 @@ def main() -> None:
     parser.add_argument("--embedding", help="hub name or folder, in place of random weights")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32", "int8"])
     args = parser.parse_args()
+    name_kernels()
     with tempfile.TemporaryDirectory() as folder:
         model = args.embedding or random_pair(Path(folder))[0]
         embedder = Embedder(model, dtype=args.dtype, device="cpu")

@@ -109,7 +109,7 @@ class WithoutPrefixCache:
 
 
 class Floor:
-    """The weight matrix products alone, for the tokens that must be computed."""
+    """The weight matrix products alone, by torch's oneDNN, for the tokens that must be computed."""
 
     version = Ours.version
 

@@ -47,7 +47,7 @@ def compile_kernels(dtype: torch.dtype, *, int8: bool) -> None:
 
 def attends(dtype: torch.dtype) -> bool:
     """Whether `Attention` is available on this CPU, and faster than torch's."""
-    is_slower = dtype == torch.bfloat16 and has_amx()
+    is_slower = (dtype == torch.bfloat16 and has_amx()) or not kernels.run_on_all_threads()
     return not is_slower and kernels.can_multiply(DTYPES[dtype])
 
 
@@ -72,6 +72,7 @@ class CompiledLayer(Layer):
     def __init__(self, module: Any, dtype: torch.dtype, buffers: Buffers) -> None:
         """See `Layer`."""
         super().__init__(module, dtype, buffers)
+        self._all_threads = kernels.run_on_all_threads()
         self._exact_epsilon = torch.tensor([self._epsilon], dtype=torch.float32)
         linears = (*module.self_attn.children(), *module.mlp.children())
         found = {x: few_rows(x) for x in linears if isinstance(x, (PrepackedLinear, Int8Linear))}
@@ -115,6 +116,8 @@ class CompiledLayer(Layer):
         )
 
     def _swiglu(self, gate: Any, up: Any, x: Rows) -> Rows:
+        if not self._all_threads:  # oneDNN's products compute SwiGLU too
+            return super()._swiglu(gate, up, x)
         few = self._few_rows.get(gate), self._few_rows.get(up)
         if few[0] is not None and few[1] is not None and few[0].takes(x):
             return self._read("inner", few[0].swiglu(few[1], x))

@@ -29,7 +29,7 @@ def compiled_for(
     if device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
         return None
     compiled = _compiled(dtype, int8)
-    if compiled is None or compiled.kernels.has_threads():
+    if compiled is None or compiled.kernels.run_on_all_threads():
         return compiled
     return compiled if torch.get_num_threads() <= MOST_THREADS else None
 

@@ -84,6 +84,7 @@ class Encoder:
         self._buffers = Buffers(self.device)
         self._compiled = cpu_kernels.compiled_for(self.device, model.dtype, int8=int8)
         layer = Layer if self._compiled is None else self._compiled.CompiledLayer
+        self._attends = self._compiled is not None and self._compiled.attends(model.dtype)
         self._layers = [layer(module, model.dtype, self._buffers) for module in model.layers]
         self._flash = cuda.FlashForward(model, default) if cuda.usable(model) else None
         self._prefixes: OrderedDict[Ids, list[KeysValues]] = OrderedDict()
@@ -199,7 +200,7 @@ class Encoder:
         return torch.tensor([*numbers, *[0] * more], device=self.device)
 
     def _attention(self, segments: list[Segment]) -> Attention:
-        if self._compiled is None or not self._compiled.attends(self.model.dtype):
+        if self._compiled is None or not self._attends:
             return attention_for(segments, device=self.device, dtype=self.model.dtype)
         attention: Attention = self._compiled.Attention(segments)
         return attention

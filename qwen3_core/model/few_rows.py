@@ -82,7 +82,7 @@ class FewRows:
 
 def few_rows(linear: Linear) -> FewRows | None:
     """A layer's product of few rows, or None if this CPU or oneDNN's layout do not allow it."""
-    if linear.bias is not None:
+    if linear.bias is not None or not kernels.run_on_all_threads():
         return None
     chunk = _chunk(linear.dtype, linear.in_features, linear.out_features)
     return None if chunk is None else FewRows(linear, linear.in_features, chunk)
@@ -92,9 +92,8 @@ def few_rows(linear: Linear) -> FewRows | None:
 def _chunk(dtype: torch.dtype, width: int, columns: int) -> int | None:
     """The chunk that gives oneDNN's results to the bit for a shape, or None."""
     numbers = 4 // dtype.itemsize  # in a word
-    is_ready = kernels.has_threads() or torch.get_num_threads() == 1
     has_places = hasattr(torch.ops.mkldnn, "data_ptr") and hasattr(torch.ops.mkldnn, "_nbytes")
-    if not (is_ready and has_places and kernels.can_multiply(STORED[dtype])) or width % numbers:
+    if not (has_places and kernels.can_multiply(STORED[dtype])) or width % numbers:
         return None
     with torch.random.fork_rng(devices=()), torch.inference_mode():
         torch.manual_seed(0)

@@ -92,17 +92,17 @@ def _parallel() -> Any:
     return function
 
 
-def has_threads() -> bool:
-    """Whether kernels can run on torch's threads: its wheels for Linux have GNU's OpenMP.
+def run_on_all_threads() -> bool:
+    """Whether kernels run on all of torch's threads: its wheels for Linux have GNU's OpenMP.
 
     Threads of another library would compete with torch's, which spin for some milliseconds after
     each of its operations.
     """
-    return _parallel() is not None
+    return _parallel() is not None or torch.get_num_threads() == 1
 
 
 def run(kernel: Any, *table: int) -> None:
-    """Run a kernel on each of torch's threads, or on this thread alone (see `has_threads`).
+    """Run a kernel on each of torch's threads, or on this one alone (see `run_on_all_threads`).
 
     Args:
         kernel: A compiled kernel.
@@ -117,8 +117,8 @@ def run(kernel: Any, *table: int) -> None:
 
 
 def _function_of_team(name: str, of_one_thread: int) -> Any:
-    """OpenMP's function without arguments, or one that returns a constant without a team."""
-    if has_threads():
+    """OpenMP's function without arguments, or one that returns a constant without OpenMP."""
+    if _parallel() is not None:
         return types.ExternalFunction(name, types.int32())
     return _compiled(lambda: of_one_thread)
 

@@ -34,15 +34,18 @@ def kernels(compiled):
     return compiled.kernels
 
 
-def encoded(dtype, tmp_path, monkeypatch, *, with_kernels):
+def encoded(dtype, tmp_path, monkeypatch, kernels, way):
     """Vectors of queries: the first computes the prefix too, the others use it; then of all."""
-    folder = tmp_path / str(with_kernels)  # another name is another engine
+    folder = tmp_path / way  # another name is another engine
     folder.symlink_to(ROOT / "qwen3_core" / "tiny" / "embedding")
     with monkeypatch.context() as patch:
-        if not with_kernels:
+        if way == "torch":
             patch.setattr(cpu_kernels, "compiled_for", lambda device, dtype, *, int8: None)
+        elif way == "one thread":
+            patch.setattr(kernels, "_parallel", lambda: None)
+            patch.setattr(kernels, "run_on_all_threads", lambda: False)
         embedder = Embedder(folder, dtype=dtype)
-        assert (embedder.engine.encoder._compiled is not None) is with_kernels
+        assert (embedder.engine.encoder._compiled is not None) is (way != "torch")
         found = [embedder.embed_queries([query])[0] for query in QUERIES]
         found += [*embedder.embed_queries(QUERIES)]
         embedder.close()
@@ -53,10 +56,13 @@ def encoded(dtype, tmp_path, monkeypatch, *, with_kernels):
     ("dtype", "bound"),
     [("float32", 1e-6), ("bfloat16", 0.01), pytest.param("int8", 0.02, marks=needs_int8)],
 )
-def test_vectors_are_the_same_without_numba(kernels, dtype, bound, tmp_path, monkeypatch):
-    compiled = encoded(dtype, tmp_path, monkeypatch, with_kernels=True)
-    plain = encoded(dtype, tmp_path, monkeypatch, with_kernels=False)
-    assert np.abs(compiled - plain).max() < bound
+def test_vectors_are_the_same_without_numba_or_its_threads(
+    kernels, dtype, bound, tmp_path, monkeypatch
+):
+    ways = ("torch", "numba", "one thread")
+    plain, *found = (encoded(dtype, tmp_path, monkeypatch, kernels, way) for way in ways)
+    for vectors in found:
+        assert np.abs(vectors - plain).max() < bound
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("int8", marks=needs_int8)])
@@ -152,9 +158,11 @@ def test_other_dtypes_and_devices_are_left_to_torch(dtype):
 
 def test_with_many_threads_torch_is_faster_than_one_thread(compiled, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    if compiled.kernels.has_threads():
+    if compiled.kernels.run_on_all_threads():
         assert cpu_kernels.compiled_for(CPU, torch.float32) is compiled
-    monkeypatch.setattr(compiled.kernels, "has_threads", lambda: False)
+    monkeypatch.setattr(compiled.kernels, "run_on_all_threads", lambda: False)
+    assert not compiled.attends(torch.float32)
+    assert few_rows(linear_of(torch.float32, 64, 64)) is None
     assert cpu_kernels.compiled_for(CPU, torch.float32) is None
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert cpu_kernels.compiled_for(CPU, torch.float32) is compiled
