@@ -58,6 +58,9 @@ class MilvusServer:
 
     def start(self) -> None:
         env = os.environ | {
+            # Seconds after which a killed server is taken for gone, and its successor serves; 30 by
+            # default.
+            "COMMON_SESSION_TTL": "10",
             "DEPLOY_MODE": "STANDALONE",
             "ETCD_CONFIG_PATH": str(self.etcd),
             "METRICS_PORT": str(self.health),
