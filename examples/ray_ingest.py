@@ -88,57 +88,52 @@ def find_files(corpus: str) -> tuple[Path, list[str]]:
     return folder, sources
 
 
+def start_ray(options: argparse.Namespace) -> None:
+    """Join the cluster at --address, or start Ray on this machine, small enough for a laptop."""
+    import ray
+
+    here = Path(__file__).resolve().parent
+    paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
+    local = {
+        "address": "local",  # never one that happens to run, or to have run, on this machine
+        "num_cpus": max(2, int(options.workers * options.cpus) + 1),
+        "object_store_memory": OBJECT_STORE,
+        "include_dashboard": False,
+    }
+    ray.init(
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}},
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **({"address": options.address} if options.address else local),
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+
 def embed_groups(
     groups: list[dict[str, Any]], options: argparse.Namespace, out: Path
 ) -> Iterator[dict[str, Any]]:
     """Run read, split, embed and write; yields one result per group of files."""
     import ray
 
-    settings = {
-        "model": options.model,
-        "base_url": options.base_url,
-        "dimensions": options.dimensions,
+    job = {
+        "framework": options.framework,
+        "settings": {name: getattr(options, name) for name in ("model", "base_url", "dimensions")},
     }
-    modules = str(Path(__file__).resolve().parent)
-    paths = [modules, str(Path(modules).parent), os.environ.get("PYTHONPATH", "")]
-    variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    start: dict[str, Any] = {"address": options.address}
-    if not options.address:  # one that has to live on a laptop
-        start = {
-            "address": "local",  # never one that happens to run, or to have run, on this machine
-            "num_cpus": max(2, int(options.workers * options.cpus) + 1),
-            "object_store_memory": OBJECT_STORE,
-            "include_dashboard": False,
-        }
-    ray.init(
-        runtime_env={"env_vars": variables},
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        **start,
-    )
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    start_ray(options)
     try:
-        results = (
+        yield from (
             ray.data.from_items(groups, override_num_blocks=len(groups))
-            .map(
-                read_and_split,  # type: ignore[arg-type]  # Ray's types know one argument only
-                fn_kwargs={"framework": options.framework, "settings": settings},
-            )
+            .map(read_and_split, fn_kwargs=job)  # type: ignore[arg-type]  # its types know no more
             .map(
                 EmbedShard,  # type: ignore[arg-type]  # nor classes
-                fn_constructor_kwargs={
-                    "framework": options.framework,
-                    "settings": settings,
-                    "out": str(out),
-                },
+                fn_constructor_kwargs=job | {"out": str(out)},
                 # Ray starts a killed worker again, and its shard replaces the same file.
                 compute=ray.data.ActorPoolStrategy(size=options.workers),
                 num_cpus=options.cpus,
                 num_gpus=options.gpus,
             )
+            .iter_rows()
         )
-        yield from results.iter_rows()
     finally:
         ray.shutdown()
 
@@ -173,7 +168,7 @@ class EmbedShard:
 
     def __init__(self, framework: str, settings: dict[str, Any], out: str) -> None:
         self.framework = framework
-        self.embed = Qwen3EmbedBatch(**settings)
+        self.embed = Qwen3EmbedBatch(text_column="texts", **settings)
         self.out = Path(out)
 
     def __call__(self, group: dict[str, Any]) -> dict[str, Any]:
@@ -186,21 +181,15 @@ class EmbedShard:
         if result["skipped"]:
             return result
         names = ("ids", "texts", "sources")
-        passages = pa.table({n: pa.array(list(group[n]), type=pa.string()) for n in names})
-        table = self.embed(passages.rename_columns({"texts": "text"}))
+        table = self.embed(pa.table({n: pa.array(list(group[n]), pa.string()) for n in names}))
         bad = table.filter(pc.is_valid(table["error"]))
         errors += [f"{row['sources']}: {row['error']}" for row in bad.to_pylist()]
         good = table.filter(pc.is_null(table["error"]))
         if not good.num_rows:
             return result | {"shard": ""}
         rows = [
-            milvus_row(
-                self.framework,
-                row["ids"],
-                row["text"],
-                {"source": row["sources"], "title": title_of(row["text"])},
-            )
-            for row in good.select(["ids", "text", "sources"]).to_pylist()
+            milvus_row(self.framework, key, text, {"source": source, "title": title_of(text)})
+            for key, text, source in zip(*(good[n].to_pylist() for n in names), strict=True)
         ]
         write_shard(path, self.framework, rows, good["vector"])
         return result | {"rows": len(rows)}
@@ -228,24 +217,19 @@ def open_collection(first: dict[str, Any], options: argparse.Namespace) -> Any:
     settings["dimensions"] = len(first[VECTOR_FIELD[options.framework]])
     place = {"uri": options.uri, "token": options.token, "collection_name": options.collection}
     if options.framework == LANGCHAIN:
-        from langchain_milvus import Milvus
+        import langchain_qwen3
 
-        from langchain_qwen3 import Qwen3Embeddings, milvus_kwargs
-
-        lc_store = Milvus(**milvus_kwargs(Qwen3Embeddings(**settings), **place))
-        if not lc_store.client.has_collection(options.collection):
+        store = langchain_qwen3.open_milvus(langchain_qwen3.Qwen3Embeddings(**settings), **place)
+        if not store.client.has_collection(options.collection):
             # This store makes its collection with the first row; the upsert writes it again.
             meta = {k: v for k, v in first.items() if k not in SCHEMAS[LANGCHAIN]}
-            lc_store.add_embeddings([first["text"]], [first["vector"]], [meta], ids=[first["pk"]])
-        return lc_store.client
+            store.add_embeddings([first["text"]], [first["vector"]], [meta], ids=[first["pk"]])
+        return store.client
 
-    from llama_index.vector_stores.milvus import MilvusVectorStore
+    import llama_index_qwen3
 
-    from llama_index_qwen3 import Qwen3Embedding
-    from llama_index_qwen3 import milvus_kwargs as arguments
-
-    model = Qwen3Embedding(**settings)
-    return MilvusVectorStore(**arguments(model, **place, use_async_client=False)).client
+    model = llama_index_qwen3.Qwen3Embedding(**settings)
+    return llama_index_qwen3.open_milvus(model, **place, use_async_client=False).client
 
 
 if __name__ == "__main__":

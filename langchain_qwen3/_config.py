@@ -1,7 +1,8 @@
 """Refuses a config with an argument of the search that nothing reads.
 
 LangChain ignores undeclared names in a config's "configurable". If a filter is ignored, the results
-contain everybody's documents. So a name of an argument is accepted only if something may read it.
+contain everybody's documents. So a name of an argument is accepted only if something declares it,
+gets the config, or searches with the same value.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -68,7 +69,7 @@ def check_config(
     for name, value in doubtful.items():
         if name in known or (searches and all(_holds(each, name, value) for each in searches)):
             continue
-        raise TypeError(_message(name))
+        raise TypeError(_message(name, [each for each in reached if _is_own(each)]))
     return within
 
 
@@ -142,39 +143,31 @@ def _reached(runnable: object, seen: set[int] | None = None) -> Iterator[Runnabl
 def _held_by(runnable: Runnable[Any, Any]) -> Iterator[object]:
     if isinstance(runnable, RunnableLambda):
         yield from runnable.deps
-    yield from vars(runnable).values()
-    yield from (getattr(runnable, "__pydantic_private__", None) or {}).values()
+    held = [
+        *vars(runnable).values(),
+        *(getattr(runnable, "__pydantic_private__", None) or {}).values(),
+    ]
+    yield from held
+    if _is_own(runnable):  # it may wrap others in an object of its own
+        for each in held:
+            yield from getattr(each, "__dict__", {}).values()
 
 
-def _parts(runnable: Runnable[Any, Any]) -> list[Runnable[Any, Any]]:
-    """The runnables directly or indirectly within one."""
-    return list(_reached(runnable))[1:]
+def _is_own(runnable: Runnable[Any, Any]) -> bool:
+    """Whether it is a retriever of the user's own whose search gets no config."""
+    kind = type(runnable)
+    ours = kind.__module__.startswith("langchain")
+    return not ours and isinstance(runnable, BaseRetriever) and kind.invoke is BaseRetriever.invoke
 
 
 def _may_read_all(runnable: Runnable[Any, Any]) -> bool:
-    """Whether a runnable may read any name of its config."""
-    kind = type(runnable)
+    """Whether a runnable gets the config, and so may read any name of it."""
     if isinstance(runnable, RunnableLambda):
         functions = (getattr(runnable, name, None) for name in ("func", "afunc"))
         return any(accepts_config(function) for function in functions if function is not None)
     if isinstance(runnable, RunnableGenerator):
         return True
-    if kind.__module__.startswith("langchain"):
-        return False
-    if isinstance(runnable, BaseRetriever) and kind.invoke is BaseRetriever.invoke:
-        # Its method gets no config. What it calls does, but that may be held out of sight.
-        return not _parts(runnable) and bool(_CALLS & _words(type(runnable)))
-    return True
-
-
-_CALLS: Final = {"invoke", "ainvoke", "batch", "abatch", "ensure_config", "get_config"}
-
-
-def _words(kind: type[BaseRetriever]) -> set[str]:
-    """The names that the class's search mentions."""
-    searches = (kind._get_relevant_documents, kind._aget_relevant_documents)  # noqa: SLF001 - invoke calls them
-    codes = (getattr(search, "__code__", None) for search in searches)
-    return {name for code in codes if code is not None for name in code.co_names}
+    return not type(runnable).__module__.startswith("langchain") and not _is_own(runnable)
 
 
 def _bound(runnable: Runnable[Any, Any]) -> Iterable[str]:
@@ -183,8 +176,9 @@ def _bound(runnable: Runnable[Any, Any]) -> Iterable[str]:
 
 def _is_search(runnable: Runnable[Any, Any]) -> bool:
     """Whether it is a retriever that itself searches."""
+    within = list(_reached(runnable))[1:]
     return isinstance(runnable, BaseRetriever) and not any(
-        isinstance(part, BaseRetriever) for part in _parts(runnable)
+        isinstance(part, BaseRetriever) for part in within
     )
 
 
@@ -213,7 +207,7 @@ def _gives(given: Mapping[str, Any], name: str, value: object) -> bool:
     return _holds(given, name, value)
 
 
-def _message(name: str) -> str:
+def _message(name: str, own: list[Runnable[Any, Any]]) -> str:
     field = name if name in ("k", "top_n") else "search_kwargs"
     way = "pass it to invoke or bind"
     if name != "score_threshold":
@@ -221,4 +215,6 @@ def _message(name: str) -> str:
             f"declare it with retriever.configurable_fields({field}=ConfigurableField("
             f'"{field}")), or {way}'
         )
+    if own:
+        way += f"; if {type(own[0]).__name__} reads it, declare it in that class's config_specs"
     return f"config['configurable'] holds {name}, but this retriever does not read it: {way}"

@@ -1,14 +1,13 @@
 """Determines which arguments reach a first stage's search, and refuses those it would drop.
 
 Many of LangChain's retrievers and vector stores accept any keyword and use only some. If a filter
-is dropped, the results contain everybody's documents. So an argument is accepted only if it is
-known to reach the search.
+is dropped, the results contain everybody's documents. So an argument is accepted only if the method
+that searches names it, or if a method of LangChain is known to pass it on to one that does: a
+`**kwargs` promises nothing.
 """
 
-from collections.abc import Collection, Iterable
-from functools import cache
-from inspect import Parameter, signature, unwrap
-from types import FunctionType
+from collections.abc import Callable, Collection, Iterable, Mapping
+from inspect import Parameter, signature
 from typing import Any, Final
 
 from langchain_core.retrievers import BaseRetriever
@@ -19,7 +18,7 @@ from langchain_core.runnables.configurable import (
     RunnableConfigurableAlternatives,
 )
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
-from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
 
 FILTERS: Final = ("expr", "filter", "filters", "where", "pre_filter")
 """Names that stores use for a filter."""
@@ -55,6 +54,19 @@ ENTRIES: Final = {
 }
 """The method that a vector store's retriever calls, by its `search_type`."""
 
+SCORED: Final = "similarity_search_with_score"
+"""The method that `Qwen3TwoStageRetriever` calls on a vector store."""
+
+PASSES_ON: Final[Mapping[Callable[..., Any], str]] = {
+    VectorStore.similarity_search_with_score: "similarity_search",  # for stores without scores
+    VectorStore.similarity_search_with_relevance_scores: "_similarity_search_with_relevance_scores",
+    VectorStore._similarity_search_with_relevance_scores: SCORED,  # noqa: SLF001 - stores override it
+    InMemoryVectorStore.similarity_search: SCORED,
+    InMemoryVectorStore.similarity_search_with_score: "similarity_search_with_score_by_vector",
+    InMemoryVectorStore.max_marginal_relevance_search: "max_marginal_relevance_search_by_vector",
+}
+"""LangChain's own methods that pass all their arguments on, and the method that gets them."""
+
 
 def check_arguments(stage: object, arguments: Iterable[str]) -> None:
     """Refuse arguments of a call that would not reach the search.
@@ -78,11 +90,11 @@ def check_arguments(stage: object, arguments: Iterable[str]) -> None:
     elif not names:
         return
     elif isinstance(stage, VectorStore):
-        _check_store(stage, "similarity", names)
+        _check_store(stage, SCORED, names)
     elif own := getattr(stage, "_check_arguments", None):
         own(names)
     elif isinstance(stage, VectorStoreRetriever) and _is_plain(stage):
-        _check_store(stage.vectorstore, stage.search_type, names)
+        _check_store(stage.vectorstore, ENTRIES[stage.search_type], names)
     elif isinstance(stage, RunnableLambda):
         _check_known(stage, _named(getattr(stage, "func", None) or stage.afunc), names)
     elif isinstance(stage, BaseRetriever) and type(stage).invoke is BaseRetriever.invoke:
@@ -164,9 +176,9 @@ def _way_out(stage: object, name: str) -> str:
     )
 
 
-def _check_store(store: VectorStore, search_type: str, names: Iterable[str]) -> None:
+def _check_store(store: VectorStore, method: str, names: Iterable[str]) -> None:
     kind = type(store).__name__
-    known = _known_to(store, search_type)
+    known = _known_to(store, method)
     for name in names:
         if name in known or name == "k":
             continue
@@ -178,8 +190,8 @@ def _check_store(store: VectorStore, search_type: str, names: Iterable[str]) -> 
             f"retriever=store.as_retriever(search_kwargs={{{name!r}: ...}})"
         )
         msg = (
-            f"{name}= would not reach the search: {kind} has no such argument{meant} (it takes "
-            f"{takes}{'' if is_milvus(store) else unnamed})"
+            f"{name}= would not reach the search: {kind}'s search names no such argument{meant} "
+            f"(it takes {takes}{'' if is_milvus(store) else unnamed})"
         )
         raise TypeError(msg)
 
@@ -196,48 +208,18 @@ def is_milvus(store: VectorStore) -> bool:
     return any(_is(kind, "langchain_milvus", "Milvus") for kind in type(store).__mro__)
 
 
-def _known_to(store: VectorStore, search_type: str) -> frozenset[str]:
+def _known_to(store: VectorStore, method: str) -> set[str]:
     """The arguments of a store's search besides the query and k."""
-    names = _known_by_signature(store, search_type)
-    return names | {"score_threshold"} if search_type.endswith("threshold") else names
-
-
-def _known_by_signature(store: VectorStore, search_type: str) -> frozenset[str]:
+    known: set[str] = set()
     if is_milvus(store):
-        if getattr(store, "_is_multi_vector", False):
-            return MILVUS_HYBRID
-        return MILVUS_MMR if search_type == "mmr" else MILVUS_DENSE
-    names = _forwarded(type(store), ENTRIES[search_type])
-    if search_type == "similarity":
-        names |= _forwarded(type(store), "similarity_search_with_score")
-    return names
-
-
-@cache
-def _forwarded(kind: type[VectorStore], entry: str) -> frozenset[str]:
-    """The argument names of a search method, and of the methods that it forwards them to.
-
-    A method forwards arguments if it has `**kwargs`. The possible targets are read from its code:
-    all methods of the store that it mentions and that concern search.
-    """
-    found: set[str] = set()
-    todo, seen = [entry], set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for base in kind.__mro__:
-            function = unwrap(vars(base)[name]) if name in vars(base) else None
-            if not isinstance(function, FunctionType):
-                continue
-            if base is not VectorStore:
-                found |= _named(function)
-            mentioned = function.__code__.co_names
-            parameters = signature(function).parameters.values()
-            if any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
-                todo += [n for n in mentioned if "search" in n or "query" in n]
-                if "super" in mentioned:
-                    continue
-            break  # it overrides its bases' method
-    return frozenset(found - {"self", "cls", "query", "k", "embedding", "text"})
+        dense = MILVUS_MMR if method == ENTRIES["mmr"] else MILVUS_DENSE
+        known |= MILVUS_HYBRID if getattr(store, "_is_multi_vector", False) else dense
+    else:
+        at: str | None = method
+        while at is not None:
+            function = getattr(type(store), at)
+            known |= _named(function)
+            at = PASSES_ON.get(function)
+    if method == ENTRIES["similarity_score_threshold"]:
+        known.add("score_threshold")  # LangChain's retriever applies it
+    return known - {"self", "query", "k", "embedding"}

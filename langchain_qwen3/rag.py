@@ -24,6 +24,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.vectorstores import VectorStore
 from pydantic import BaseModel
+from pydantic.errors import PydanticInvalidForJsonSchema
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from langchain_qwen3._config import NAMES, READ_ELSEWHERE, check_config, declared_by
@@ -253,12 +254,17 @@ class _Check:
                     f'to the retriever, or pass config={{"configurable": {{"{field}": ...}}}} with '
                     f"retriever.configurable_fields({field}=...)"
                 )
+                if self._whole:
+                    msg += "; if a function reads it, give that key another name"
                 raise ValueError(msg)
         return given
 
 
 def _may_read(runnable: Any, name: str) -> bool:
-    """Whether the beginning of a runnable reads this key of its input, as far as can be seen."""
+    """Whether an input schema at the beginning of a runnable has this key.
+
+    Of a function, LangChain infers it from plain uses such as `given["filter"]`.
+    """
     if isinstance(runnable, RunnableBindingBase):
         return _may_read(runnable.bound, name)
     if isinstance(runnable, RunnableWithFallbacks):
@@ -268,10 +274,10 @@ def _may_read(runnable: Any, name: str) -> bool:
     if isinstance(runnable, RunnableBranch):
         ways = [runnable.default, *(each for branch in runnable.branches for each in branch)]
         return any(_may_read(way, name) for way in ways)
-    if isinstance(runnable, BasePromptTemplate):
-        return name in (*runnable.input_variables, *runnable.optional_variables)
-    code = getattr(getattr(runnable, "func", None), "__code__", None)
-    return code is None or name in code.co_consts
+    try:
+        return name in runnable.get_input_jsonschema().get("properties", {})
+    except (PydanticInvalidForJsonSchema, TypeError):  # it has no schema
+        return False
 
 
 def _with_input(state: dict[str, Any]) -> dict[str, Any]:

@@ -353,7 +353,9 @@ class Qwen3TwoStageRetriever(BaseRetriever):
         if "k" in arguments:
             msg = "search_kwargs holds 'k': pass k= to the retriever itself"
             raise TypeError(msg)
-        stage = self.retriever if self.vectorstore is None else self.vectorstore
+        stage: object = self.retriever if self.vectorstore is None else self.vectorstore
+        if self.vectorstore is not None and not self.score_metadata:
+            stage = VectorStoreRetriever(vectorstore=self.vectorstore)
         try:
             check_arguments(stage, arguments)
         except TypeError:

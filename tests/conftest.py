@@ -11,6 +11,7 @@ import json
 import multiprocessing.process
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,12 @@ SLOW_IF_PUBLISHED = {
 }
 """Places whose tests are `integration` with the published tokenizer: its vocabulary makes small
 models large. Parity is tested with both tokenizers in every run."""
+
+
+def naming(*values: str) -> str:
+    """A pattern for messages that name all these values, in any order and wording."""
+    whole = (re.sub(r"^(?=\w)|(?<=\w)$", r"\\b", re.escape(value)) for value in values)
+    return "(?s)" + "".join(f"(?=.*{value})" for value in whole)
 
 
 @pytest.hookimpl(wrapper=True)

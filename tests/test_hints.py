@@ -20,7 +20,7 @@ from langchain_qwen3 import (
 )
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, two_stage_query_engine
 from qwen3_core.common.hints import CARRIED_OVER, CLASSES
-from tests.conftest import ROOT
+from tests.conftest import ROOT, naming
 
 STORE = InMemoryVectorStore(FakeEmbeddings(size=3))
 RETRIEVER = STORE.as_retriever()
@@ -42,7 +42,7 @@ RETRIEVER = STORE.as_retriever()
     ],
 )
 def test_an_argument_of_another_name_gets_a_hint(component, name, meant):
-    with pytest.raises(ValueError, match=f"unknown argument '{name}': did you mean {meant}?") as e:
+    with pytest.raises(ValueError, match=naming(f"'{name}'", f"did you mean {meant}?")) as e:
         component(**{name: "sk-secret"})
     assert "sk-secret" not in str(e.value)
 
@@ -104,7 +104,9 @@ def test_an_argument_of_another_class_is_answered_with_what_it_is_here(component
 
 def test_a_document_instruction_is_not_taken_for_the_queries():
     for component in (Qwen3Embeddings, Qwen3Embedding):
-        with pytest.raises(ValueError, match=r"'text_instruction': not possible: .* without an in"):
+        with pytest.raises(
+            ValueError, match=naming("'text_instruction'", "documents", "instruction")
+        ):
             component(text_instruction="Given a text, ...")  # type: ignore[call-arg]
 
 
@@ -136,14 +138,16 @@ def test_model_and_model_name_are_one_setting(component, tmp_path):
         copy = made.model_copy(update={name: str(tmp_path)})
         assert copy.model == copy.model_name == str(tmp_path)
         assert pickle.loads(pickle.dumps(copy)).model_name == str(tmp_path)
-    with pytest.raises(ValueError, match="model='tiny' and model_name='other' differ"):
+    with pytest.raises(ValueError, match=naming("model='tiny'", "model_name='other'")):
         component(model="tiny", model_name="other")
     assert component(model="tiny", model_name="tiny").model == "tiny"
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_an_instruction_in_the_model_cards_form_is_refused(component):
-    with pytest.raises(ValueError, match="pass the sentence alone, 'Given a claim, find it'"):
+    with pytest.raises(
+        ValueError, match=naming("instruction", '"Instruct:"', "'Given a claim, find it'")
+    ):
         component(model="tiny", instruction="Instruct: Given a claim, find it\nQuery:")
 
 

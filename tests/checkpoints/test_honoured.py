@@ -31,7 +31,7 @@ from tests.checkpoints.kinds import (
     modules,
 )
 from tests.checkpoints.kinds import tokenizer as changed_tokenizer
-from tests.conftest import TINY
+from tests.conftest import TINY, naming
 
 pytestmark = pytest.mark.filterwarnings("ignore::qwen3_core.tokenizer.TruncationWarning")
 
@@ -197,7 +197,9 @@ def test_words_that_a_checkpoint_adds(copy):
     word = {"id": 17408, "content": "<drug>", "special": False, "normalized": False}
     word |= {"single_word": False, "lstrip": False, "rstrip": False}
     changed_tokenizer(lambda data: data["added_tokens"].append(word))(folder)
-    with pytest.raises(ValueError, match="'<drug>' is no added token in added_tokens_decoder"):
+    with pytest.raises(
+        ValueError, match=naming("'<drug>'", "added_tokens_decoder", "17408", "tokenizer.json")
+    ):
         load(folder, "embedding")
     file = folder / "tokenizer_config.json"
     decoder = json.loads(file.read_text("utf-8"))["added_tokens_decoder"]
@@ -543,7 +545,9 @@ def test_an_adapter_on_the_hub_offline(tmp_path: Path, monkeypatch):
     folder, _ = tuned(model, "LoraConfig", tmp_path / "adapter", "acme/Base")
     on_the_hub(cache, "acme/Adapter", folder)
     found = Embedder("acme/Adapter", dtype="float32", device="cpu")
-    with pytest.raises(OSError, match="is an adapter for 'acme/Base'"):
+    with pytest.raises(
+        OSError, match=naming("'acme/Adapter'", "'acme/Base'", "base_model_name_or_path")
+    ):
         found.embed_documents(TEXTS)
     on_the_hub(cache, "acme/Base", TINY / "embedding")
     edit("adapter_config.json", base_model_name_or_path=str(TINY / "embedding"))(folder)

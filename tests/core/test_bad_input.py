@@ -12,6 +12,7 @@ from qwen3_core.milvus.index import choose_index, search_params
 from qwen3_core.ranking import rank
 from qwen3_core.settings import check_settings
 from qwen3_core.tokenizer import TruncationWarning
+from tests.conftest import naming
 
 SURROGATE = "broken \ud83d text"
 
@@ -134,23 +135,29 @@ def test_token_counts_out_of_range(name, value):
 
 def test_max_length_beyond_the_model():
     with pytest.raises(
-        ValueError, match=r"max_length=4096 is more than max_position_embeddings=2048 of 'tiny'"
+        ValueError, match=naming("max_length=4096", "max_position_embeddings=2048", "'tiny'")
     ):
         Embedder("tiny", max_length=4096).embed_documents(["text"])
 
 
 def test_max_length_without_room_for_a_document():
-    with pytest.raises(ValueError, match="max_length=60 leaves no room for a document"):
+    with pytest.raises(
+        ValueError, match=naming("document", "max_length=60", "68", "30", "raise max_length")
+    ):
         Reranker("tiny", max_length=60).rerank(["document"], "query")
 
 
 def test_instruction_that_fills_the_input():
-    with pytest.raises(ValueError, match=r"the instruction takes .* of max_length=64 tokens"):
+    with pytest.raises(
+        ValueError, match=naming("instruction", "124", "max_length=64", "raise max_length")
+    ):
         Embedder("tiny", max_length=64, instruction="very long " * 60).embed_queries(["query"])
 
 
 def test_unknown_dtype():
-    with pytest.raises(ValueError, match="unknown dtype 'half': use one of 'auto', 'bfloat16'"):
+    with pytest.raises(
+        ValueError, match=naming("dtype", "'half'", "'auto'", "'bfloat16'", "'int8'")
+    ):
         Embedder("tiny", dtype="half")  # type: ignore[arg-type]
 
 
@@ -185,9 +192,9 @@ def test_a_megabyte_of_text_is_cut_with_a_warning():
     embedder, reranker = Embedder("tiny", max_length=256), Reranker("tiny", max_length=256)
     text = "Milvus stores data in segments. " * 32_768
     assert len(text) == 2**20
-    with pytest.warns(TruncationWarning, match=r"1 of the documents \(first: documents\[1\]\) are"):
+    with pytest.warns(TruncationWarning, match=naming("1 of", "documents[1]", "max_length=256")):
         vectors = embedder.embed_documents(["short", text])
-    with pytest.warns(TruncationWarning, match=r"1 of the documents \(such as documents\[1\]\) do"):
+    with pytest.warns(TruncationWarning, match=naming("1 of", "documents[1]", "max_length=256")):
         ranking = reranker.rerank(["short", text], "Where is data stored?")
     assert np.isfinite(vectors).all()
     assert len(ranking) == 2
@@ -203,7 +210,7 @@ def test_truncation_is_said_once(recwarn):
 def test_a_long_query_does_not_push_the_document_out():
     reranker = Reranker("tiny", max_length=300)
     query = "Where does Milvus store the data that I insert into a collection? " * 40
-    with pytest.warns(TruncationWarning, match="only the first 150, half of max_length=300"):
+    with pytest.warns(TruncationWarning, match=naming("query", "150", "max_length=300")):
         scores = reranker.score(["Milvus stores inserted data in object storage.", "Cats."], query)
     assert scores[0] != scores[1]
 

@@ -7,6 +7,7 @@ from pymilvus import DataType, MilvusClient
 
 from qwen3_core.milvus import field, literal
 from qwen3_core.milvus.filters import check_expression, compare
+from tests.conftest import naming
 
 ROWS: dict[str, dict[str, Any]] = {
     "1": {"doc-type": "manual", "Header 1": "Intro", "year": 2020, "tags": ["a", "b"], "in": "x"},
@@ -103,9 +104,11 @@ def test_what_cannot_be_written_is_refused(arguments, kind, error):
 def test_a_server_is_not_asked_what_it_would_misread():
     assert compare("doc-type", "in", ["a"]) == '$meta["doc-type"] in ["a"]'
     assert compare("my-tags", "contains", "a") == 'array_contains($meta["my-tags"], "a")'
-    with pytest.raises(ValueError, match=r"'text_match' on 'name' .* wildcards: '50%'"):
+    with pytest.raises(ValueError, match=naming("'text_match'", "'name'", "'50%'", "string_expr")):
         compare("name", "text_match", "50%")
-    with pytest.raises(ValueError, match="'is_empty' on 'tags' cannot be written for a Milvus ser"):
+    with pytest.raises(
+        ValueError, match=naming("'is_empty'", "'tags'", "string_expr='not (exists tags)'")
+    ):
         compare("tags", "is_empty", None)
 
 
@@ -148,5 +151,5 @@ def test_other_expressions_pass(expression):
 
 
 def test_what_is_no_expression_is_refused():
-    with pytest.raises(TypeError, match=r"expression in a string, .* got dict"):
+    with pytest.raises(TypeError, match=naming("'year > 2020'", "dict", "{'year': 2020}")):
         check_expression({"year": 2020})  # type: ignore[arg-type]

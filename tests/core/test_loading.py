@@ -15,7 +15,7 @@ from qwen3_core import Embedder, Reranker
 from qwen3_core.model.buffers import give_back_freed
 from qwen3_core.model.loading import load, resolve_device, resolve_dtype, vector_length
 from qwen3_core.model.probe import Probe, probe_sequences
-from tests.conftest import TINY
+from tests.conftest import TINY, naming
 from tests.core.test_int8 import needs_int8
 from tests.core.test_linear import megabytes
 
@@ -45,33 +45,32 @@ def edit_weight(folder, name, change):
 
 
 def test_missing_folder():
-    with pytest.raises(
-        OSError, match=r"could not load the embedding model './nowhere': there is no"
-    ):
+    with pytest.raises(OSError, match=naming("embedding", "'./nowhere'", "'tiny'")):
         load("./nowhere", "embedding")
 
 
 def test_name_that_can_be_on_no_hub():
-    with pytest.raises(OSError, match=r"'tinny': there is no such folder; did you mean 'tiny'\?"):
+    with pytest.raises(OSError, match=naming("'tinny'", "did you mean 'tiny'?")):
         load("tinny", "embedding")
 
 
 def test_folder_without_a_model(tmp_path):
-    with pytest.raises(OSError, match=r"the folder has no config.json\.\n(?s:.*)or 'tiny'"):
+    # The lines after the first name config.json in any case.
+    with pytest.raises(OSError, match=rf"{tmp_path}.*config\.json.*\n(?s:.*)'tiny'"):
         load(tmp_path, "embedding")
 
 
 def test_name_that_no_hub_has(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        OSError, match=r"'Qwen/No-Such-Model'(?s:.*)or 'tiny' for the bundled model"
-    ):
+    with pytest.raises(OSError, match=naming("'Qwen/No-Such-Model'", "'tiny'")):
         load("Qwen/No-Such-Model", "reranker")
 
 
 def test_another_architecture(embedding):
     edit(embedding, model_type="bert", architectures=["BertModel"])
-    with pytest.raises(ValueError, match=r"is a bert model, not a Qwen3 one .*: use a Qwen3 embed"):
+    with pytest.raises(
+        ValueError, match=naming("'bert'", "model_type", "config.json", "Qwen/Qwen3-Embedding-0.6B")
+    ):
         load(embedding, "embedding")
 
 
@@ -88,14 +87,14 @@ def test_embedding_model_as_reranker(embedding):
     edit(embedding, architectures=["Qwen3ForCausalLM"])
     with pytest.raises(
         ValueError,
-        match=r"is an embedding model according to its modules.json .*: use a Qwen3 reranker",
+        match=naming("modules.json", "Pooling", "Qwen/Qwen3-Reranker-0.6B"),
     ):
         load(embedding, "reranker")
 
 
 def test_reranker_as_embedding_model(reranker):
     with pytest.raises(
-        ValueError, match=r"appends nothing to a text; an embedding model's tokenizer must append"
+        ValueError, match=naming("<|endoftext|>", "tokenizer.json", "Qwen/Qwen3-Embedding-0.6B")
     ):
         load(reranker, "embedding")
 
@@ -106,21 +105,25 @@ def test_weights_that_are_not_finite(reranker):
 
     edit_weight(reranker, "layers.1.mlp.up_proj.weight", change)
     with pytest.raises(
-        ValueError, match=r"weight layers.1.mlp.up_proj.weight of .* NaN or infinity"
+        ValueError, match=naming(str(reranker), "layers.1.mlp.up_proj.weight", "NaN", "download")
     ):
         load(reranker, "reranker")
 
 
 def test_weights_that_are_missing(reranker):
     edit_weight(reranker, "layers.1.mlp.up_proj.weight", lambda weights, name: weights.pop(name))
-    with pytest.raises(ValueError, match=r"lacks 1 weights \(first: .*layers.1.mlp.up_proj.weight"):
+    with pytest.raises(
+        ValueError, match=naming("1 weights", "layers.1.mlp.up_proj.weight", "Download")
+    ):
         load(reranker, "reranker")
 
 
 def test_truncated_weights_file(reranker):
     path = reranker / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(OSError, match="could not load the reranker model"):
+    with pytest.raises(
+        OSError, match=naming("reranker model", str(reranker / "model.safetensors"), "download it")
+    ):
         load(reranker, "reranker")
 
 
@@ -129,7 +132,9 @@ def test_missing_shard(random_checkpoints, tmp_path):
     shards = sorted(folder.glob("*-of-*.safetensors"))
     assert len(shards) > 1
     shards[-1].unlink()
-    with pytest.raises(OSError, match="could not load the reranker model"):
+    with pytest.raises(
+        OSError, match=naming("reranker model", str(folder), shards[-1].name, "download the rest")
+    ):
         load(folder, "reranker")
 
 
@@ -150,18 +155,21 @@ def test_remote_code_is_not_run(reranker, tmp_path):
     ran = tmp_path / "ran"
     (reranker / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Config: pass\n")
     edit(reranker, auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Config"})
-    with pytest.raises(ValueError, match=r"auto_map in its config.json: evil.Config, .*never run"):
+    with pytest.raises(
+        ValueError,
+        match=naming("auto_map", "evil.Config", "Qwen/Qwen3-Reranker-0.6B", "remove auto_map"),
+    ):
         load(reranker, "reranker")
     assert not ran.exists()
 
 
 def test_device_that_is_not_there():
-    with pytest.raises(ValueError, match="device 'cuda:99' is not available here"):
+    with pytest.raises(ValueError, match=naming("'cuda:99'", "'cpu'", "'auto'")):
         resolve_device("cuda:99")
 
 
 def test_float16_is_refused_for_the_largest_models():
-    with pytest.raises(ValueError, match="float16 overflows in the 8B models"):
+    with pytest.raises(ValueError, match=naming("float16", "'bfloat16'", "'float32'")):
         resolve_dtype("float16", "cpu", 4096)
     assert resolve_dtype("float16", "cpu", 1024) is torch.float16
 
@@ -176,7 +184,9 @@ def test_weights_in_integers_are_refused(reranker):
         weights[name] = weights[name].to(torch.int8)
 
     edit_weight(reranker, "layers.1.mlp.up_proj.weight", change)
-    with pytest.raises(ValueError, match=r"layers.1.mlp.up_proj.weight of .* is stored as I8"):
+    with pytest.raises(
+        ValueError, match=naming("layers.1.mlp.up_proj.weight", "I8", "BF16", "dtype='int8'")
+    ):
         load(reranker, "reranker")
 
 
@@ -185,7 +195,9 @@ def test_weights_under_two_names_are_refused(reranker):
         weights[name.removeprefix("model.")] = weights[name].clone()
 
     edit_weight(reranker, "layers.1.mlp.up_proj.weight", change)
-    with pytest.raises(ValueError, match=r"holds layers.1.mlp.up_proj.weight twice"):
+    with pytest.raises(
+        ValueError, match=naming("layers.1.mlp.up_proj.weight", "twice", "'model.'")
+    ):
         load(reranker, "reranker")
 
 
@@ -194,7 +206,7 @@ def test_weights_that_a_dtype_does_not_hold_are_refused(reranker):
         weights[name][0, 0] = 1e30
 
     edit_weight(reranker, "layers.1.mlp.up_proj.weight", change)
-    with pytest.raises(ValueError, match=r"layers.1.mlp.up_proj.weight of .* NaN or infinity"):
+    with pytest.raises(ValueError, match=naming("layers.1.mlp.up_proj.weight", "NaN", "download")):
         load(reranker, "reranker", dtype="float16")
 
 
@@ -217,7 +229,12 @@ def test_several_files_on_the_hub(random_checkpoints, tmp_path, monkeypatch):
     assert found.folder == folder
     np.testing.assert_array_equal(found.head, load(folder, "reranker").head)
     next(folder.glob("*-of-*.safetensors")).unlink()
-    with pytest.raises(OSError, match="could not load the reranker model 'acme/Reranker'"):
+    with pytest.raises(
+        OSError,
+        match=naming(
+            "reranker model", "'acme/Reranker'", "model.safetensors.index.json", "download the rest"
+        ),
+    ):
         load("acme/Reranker", "reranker")
 
 
@@ -307,13 +324,12 @@ def test_the_vectors_length_is_read_without_the_weights(tmp_path):
 def test_a_config_that_says_no_length_is_refused(embedding, length):
     edit(embedding, hidden_size=length)
     with pytest.raises(
-        ValueError, match=rf"has no valid hidden_size in config.json \(got {length!r}\)"
+        ValueError,
+        match=naming("hidden_size", "config.json", f"got {length!r}", "Qwen/Qwen3-Embedding-0.6B"),
     ):
         vector_length(embedding)
 
 
 def test_a_model_without_a_config_is_named(tmp_path):
-    with pytest.raises(
-        OSError, match=r"could not load the embedding model '.*': the folder has no"
-    ):
+    with pytest.raises(OSError, match=rf"{tmp_path}.*config\.json.*\n(?s:.*)'tiny'"):
         vector_length(tmp_path)

@@ -11,7 +11,7 @@ from qwen3_core import Reranker
 from qwen3_core.engine import local
 from qwen3_core.inputs import documents_cut, fit_query
 from qwen3_core.tokenizer import Qwen3Tokenizer, TruncationWarning
-from tests.conftest import TINY
+from tests.conftest import TINY, naming
 from tests.reference import TASK, ReferenceReranker
 
 QUERY = "Where does Milvus store the data that I insert?"
@@ -85,7 +85,7 @@ def test_documents_are_cut_where_the_prompt_is_full(reranker):
         warnings.simplefilter("error", TruncationWarning)
         tiny(max_length=full).score_pairs(pairs[:3])
     with pytest.warns(
-        TruncationWarning, match=r"at least 1 of the documents \(such as documents\[3\]\)"
+        TruncationWarning, match=naming("1 of", "documents[3]", f"max_length={full}")
     ):
         tiny(max_length=full).score_pairs(pairs)
     with pytest.warns(
@@ -136,7 +136,7 @@ def test_a_document_has_room_for_a_token_at_least(tokenizer):
     fit_query(tokenizer, TASK, "?", 2 * around + 1, print)
     fit_query(tokenizer, TASK, "?", 2 * around + 2, print)
     with pytest.raises(
-        ValueError, match=rf"leaves no room for a document: .* take {around} tokens"
+        ValueError, match=naming(f"max_length={2 * around}", f"{around} tokens", "raise max_length")
     ):
         fit_query(tokenizer, TASK, "?", 2 * around, print)
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from qwen3_core.prompts import CONTROL_TOKENS, END_OF_TEXT
 from qwen3_core.tokenizer import PUBLISHED_SUFFIX, Ids, Qwen3Tokenizer
-from tests.conftest import TINY
+from tests.conftest import TINY, naming
 from tests.reference import HEAD, TAIL, TASK, query_prompt
 
 HOSTILE = [
@@ -323,7 +323,7 @@ def test_a_published_vocabulary_has_the_published_ids(monkeypatch, wrong):
 
 
 def test_word_of_several_tokens_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="'yes and no' is 3 tokens of this tokenizer, not one"):
+    with pytest.raises(ValueError, match=naming("'yes and no'", "3")):
         tokenizer.word_id("yes and no")
 
 
@@ -349,7 +349,7 @@ def test_an_embedding_models_tokenizer_needs_no_control_tokens_of_rerankers(toke
     whole = Qwen3Tokenizer(tokenizer_file.read_text(encoding="utf-8"))
     for text in ("What is Milvus?", "a <think> in a text", "怎样删除数据?"):
         assert tokenizer.encode(text) == whole.encode(text)
-    with pytest.raises(ValueError, match="no </think>, <think>: it does not belong"):
+    with pytest.raises(ValueError, match=naming("</think>", "<think>")):
         _ = tokenizer.rerank_suffix
 
 
@@ -361,5 +361,5 @@ def test_published_vocabulary_with_other_ids_is_refused(published_tokenizer):
     data = json.loads(published_tokenizer.read_text(encoding="utf-8"))
     for token in data["added_tokens"]:
         token["id"] += 1
-    with pytest.raises(ValueError, match="ids differ from the published ones"):
+    with pytest.raises(ValueError, match=naming("<|endoftext|>", "151644", "151643", "download")):
         Qwen3Tokenizer(json.dumps(data))

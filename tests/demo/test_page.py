@@ -15,7 +15,7 @@ from qwen3_retrieval.demo.passages import MAX_FILES, Excerpt, read_corpus, read_
 from qwen3_retrieval.demo.render import answered
 from qwen3_retrieval.demo.search import Searcher
 from qwen3_retrieval.documents.cutting import Cutter, tokenizer_of
-from tests.conftest import free_port
+from tests.conftest import free_port, naming
 from tests.documents.mixed import pdf
 from tests.openai_server import OpenAIServer
 from tests.remote.fake_server import FakeServer, status
@@ -250,13 +250,11 @@ def test_uploads_have_limits(tmp_path, monkeypatch):
     path.write_text("# One\n\nTwo")
     with pytest.raises(ValueError, match="too many"):
         read_uploads([path] * (MAX_FILES + 1), CUTTER)
-    with pytest.raises(
-        ValueError, match=r"a\.exe cannot be read: unsupported file type \(extension \.exe"
-    ):
+    with pytest.raises(ValueError, match=naming("a.exe", "extension .exe")):
         read_uploads([path.rename(tmp_path / "a.exe")], CUTTER)
     large = tmp_path / "b.txt"
     large.write_bytes(b"x" * 5_000_001)
-    with pytest.raises(ValueError, match=r"b\.txt is too large: at most 5 MB"):
+    with pytest.raises(ValueError, match=naming("b.txt", "5 MB")):
         read_uploads([large], CUTTER)
     monkeypatch.setattr("qwen3_retrieval.demo.passages.MAX_PASSAGES", 100)
     large.write_text(" ".join(map(str, range(50_000))))

@@ -22,6 +22,7 @@ from qwen3_retrieval.documents.html import html_section
 from qwen3_retrieval.documents.reading import read_sections
 from qwen3_retrieval.documents.records import read_table
 from qwen3_retrieval.documents.text import MAX_METADATA, Section, UnreadableError
+from tests.conftest import naming
 from tests.documents import mixed
 from tests.documents.mixed import SCRIPTS, pdf
 
@@ -82,9 +83,9 @@ def test_links_that_lead_elsewhere_are_named(tmp_path):
 
 def test_a_corpus_with_nothing_to_read_is_refused(tmp_path):
     write(tmp_path / "docs" / "photo.png", "x")
-    with pytest.raises(ValueError, match=r"there is no file to read \(\.md "):
+    with pytest.raises(ValueError, match=naming(".md", ".html", str(tmp_path / "docs"))):
         find_corpus(tmp_path / "docs")
-    with pytest.raises(ValueError, match="has an unsupported file type; supported are"):
+    with pytest.raises(ValueError, match=naming("photo.png", ".md", ".html")):
         find_corpus(tmp_path / "docs" / "photo.png")
 
 
@@ -307,7 +308,7 @@ def test_html_says_its_encoding(tmp_path, charset):
     data = f'<meta http-equiv=x content="text/html; charset={charset}"><p>{word}'.encode(charset)
     ((section,), _) = sections(write(tmp_path / "a.html", data))
     assert section.text == word
-    with pytest.raises(UnreadableError, match=r"character set is unknown .*'no-such'"):
+    with pytest.raises(UnreadableError, match=naming("character set", "'no-such'")):
         sections(write(tmp_path / "b.html", b"<meta charset=no-such>x"))
 
 
@@ -368,7 +369,7 @@ def with_picture(texts):
 
 
 def test_a_scan_is_called_so(tmp_path):
-    with pytest.raises(UnreadableError, match=r"it is a scan, .* OCR first \(1 pages\)"):
+    with pytest.raises(UnreadableError, match=naming("PDF", "OCR", "1 pages")):
         sections(write(tmp_path / "a.pdf", with_picture([""])))
     found, bad = sections(write(tmp_path / "b.pdf", with_picture(["Words.", ""])))
     assert found[0].text.strip() == "Words."
@@ -693,7 +694,7 @@ def test_a_field_of_any_length_is_read():
 
 def test_json_lines_under_another_name_are_named(tmp_path):
     path = write(tmp_path / "a.json", '{"text": "a"}\n{"text": "b"}\n')
-    with pytest.raises(UnreadableError, match=r"the file extension \.jsonl for JSON Lines"):
+    with pytest.raises(UnreadableError, match=naming(".jsonl", "line 2")):
         sections(path)
 
 

@@ -14,6 +14,7 @@ from qwen3_retrieval.documents.reading import read_sections
 from qwen3_retrieval.evaluation import Dataset, Passage, Question, load
 from qwen3_retrieval.evaluation.dataset import DatasetError
 from qwen3_retrieval.evaluation.folder import read_folder
+from tests.conftest import naming
 from tests.evaluation.conftest import CORPUS, CUTTER, write
 
 load_dataset = partial(load.load_dataset, model="tiny")
@@ -75,7 +76,7 @@ def test_beir_split(beir):
     qrels(beir, "q2\td2\t1", name="dev")
     assert len(load_dataset(beir).questions) == 2
     assert [q.id for q in load_dataset(beir, split="dev").questions] == ["q2"]
-    with pytest.raises(DatasetError, match=r"no qrels/train.tsv .*splits there: dev, test"):
+    with pytest.raises(DatasetError, match=naming("qrels/train.tsv", "dev, test")):
         load_dataset(beir, split="train")
 
 
@@ -86,7 +87,7 @@ def test_judgements_of_missing_documents_are_counted(beir):
     (note,) = load_dataset(beir).notes
     assert re.search(r"1 of 31 judgements name what is not there; first: line 32: .*'gone'", note)
     qrels(beir, *rows, "q1\tgone\t1")
-    with pytest.raises(DatasetError, match=r"1 of 4 judgements name what is not there, more than"):
+    with pytest.raises(DatasetError, match=naming("test.tsv", "1 of 4", "5%", "line 5", "'gone'")):
         load_dataset(beir)
 
 
@@ -202,7 +203,7 @@ def test_one_markdown_file(docs):
 
 def test_markdown_without_a_question(tmp_path):
     write(tmp_path / "a.md", "Just text.\n")
-    with pytest.raises(DatasetError, match=r"no heading in .* bring a CSV of questions, or --llm"):
+    with pytest.raises(DatasetError, match=naming(str(tmp_path), "heading", "CSV", "--llm")):
         load_dataset(tmp_path)
     assert [p.text for p in read_folder(tmp_path, CUTTER).passages] == ["Just text."]
 
@@ -244,7 +245,9 @@ def test_table_of_passages_in_a_folder(tmp_path, docs):
     found = load_dataset(path, corpus=docs)
     assert len(found.questions[0].relevant) == 4  # all sections say so
     table(path, ("query", "answer"), [("Where?", "nobody wrote this")])
-    with pytest.raises(DatasetError, match=r"1 of 1 judgements .* line 2: no passage of"):
+    with pytest.raises(
+        DatasetError, match=naming("q.csv", "1 of 1", "line 2", "'nobody wrote this'")
+    ):
         load_dataset(path, corpus=docs)
 
 
@@ -265,7 +268,10 @@ def test_two_files_of_one_name(tmp_path, docs):
     assert set(load_dataset(path, corpus=docs).questions[0].relevant) == {"other/install.md"}
     (docs / "install.md").unlink()
     table(path, ("question", "file"), [("How?", "install.md")])
-    with pytest.raises(DatasetError, match=r"line 2: 'install.md' may be other/.* or sub/"):
+    with pytest.raises(
+        DatasetError,
+        match=naming("q.csv", "line 2", "'install.md'", "other/install.md", "sub/install.md"),
+    ):
         load_dataset(path, corpus=docs)
 
 
@@ -303,7 +309,7 @@ def test_dataset_in_python_is_checked():
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder or file"):
+    with pytest.raises(FileNotFoundError, match=naming(repr(str(tmp_path / "gone")))):
         load_dataset(tmp_path / "gone")
 
 

@@ -19,6 +19,7 @@ from qwen3_retrieval.evaluation.models import Models
 from qwen3_retrieval.evaluation.result import Setting
 from qwen3_retrieval.evaluation.settings import EvaluationSettings, Pair
 from qwen3_retrieval.evaluation.systems import Systems, fuse
+from tests.conftest import naming
 from tests.evaluation.conftest import CORPUS
 
 pytestmark = pytest.mark.filterwarnings("ignore::qwen3_core.tokenizer.TruncationWarning")
@@ -169,7 +170,7 @@ def test_cache_keeps_what_it_is_given(tmp_path):
 def test_a_file_that_is_no_cache(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("These are my notes, which nobody may overwrite. " * 100)
-    with pytest.raises(ValueError, match=r"notes.txt cannot be used as a cache"):
+    with pytest.raises(ValueError, match=naming("notes.txt", "cache", "file is not a database")):
         Cache(path)
     assert path.read_text().startswith("These are my notes")
 

@@ -17,7 +17,14 @@ from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
+from langchain_core.runnables import (
+    ConfigurableField,
+    ConfigurableFieldSpec,
+    RunnableBranch,
+    RunnableConfig,
+    RunnableLambda,
+    ensure_config,
+)
 from langchain_core.stores import InMemoryStore
 from langchain_core.tools import create_retriever_tool
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
@@ -33,6 +40,7 @@ from langchain_qwen3 import (
     create_rag_chain,
     milvus_kwargs,
 )
+from tests.conftest import naming
 from tests.langchain.conftest import call
 
 QUESTION = "When does the contract end?"
@@ -210,7 +218,12 @@ async def test_a_filter_that_would_be_dropped_is_refused(over, stage, func):
 
 
 def test_a_first_stage_that_drops_what_is_bound_to_it_is_refused(over):
-    with pytest.raises(ValidationError, match="expr= would not reach the search: EnsembleRetr"):
+    with pytest.raises(
+        ValidationError,
+        match=naming(
+            "search_kwargs: expr=", "EnsembleRetriever", "as_retriever(search_kwargs={'expr': ...})"
+        ),
+    ):
         over(lambda first: ensemble(first).bind(expr=ONLY))
 
 
@@ -317,6 +330,28 @@ def test_a_store_that_names_nothing_takes_nothing_of_us(reranker):
     assert len(Qwen3TwoStageRetriever(retriever=way_out, reranker=reranker).invoke(QUESTION)) == 2
 
 
+class Forgetful(InMemoryVectorStore):
+    """A store whose search takes any argument and hands none on."""
+
+    def similarity_search(self, query, k=4, **kwargs):
+        return [document for document, _ in self.similarity_search_with_score(query, k)]
+
+
+def test_an_argument_reaches_only_the_method_that_searches(embeddings, reranker):
+    store = Forgetful(embeddings)
+    store.add_texts(CONTRACTS, metadatas=ACME)
+    only = lambda document: document.metadata["customer"] == "acme"  # noqa: E731
+    scored = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker)
+    assert customers(scored.invoke(QUESTION, filter=only)) == {"acme"}
+    for of in (
+        Qwen3TwoStageRetriever(retriever=store.as_retriever(), reranker=reranker),
+        scored.model_copy(update={"score_metadata": False}),
+    ):
+        assert customers(of.invoke(QUESTION)) == {"acme", "bolt"}
+        with pytest.raises(TypeError, match=r"filter= would not .*as_retriever\(search_kwargs="):
+            of.invoke(QUESTION, filter=only)
+
+
 # For a chain or an agent that is already built
 
 
@@ -341,7 +376,7 @@ async def test_a_config_narrows_a_chain_that_is_built(retriever, func):
 @pytest.mark.parametrize("name", ["expr", "filter", "search_kwargs", "k", "top_n"])
 @pytest.mark.parametrize("func", FUNCS)
 async def test_a_filter_in_the_chains_input_is_refused(retriever, name, func):
-    with pytest.raises(ValueError, match=f"the input's '{name}' would reach neither the search"):
+    with pytest.raises(ValueError, match=naming(f"'{name}'", "configurable_fields(")):
         await call(chain_of(retriever), func, {"question": QUESTION, name: ONLY})
 
 
@@ -354,8 +389,29 @@ def test_a_filter_in_the_input_of_a_chain_that_rewrites_is_refused_too(retriever
         if is_read:
             assert chain.invoke(asked)["answer"]
             continue
-        with pytest.raises(ValueError, match="the input's 'filter' would reach neither"):
+        with pytest.raises(
+            ValueError, match=naming("'filter'", "configurable_fields(search_kwargs=...)")
+        ):
             chain.invoke(asked)
+
+
+def test_a_function_before_a_prompt_may_read_the_input(retriever, milvus):
+    def chain(key: str, way: Any) -> Any:
+        rewrite = ChatPromptTemplate.from_template("{question}") | (lambda _: QUESTION) | retriever
+        return chain_of(RunnableBranch((lambda given: key not in given, rewrite), way))
+
+    def by_filter(given):
+        only = given["filter"]
+        return milvus.similarity_search(QUESTION, expr=only)
+
+    def by_another_name(given):
+        return milvus.similarity_search(QUESTION, expr=given["only"])
+
+    for key, way in (("filter", by_filter), ("only", by_another_name)):
+        found = chain(key, way).invoke({"question": QUESTION, key: ONLY})
+        assert customers(found["context"]) == {"acme"}
+    with pytest.raises(ValueError, match=naming("'filter'", "give that key another name")):
+        chain("only", by_another_name).invoke({"question": QUESTION, "filter": ONLY})
 
 
 @pytest.mark.parametrize("func", FUNCS)
@@ -592,6 +648,30 @@ def test_a_retriever_that_cannot_be_seen_through_may_read_the_config(over, milvu
     hidden = Holding(holder=SimpleNamespace(retriever=declared))
     assert customers(chain_of(hidden).invoke(QUESTION, MINE)["context"]) == {"acme"}
     assert customers(over(lambda _: hidden).invoke(QUESTION, MINE)) == {"acme"}
+
+
+class Reading(BaseRetriever):
+    """A retriever of one's own that reads the config by itself."""
+
+    first: Any
+
+    def _get_relevant_documents(self, query, *, run_manager):
+        return self.first(query, expr=ensure_config()["configurable"].get("expr"))
+
+
+class Declaring(Reading):
+    @property
+    def config_specs(self):
+        return [ConfigurableFieldSpec(id="expr", annotation=str)]
+
+
+def test_a_retriever_of_ones_own_declares_what_it_reads(over):
+    config: Any = {"configurable": {"expr": ONLY}}
+    declaring = over(lambda first: Declaring(first=taking(first)))
+    assert customers(declaring.invoke(QUESTION, config)) == {"acme"}
+    assert customers(declaring.invoke(QUESTION)) == {"acme", "bolt"}
+    with pytest.raises(TypeError, match=r"holds expr.* Reading .*config_specs"):
+        over(lambda first: Reading(first=taking(first))).invoke(QUESTION, config)
 
 
 def test_a_config_that_one_member_of_an_ensemble_drops_is_refused(retriever, over):

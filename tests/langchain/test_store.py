@@ -14,6 +14,7 @@ from pymilvus import MilvusClient
 
 from langchain_qwen3 import Qwen3Embeddings, Qwen3TwoStageRetriever, milvus_kwargs, open_milvus
 from langchain_qwen3.store import Qwen3Milvus
+from tests.conftest import naming
 
 ODD_IDS = ["plain", "it's", 'a "b"', "C:\\new\\table.md", "C:\\docs", "x\ny", "线\u2028", "%_"]
 CHINESE = ["数据存储在对象存储中。", "猫整天睡觉。", "The disk is full."]
@@ -63,7 +64,9 @@ def test_a_store_is_shared_by_copies_and_refuses_to_be_pickled(embeddings, reran
     retriever = Qwen3TwoStageRetriever(vectorstore=store, reranker=reranker)
     assert copy.deepcopy(retriever).vectorstore is copy.copy(store) is store
     for holder in (store, retriever, retriever.bind(expr="pk != '1'")):
-        with pytest.raises(TypeError, match=r"collection 'qwen3'\): call open_milvus"):
+        with pytest.raises(
+            TypeError, match=naming("open_milvus(embeddings, uri=..., collection_name='qwen3')")
+        ):
             pickle.dumps(holder)
 
 
@@ -98,9 +101,9 @@ async def test_a_deletion_takes_no_argument_that_it_would_drop(embeddings, uri):
     store = open_milvus(embeddings, uri=uri)
     store.add_texts(["a"], ids=["1"])
     for name in ("filter", "string_expr"):
-        with pytest.raises(TypeError, match=f"{name}= would not narrow what is deleted"):
+        with pytest.raises(TypeError, match=naming(f"{name}=", "ids=", "expr=")):
             store.delete(["1"], **{name: "pk != '1'"})
-        with pytest.raises(TypeError, match=f"{name}= would not narrow what is deleted"):
+        with pytest.raises(TypeError, match=naming(f"{name}=", "ids=", "expr=")):
             await store.adelete(["1"], **{name: "pk != '1'"})
     assert store.get_by_ids(["1"])
 
@@ -173,7 +176,7 @@ def test_metadata_does_not_replace_the_row(embeddings, uri, opened, key):
         else Milvus(**milvus_kwargs(embeddings, uri=uri))
     )
     store.add_texts(["here"], [{"author": "Ada"}], ids=["1"])
-    with pytest.raises(ValueError, match=f"metadata key .{key.replace('$', '.')}. is a field of"):
+    with pytest.raises(ValueError, match=naming(f"'{key}'", "'Data.'", "rename")):
         store.add_documents([Document("Data.", metadata={key: "Figure 3"}, id="2")])
     with pytest.raises(ValueError, match="rename the key"):
         store.upsert(ids=["1"], documents=[Document("Data.", metadata={key: "Figure 3"})])
@@ -209,13 +212,13 @@ def test_metadatas_and_ids_are_lists(embeddings, uri):
 
 
 def test_metadata_of_a_hybrid_store_too(embeddings, uri):
-    with pytest.raises(ValueError, match="metadata key 'sparse' is a field of"):
+    with pytest.raises(ValueError, match=naming("'sparse'", "'a'", "rename")):
         open_milvus(embeddings, uri=uri, hybrid=True).add_texts(["a"], [{"sparse": 1}])
 
 
 def test_a_text_that_milvus_cannot_hold_is_refused_before_any_is_written(embeddings, uri):
     store = open_milvus(embeddings, uri=uri)
-    with pytest.raises(ValueError, match="65,535 bytes that a Milvus field holds"):
+    with pytest.raises(ValueError, match=naming("texts[1]", "70,000", "65,535", "split")):
         store.add_texts(["a", "x" * 70_000])
     assert texts_of(store) == set()
 
@@ -279,7 +282,9 @@ def test_words_of_chinese_are_found_with_jieba(embeddings, uri):
             "qwen3", [question], anns_field="sparse", limit=3, output_fields=["pk"]
         )
         assert [hit["pk"] for hit in hits] == [id_]
-    with pytest.raises(ValueError, match=r"uses the analyzer .*jieba.*, but .*standard"):
+    with pytest.raises(
+        ValueError, match=naming("'qwen3'", "'jieba'", "'standard'", "analyzer=", "collection_name")
+    ):
         open_milvus(embeddings, uri=uri, hybrid=True, analyzer="standard")
 
 
@@ -339,7 +344,9 @@ def test_from_documents_and_from_texts(embeddings, uri):
 
 
 def test_a_database_of_its_own(embeddings, uri):
-    with pytest.raises(ValueError, match=r"no database 'tenant' at .*: create it with"):
+    with pytest.raises(
+        ValueError, match=naming("database 'tenant'", "create_database('tenant')", "db_name")
+    ):
         open_milvus(embeddings, uri=uri, db_name="tenant")
     MilvusClient(uri).create_database("tenant")
     open_milvus(embeddings, uri=uri, db_name="tenant").add_texts(["a"], ids=["1"])
@@ -352,7 +359,7 @@ def test_a_database_of_its_own(embeddings, uri):
 @pytest.mark.parametrize("name", ["my-docs", "1docs", "döcs", "a b", "a.b", "", "x" * 256])
 @pytest.mark.parametrize("drop_old", [False, True])
 def test_a_name_that_a_server_refuses_is_refused(embeddings, uri, name, drop_old):
-    with pytest.raises(ValueError, match="is not a valid name of a Milvus collection"):
+    with pytest.raises(ValueError, match=naming(f"collection_name={name!r}", "255", "ASCII")):
         milvus_kwargs(embeddings, uri=uri, collection_name=name, drop_old=drop_old)
 
 
@@ -372,5 +379,5 @@ def test_a_database_that_this_process_holds_is_said_so(embeddings, uri, tmp_path
     open_milvus(embeddings, uri=uri).add_texts(["a"])
     link = tmp_path / "link.db"
     link.symlink_to(uri)
-    with pytest.raises(ValueError, match=r"this process has it open as .*milvus\.db"):
+    with pytest.raises(ValueError, match=naming("link.db", "milvus.db", "uri")):
         open_milvus(embeddings, uri=link)

@@ -29,6 +29,7 @@ from llama_index_qwen3 import (
     two_stage_query_engine,
 )
 from llama_index_qwen3.store import Qwen3MilvusVectorStore
+from tests.conftest import naming
 
 AND, OR, NOT = FilterCondition.AND, FilterCondition.OR, FilterCondition.NOT
 ODD_IDS = ["plain", "it's", 'a "b"', "C:\\new\\table.md", "C:\\docs", "x\ny", "线\u2028", "%_"]
@@ -132,16 +133,20 @@ def test_a_search_in_no_partition_is_refused(filled):
 async def test_what_deletes_or_gets_takes_no_argument_that_it_would_drop(filled):
     store = filled.vector_store
     for delete in (store.delete, store.delete_nodes):
-        with pytest.raises(TypeError, match="string_expr= would not reach Milvus: a deletion"):
+        with pytest.raises(TypeError, match=naming("string_expr=", "node_ids=", "filters=")):
             delete(["public"], string_expr="year > 2020")
     for adelete in (store.adelete, store.adelete_nodes):
-        with pytest.raises(TypeError, match="string_expr= would not reach Milvus: a deletion"):
+        with pytest.raises(TypeError, match=naming("string_expr=", "node_ids=", "filters=")):
             await adelete(["public"], string_expr="year > 2020")
-    with pytest.raises(TypeError, match="partition_name= would not reach Milvus: add takes nodes"):
+    with pytest.raises(
+        TypeError, match=naming("partition_name=", "nodes", "milvus_partition_name")
+    ):
         store.add([TextNode(text="a")], partition_name="a")
-    with pytest.raises(TypeError, match="partition_name= would not reach Milvus: async_add"):
+    with pytest.raises(
+        TypeError, match=naming("partition_name=", "async_add", "milvus_partition_name")
+    ):
         await store.async_add([TextNode(text="a")], partition_name="a")
-    with pytest.raises(TypeError, match="expr= would not reach Milvus: get_nodes"):
+    with pytest.raises(TypeError, match=naming("expr=", "get_nodes", "node_ids=", "filters=")):
         store.get_nodes(["public"], expr="year > 2020")
     assert [n.node_id for n in store.get_nodes(["public"], limit=1)] == ["public"]
 
@@ -152,18 +157,25 @@ def test_a_store_is_shared_by_copies_and_refuses_to_be_pickled(filled):
     assert copy.copy(filled.vector_store) is filled.vector_store
     store = filled.vector_store
     assert store.model_copy() is store.model_copy(deep=True) is store
-    with pytest.raises(TypeError, match=r"another collection_name would change .*open_milvus"):
+    with pytest.raises(
+        TypeError,
+        match=naming(
+            "another collection_name", "open_milvus(embed_model, uri=..., collection_name=...)"
+        ),
+    ):
         store.model_copy(update={"collection_name": "b"})
     assert store.collection_name == "qwen3"
     for holder in (store, filled, engine):
-        with pytest.raises(TypeError, match=r"collection 'qwen3'\): call open_milvus"):
+        with pytest.raises(
+            TypeError, match=naming("open_milvus(embed_model, uri=..., collection_name='qwen3')")
+        ):
             pickle.dumps(holder)
 
 
 def test_nodes_whose_ids_do_not_fit_are_refused(filled):
-    with pytest.raises(ValueError, match="two nodes of different content have the id 'a'"):
+    with pytest.raises(ValueError, match=naming("'a'", "two nodes", "give each an id")):
         filled.insert_nodes([TextNode(id_="a", text="one"), TextNode(id_="a", text="two")])
-    with pytest.raises(ValueError, match=r"has 70,000 bytes: an id has at most 65,535"):
+    with pytest.raises(ValueError, match=naming(f"'{'a' * 40}'", "70,000", "65,535")):
         filled.insert_nodes([TextNode(id_="a" * 70_000, text="one")])
     assert filled.vector_store.get_nodes(["a"]) == []
 
@@ -236,7 +248,7 @@ async def test_nodes_come_and_go_by_any_id(embed_model, uri):
 @pytest.mark.parametrize("key", ["text", "id", "embedding", "doc_id", "ref_doc_id", "_node_type"])
 def test_metadata_is_no_field_of_the_store(embed_model, uri, key):
     index = index_of(open_milvus(embed_model, uri=uri), embed_model)
-    with pytest.raises(ValueError, match=f"metadata key '{key}' of node 'a' is a field"):
+    with pytest.raises(ValueError, match=naming(f"'{key}'", "'a'", "rename")):
         index.insert_nodes([text_node("a", **{key: "x"})])
     index.insert_nodes([text_node("a", author="x")])
     assert found(index) == {"a"}
@@ -263,9 +275,9 @@ def test_vectors_of_another_length_are_refused(embed_model, uri):
     short = VectorStoreIndex.from_vector_store(
         store, embed_model=Qwen3Embedding(model="tiny", dimensions=64)
     )
-    with pytest.raises(ValueError, match=r"the query has 64 dimensions, but .* vectors of 256"):
+    with pytest.raises(ValueError, match=naming("query", "64", "'qwen3'", "256", "embed_model")):
         short.as_retriever().retrieve("a")
-    with pytest.raises(ValueError, match=r"node 'b' has 64 dimensions"):
+    with pytest.raises(ValueError, match=naming("'b'", "64", "'qwen3'", "256", "embed_model")):
         short.insert_nodes([text_node("b")])
 
 
@@ -313,7 +325,7 @@ def test_a_store_adds_in_one_event_loop_after_another(embed_model, uri):
     query = VectorStoreQuery(embed_model.get_query_embedding("a"), similarity_top_k=9)
     assert set(asyncio.run(store.aquery(query)).ids or ()) == {"a", "b"}
     without = open_milvus(embed_model, uri=uri, use_async_client=False)
-    with pytest.raises(ValueError, match="use_async_client=False: leave it out"):
+    with pytest.raises(ValueError, match=naming("use_async_client=False", "leave it out")):
         asyncio.run(without.adelete("a"))
 
 
@@ -330,7 +342,9 @@ def test_words_of_chinese_are_found_with_jieba(embed_model, uri):
     sparse = index.as_retriever(vector_store_query_mode="sparse", similarity_top_k=3)
     for question, text in (("对象存储", CHINESE[0]), ("猫", CHINESE[1]), ("disk", CHINESE[2])):
         assert [n.text for n in sparse.retrieve(question)] == [text]
-    with pytest.raises(ValueError, match=r"uses the analyzer .*jieba.*, but .*standard"):
+    with pytest.raises(
+        ValueError, match=naming("'qwen3'", "'jieba'", "'standard'", "analyzer=", "collection_name")
+    ):
         open_milvus(embed_model, uri=uri, hybrid=True, analyzer="standard")
 
 
@@ -353,7 +367,9 @@ def test_the_same_store_either_way(embed_model, uri):
 
 
 def test_a_database_of_its_own(embed_model, uri):
-    with pytest.raises(ValueError, match=r"no database 'tenant' at .*: create it with"):
+    with pytest.raises(
+        ValueError, match=naming("database 'tenant'", "create_database('tenant')", "db_name")
+    ):
         open_milvus(embed_model, uri=uri, db_name="tenant")
     MilvusClient(uri).create_database("tenant")
     for db_name in ("tenant", None):
@@ -369,5 +385,5 @@ def test_a_database_of_its_own(embed_model, uri):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_name_that_a_server_refuses_is_refused(embed_model, uri, overwrite):
-    with pytest.raises(ValueError, match="'my-docs' is not a valid name of a Milvus collection"):
+    with pytest.raises(ValueError, match=naming("collection_name='my-docs'", "255", "ASCII")):
         milvus_kwargs(embed_model, uri=uri, collection_name="my-docs", overwrite=overwrite)

@@ -12,6 +12,7 @@ import langchain_qwen3
 import llama_index_qwen3
 from langchain_qwen3 import Qwen3Embeddings, Qwen3Reranker, Qwen3TwoStageRetriever
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, two_stage_query_engine
+from tests.conftest import naming
 
 CODE = "E-4711 is reported when the disk is full."
 QUESTION = "What does E-4711 mean?"
@@ -96,10 +97,12 @@ async def test_llama_index(llama_index_store):
 
 def test_a_collection_without_full_text_search_is_refused(langchain_store, llama_index_store):
     langchain_store().add_documents([Document("x")], ids=["1"])
-    with pytest.raises(ValueError, match="was made without full-text search: it has no field 'sp"):
+    with pytest.raises(ValueError, match=naming("full-text search", "'sparse'", "collection_name")):
         langchain_store(hybrid=True)
     llama_index_store()
-    with pytest.raises(ValueError, match="was made without full-text search: it has no field 'sp"):
+    with pytest.raises(
+        ValueError, match=naming("full-text search", "'sparse_embedding'", "collection_name")
+    ):
         llama_index_store(hybrid=True)
 
 

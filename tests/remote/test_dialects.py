@@ -19,6 +19,7 @@ from qwen3_core.remote import (
 )
 from qwen3_core.remote.server import DIALECTS
 from qwen3_core.tokenizer import TruncationWarning
+from tests.conftest import naming
 from tests.reference import HEAD, TAIL, TASK, query_prompt
 from tests.remote.conftest import QUERY, TEXTS, aask, ask, expected, remote
 from tests.remote.conftest import remote_embedder as on_server
@@ -302,7 +303,7 @@ def test_dashscope_is_sent_no_text_beyond_its_limit():
             scores = component.score(["word " * 5_000], "query " * 3_000)  # the server would refuse
         assert np.isfinite(scores).all()
         longer = reranker_on_server(server, "dashscope", max_length=8_192)
-        with pytest.raises(ValueError, match="max_length=8192 is more than the 4000 tokens"):
+        with pytest.raises(ValueError, match=naming("max_length=8192", "4000 tokens")):
             longer.score(TEXTS, QUERY)
 
 
@@ -346,7 +347,10 @@ def test_a_model_that_is_served_by_another_name(purpose):
         component = remote(purpose, server, Server(model="prod-model"))
         np.testing.assert_allclose(ask(component), expected(component), atol=1e-5)
         assert {r.body["model"] for r in server.received} == {"prod-model"}
-        with pytest.raises(ServerError, match=r"serves 'prod-model', not 'tiny': name the model"):
+        with pytest.raises(
+            ServerError,
+            match=naming("'prod-model'", "'tiny'", "Server(model=...)", "--served-model-name"),
+        ):
             ask(remote(purpose, server))
         alias = RemoteReranker if purpose == "reranker" else RemoteEmbedder
         component = alias("prod-model", base_url=server.url, server=Server(tokenizer="tiny"))
@@ -357,7 +361,9 @@ def test_tei_embeds_and_cannot_rerank():
     with FakeServer("cohere") as server:
         component = on_server(server, "tei")
         np.testing.assert_allclose(ask(component), expected(component), atol=1e-5)
-        with pytest.raises(ValueError, match="Text Embeddings Inference cannot run Qwen3"):
+        with pytest.raises(
+            ValueError, match=naming("Text Embeddings Inference", "vLLM", "SGLang", "llama.cpp")
+        ):
             reranker_on_server(server, "tei")
 
 
@@ -595,7 +601,7 @@ def test_documents_to_rerank_are_cut_here_so_that_the_suffix_survives(mode):
 def test_a_query_that_is_too_long_leaves_half_of_the_room_to_the_document(server):
     component = reranker_on_server(server, max_length=300)
     local = Reranker("tiny", dtype="float32", max_length=300)
-    with pytest.warns(TruncationWarning, match="only the first 150, half of max_length=300"):
+    with pytest.warns(TruncationWarning, match=naming("query", "150", "max_length=300")):
         scores = component.score(TEXTS, "ask me " * 400)
     with pytest.warns(TruncationWarning):
         np.testing.assert_allclose(scores, local.score(TEXTS, "ask me " * 400), atol=1e-5)
@@ -620,7 +626,7 @@ def test_the_servers_own_limit_counts(server):
     server.max_model_len = 100
     assert on_server(server).max_length == 100
     assert on_server(server, max_length=50).max_length == 50
-    with pytest.raises(ValueError, match="max_length=200 is more than the 100 tokens that"):
+    with pytest.raises(ValueError, match=naming("max_length=200", "100 tokens")):
         on_server(server, max_length=200).embed_documents(["any"])
     with FakeServer("cohere") as other:
         assert on_server(other).max_length == 8192

@@ -23,6 +23,7 @@ from langchain_qwen3 import (
 )
 from llama_index_qwen3 import Qwen3Embedding, Qwen3Rerank, two_stage_query_engine
 from qwen3_core.remote import RemoteEmbedder, RemoteReranker, Server
+from tests.conftest import naming
 from tests.llama_index.conftest import TEXTS, text_nodes
 from tests.openai_server import OpenAIServer
 from tests.remote.fake_server import FakeServer
@@ -166,7 +167,9 @@ def test_settings_that_do_not_go_together_are_refused(make, wrong, message):
 
 @pytest.mark.parametrize("make", [Qwen3Reranker, Qwen3CrossEncoder, Qwen3Rerank])
 def test_no_reranker_on_text_embeddings_inference(make):
-    with pytest.raises(ValueError, match="Text Embeddings Inference cannot run Qwen3 rerankers"):
+    with pytest.raises(
+        ValueError, match=naming("Text Embeddings Inference", "vLLM", "SGLang", "llama.cpp")
+    ):
         make(model="tiny", base_url="http://localhost:1", server="tei")
 
 
