@@ -75,7 +75,8 @@ def install(framework: str) -> None:
     users, needed, _ = FRAMEWORKS[framework]
     home = environment(framework)
     python, ready = str(home / "bin" / "python"), home / "ready"
-    pip = [python, "-m", "pip", "install", "--quiet"]
+    # Compiling all modules takes pip as long as installing them; what is imported is compiled then.
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
     env = without_checkout()
     extra = f"{ROOT}[{framework}]"
     if not ready.exists():
