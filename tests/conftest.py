@@ -121,7 +121,8 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
     """`make integration` takes one more: half of its time it waits for servers."""
     workers = yield
-    return workers + config.getoption("markexpr").startswith("integration ")
+    waiting: bool = config.getoption("markexpr").startswith("integration ")
+    return workers + waiting
 
 
 @pytest.hookimpl(optionalhook=True)
