@@ -2,6 +2,8 @@
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# Dozens of processes import the same modules: without their bytecode each would compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first interpreter that runs and is new enough; `make PYTHON=python3.12 ...` chooses another.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))

@@ -117,6 +117,14 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """`make integration` takes one more: half of its time it waits for servers."""
+    workers = yield
+    waiting: bool = config.getoption("markexpr").startswith("integration ")
+    return workers + waiting
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """With several workers, one takes a file whole, and of some folders all files."""

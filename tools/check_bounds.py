@@ -29,6 +29,8 @@ TESTS = [f"tests/core/test_{name}.py" for name in (
     "prompts", "reranker", "template", "tokenizer",
 )]  # fmt: skip
 TESTS += ["tests/remote/test_dialects.py"]
+# As in `make test`: the others run the same code with a larger vocabulary or with more texts.
+FAST = "not (integration or hub or nightly)"
 # What memory a model takes is measured with the tested releases: with the oldest ones the allocator
 # holds a megabyte more than the bound.
 LEFT_OUT = ["--deselect", "tests/core/test_loading.py::test_loading_takes_the_models_own_memory"]
@@ -49,7 +51,8 @@ def check(end: str, folder: Path) -> int:
         [python, "-c", query, *SHOWN], capture_output=True, text=True, check=True
     )
     print(end, *zip(SHOWN, shown.stdout.split(), strict=True), flush=True)
-    command = [python, "-m", "pytest", "-q", "-n", "2", *LEFT_OUT, *TESTS]
+    command = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
+    command += ["-m", FAST, *LEFT_OUT, *TESTS]
     return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
 
 

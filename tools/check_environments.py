@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from setup_venv import INDEX_HINT, ROOT, TORCH, step
 
@@ -64,14 +65,19 @@ def environment(framework: str) -> Path:
     return CACHE / f"env-{framework}-{digest.hexdigest()[:12]}"
 
 
-def check(framework: str) -> int:
-    """Install a framework's environment, and run its tests there; returns the exit code."""
-    users, needed, tests = FRAMEWORKS[framework]
+def without_checkout() -> dict[str, str]:
+    """Environment variables of processes that must not find the checkout's packages."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def install(framework: str) -> None:
+    """Make a framework's environment, or install the checkout anew in the one that is there."""
+    users, needed, _ = FRAMEWORKS[framework]
     home = environment(framework)
     python, ready = str(home / "bin" / "python"), home / "ready"
-    pip = [python, "-m", "pip", "install", "--quiet"]
-    env = dict(os.environ)
-    env.pop("PYTHONPATH", None)
+    # Compiling all modules takes pip as long as installing them; what is imported is compiled then.
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
+    env = without_checkout()
     extra = f"{ROOT}[{framework}]"
     if not ready.exists():
         for old in CACHE.glob(f"env-{framework}-*"):
@@ -86,6 +92,13 @@ def check(framework: str) -> int:
     else:
         again = [*pip, "--no-deps", "--force-reinstall", str(ROOT)]
         step(f"installing the checkout for {framework}", again, env, INDEX_HINT)
+
+
+def check(framework: str) -> int:
+    """Run a framework's tests in its environment; returns the exit code."""
+    _, _, tests = FRAMEWORKS[framework]
+    home, env = environment(framework), without_checkout()
+    python = str(home / "bin" / "python")
     query = "import importlib.metadata as m, sys; print(*map(m.version, sys.argv[1:]))"
     shown = SHOWN[framework]
     found = subprocess.run(
@@ -107,10 +120,23 @@ def check(framework: str) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--framework", choices=FRAMEWORKS, action="append")
+    parser.add_argument("--install", action="store_true", help="install, and run no tests")
+    options = parser.parse_args()
+    frameworks = options.framework or list(FRAMEWORKS)
+    if options.install:
+        for framework in frameworks:
+            install(framework)
+        return 0
+    # At once: pip uses one core. Each one's lines are shown together.
+    command = [sys.executable, __file__, "--install", "--framework"]
+    pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    installing = {name: subprocess.Popen([*command, name], **pipe) for name in frameworks}
     failed = []
-    for framework in parser.parse_args().framework or FRAMEWORKS:
+    for framework, process in installing.items():
         begin = time.monotonic()
-        if check(framework):
+        output, _ = process.communicate()
+        print(output, end="", flush=True)
+        if process.returncode or check(framework):
             failed.append(framework)
         print(f"{framework}: {time.monotonic() - begin:.0f} s", flush=True)
     if failed:

@@ -30,6 +30,8 @@ class MilvusServer:
     """A server that can be killed and started again with its data on its port."""
 
     data: Path
+    time_to_live: int = 30
+    """Seconds after which a server that was killed is given up, and its successor serves."""
     health: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -58,6 +60,7 @@ class MilvusServer:
 
     def start(self) -> None:
         env = os.environ | {
+            "COMMON_SESSION_TTL": str(self.time_to_live),
             "DEPLOY_MODE": "STANDALONE",
             "ETCD_CONFIG_PATH": str(self.etcd),
             "METRICS_PORT": str(self.health),

@@ -18,7 +18,7 @@ PATIENCE = 120
 def own_server(tmp_path_factory):
     if not (INSTALLED / "milvus-ready").exists():
         pytest.skip(f"no Milvus server in {INSTALLED}; `make milvus` installs one")
-    server = MilvusServer(tmp_path_factory.mktemp("restarted"))
+    server = MilvusServer(tmp_path_factory.mktemp("restarted"), time_to_live=10)
     server.start()
     server.wait()
     yield server
