@@ -1,6 +1,7 @@
 """Chooses between numba's kernels, where it is installed, and torch's operations."""
 
 import logging
+import sys
 from functools import lru_cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -39,6 +40,9 @@ def _compiled(dtype: torch.dtype, int8: bool) -> ModuleType | None:
     """The module, if its kernels can be compiled; tried once."""
     if find_spec("numba") is None:
         return None
+    # A debugger or a coverage tool that traces each line would make the compiler take minutes.
+    tracer = sys.gettrace()
+    sys.settrace(None)
     try:
         from qwen3_core.model import compiled
 
@@ -46,4 +50,6 @@ def _compiled(dtype: torch.dtype, int8: bool) -> ModuleType | None:
     except Exception as error:  # noqa: BLE001 - whatever numba raises, torch computes the same
         logger.warning("numba cannot compile the kernels here; using torch instead: %s", error)
         return None
+    finally:
+        sys.settrace(tracer)
     return compiled

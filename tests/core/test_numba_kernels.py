@@ -212,6 +212,22 @@ def quantized(kernels, x):
     return values, scales
 
 
+def test_a_debugger_does_not_trace_the_compiler(compiled, untried, monkeypatch):
+    def trace(*args):
+        return trace
+
+    found = []
+    monkeypatch.setattr(compiled, "compile_kernels", lambda *_, **__: found.append(sys.gettrace()))
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        assert cpu_kernels.compiled_for(CPU, torch.float32) is compiled
+        found.append(sys.gettrace())
+    finally:
+        sys.settrace(before)
+    assert found == [None, trace]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_stays_in_its_row(kernels, dtype, value):
