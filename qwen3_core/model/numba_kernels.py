@@ -20,7 +20,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
+from numba import carray, cfunc, config, njit, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
@@ -454,7 +454,12 @@ NEEDED_FEATURE = {FLOAT: "avx512f", BITS: "avx512bf16", BYTE: "avx512vnni"}
 
 @lru_cache
 def can_multiply(dtype: Any) -> bool:
-    """Whether this CPU has the instructions for products of a dtype."""
+    """Whether this CPU has the instructions for products of a dtype, and numba compiles for it.
+
+    LLVM ends the process where the CPU that it compiles for lacks an instruction.
+    """
+    if any(getattr(config, name) for name in ("CPU_NAME", "CPU_FEATURES")):  # set by the user
+        return False
     features = llvm.get_host_cpu_features()
     return bool(features.get("avx512f") and features.get(NEEDED_FEATURE[dtype]))
 

@@ -212,6 +212,15 @@ def quantized(kernels, x):
     return values, scales
 
 
+@pytest.mark.parametrize("setting", ["CPU_NAME", "CPU_FEATURES"])
+def test_numba_compiling_for_another_cpu_has_no_products(kernels, monkeypatch, setting):
+    kernels.can_multiply.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels.config, setting, "generic")
+        assert not any(map(kernels.can_multiply, kernels.NEEDED_FEATURE))
+    kernels.can_multiply.cache_clear()
+
+
 def test_a_debugger_does_not_trace_the_compiler(compiled, untried, monkeypatch):
     def trace(*args):
         return trace
