@@ -28,6 +28,10 @@ from qwen3_core.model import int8
 
 FLOAT, BITS, BYTE, WORD, INTEGER = np.float32, np.uint16, np.uint8, np.uint32, np.int64
 
+VALUES_CHUNK = 64
+"""Words of values (64 keys in float32, 128 in bfloat16) after which attention adds up its sums: one
+sum over the 8,192 keys of a long text would lose more than a decimal."""
+
 ONE, HALF = np.float32(1), np.float32(0.5)
 UPPER, NEAREST, ODD = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)
 SIGN, POSITIVE = np.int32(31), np.int32(0x7FFFFFFF)
@@ -770,7 +774,8 @@ def attention(dtype: Any) -> Any:
                 steps = visible_blocks * COLUMNS // numbers
                 for column in range(columns):
                     part = mixed[:height, column * COLUMNS : (column + 1) * COLUMNS]
-                    _block_product(weights[:height], value_words[column, :steps], steps, part)
+                    part_of_values = value_words[column, :steps]
+                    _block_product(weights[:height], part_of_values, VALUES_CHUNK, part)
                 for i in range(height):
                     for j in range(size):
                         mixed[i, j] /= totals[i]

@@ -104,15 +104,34 @@ def test_blocks_and_fused_attention_see_the_same(segments, seed, least):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def compiled_for(dtype):
+    """The module, its attention compiled: hypothesis traces a test, which slows a compiler down."""
+    compiled = pytest.importorskip("qwen3_core.model.compiled", reason="no extra 'numba'")
+    kernel_dtype = compiled.DTYPES[dtype]
+    if not compiled.kernels.can_multiply(kernel_dtype):
+        pytest.skip(f"this CPU has no instructions for products in {dtype}")
+    compiled.kernels.attention(kernel_dtype)
+    return compiled
+
+
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
 def compiled(request):
-    """The module and a dtype, compiled: hypothesis traces a test, which slows a compiler down."""
-    compiled = pytest.importorskip("qwen3_core.model.compiled", reason="no extra 'numba'")
-    kernel_dtype = compiled.DTYPES[request.param]
-    if not compiled.kernels.can_multiply(kernel_dtype):
-        pytest.skip(f"this CPU has no instructions for products in {request.param}")
-    compiled.kernels.attention(kernel_dtype)
-    return compiled, request.param
+    return compiled_for(request.param), request.param
+
+
+def test_compiled_attention_over_a_long_text_loses_no_decimals():
+    """Thousands of equal terms lose a decimal if they are added to one sum."""
+    compiled = compiled_for(torch.float32)
+    torch.manual_seed(0)
+    count = 8192
+    query, keys = torch.randn(1, 1, 1, 64), torch.randn(1, count, 64) / 1000
+    values = torch.rand(1, 1, 64) + torch.rand(1, count, 64) / 100 + 1
+    segment = Segment(slice(0, 1), slice(0, count))
+    found = torch.empty(1, 1, 1, 64)
+    compiled.Attention([segment])(query, keys, values, found, Buffers(CPU))
+    weights = (keys.double() @ query.double()[0, 0, 0]).softmax(-1)
+    exact = weights @ values.double()[0]
+    assert ((found.flatten() - exact.flatten()).abs() / exact.flatten()).max() < 1.5e-6
 
 
 @settings(max_examples=25)
