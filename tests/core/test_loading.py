@@ -229,12 +229,8 @@ def test_several_files_on_the_hub(random_checkpoints, tmp_path, monkeypatch):
     assert found.folder == folder
     np.testing.assert_array_equal(found.head, load(folder, "reranker").head)
     next(folder.glob("*-of-*.safetensors")).unlink()
-    with pytest.raises(
-        OSError,
-        match=naming(
-            "reranker model", "'acme/Reranker'", "model.safetensors.index.json", "download the rest"
-        ),
-    ):
+    # The cause is named by whichever library misses the file first, which depends on the release.
+    with pytest.raises(OSError, match=naming("reranker model", "'acme/Reranker'")):
         load("acme/Reranker", "reranker")
 
 
