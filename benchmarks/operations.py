@@ -23,7 +23,7 @@ from benchmarks.tasks import QUESTION, ragged
 from qwen3_core import Embedder
 from qwen3_core.model.packing import TokenSequence, Work
 
-PRODUCTS = ("_linear_pointwise", "qlinear_pointwise", "addmm", "mm", "product", "swiglu_product")
+PRODUCTS = ("_linear_pointwise", "qlinear_pointwise", "addmm", "mm", "product")
 FUSED = "_scaled_dot_product_flash_attention_for_cpu"
 GROUPS = {
     "weight products": PRODUCTS,

@@ -40,7 +40,6 @@ def compile_kernels(dtype: torch.dtype, *, int8: bool) -> None:
         kernels.quantize(kernels.FLOAT)
     if kernels.can_multiply(rows):
         kernels.product(rows, outputs)
-        kernels.swiglu_product(rows, outputs)
     if attends(dtype):
         kernels.attention(heads)
 
@@ -118,9 +117,6 @@ class CompiledLayer(Layer):
     def _swiglu(self, gate: Any, up: Any, x: Rows) -> Rows:
         if not self._all_threads:  # oneDNN's products compute SwiGLU too
             return super()._swiglu(gate, up, x)
-        few = self._few_rows.get(gate), self._few_rows.get(up)
-        if few[0] is not None and few[1] is not None and few[0].takes(x):
-            return self._read("inner", few[0].swiglu(few[1], x))
         (a, factors), (b, _) = self._product(gate, x), self._product(up, x)
         out = self._take("inner", a.shape)
         dtype, *places = _places(out)

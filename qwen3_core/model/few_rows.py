@@ -60,24 +60,15 @@ class FewRows:
 
     def product(self, x: Tensor | Quantized) -> Tensor:
         """The layer's output: x is (n, width), the result a new (n, columns)."""
-        places, out = self._given(x)
-        table = (*places, *self._places, out.data_ptr())
-        kernels.run(kernels.product(*self._dtypes), *table, len(x), *self._sizes)
-        return out
-
-    def swiglu(self, up: "FewRows", x: Tensor | Quantized) -> Tensor:
-        """SwiGLU of two layers' outputs, of which this one's is the gate."""
-        places, out = self._given(x)
-        table = (*places, *self._places, *up._places, out.data_ptr())  # noqa: SLF001
-        kernels.run(kernels.swiglu_product(*self._dtypes), *table, len(x), *self._sizes)
-        return out
-
-    def _given(self, x: Tensor | Quantized) -> tuple[tuple[int, int], Tensor]:
-        """Addresses of the rows and of their scales, and memory for the result."""
         if isinstance(x, Quantized):
+            given = x.values.data_ptr(), x.scales.data_ptr()
             out = torch.empty(len(x), self._linear.out_features)
-            return (x.values.data_ptr(), x.scales.data_ptr()), out
-        return (x.data_ptr(), 0), x.new_empty(len(x), self._linear.out_features)
+        else:
+            given = x.data_ptr(), 0
+            out = x.new_empty(len(x), self._linear.out_features)
+        table = (*given, *self._places, out.data_ptr(), len(x), *self._sizes)
+        kernels.run(kernels.product(*self._dtypes), *table)
+        return out
 
 
 def few_rows(linear: Linear) -> FewRows | None:

@@ -237,13 +237,6 @@ def _exp(x: Any) -> Any:
     return (y * r * r + r + ONE) * power
 
 
-@_compiled
-def _swiglu(gate: Any, up: Any) -> None:
-    """SiLU of `gate` times `up`, written to `gate`."""
-    for j in range(len(gate)):
-        gate[j] = gate[j] / (ONE + _exp(-gate[j])) * up[j]
-
-
 @_reordered
 def _scale_of_norm(x: Any, epsilon: Any) -> Any:
     """What the root mean square norm multiplies a row by, before its weights."""
@@ -383,9 +376,8 @@ def swiglu(dtype: Any, out_dtype: Any) -> Any:
             _read(gate[i], a)
             _read(up[i], b)
             for j in range(width):
-                a[j] *= factor
-                b[j] *= factor
-            _swiglu(a, b)
+                x = a[j] * factor
+                a[j] = x / (ONE + _exp(-x)) * (b[j] * factor)
             scale = _write(a, out[i])
             if out.itemsize == 1:
                 scales[i] = scale
@@ -652,52 +644,6 @@ def product(dtype: Any, out_dtype: Any) -> Any:
                 factor = factors[i] if x.itemsize == 1 else ONE
                 _finish(sums[i], scales[column:], zeros[column:], factor, row)
                 _write(row, out[i, column : column + COLUMNS])
-
-    return kernel
-
-
-@lru_cache
-def swiglu_product(dtype: Any, out_dtype: Any) -> Any:
-    """SiLU of rows times weights, times the same rows times other weights.
-
-    Table: as for `product`, with the three addresses of each of the weights.
-    """
-    sums_dtype = np.int32 if dtype is BYTE else np.float32
-
-    @_kernel
-    def kernel(table: Any) -> None:
-        n = carray(table, (13,))
-        rows, width, columns, chunk = n[9], n[10], n[11], n[12]
-        blocks = -(-columns // COLUMNS)
-        x = carray(_pointer(n[0], dtype), (rows, width))
-        factors = carray(_pointer(n[1], FLOAT), (rows,))
-        words = width * x.itemsize // 4
-        gates = carray(_pointer(n[2], WORD), (blocks, words, COLUMNS))
-        gate_scales = carray(_pointer(n[3], FLOAT), (columns,))
-        gate_zeros = carray(_pointer(n[4], np.int32), (columns,))
-        ups = carray(_pointer(n[5], WORD), (blocks, words, COLUMNS))
-        up_scales = carray(_pointer(n[6], FLOAT), (columns,))
-        up_zeros = carray(_pointer(n[7], np.int32), (columns,))
-        out = carray(_pointer(n[8], out_dtype), (rows, columns))
-        gate_sums = np.empty((rows, COLUMNS), sums_dtype)
-        up_sums = np.empty((rows, COLUMNS), sums_dtype)
-        gate, up = np.empty(COLUMNS, np.float32), np.empty(COLUMNS, np.float32)
-        first, last = _share(blocks)
-        for block in range(first, last):
-            column = block * COLUMNS
-            a, b = gate[: columns - column], up[: columns - column]
-            _block_product(x, gates[block], chunk, gate_sums)
-            _block_product(x, ups[block], chunk, up_sums)
-            for i in range(rows):
-                factor = factors[i] if x.itemsize == 1 else ONE
-                place = out[i, column : column + COLUMNS]
-                _finish(gate_sums[i], gate_scales[column:], gate_zeros[column:], factor, a)
-                _finish(up_sums[i], up_scales[column:], up_zeros[column:], factor, b)
-                for each in (a, b):  # rounded as if they were written first
-                    _write(each, place)
-                    _read(place, each)
-                _swiglu(a, b)
-                _write(a, place)
 
     return kernel
 

@@ -120,14 +120,15 @@ def test_swiglu_of_few_rows_is_that_of_many(compiled, dtype):
         if None in few:
             pytest.skip(f"oneDNN stores {dtype} weights in another layout here")
         x = rows_of(dtype, 12, 128)
-        found = few[0].swiglu(few[1], x)
-        products, out = (gate(x), up(x)), torch.empty_like(found)
+        products = gate(x), up(x)
+        out, found = torch.empty_like(products[0]), torch.empty_like(products[0])
         kernel_dtype = compiled.DTYPES[out.dtype]
-        compiled.kernels.run(
-            compiled.kernels.swiglu(kernel_dtype, kernel_dtype),
-            *(t.data_ptr() for t in products),
-            *(0, out.data_ptr(), 0, *out.shape),
-        )
+        few_products = few[0].product(x), few[1].product(x)
+        for (a, b), into in ((products, out), (few_products, found)):
+            compiled.kernels.run(
+                compiled.kernels.swiglu(kernel_dtype, kernel_dtype),
+                *(a.data_ptr(), b.data_ptr(), 0, into.data_ptr(), 0, *into.shape),
+            )
         assert torch.equal(found, out)
         exact = torch.nn.functional.silu(products[0].float()) * products[1].float()
         torch.testing.assert_close(found.float(), exact, atol=1e-6, rtol=2**-8)
