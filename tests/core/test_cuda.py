@@ -397,12 +397,10 @@ def test_what_compiles_to_something_else_is_not_used(written_out, monkeypatch, c
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_auto_takes_bfloat16_where_the_gpu_multiplies_it(monkeypatch, native):
+def test_auto_takes_bfloat16_where_the_gpu_multiplies_it(monkeypatch):
     from qwen3_core.model.loading import resolve_dtype
 
-    def supported(including_emulation=True):
-        return native or including_emulation
-
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", supported)
-    assert resolve_dtype("auto", "cuda") is (torch.bfloat16 if native else torch.float32)
+    capability = {"cuda": (8, 0), "cuda:1": (7, 5), "cuda:2": (12, 0)}
+    monkeypatch.setattr("torch.cuda.get_device_capability", capability.__getitem__)
+    found = [resolve_dtype("auto", device) for device in capability]
+    assert found == [torch.bfloat16, torch.float32, torch.bfloat16]
