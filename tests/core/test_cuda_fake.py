@@ -170,9 +170,9 @@ def test_the_pass_without_flash_attention_waits_for_the_gpu_once(fakes, encoder,
     monkeypatch.setattr(encoder, "_flash", None)
     encoder.forget()
     run(fakes, encoder, [LONG], [1])
-    seen = run(fakes, encoder, [LONGER], [100])
-    assert "bmm" in seen
+    seen = run(fakes, encoder, [LONGER], [300])
     assert transfers(seen) == ["_to_copy"] * 4  # three lists of numbers, and the result
+    assert seen.count("rsqrt_") == 2 * 3 + 1  # all rows at once
 
 
 def transfers(seen):
