@@ -246,14 +246,6 @@ def _scale_of_norm(x: Any, epsilon: Any) -> Any:
     return ONE / np.sqrt(squares / np.float32(len(x)) + epsilon)
 
 
-@_reordered
-def _sum(x: Any) -> Any:
-    total = np.float32(0)
-    for j in range(len(x)):
-        total += x[j]
-    return total
-
-
 @_compiled
 def _largest(x: Any) -> Any:
     """The largest number of a row; of integers that are ordered alike, since those vectorise."""
@@ -262,6 +254,16 @@ def _largest(x: Any) -> Any:
         bits = np.int32(np.float32(x[j]).view(np.int32))
         largest = max(largest, bits ^ ((bits >> SIGN) & POSITIVE))
     return np.int32(largest ^ ((largest >> SIGN) & POSITIVE)).view(FLOAT)
+
+
+@_reordered
+def _exp_row(x: Any) -> Any:
+    """Replace a row by the exponentials of its differences from its largest number; their sum."""
+    largest, total = _largest(x), np.float32(0)
+    for j in range(len(x)):
+        x[j] = _exp(x[j] - largest)
+        total += x[j]
+    return total
 
 
 # Kernels on rows
@@ -704,20 +706,16 @@ def attention(dtype: Any) -> Any:
                 last = min(first + step, end)
                 height = (last - first) * group
                 x = query[head, first * group : last * group]
-                visible_blocks = -(-(count - (end - last)) // COLUMNS)
-                for block in range(visible_blocks):
+                most_visible = count - (end - last)
+                steps = -(-most_visible // numbers)
+                for block in range(-(-most_visible // COLUMNS)):
                     part = scores[:height, block * COLUMNS : (block + 1) * COLUMNS]
                     _block_product(x, key_blocks[block], words, part)
                 for i in range(height):
                     visible = count - (end - 1 - first - i // group)
-                    row_of_scores = scores[i, :visible]
-                    largest = _largest(row_of_scores)
-                    for k in range(visible):
-                        row_of_scores[k] = _exp(row_of_scores[k] - largest)
-                    totals[i] = _sum(row_of_scores)
-                    _write(row_of_scores, weights[i])
-                    weights[i, visible : visible_blocks * COLUMNS] = 0
-                steps = visible_blocks * COLUMNS // numbers
+                    totals[i] = _exp_row(scores[i, :visible])
+                    _write(scores[i, :visible], weights[i])
+                    weights[i, visible : steps * numbers] = 0
                 for column in range(columns):
                     part = mixed[:height, column * COLUMNS : (column + 1) * COLUMNS]
                     part_of_values = value_words[column, :steps]
