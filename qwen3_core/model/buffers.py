@@ -3,7 +3,9 @@
 import contextlib
 import ctypes  # noqa: TID251 - only for libraries that the process has loaded already
 import math
+import os
 import sys
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -48,18 +50,36 @@ def give_back_freed() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
+@lru_cache
+def openmp() -> ctypes.CDLL | None:
+    """The GNU OpenMP whose threads torch computes on, or None with another library or system.
+
+    torch's wheels load it for all libraries on x86, and for torch alone on ARM.
+    """
+    if sys.platform != "linux":
+        return None
+    loaded = os.RTLD_NOLOAD | os.RTLD_NOW
+    for name, mode in ((None, ctypes.DEFAULT_MODE), ("libgomp.so.1", loaded)):
+        with contextlib.suppress(OSError):  # not loaded
+            library = ctypes.CDLL(name, mode=mode)
+            if hasattr(library, "GOMP_parallel"):
+                return library
+    return None
+
+
 def release_threads() -> None:
     """End the OpenMP threads of the calling thread; its next parallel operation starts new ones.
 
     Each thread that computes with torch has its own OpenMP threads. If there are more of them in
     the process than cores, GNU's OpenMP lets them sleep after each operation instead of spinning.
     Waking them takes 40 microseconds, for hundreds of operations a pass: a query then takes a
-    third longer. Starting new threads takes 40 microseconds once. Does nothing on other systems
-    than Linux, with another OpenMP library, or on a thread that has forked.
+    third longer. Starting new threads takes 40 microseconds once. Does nothing without GNU's
+    OpenMP (`openmp`), or on a thread that has forked.
     """
-    if sys.platform == "linux" and not has_forked():
-        with contextlib.suppress(AttributeError):  # not loaded, or an old one
-            ctypes.CDLL(None).omp_pause_resource_all(OMP_PAUSE_SOFT)
+    library = openmp()
+    if library is not None and not has_forked():
+        with contextlib.suppress(AttributeError):  # an old one
+            library.omp_pause_resource_all(OMP_PAUSE_SOFT)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -69,5 +89,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     # The CPU's allocator, and some libraries under CUDA and MPS, raise a plain RuntimeError.
     said = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in said or "not enough memory" in said or "out of memory" in said
+        "can't allocate memory" in said
+        or "not enough memory" in said
+        or "out of memory" in said
+        or "status_alloc_failed" in said  # cuBLAS
     )

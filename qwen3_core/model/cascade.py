@@ -206,17 +206,21 @@ def attend(
         their_keys, their_values = (together(x) for x in zip(*pieces, strict=True))
         queries = together([query[rows] for rows in call.rows])
         other, other_lse = flash(queries, their_keys, their_values, call, causal=False)
-        if call.rows == (slice(0, len(query)),):
-            out, lse = merge(out, lse, other, other_lse)
-            continue
-        begin = 0
-        for rows in call.rows:
-            part = slice(begin, begin := begin + rows.stop - rows.start)
-            # Not compiled: a slice may have a single row.
-            out[rows], lse[:, rows] = merged(
-                out[rows], lse[:, rows], other[part], other_lse[:, part]
-            )
+        if call.rows != (slice(0, len(query)),):
+            other, other_lse = _spread(call.rows, other, other_lse, len(query))
+        out, lse = merge(out, lse, other, other_lse)
     return out
+
+
+def _spread(rows: Sequence[slice], out: Tensor, lse: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Attention of some rows among `count` rows; the others' has no weight in `merged`."""
+    wide = out.new_zeros(count, *out.shape[1:])
+    wide_lse = lse.new_full((len(lse), count), -torch.inf)
+    begin = 0
+    for piece in rows:
+        part = slice(begin, begin := begin + piece.stop - piece.start)
+        wide[piece], wide_lse[:, piece] = out[part], lse[:, part]
+    return wide, wide_lse
 
 
 def together(pieces: Sequence[Tensor]) -> Tensor:

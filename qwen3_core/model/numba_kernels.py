@@ -11,7 +11,7 @@ All compiled functions are in this file, because numba's cache on disk notices w
 file changes, but not when another one does. Importing this module needs numba.
 """
 
-import ctypes  # noqa: TID251 - only for libraries that the process has loaded already
+import ctypes  # noqa: TID251 - only for a library that the process has loaded already
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from qwen3_core.model import int8
+from qwen3_core.model.buffers import openmp
 
 FLOAT, BITS, BYTE, WORD, INTEGER = np.float32, np.uint16, np.uint8, np.uint32, np.int64
 
@@ -41,6 +42,10 @@ ZERO = np.int32(int8.ZERO)
 
 COLUMNS = 64
 """Columns of a block of weights, in oneDNN's layout and here."""
+
+PIECES = 4
+"""Pieces of the weights per thread: a thread reads a piece's blocks one after the other, which is
+faster, and a thread that is slower reads fewer pieces."""
 
 QUERY_ROWS = 48
 """Rows (queries times heads of a group) that attention computes at a time: eight tiles. More rows
@@ -87,10 +92,10 @@ def _kernel(function: Any) -> Any:
 @lru_cache
 def _parallel() -> Any:
     """GNU OpenMP's function that runs another one on each thread, or None without that library."""
-    try:
-        function = ctypes.CDLL(None).GOMP_parallel
-    except (AttributeError, OSError, TypeError):  # another library, or another system
+    library = openmp()
+    if library is None:
         return None
+    function = library.GOMP_parallel
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     function.restype = None
     return function
@@ -112,31 +117,23 @@ def run(kernel: Any, *table: int) -> None:
         kernel: A compiled kernel.
         table: Sizes, and addresses of tensors that the caller keeps.
     """
-    numbers = (ctypes.c_int64 * len(table))(*table)
     parallel = _parallel()
+    threads = 1 if parallel is None else torch.get_num_threads()
+    numbers = (ctypes.c_int64 * (2 + len(table)))(0, threads, *table)
     if parallel is None:
         kernel.ctypes(numbers)
     else:
-        parallel(kernel.address, numbers, torch.get_num_threads(), 0)
+        parallel(kernel.address, numbers, threads, 0)
 
 
-def _function_of_team(name: str, of_one_thread: int) -> Any:
-    """OpenMP's function without arguments, or one that returns a constant without OpenMP."""
-    if _parallel() is not None:
-        return types.ExternalFunction(name, types.int32())
-    return _compiled(lambda: of_one_thread)
+@_intrinsic
+def _claim(typing_context: Any, table: Any) -> Any:
+    """The next piece of work that no thread has begun, from 0 on; the table's first counts them."""
 
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.atomic_rmw("add", arguments[0], ir.Constant(ir.IntType(64), 1), "monotonic")
 
-_rank = _function_of_team("omp_get_thread_num", 0)
-_threads = _function_of_team("omp_get_num_threads", 1)
-
-
-@_compiled
-def _share(count: Any) -> Any:
-    """The first and the last (exclusive) of `count` pieces of work that this thread does."""
-    each = -(-count // _threads())
-    first = min(_rank() * each, count)
-    return first, min(first + each, count)
+    return types.int64(table), generate
 
 
 # Numbers
@@ -246,14 +243,6 @@ def _scale_of_norm(x: Any, epsilon: Any) -> Any:
     return ONE / np.sqrt(squares / np.float32(len(x)) + epsilon)
 
 
-@_reordered
-def _sum(x: Any) -> Any:
-    total = np.float32(0)
-    for j in range(len(x)):
-        total += x[j]
-    return total
-
-
 @_compiled
 def _largest(x: Any) -> Any:
     """The largest number of a row; of integers that are ordered alike, since those vectorise."""
@@ -262,6 +251,16 @@ def _largest(x: Any) -> Any:
         bits = np.int32(np.float32(x[j]).view(np.int32))
         largest = max(largest, bits ^ ((bits >> SIGN) & POSITIVE))
     return np.int32(largest ^ ((largest >> SIGN) & POSITIVE)).view(FLOAT)
+
+
+@_reordered
+def _exp_row(x: Any) -> Any:
+    """Replace a row by the exponentials of its differences from its largest number; their sum."""
+    largest, total = _largest(x), np.float32(0)
+    for j in range(len(x)):
+        x[j] = _exp(x[j] - largest)
+        total += x[j]
+    return total
 
 
 # Kernels on rows
@@ -277,7 +276,7 @@ def norm(out_dtype: Any) -> Any:
 
     @_kernel
     def kernel(table: Any) -> None:
-        n = carray(table, (7,))
+        n = carray(table, (9,))[2:]
         rows, width = n[5], n[6]
         x = carray(_pointer(n[0], FLOAT), (rows, width))
         weight = carray(_pointer(n[1], FLOAT), (width,))
@@ -285,14 +284,15 @@ def norm(out_dtype: Any) -> Any:
         out = carray(_pointer(n[3], out_dtype), (rows, width))
         scales = carray(_pointer(n[4], FLOAT), (rows,))
         normed = np.empty(width, np.float32)
-        first, last = _share(rows)
-        for i in range(first, last):
+        i = _claim(table)
+        while i < rows:
             factor = _scale_of_norm(x[i], epsilon)
             for j in range(width):
                 normed[j] = x[i, j] * factor * weight[j]
             scale = _write(normed, out[i])
             if out.itemsize == 1:
                 scales[i] = scale
+            i = _claim(table)
 
     return kernel
 
@@ -310,7 +310,7 @@ def rotate(dtype: Any, out_dtype: Any) -> Any:
 
     @_kernel
     def kernel(table: Any) -> None:
-        n = carray(table, (16,))
+        n = carray(table, (18,))[2:]
         rows, first_row, all_rows, all_keys = n[9], n[10], n[11], n[12]
         heads, group, size = n[13], n[14], n[15]
         queries, half = heads * group, size // 2
@@ -326,8 +326,8 @@ def rotate(dtype: Any, out_dtype: Any) -> Any:
         values = carray(_pointer(n[8], out_dtype), (all_keys, heads, size))
         x, rotated = np.empty(size, np.float32), np.empty(size, np.float32)
         a, b, left, right = x[:half], x[half:], rotated[:half], rotated[half:]
-        first, last = _share(rows)
-        for i in range(first, last):
+        i = _claim(table)
+        while i < rows:
             row = first_row + i
             factor = factors[i] if has_factors else ONE
             for head in range(queries + 2 * heads):
@@ -347,6 +347,7 @@ def rotate(dtype: Any, out_dtype: Any) -> Any:
                     _write(rotated, query[head // group, row, head % group])
                 else:
                     _write(rotated, keys[head - queries, row])
+            i = _claim(table)
 
     return kernel
 
@@ -361,7 +362,7 @@ def swiglu(dtype: Any, out_dtype: Any) -> Any:
 
     @_kernel
     def kernel(table: Any) -> None:
-        n = carray(table, (7,))
+        n = carray(table, (9,))[2:]
         rows, width = n[5], n[6]
         gate = carray(_pointer(n[0], dtype), (rows, width))
         up = carray(_pointer(n[1], dtype), (rows, width))
@@ -370,8 +371,8 @@ def swiglu(dtype: Any, out_dtype: Any) -> Any:
         out = carray(_pointer(n[3], out_dtype), (rows, width))
         scales = carray(_pointer(n[4], FLOAT), (rows,))
         a, b = np.empty(width, np.float32), np.empty(width, np.float32)
-        first, last = _share(rows)
-        for i in range(first, last):
+        i = _claim(table)
+        while i < rows:
             factor = factors[i] if has_factors else ONE
             _read(gate[i], a)
             _read(up[i], b)
@@ -381,6 +382,7 @@ def swiglu(dtype: Any, out_dtype: Any) -> Any:
             scale = _write(a, out[i])
             if out.itemsize == 1:
                 scales[i] = scale
+            i = _claim(table)
 
     return kernel
 
@@ -395,19 +397,20 @@ def add(dtype: Any) -> Any:
 
     @_kernel
     def kernel(table: Any) -> None:
-        n = carray(table, (5,))
+        n = carray(table, (7,))[2:]
         rows, width = n[3], n[4]
         x = carray(_pointer(n[0], FLOAT), (rows, width))
         more = carray(_pointer(n[1], dtype), (rows, width))
         factors = carray(_pointer(n[2], FLOAT), (rows,))
         has_factors = n[2] != 0
         row = np.empty(width, np.float32)
-        first, last = _share(rows)
-        for i in range(first, last):
+        i = _claim(table)
+        while i < rows:
             factor = factors[i] if has_factors else ONE
             _read(more[i], row)
             for j in range(width):
                 x[i, j] += row[j] * factor
+            i = _claim(table)
 
     return kernel
 
@@ -422,16 +425,17 @@ def quantize(dtype: Any) -> Any:
 
     @_kernel
     def kernel(table: Any) -> None:
-        n = carray(table, (5,))
+        n = carray(table, (7,))[2:]
         rows, width = n[3], n[4]
         x = carray(_pointer(n[0], dtype), (rows, width))
         values = carray(_pointer(n[1], BYTE), (rows, width))
         scales = carray(_pointer(n[2], FLOAT), (rows,))
         row = np.empty(width, np.float32)
-        first, last = _share(rows)
-        for i in range(first, last):
+        i = _claim(table)
+        while i < rows:
             _read(x[i], row)
             scales[i] = _write(row, values[i])
+            i = _claim(table)
 
     return kernel
 
@@ -624,7 +628,7 @@ def product(dtype: Any, out_dtype: Any) -> Any:
 
     @_kernel
     def kernel(table: Any) -> None:
-        n = carray(table, (10,))
+        n = carray(table, (12,))[2:]
         rows, width, columns, chunk = n[6], n[7], n[8], n[9]
         blocks = -(-columns // COLUMNS)
         x = carray(_pointer(n[0], dtype), (rows, width))
@@ -635,15 +639,18 @@ def product(dtype: Any, out_dtype: Any) -> Any:
         out = carray(_pointer(n[5], out_dtype), (rows, columns))
         sums = np.empty((rows, COLUMNS), sums_dtype)
         exact = np.empty(COLUMNS, np.float32)
-        first, last = _share(blocks)
-        for block in range(first, last):
-            column = block * COLUMNS
-            row = exact[: columns - column]
-            _block_product(x, weights[block], chunk, sums)
-            for i in range(rows):
-                factor = factors[i] if x.itemsize == 1 else ONE
-                _finish(sums[i], scales[column:], zeros[column:], factor, row)
-                _write(row, out[i, column : column + COLUMNS])
+        each = -(-blocks // (PIECES * table[1]))
+        first = each * _claim(table)
+        while first < blocks:
+            for block in range(first, min(first + each, blocks)):
+                column = block * COLUMNS
+                row = exact[: columns - column]
+                _block_product(x, weights[block], chunk, sums)
+                for i in range(rows):
+                    factor = factors[i] if x.itemsize == 1 else ONE
+                    _finish(sums[i], scales[column:], zeros[column:], factor, row)
+                    _write(row, out[i, column : column + COLUMNS])
+            first = each * _claim(table)
 
     return kernel
 
@@ -660,7 +667,7 @@ def attention(dtype: Any) -> Any:
 
     @_kernel
     def kernel(table: Any) -> None:
-        n = carray(table, (14,))
+        n = carray(table, (16,))[2:]
         segments, most_pieces, longest = n[6], n[7], n[8]
         heads, all_rows, all_keys, group, size = n[9], n[10], n[11], n[12], n[13]
         query = carray(_pointer(n[0], dtype), (heads, all_rows * group, size))
@@ -682,7 +689,8 @@ def attention(dtype: Any) -> Any:
         weights = np.empty((step * group, blocks * COLUMNS), dtype)
         mixed = np.empty((step * group, columns * COLUMNS), np.float32)
         totals = np.empty(step * group, np.float32)
-        for unit in range(_rank(), segments * heads, _threads()):
+        unit = _claim(table)
+        while unit < segments * heads:
             segment, head = unit // heads, unit % heads
             count = 0  # of visible keys
             for piece in range(most_pieces):
@@ -704,20 +712,16 @@ def attention(dtype: Any) -> Any:
                 last = min(first + step, end)
                 height = (last - first) * group
                 x = query[head, first * group : last * group]
-                visible_blocks = -(-(count - (end - last)) // COLUMNS)
-                for block in range(visible_blocks):
+                most_visible = count - (end - last)
+                steps = -(-most_visible // numbers)
+                for block in range(-(-most_visible // COLUMNS)):
                     part = scores[:height, block * COLUMNS : (block + 1) * COLUMNS]
                     _block_product(x, key_blocks[block], words, part)
                 for i in range(height):
                     visible = count - (end - 1 - first - i // group)
-                    row_of_scores = scores[i, :visible]
-                    largest = _largest(row_of_scores)
-                    for k in range(visible):
-                        row_of_scores[k] = _exp(row_of_scores[k] - largest)
-                    totals[i] = _sum(row_of_scores)
-                    _write(row_of_scores, weights[i])
-                    weights[i, visible : visible_blocks * COLUMNS] = 0
-                steps = visible_blocks * COLUMNS // numbers
+                    totals[i] = _exp_row(scores[i, :visible])
+                    _write(scores[i, :visible], weights[i])
+                    weights[i, visible : steps * numbers] = 0
                 for column in range(columns):
                     part = mixed[:height, column * COLUMNS : (column + 1) * COLUMNS]
                     part_of_values = value_words[column, :steps]
@@ -726,5 +730,6 @@ def attention(dtype: Any) -> Any:
                     for j in range(size):
                         mixed[i, j] /= totals[i]
                     _write(mixed[i, :size], out[first + i // group, head, i % group])
+            unit = _claim(table)
 
     return kernel

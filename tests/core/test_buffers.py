@@ -1,6 +1,7 @@
 """Buffers keep their memory from use to use; errors that mean too little memory are told apart."""
 
 import ctypes
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from qwen3_core.model.buffers import Buffers, give_back_freed, is_out_of_memory, release_threads
+from qwen3_core.model.buffers import (
+    Buffers,
+    give_back_freed,
+    is_out_of_memory,
+    openmp,
+    release_threads,
+)
 
 CPU = torch.device("cpu")
 
@@ -62,6 +69,7 @@ def test_tensors_lie_on_the_device():
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes"),
         RuntimeError("MPS backend out of memory (MPS allocated: 4 GB)"),
         RuntimeError("CUDA error: Out of Memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
 def test_errors_that_mean_too_little_memory(error):
@@ -101,8 +109,7 @@ def threads():
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "omp_pause_resource_all"),
-    reason="no OpenMP of GNU's",
+    not hasattr(openmp(), "omp_pause_resource_all"), reason="no OpenMP of GNU's, or an old one"
 )
 def test_a_pass_leaves_no_openmp_threads_behind():
     def compute():
@@ -124,6 +131,27 @@ def test_a_pass_leaves_no_openmp_threads_behind():
         torch.set_num_threads(torch_threads)
 
 
-def test_other_openmp_libraries_keep_their_threads(monkeypatch):
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+@pytest.fixture
+def unloaded():
+    openmp.cache_clear()
+    yield
+    openmp.cache_clear()
+
+
+def test_other_openmp_libraries_keep_their_threads(unloaded, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, mode: object())
+    assert openmp() is None
     release_threads()
+
+
+def test_an_openmp_that_only_torch_sees_is_found(unloaded, monkeypatch):
+    """As in torch's wheels for Linux on ARM."""
+    real = ctypes.CDLL
+    try:
+        torchs = real("libgomp.so.1", mode=getattr(os, "RTLD_NOLOAD", 0))
+    except OSError:
+        pytest.skip("torch has no OpenMP of this name here")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, mode: real(name, mode) if name else object())
+    found = openmp()
+    assert found is not None
+    assert found._handle == torchs._handle

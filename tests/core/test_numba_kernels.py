@@ -1,5 +1,6 @@
 """Numba's kernels where it is installed, and the same answers without it."""
 
+import ctypes
 import logging
 import sys
 
@@ -73,6 +74,28 @@ def test_vectors_do_not_depend_on_the_number_of_threads(compiled, dtype, tmp_pat
         patch.setattr(compiled.kernels, "_parallel", lambda: None)  # as without GNU's OpenMP
         serial = embedder.embed_queries(QUERIES)
     assert np.array_equal(together, serial)
+
+
+@pytest.mark.parametrize("team", [1, 2, 5])
+def test_a_kernel_does_all_work_once_however_many_threads_run_it(compiled, team, monkeypatch):
+    """GNU's OpenMP may give fewer threads than it was asked for."""
+    kernels = compiled.kernels
+
+    def parallel(address, numbers, threads, flags):
+        run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+        for _ in range(team):
+            run(ctypes.addressof(numbers))
+
+    x, more = torch.randn(7, 64), torch.randn(7, 64)
+    expected = x + more
+    linear = linear_of(torch.float32, 64, 640)
+    with torch.inference_mode():
+        few, product = few_rows(linear), linear(x)
+    monkeypatch.setattr(kernels, "_parallel", lambda: parallel)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert few is None or torch.equal(few.product(x), product)
+    kernels.run(kernels.add(kernels.FLOAT), x.data_ptr(), more.data_ptr(), 0, *x.shape)
+    assert torch.equal(x, expected)
 
 
 def linear_of(dtype, width, columns, *, bias=False):
