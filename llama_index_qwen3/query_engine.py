@@ -89,7 +89,8 @@ class CitedPassages(BaseSynthesizer):
 
         Args:
             llm: The LLM; by default `Settings.llm`. As in all of LlamaIndex's engines,
-                `Settings.callback_manager` becomes its callback manager, if it has handlers.
+                `Settings.callback_manager` becomes its callback manager, unless only the LLM's own
+                has handlers.
             text_qa_template: Prompt with the variables `context_str` and `query_str`; replaces
                 `ANSWER_PROMPT` or `PLAIN_PROMPT`.
             output_cls: Answer with an object of this class, as with `llm.as_structured_llm`:
@@ -112,8 +113,10 @@ class CitedPassages(BaseSynthesizer):
         if streaming and isinstance(llm, StructuredLLM):
             msg = "a structured answer cannot be streamed: leave out streaming=True or output_cls="
             raise ValueError(msg)
+        # One manager for retrieval and answer: only the one that starts a query's trace drops the
+        # events of the query before.
         manager = Settings.callback_manager
-        if not manager.handlers:
+        if llm.callback_manager.handlers and not manager.handlers:
             manager = llm.callback_manager
         super().__init__(llm=llm, callback_manager=manager, streaming=streaming)
         self._citations = citations

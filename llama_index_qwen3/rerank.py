@@ -204,6 +204,9 @@ class Qwen3Rerank(CheckpointSettings, RerankerMethods, BaseNodePostprocessor):
             ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=self.model)
         )
         try:
+            if not self.callback_manager.handlers:  # it would keep the event's id for ever
+                yield reranked
+                return
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
                 yield reranked
                 event.on_end(payload={EventPayload.NODES: reranked})

@@ -2,6 +2,7 @@
 
 import inspect
 from collections import defaultdict
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import llama_index_qwen3
 import qwen3_core
 from qwen3_core.batch import Qwen3EmbedBatch
 from qwen3_core.common.docstrings import DESCRIPTIONS, described, parameters_documented
+from qwen3_retrieval.evaluation import EvaluationSettings, Pair, Report
+from qwen3_retrieval.evaluation.result import System
 
 PACKAGES = (qwen3_core, langchain_qwen3, llama_index_qwen3)
 
@@ -55,6 +58,20 @@ def test_every_parameter_is_described(name):
     found = descriptions(PUBLIC[name])
     assert parameters(PUBLIC[name]) - {n for n, text in found.items() if len(text) > 10} == set()
     assert inspect.isclass(PUBLIC[name]) or set(found) == parameters(PUBLIC[name])
+
+
+@pytest.mark.parametrize("kind", [EvaluationSettings, Pair, Report, System])
+def test_help_describes_every_field_of_an_evaluation(kind):
+    names = {field.name for field in fields(kind)}
+    assert {name for name, text in described(kind).items() if len(text) > 10} == names
+
+
+@pytest.mark.parametrize("package", [langchain_qwen3, llama_index_qwen3])
+def test_the_signatures_of_open_milvus_name_what_each_returns(package):
+    opened, plain = inspect.signature(package.open_milvus), inspect.signature(package.milvus_kwargs)
+    assert opened.parameters == plain.parameters
+    assert opened.return_annotation in {"Qwen3Milvus", "Qwen3MilvusVectorStore"}
+    assert plain.return_annotation == dict[str, Any]
 
 
 def test_one_parameter_has_one_description():

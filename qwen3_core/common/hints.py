@@ -318,10 +318,13 @@ def suggests(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def takes(model: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
-    """Decorator: a function that forwards all arguments gets the signature of its target."""
+    """Decorator: a function that forwards all arguments gets the parameters of its target."""
 
     def with_parameters(function: Callable[..., T]) -> Callable[P, T]:
-        function.__signature__ = signature(model)  # type: ignore[attr-defined]
+        returned = signature(function).return_annotation
+        function.__signature__ = signature(model).replace(  # type: ignore[attr-defined]
+            return_annotation=returned
+        )
         return function
 
     return with_parameters

@@ -51,6 +51,8 @@ def open_engine(
     `qwen3_core.model.loading.load`; with dtype "int8" also those of `qwen3_core.model.int8_check`.
     """
     # Imported here, so that importing a framework's package does not load torch.
+    import torch
+
     from qwen3_core.model.buffers import release_threads
     from qwen3_core.model.encoder import Encoder
     from qwen3_core.model.int8_check import int8_encoder
@@ -65,8 +67,9 @@ def open_engine(
         if engine is None:
 
             def read() -> Engine:
-                checkpoint = load(model, kind, revision=revision, device=device, dtype=dtype)
-                encoder = int8_encoder(checkpoint) if int8 else Encoder(checkpoint.model)
+                with torch.device("cpu"):  # whatever the program's default device is
+                    checkpoint = load(model, kind, revision=revision, device=device, dtype=dtype)
+                    encoder = int8_encoder(checkpoint) if int8 else Encoder(checkpoint.model)
                 release_threads()  # this thread's: the engine's own thread computes from now on
                 return Engine(checkpoint, encoder)
 

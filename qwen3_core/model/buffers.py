@@ -89,5 +89,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     # The CPU's allocator, and some libraries under CUDA and MPS, raise a plain RuntimeError.
     said = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in said or "not enough memory" in said or "out of memory" in said
+        "can't allocate memory" in said
+        or "not enough memory" in said
+        or "out of memory" in said
+        or "status_alloc_failed" in said  # cuBLAS
     )

@@ -1,8 +1,8 @@
 """The forward pass on CUDA devices with flash attention: few kernels, each over a whole pack.
 
 Launching a kernel takes several microseconds of Python and driver time, as long as a small kernel
-runs. `qwen3_core.model.layers` launches about thirty for each layer and block of rows. This pass
-launches about ten for each layer, and a few more if the pack has prefixes:
+runs. `qwen3_core.model.layers` launches about fifty for each layer of a query, and more for each
+text. This pass launches ten for each layer of a pack, and up to some thirty if it has prefixes:
 
 - Attention takes one call of torch's `varlen_attn`, and with prefixes two that are merged
   (`qwen3_core.model.cascade`).

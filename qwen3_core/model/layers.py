@@ -23,8 +23,8 @@ BLOCK_ROWS = 1024
 """Rows computed at a time: the default pack of a CPU, and enough for any device."""
 
 CACHED_ROWS = 128
-"""Rows that norms, rotary embeddings and quantisation take at a time: few enough for each step's
-result to stay in a core's cache for the next. Matrix products are faster on more rows."""
+"""Rows that norms, rotary embeddings and quantisation take at a time on CPUs: few enough for each
+step's result to stay in a core's cache for the next. Matrix products are faster on more rows."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -> Tensor:
@@ -62,6 +62,7 @@ class Layer:
         self._heads = attention.config.num_key_value_heads
         self._group = attention.num_key_value_groups
         self._input_norm = module.input_layernorm.weight.detach().float()
+        self._step = CACHED_ROWS if self._input_norm.device.type == "cpu" else BLOCK_ROWS
         self._mlp_norm = module.post_attention_layernorm.weight.detach().float()
         self._head_weights = head_norms(attention)
 
@@ -96,7 +97,7 @@ class Layer:
         heads, _, group, size = query.shape
         qkv = projected(self._attention, x)
         qkv = qkv.view(len(qkv), -1, size)
-        for rows in _blocks(slice(0, len(qkv)), CACHED_ROWS):
+        for rows in _blocks(slice(0, len(qkv)), self._step):
             to = slice(block.start + rows.start, block.start + rows.stop)
             rotated = self._rotated(qkv[rows, :-heads], cos[rows], sin[rows])
             queries = rotated[:, :-heads].view(-1, heads, group, size)
@@ -131,14 +132,14 @@ class Layer:
         if x.dtype == self._dtype and not self._quantized:
             return x
         found = self._take(name, x.shape)
-        for rows in _blocks(slice(0, len(x)), CACHED_ROWS):
+        for rows in _blocks(slice(0, len(x)), self._step):
             self._write(found[rows], x[rows])
         return found
 
     def _normed(self, x: Tensor, weight: Tensor) -> Rows:
         """A block of x, normalised, as input of a linear layer."""
         found = self._take("normed", x.shape)
-        for rows in _blocks(slice(0, len(x)), CACHED_ROWS):
+        for rows in _blocks(slice(0, len(x)), self._step):
             exact = self._buffers.take("norm", torch.float32, *x[rows].shape)
             self._write(found[rows], rms_norm(x[rows], weight, self._epsilon, exact))
         return found

@@ -120,8 +120,8 @@ def resolve_dtype(dtype: Dtype, device: str, hidden_size: int = 0) -> "torch.dty
     if dtype in ("auto", "int8"):
         kind = torch.device(device).type
         if kind == "cuda":
-            # From Ampere on; older GPUs emulate it.
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            # From Ampere on; older GPUs emulate it. `is_bf16_supported` asks the current device.
+            native = torch.cuda.get_device_capability(device) >= (8, 0)
             return torch.bfloat16 if native else torch.float32
         return torch.bfloat16 if kind == "cpu" and _cpu_has_bfloat16() else torch.float32
     check_settings(dtype=dtype)

@@ -145,10 +145,7 @@ def _parser() -> argparse.ArgumentParser:
             text += " (default: %(default)s)"
         to.add_argument(name, help=text, **more)
 
-    parser.add_argument(
-        "dataset", nargs="?", type=Path, default=Path(), metavar="DATASET",
-        help="folder or file, see above (default: the current folder)",
-    )  # fmt: skip
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder or file, see above")
     data = parser.add_argument_group("data")
     add(data, "--corpus", "folder that the passages or files of a table are in", type=Path,
         metavar="PATH")  # fmt: skip
@@ -231,10 +228,10 @@ OPTIONS = {
 
 
 def _stop(reason: str, settings: EvaluationSettings) -> None:
-    kept = ""
+    print(f"evaluation: {reason}", file=sys.stderr)  # noqa: T201
     if settings.cache is not None and settings.cache.exists():
-        kept = f"; what was computed is in {settings.cache}, and the same command goes on from it"
-    print(f"evaluation: {reason}{kept}", file=sys.stderr)  # noqa: T201
+        kept = f"what was computed is in {settings.cache}; the same command goes on from it"
+        print(f"evaluation: {kept}", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -40,24 +40,29 @@ class Setting:
 
 @dataclass(frozen=True)
 class System:
-    """One retrieval system with its measurements."""
+    """One retrieval system with its measurements.
+
+    Attributes:
+        name: Its name in the report.
+        pair: Label of the models; "" for a system without our models.
+        setting: Its settings; None: a retriever that was passed in.
+        metrics: Name, such as "nDCG@10", -> `mean`, with the interval from `low` to `high`.
+        latency: Stage ("bm25", "embed", "search", "rerank") -> time; "total" is the sum of all.
+        tokens: Mean tokens of query and passages that models read per question, without prompts.
+        index_bytes: Bytes of vectors as float32 and of the BM25 index, if the system needs them.
+        per_question: Metrics of each question, in the order of the report's questions.
+        unmatched: For a user's retriever: share of results that match no passage of the dataset.
+    """
 
     name: str
     pair: str
-    """Label of the models; "" for a system without our models."""
     setting: Setting | None
-    """None: a retriever that was passed in."""
     metrics: dict[str, Estimate]
     latency: dict[str, Latency]
-    """Stage ("bm25", "embed", "search", "rerank") -> time; "total" is the sum of all."""
     tokens: float | None
-    """Mean tokens of query and passages that models read per question, without prompts."""
     index_bytes: int | None
-    """Bytes of vectors as float32 and of the BM25 index, if the system needs them."""
     per_question: dict[str, list[float]]
-    """Metrics of each question, in the order of the report's questions."""
     unmatched: float = 0.0
-    """For a user's retriever: share of results that match no passage of the dataset."""
 
 
 def candidates_of(systems: Sequence[System]) -> str:
@@ -189,13 +194,27 @@ class Data:
 
 @dataclass(frozen=True)
 class Report:
-    """All results of an evaluation."""
+    """All results of an evaluation.
+
+    Attributes:
+        version: This package's version.
+        created: Date and time, ISO 8601.
+        command: The settings.
+        machine: Where it ran.
+        data: The dataset, with notes on what was left out.
+        systems: The systems side by side; your own come last.
+        comparisons: The differences between pairs of systems.
+        sweep: Other settings, and `reason`: why one is recommended, or none.
+        recommendation: The recommended setting.
+        distributions: Scores of relevant candidates and of the rest.
+        compared: The systems that `views` compare: before and after reranking.
+        views: Questions, the worst regressions first.
+        seconds: Duration of the evaluation.
+    """
 
     version: str
     created: str
-    """Date and time, ISO 8601."""
     command: dict[str, Any]
-    """The settings."""
     machine: str
     data: Data
     systems: list[System]
@@ -204,9 +223,7 @@ class Report:
     recommendation: Recommendation | None
     distributions: list[Distribution]
     compared: tuple[str, str]
-    """The systems that `views` compare: before and after reranking."""
     views: list[View]
-    """Questions, the worst regressions first."""
     seconds: float
 
     def to_json(self) -> str:

@@ -14,18 +14,25 @@ CUT: Final = 10
 
 @dataclass(frozen=True)
 class Pair:
-    """An embedding model and a reranker, and where they run."""
+    """An embedding model and a reranker, and where they run.
+
+    Attributes:
+        model: Embedding model: hub name, folder, or "tiny".
+        reranker: Reranking model; None: the default for the embedding model ("tiny" for "tiny",
+            else the published 0.6B).
+        base_url: Embedding server; None: the model runs in this process.
+        reranker_base_url: Reranking server; None: the model runs in this process.
+        revision: Revision of the embedding model on the hub.
+        reranker_revision: Revision of the reranking model on the hub.
+        device: Where models of this process run: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        dtype: What they compute in.
+    """
 
     model: str = DEFAULT_EMBEDDING_MODEL
-    """Embedding model: hub name, folder, or "tiny"."""
     reranker: str | None = None
-    """Reranking model; None: the default for the embedding model ("tiny" for "tiny", else the
-    published 0.6B)."""
     base_url: str | None = None
-    """Embedding server; None: the model runs in this process."""
     reranker_base_url: str | None = None
     revision: str | None = None
-    """Revision of the embedding model on the hub."""
     reranker_revision: str | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
@@ -44,33 +51,43 @@ class Pair:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Models, the setting at which systems are compared, and the range of the sweep."""
+    """Models, the setting at which systems are compared, and the range of the sweep.
+
+    Attributes:
+        pair: The models.
+        second: Another pair, measured in addition to the first.
+        instruction: Task name or sentence for both models; None: the official default.
+        more_instructions: Further instructions for the sweep.
+        dimensions: Length of the vectors; None: the model's own.
+        max_length: Tokens read of one text; None: 8192, or the model's own limit.
+        k: Number of candidates that each system returns and a reranker reads.
+        sweep: Whether to try other settings, and to recommend one.
+        sweep_k: Numbers of candidates that the sweep tries.
+        sweep_top_n: Numbers of passages for the prompt that it tries.
+        sweep_questions: The most questions of the sweep, which reranks up to 200 candidates of
+            each.
+        latency_questions: Questions that are repeated one by one, without the cache, for timing.
+        margin: nDCG@10, above 0 and below 1, that a cheaper setting may lose at most, with 95 %
+            confidence, to be recommended; of top_n and score_threshold, recall.
+        cache: File for vectors and scores; None: they are kept in memory only.
+        progress: Show progress bars on stderr.
+    """
 
     pair: Pair = field(default_factory=Pair)
     second: Pair | None = None
-    """Another pair, measured in addition to the first."""
     instruction: str | None = None
-    """Task name or sentence for both models; None: the official default."""
     more_instructions: tuple[str, ...] = ()
-    """Further instructions for the sweep."""
     dimensions: int | None = None
     max_length: int | None = None
     k: int = 30
-    """Number of candidates that each system returns and a reranker reads."""
     sweep: bool = True
     sweep_k: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
     sweep_top_n: tuple[int, ...] = (1, 2, 3, 5, 10, 20)
     sweep_questions: int = 100
-    """The most questions of the sweep, which reranks up to 200 candidates of each."""
     latency_questions: int = 10
-    """Questions that are repeated one by one, without the cache, for timing."""
     margin: float = 0.05
-    """nDCG@10, above 0 and below 1, that a cheaper setting may lose at most, with 95 % confidence,
-    to be recommended; of top_n and score_threshold, recall."""
     cache: Path | None = None
-    """File for vectors and scores; None: they are kept in memory only."""
     progress: bool = False
-    """Show progress bars on stderr."""
 
     def __post_init__(self) -> None:
         """Check the settings.

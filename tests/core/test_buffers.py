@@ -69,6 +69,7 @@ def test_tensors_lie_on_the_device():
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes"),
         RuntimeError("MPS backend out of memory (MPS allocated: 4 GB)"),
         RuntimeError("CUDA error: Out of Memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
 def test_errors_that_mean_too_little_memory(error):

@@ -24,7 +24,7 @@ from qwen3_core.model.encoder import Encoder
 from qwen3_core.model.layers import rms_norm
 from qwen3_core.model.packing import TokenSequence, Work, next_pack
 
-CPU, META = torch.device("cpu"), torch.device("meta")
+CPU = torch.device("cpu")
 HEADS, GROUP, SIZE = 2, 3, 8
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -220,22 +220,10 @@ def test_a_model_computes_the_same_on_cuda(random_checkpoints, dtype, bound):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_kernel_is_tried_before_it_is_used(written_out, device, caplog):
-    assert cascade.flash_agrees(device, torch.bfloat16, HEADS, GROUP, 128)
+@pytest.mark.parametrize("shape", [(HEADS, GROUP, SIZE), (8, 2, 128), (8, 4, 128)])
+def test_a_right_kernel_is_used_with_small_and_published_shapes(written_out, device, shape, caplog):
+    assert cascade.flash_agrees(device, torch.bfloat16, *shape)
     assert not caplog.records
-
-
-def test_the_trial_is_made_where_and_in_what_the_model_computes(written_out, monkeypatch):
-    seen = []
-
-    def kernel(query, key, value, q_ends, k_ends, *rest, **kwargs):
-        seen.extend([query, key, value, q_ends, k_ends])
-        raise RuntimeError
-
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    assert not cascade.flash_agrees(META, torch.bfloat16, HEADS, GROUP, SIZE)
-    assert [t.dtype for t in seen] == [torch.bfloat16] * 3 + [torch.int32] * 2
-    assert {t.device for t in seen} == {META}
 
 
 def too_low(*args, **kwargs):
@@ -397,12 +385,10 @@ def test_what_compiles_to_something_else_is_not_used(written_out, monkeypatch, c
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_auto_takes_bfloat16_where_the_gpu_multiplies_it(monkeypatch, native):
+def test_auto_takes_bfloat16_where_the_gpu_multiplies_it(monkeypatch):
     from qwen3_core.model.loading import resolve_dtype
 
-    def supported(including_emulation=True):
-        return native or including_emulation
-
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", supported)
-    assert resolve_dtype("auto", "cuda") is (torch.bfloat16 if native else torch.float32)
+    capability = {"cuda": (8, 0), "cuda:1": (7, 5), "cuda:2": (12, 0)}
+    monkeypatch.setattr("torch.cuda.get_device_capability", capability.__getitem__)
+    found = [resolve_dtype("auto", device) for device in capability]
+    assert found == [torch.bfloat16, torch.float32, torch.bfloat16]

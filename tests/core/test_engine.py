@@ -7,6 +7,7 @@ import threading
 import weakref
 
 import numpy as np
+import torch
 
 from qwen3_core import Embedder, Reranker
 from qwen3_core.engine.engine import open_engine
@@ -55,6 +56,13 @@ def test_threads_load_it_once(monkeypatch):
         thread.join()
     assert len(loads) == 1
     assert len(set(map(id, engines))) == 1
+
+
+def test_a_program_may_have_another_default_device():
+    expected = Embedder("tiny").embed_documents(["Where is data kept?"])
+    with torch.device("meta"):  # as `torch.set_default_device` does
+        found = Embedder(TINY / "embedding").embed_documents(["Where is data kept?"])
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_pickles_and_copies_are_settings():

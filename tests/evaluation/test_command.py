@@ -56,6 +56,12 @@ def test_a_folder_of_markdown_gets_a_report_and_a_recommendation(command, capsys
     assert page.startswith("<!doctype html>")
 
 
+def test_without_a_dataset_nothing_is_read(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command()
+    assert "required: DATASET" in capsys.readouterr().err
+
+
 def test_json_alone_on_stdout(command, capsys):
     assert command(str(CORPUS), "--json", "-", "--no-sweep") == 0
     report = json.loads(capsys.readouterr().out)

@@ -256,9 +256,10 @@ def test_the_engines_counters_can_be_seen(embed_model):
     assert after.sequences - before.sequences == len(TEXTS)
 
 
-def test_a_pickle_holds_no_weights(embed_model):
-    embed_model.get_text_embedding(QUERY)
-    assert len(pickle.dumps(embed_model)) < 10_000
+def test_a_pickle_holds_no_weights():
+    model = Qwen3Embedding(model="tiny")  # LlamaIndex's callback manager grows with each call
+    model.get_text_embedding(QUERY)
+    assert len(pickle.dumps(model)) < 10_000
 
 
 def test_model_copy_checks_and_applies_its_changes(embed_model):

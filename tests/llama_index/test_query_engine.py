@@ -431,6 +431,19 @@ def test_an_llm_with_a_callback_manager_of_its_own_keeps_it(index, llm, reranker
     assert counter.total_llm_token_count > 0
 
 
+def test_the_callback_managers_keep_no_events_of_earlier_queries(fresh_index, llm, embed_model):
+    reranker = Qwen3Rerank(model="tiny")
+    engine = two_stage_query_engine(fresh_index, llm, reranker=reranker)
+    components = (engine, engine.retriever, embed_model, reranker, llm)
+
+    def events_kept():
+        engine.query(QUERY)
+        traces = [component.callback_manager.trace_map for component in components]
+        return [sum(map(len, trace.values())) for trace in traces]
+
+    assert events_kept() == events_kept()
+
+
 # Passages that misbehave
 
 
