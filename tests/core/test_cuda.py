@@ -220,8 +220,9 @@ def test_a_model_computes_the_same_on_cuda(random_checkpoints, dtype, bound):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_kernel_is_tried_before_it_is_used(written_out, device, caplog):
-    assert cascade.flash_agrees(device, torch.bfloat16, HEADS, GROUP, 128)
+@pytest.mark.parametrize("shape", [(HEADS, GROUP, SIZE), (8, 2, 128), (8, 4, 128)])
+def test_a_right_kernel_is_used_with_small_and_published_shapes(written_out, device, shape, caplog):
+    assert cascade.flash_agrees(device, torch.bfloat16, *shape)
     assert not caplog.records
 
 
