@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 # The models of the tests are so small that a second thread costs more than it brings. Before torch
 # is imported, and for the child processes too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# gRPC logs each idle connection that Milvus Lite closes between two tests.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import httpx
 import numpy.testing  # noqa: F401 - numpy 2.0 starts `lscpu` when this is first imported

@@ -1,6 +1,7 @@
 """The dataset, the pairs of models, and what was measured of them."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -98,7 +99,11 @@ class Bench:
         return next(s for s in self.systems if s.pair == pair and s.setting == setting)
 
     def add_retriever(self, name: str, search: Any) -> None:
-        """Measure a user's retriever; every question is timed."""
+        """Measure a user's retriever; every question is timed.
+
+        Warns:
+            UserWarning: If none of its results could be matched: all its metrics are then 0.
+        """
         matcher = Matcher(self.dataset)
         run: dict[str, list[str]] = {}
         seconds, hits, unmatched = [], 0, 0
@@ -115,6 +120,13 @@ class Bench:
                 run[question.id] = list(dict.fromkeys(named))
                 if advance:
                     advance(1)
+        if unmatched == hits:
+            what = f"none of its {hits} results is" if hits else "it returned nothing that is"
+            warnings.warn(
+                f"{name!r}: {what} a passage of the dataset, by id, file or text, so all its "
+                "metrics are 0: let it search the dataset's passages or files",
+                stacklevel=3,
+            )
         values = metrics.evaluate_run(self.qrels, run, self.k)
         self.systems.append(
             System(

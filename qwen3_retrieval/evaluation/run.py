@@ -45,6 +45,9 @@ def evaluate(
         TypeError: If a retriever has the wrong type.
         OSError: If a model cannot be found or read.
         ServerError: If a server fails.
+
+    Warns:
+        UserWarning: If none of a retriever's results could be matched: all its metrics are then 0.
     """
     check_installed()
     settings = settings or EvaluationSettings()

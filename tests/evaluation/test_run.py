@@ -203,6 +203,16 @@ def test_a_function_is_a_retriever(cache):
     assert ("dense", "mine") in [(each.first, each.second) for each in found.comparisons]
 
 
+@pytest.mark.parametrize("hits", [[], [Hit("Something else.", id="x")]])
+def test_a_retriever_of_other_texts_gets_a_warning(cache, hits):
+    count = len(hits) * len(TOY.questions)
+    with pytest.warns(UserWarning, match=naming("'mine'", str(count) if count else "nothing")):
+        found = evaluate(
+            TOY, replace(SETTINGS, cache=cache, sweep=False), retrievers={"mine": lambda q: hits}
+        )
+    assert found.systems[-1].metrics["nDCG@10"].mean == 0
+
+
 @pytest.mark.parametrize(
     ("hit", "unit"),
     [
