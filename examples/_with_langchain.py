@@ -23,8 +23,9 @@ class WithLangChain:
         place = {"uri": options.uri, "token": options.token}
         model = {"model": options.model, "dtype": options.dtype, "base_url": options.base_url[0]}
         collection = f"langchain_{options.collection}"
-        ingest("langchain", options, collection)
         embeddings = Qwen3Embeddings(**model, instruction=options.instruction)
+        embeddings.warm_up()  # else the first ingest's seconds are those of loading the model
+        ingest("langchain", options, collection)
         self.store = open_milvus(embeddings, **place, collection_name=collection, k=options.top_k)
         self.reranker = Qwen3Reranker(
             model=options.reranker,
