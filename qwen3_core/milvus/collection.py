@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -41,8 +41,10 @@ def collection_properties(fingerprint: Fingerprint) -> dict[str, str]:
     return {FINGERPRINT_KEY: fingerprint.to_json()}
 
 
-def check_text_lengths(texts: Iterable[str]) -> None:
+def check_text_lengths(texts: Sequence[str]) -> None:
     """Check that Milvus can store the texts, before any batch is written.
+
+    Blank texts are logged: they are stored, and then take the places of passages in searches.
 
     Args:
         texts: The texts to add, after splitting.
@@ -59,6 +61,13 @@ def check_text_lengths(texts: Iterable[str]) -> None:
             "Milvus field holds: split them into chunks"
         )
         raise ValueError(msg)
+    blank = [i for i, text in enumerate(texts) if not text.strip()]
+    if blank:
+        logger.warning(
+            "%d of %d texts (first: texts[%d]) are blank; a search can return them in place of "
+            "passages: leave them out",
+            *(len(blank), len(texts), blank[0]),
+        )
 
 
 def check_metadata(metadata: Mapping[Any, Any], what: str) -> None:

@@ -321,6 +321,15 @@ def test_texts_too_long_for_milvus_are_named():
         check_text_lengths(["x", "é" * 40_000])
 
 
+def test_blank_texts_are_logged(caplog):
+    check_text_lengths(["In segments.", "Cats sleep."])
+    assert not caplog.records
+    check_text_lengths(["In segments.", " \n", ""])
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "2 of 3 texts (first: texts[1]) are blank" in record.getMessage()
+
+
 def test_milvus_lite_is_asked_again_where_its_channel_was_closed(uri, monkeypatch):
     calls = []
 
