@@ -79,21 +79,21 @@ class Checkpoint:
 def resolve_device(device: str = "auto") -> str:
     """The device to run on: as given; "auto" takes CUDA, else Apple's MPS, else the CPU.
 
+    A GPU's name has its number, so that "cuda" and "cuda:0" are one device.
+
     Raises:
         ValueError: If the named device is not available.
     """
     import torch
 
     if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else mps
     try:
-        torch.empty(0, device=device)
+        return str(torch.empty(0, device=device).device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         msg = f"device {device!r} is not available here ({error}); use 'cpu' or 'auto'"
         raise ArgumentError(msg, "device") from error
-    return device
 
 
 def resolve_dtype(dtype: Dtype, device: str, hidden_size: int = 0) -> "torch.dtype":

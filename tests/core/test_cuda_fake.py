@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from qwen3_core.model import cascade, cuda
 from qwen3_core.model.encoder import Encoder
-from qwen3_core.model.loading import load
+from qwen3_core.model.loading import load, resolve_device
 from qwen3_core.model.packing import TokenSequence, Work
 from qwen3_core.model.weights import Weights
 
@@ -183,3 +183,11 @@ def first_layer(seen):
     """The number of kernels from the first product to the second addition."""
     end = [i for i, name in enumerate(seen) if name == "summed"][1]
     return end + 1 - seen.index("mm")
+
+
+@pytest.mark.parametrize("named", ["auto", "cuda", "cuda:0"])
+def test_a_gpu_has_one_name(fakes, monkeypatch, named):
+    """Two names would be two copies of a model."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with fakes[0]:
+        assert resolve_device(named) == "cuda:0"
