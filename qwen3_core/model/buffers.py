@@ -58,10 +58,12 @@ def openmp() -> ctypes.CDLL | None:
     """
     if sys.platform != "linux":
         return None
-    loaded = os.RTLD_NOLOAD | os.RTLD_NOW
-    for name, mode in ((None, ctypes.DEFAULT_MODE), ("libgomp.so.1", loaded)):
+    for find in (
+        lambda: ctypes.CDLL(None),
+        lambda: ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW),
+    ):
         with contextlib.suppress(OSError):  # not loaded
-            library = ctypes.CDLL(name, mode=mode)
+            library = find()
             if hasattr(library, "GOMP_parallel"):
                 return library
     return None
