@@ -139,7 +139,7 @@ def unloaded():
 
 
 def test_other_openmp_libraries_keep_their_threads(unloaded, monkeypatch):
-    monkeypatch.setattr(ctypes, "CDLL", lambda name, mode: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, mode=0: object())
     assert openmp() is None
     release_threads()
 
@@ -151,7 +151,7 @@ def test_an_openmp_that_only_torch_sees_is_found(unloaded, monkeypatch):
         torchs = real("libgomp.so.1", mode=getattr(os, "RTLD_NOLOAD", 0))
     except OSError:
         pytest.skip("torch has no OpenMP of this name here")
-    monkeypatch.setattr(ctypes, "CDLL", lambda name, mode: real(name, mode) if name else object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, mode=0: real(name, mode) if name else object())
     found = openmp()
     assert found is not None
     assert found._handle == torchs._handle
