@@ -185,6 +185,7 @@ def not_won(series: Series) -> str:
     """A sentence on where others take at most `NEAR` of our time; the floor is no system."""
     found = [
         f"{system} takes {digits(cell.ratio)} of our time to {TASKS[task].title}"
+        + (f", our int8 {digits(systems[INT8].ratio)}" if INT8 in systems else "")
         for task, systems in series.cells.items()
         for system, cell in systems.items()
         if system in others_of(systems) and cell.ratio <= NEAR
