@@ -58,15 +58,13 @@ def openmp() -> ctypes.CDLL | None:
     """
     if sys.platform != "linux":
         return None
-    for find in (
-        lambda: ctypes.CDLL(None),
-        lambda: ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW),
-    ):
-        with contextlib.suppress(OSError):  # not loaded
-            library = find()
-            if hasattr(library, "GOMP_parallel"):
-                return library
-    return None
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "GOMP_parallel"):
+        try:
+            library = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        except OSError:  # not loaded
+            return None
+    return library if hasattr(library, "GOMP_parallel") else None
 
 
 def release_threads() -> None:

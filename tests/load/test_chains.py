@@ -42,7 +42,7 @@ TOP_N = 3
 
 
 RETRIES = 3
-"""Of the LLM's client. On a busy machine the stand-in's connection was once reset; what is tested is
+"""Of the LLM's client: a busy machine once reset a connection to the stand-in. What is tested is
 everything around the LLM."""
 
 
