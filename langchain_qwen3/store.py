@@ -15,7 +15,7 @@ from langchain_qwen3._first_stage_arguments import FILTER_LIKE, MILVUS_DENSE, MI
 from qwen3_core.common.validation import check_texts
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
-from qwen3_core.milvus.collection import check_metadata, check_text_lengths
+from qwen3_core.milvus.collection import check_metadata, check_stored_texts
 from qwen3_core.milvus.connection import HoldsConnection
 from qwen3_core.milvus.filters import check_expression, check_partitions, literal
 from qwen3_core.milvus.loops import LoopClients
@@ -455,7 +455,7 @@ class Qwen3Milvus(HoldsConnection, Milvus):
     ) -> tuple[list[str], list[str] | None]:
         """The texts as a list, and their ids; None if Milvus generates the ids."""
         texts = check_texts(texts, "texts")
-        check_text_lengths(texts)
+        check_stored_texts(texts)
         for name, values in (("metadatas", metadatas), ("ids", ids)):
             if isinstance(values, (str, Mapping)):
                 msg = f"{name} must be a list with one for each text, got {type(values).__name__}"

@@ -20,7 +20,7 @@ from pymilvus import AsyncMilvusClient
 
 from qwen3_core.metadata import with_metadata
 from qwen3_core.milvus.analyzers import splits_at_spaces, warn_of_unspaced
-from qwen3_core.milvus.collection import check_metadata, check_text_lengths
+from qwen3_core.milvus.collection import check_metadata, check_stored_texts
 from qwen3_core.milvus.connection import HoldsConnection
 from qwen3_core.milvus.filters import check_expression, check_partitions, compare, literal
 from qwen3_core.milvus.loops import LoopClients
@@ -188,7 +188,7 @@ class Qwen3MilvusVectorStore(HoldsConnection, MilvusVectorStore):
 
     def _check_nodes(self, nodes: Sequence[BaseNode]) -> None:
         texts = [node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes]
-        check_text_lengths(texts)
+        check_stored_texts(texts)
         self._warn_of_unspaced(texts)
         keys = self._plan.metadata_keys if self._plan is not None else None
         seen: dict[str, BaseNode] = {}

@@ -41,7 +41,7 @@ def collection_properties(fingerprint: Fingerprint) -> dict[str, str]:
     return {FINGERPRINT_KEY: fingerprint.to_json()}
 
 
-def check_text_lengths(texts: Sequence[str]) -> None:
+def check_stored_texts(texts: Sequence[str]) -> None:
     """Check that Milvus can store the texts, before any batch is written.
 
     Blank texts are logged: they are stored, and then take the places of passages in searches.

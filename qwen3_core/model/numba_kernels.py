@@ -113,6 +113,9 @@ def run_on_all_threads() -> bool:
 def run(kernel: Any, *table: int) -> None:
     """Run a kernel on each of torch's threads, or on this one alone (see `run_on_all_threads`).
 
+    Before the table stand two numbers: the pieces of work claimed so far (`_claim`), and the
+    threads asked for. OpenMP may give fewer, so what a kernel computes must not depend on them.
+
     Args:
         kernel: A compiled kernel.
         table: Sizes, and addresses of tensors that the caller keeps.
@@ -128,7 +131,7 @@ def run(kernel: Any, *table: int) -> None:
 
 @_intrinsic
 def _claim(typing_context: Any, table: Any) -> Any:
-    """The next piece of work that no thread has begun, from 0 on; the table's first counts them."""
+    """The next piece of work that no thread has begun, from 0 on; counted before the table."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.atomic_rmw("add", arguments[0], ir.Constant(ir.IntType(64), 1), "monotonic")

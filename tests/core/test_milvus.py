@@ -11,7 +11,7 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from qwen3_core.milvus import literal, rebuild_index
-from qwen3_core.milvus.collection import Found, check_collection, check_text_lengths, connect
+from qwen3_core.milvus.collection import Found, check_collection, check_stored_texts, connect
 from qwen3_core.milvus.index import choose_index, index_params, search_params
 from tests.conftest import naming
 
@@ -316,15 +316,15 @@ def test_what_is_no_value_is_refused(value, kind, error):
 
 
 def test_texts_too_long_for_milvus_are_named():
-    check_text_lengths(["x" * 65_535, ""])
+    check_stored_texts(["x" * 65_535, ""])
     with pytest.raises(ValueError, match=naming("1 of 2", "texts[1]", "80,000", "65,535", "split")):
-        check_text_lengths(["x", "é" * 40_000])
+        check_stored_texts(["x", "é" * 40_000])
 
 
 def test_blank_texts_are_logged(caplog):
-    check_text_lengths(["In segments.", "Cats sleep."])
+    check_stored_texts(["In segments.", "Cats sleep."])
     assert not caplog.records
-    check_text_lengths(["In segments.", " \n", ""])
+    check_stored_texts(["In segments.", " \n", ""])
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "2 of 3 texts (first: texts[1]) are blank" in record.getMessage()
